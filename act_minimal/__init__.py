@@ -1,0 +1,1 @@
+"""Action Chunking with Transformers, from demonstrations to a moving arm."""

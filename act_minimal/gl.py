@@ -1,0 +1,217 @@
+"""Which OpenGL draws the cameras, decided before MuJoCo is imported.
+
+MuJoCo reads ``MUJOCO_GL`` once, while it is being imported, and without a display its
+own default (GLFW) fails at the first frame. So every file here that imports MuJoCo
+calls `choose_gl_backend` first, and takes its renderers from `open_renderer`, which
+turns "no OpenGL" into one sentence with the line that installs it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from act_minimal.errors import UserError
+
+if TYPE_CHECKING:
+    import mujoco
+
+INSTALL_LINE = "sudo apt-get install -y libegl1 libgl1 libgl1-mesa-dri"
+"""What a bare Debian or Ubuntu needs to draw in software or on its GPU."""
+
+DISABLED = "disabled"
+"""The value of ``MUJOCO_GL`` with which MuJoCo simulates but cannot draw."""
+
+_OFF = (DISABLED, "disable", "off", "false", "0")
+_ON = ("", "enable", "enabled", "on", "true", "1")
+_VALID = {
+    "Linux": ("egl", "osmesa", "glfw", "glx"),
+    "Darwin": ("cgl", "glfw"),
+    "Windows": ("wgl", "glfw"),
+}
+_EGL_PLATFORM_DEVICE = 0x313F  # EGL_EXT_platform_device
+
+
+class GLError(UserError):
+    """No OpenGL to draw with: says what is missing and how to install it."""
+
+
+def choose_gl_backend() -> str:
+    """Choose the OpenGL backend and tell MuJoCo through ``MUJOCO_GL``.
+
+    A value that the user has set stays. Otherwise, on Linux: EGL if a display can be
+    opened on it (GPU or software, no X server needed), else OSMesa (software), else
+    the desktop's own GLX, else "disabled": physics works, drawing raises `GLError`.
+    macOS and Windows have a backend of their own, and nothing is set.
+
+    Returns:
+        "egl", "osmesa", "glfw", "cgl", "wgl", ..., or "disabled".
+
+    Raises:
+        GLError: ``MUJOCO_GL`` holds a value that MuJoCo would not accept, or names a
+            library that is not here (importing MuJoCo would fail, less clearly).
+    """
+    # Mesa's software rasteriser starts one thread per core by default. Drawing a
+    # small image, handing tiles to threads costs more than they save: 96 x 128 takes
+    # 0.48 instead of 0.66 ms on 2 cores, with the same pixels. Real GPUs ignore it.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    system = platform.system()
+    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if chosen not in _ON:
+        _check_choice(chosen, system)
+        return DISABLED if chosen in _OFF else chosen
+    if system != "Linux":
+        return {"Darwin": "cgl", "Windows": "wgl"}.get(system, "glfw")
+    if _mujoco_is_imported():  # too late to choose: MuJoCo has settled on GLFW
+        return "glfw"
+    if egl_works():
+        chosen = "egl"
+    elif osmesa_works():
+        chosen = "osmesa"
+    elif has_display():
+        chosen = "glfw"
+    else:
+        chosen = DISABLED
+    os.environ["MUJOCO_GL"] = chosen
+    return chosen
+
+
+def open_renderer(
+    model: mujoco.MjModel, height: int, width: int, max_geom: int = 1000
+) -> mujoco.Renderer:
+    """Open a renderer for images of (height, width, 3) uint8 RGB.
+
+    Args:
+        model: The scene. Its off-screen buffer must be at least as large as the image.
+        height: Rows of the image.
+        width: Columns of the image.
+        max_geom: The most shapes drawn at once.
+
+    Raises:
+        GLError: This machine has no working OpenGL, or MuJoCo chose the wrong one.
+    """
+    backend = choose_gl_backend()
+    if backend == DISABLED:
+        raise GLError(missing_message())
+    import mujoco
+
+    try:
+        return mujoco.Renderer(model, height, width, max_geom=max_geom)
+    except ValueError:
+        raise  # the image is larger than the scene's buffer: not OpenGL's fault
+    except Exception as error:
+        # The bindings raise anything here: ImportError, RuntimeError, AttributeError,
+        # mujoco.FatalError and PyOpenGL's own errors all mean "no OpenGL".
+        raise GLError(_failure_message(backend, error)) from error
+
+
+def missing_message() -> str:
+    """Say in one sentence what drawing lacks and the line that installs it."""
+    if os.environ.get("MUJOCO_GL", "").lower().strip() == DISABLED:
+        if egl_works() or osmesa_works():
+            return (
+                "Drawing is switched off by MUJOCO_GL=disabled; unset MUJOCO_GL "
+                "to draw camera images."
+            )
+    lacking = "libEGL.so.1 was not found"
+    if _load("libEGL.so.1") is not None:
+        lacking = "libEGL.so.1 is here but opens no display (no driver)"
+    return (
+        f"Cannot draw camera images: {lacking}, libOSMesa was not found and there is "
+        f"no display; install OpenGL with: {INSTALL_LINE}"
+    )
+
+
+def has_display() -> bool:
+    """Whether an X server or Wayland compositor is named in the environment."""
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+@lru_cache(maxsize=1)
+def egl_works() -> bool:
+    """Whether EGL can be loaded and opens a display without any window system.
+
+    The library alone proves nothing: without a driver behind it, MuJoCo would fail at
+    the first frame. Opening a display takes some ten milliseconds, once a process.
+    """
+    egl = _load("libEGL.so.1")
+    if egl is None:
+        return False
+    try:
+        address = egl.eglGetProcAddress
+        address.restype, address.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+        query, get_display = (
+            address(b"eglQueryDevicesEXT"),
+            address(b"eglGetPlatformDisplayEXT"),
+        )
+        egl.eglInitialize.argtypes = [ctypes.c_void_p] * 3
+        egl.eglTerminate.argtypes = [ctypes.c_void_p]
+    except AttributeError:  # some other library of that name
+        return False
+    if not query or not get_display:
+        return False
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    query_devices = ctypes.CFUNCTYPE(integer, integer, pointer, pointer)(query)
+    platform_display = ctypes.CFUNCTYPE(pointer, integer, pointer, pointer)(get_display)
+    devices, found = (pointer * 10)(), integer()
+    if not query_devices(len(devices), devices, ctypes.byref(found)):
+        return False
+    for device in devices[: found.value]:
+        display = platform_display(_EGL_PLATFORM_DEVICE, device, None)
+        if display and egl.eglInitialize(display, None, None):
+            egl.eglTerminate(display)  # MuJoCo opens its own when it draws
+            return True
+    return False
+
+
+@lru_cache(maxsize=1)
+def osmesa_works() -> bool:
+    """Whether Mesa's off-screen library (software only) can be loaded."""
+    return any(_load(f"libOSMesa.so{end}") is not None for end in ("", ".8", ".6"))
+
+
+def _check_choice(chosen: str, system: str) -> None:
+    """Refuse a ``MUJOCO_GL`` with which importing MuJoCo would fail."""
+    valid = _VALID.get(system, ("glfw",))
+    if chosen not in (*valid, *_OFF):
+        raise GLError(
+            f"The environment variable MUJOCO_GL is {chosen!r}; on {system} it may be "
+            f"{', '.join(valid)} or {DISABLED}, or unset."
+        )
+    works = {"egl": egl_works, "osmesa": osmesa_works}.get(chosen)
+    if works is not None and not works():
+        package = "libosmesa6" if chosen == "osmesa" else "libegl1 libgl1-mesa-dri"
+        raise GLError(
+            f"The environment variable MUJOCO_GL is {chosen!r}, but that library does "
+            f"not work here; install it with: sudo apt-get install -y {package}"
+        )
+
+
+def _failure_message(backend: str, error: Exception) -> str:
+    """Say in one sentence why a renderer could not be opened."""
+    what = f"Cannot draw camera images with {backend}: {error or type(error).__name__}"
+    if platform.system() != "Linux":
+        return what
+    if backend == "glfw" and os.environ.get("MUJOCO_GL", "") in _ON:
+        return (
+            "Cannot draw camera images: mujoco was imported before act_minimal and "
+            "chose a window system that is not here; import act_minimal.sim first, "
+            "or set MUJOCO_GL=egl."
+        )
+    return f"{what.rstrip('.')}; install OpenGL with: {INSTALL_LINE}"
+
+
+def _mujoco_is_imported() -> bool:
+    return "mujoco.rendering.classic.gl_context" in sys.modules
+
+
+def _load(name: str) -> ctypes.CDLL | None:
+    """Load a shared library, or return None where it is not installed."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None

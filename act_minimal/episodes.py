@@ -1,0 +1,453 @@
+"""Episodes: one demonstration in memory, and the ALOHA HDF5 layout on disk.
+
+The layout is the one of the original ACT/ALOHA recordings, so files made here can be
+read by the original's loader, and its files (and Mobile ALOHA's) can be read here:
+
+    attributes       sim (bool), compress (bool, only with JPEG), fps, and free extras
+    /action                    (T, A) float32
+    /base_action               (T, 2) float32, Mobile ALOHA only
+    /compress_len              (N, T) float32, only with JPEG: bytes of each image
+    /observations/qpos         (T, S) float32
+    /observations/qvel         (T, S) float32
+    /observations/effort       (T, S) float32
+    /observations/env_state    (T, E) float32, ours: what a state policy may see
+    /observations/images/<cam> (T, H, W, 3) uint8 in chunks of one frame, or, with
+                               JPEG, (T, bytes) uint8: one padded JPEG a row
+
+A file is written under a temporary name and renamed when it is complete, so that a
+recording that dies leaves a whole valid episode or nothing.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import h5py
+import numpy as np
+
+from act_minimal.errors import UserError
+
+ALOHA_FPS = 50.0  # the original's files carry no rate; its arms ran at 50 Hz
+RESERVED_ATTRIBUTES = ("sim", "compress", "fps")  # fields of their own
+
+Attribute = str | int | float | bool
+
+
+class EpisodeError(UserError):
+    """An episode file, or the content meant for one, is not usable; names both."""
+
+
+@dataclass
+class Episode:
+    """One demonstration of T frames; all arrays share their first dimension.
+
+    Attributes:
+        qpos: (T, S) joint positions, rad; a gripper is 0 (closed) to 1 (open).
+        qvel: (T, S) joint velocities, rad/s.
+        effort: (T, S) joint efforts, in whatever unit the robot reports.
+        action: (T, A) commands sent at each frame: target positions, rad.
+        images: camera name -> (T, H, W, 3) uint8, RGB.
+        env_state: (T, E) state of the scene (a cube's pose: xyz in m, quaternion
+            wxyz), or None where nobody knows it, as on a real arm.
+        fps: Frames a second.
+        sim: Whether the episode was recorded in simulation.
+        attributes: Free extras, stored as HDF5 attributes: task, seed, success, ...
+        base_action: (T, 2) velocities of a mobile base (Mobile ALOHA), or None.
+    """
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    effort: np.ndarray
+    action: np.ndarray
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    env_state: np.ndarray | None = None
+    fps: float = ALOHA_FPS
+    sim: bool = True
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    base_action: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Number of frames T."""
+        return len(self.action)
+
+
+def episode_path(folder: str | Path, index: int) -> Path:
+    """The path of episode `index` in `folder`, named as ALOHA names it."""
+    return Path(folder) / f"episode_{index}.hdf5"
+
+
+def list_episodes(folder: str | Path) -> list[Path]:
+    """The finished episode files of a folder, in numeric order.
+
+    Numeric, because sorting names as text puts episode_10 before episode_2, a known
+    fault of converters. Temporary files and other hidden files are left out. A folder
+    that does not exist holds no episodes.
+    """
+
+    def key(path: Path) -> list[tuple[int, int | str]]:
+        parts = re.split(r"(\d+)", path.stem)
+        return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
+
+    found = (p for p in Path(folder).glob("*.hdf5") if not p.name.startswith("."))
+    return sorted(found, key=key)
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+def save_episode(
+    path: str | Path,
+    episode: Episode,
+    *,
+    compression: Literal["raw", "jpeg"] = "raw",
+    quality: int = 90,
+) -> None:
+    """Writes an episode in the ALOHA layout, wholly or not at all.
+
+    Args:
+        path: Where to; the folder is made when it is missing.
+        episode: The content; checked before anything is written.
+        compression: "raw" stores images as they are, as ALOHA does; "jpeg" as Mobile
+            ALOHA does: about a tenth of the space, slower to read, slightly lossy.
+        quality: JPEG quality, 1 to 100 (Mobile ALOHA uses 50).
+
+    Raises:
+        EpisodeError: Bad content (named), or no room on the disk; in both cases
+            nothing is left behind.
+    """
+    path = Path(path)
+    if compression not in ("raw", "jpeg"):
+        raise EpisodeError(
+            f"compression {compression!r} is unknown, expected 'raw' or 'jpeg'"
+        )
+    check_episode(episode, path)
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as root:
+        root.attrs["sim"] = bool(episode.sim)
+        root.attrs["fps"] = float(episode.fps)
+        for name, value in episode.attributes.items():
+            root.attrs[name] = value
+        arrays = {
+            "action": episode.action,
+            "base_action": episode.base_action,
+            "observations/qpos": episode.qpos,
+            "observations/qvel": episode.qvel,
+            "observations/effort": episode.effort,
+            "observations/env_state": episode.env_state,
+        }
+        for name, array in arrays.items():
+            if array is not None:
+                root.create_dataset(name, data=np.asarray(array, np.float32))
+        images = root.create_group("observations/images")
+        if compression == "raw":
+            for camera, frames in episode.images.items():
+                shape = (1, *frames.shape[1:])  # a chunk a frame: cheap random access
+                images.create_dataset(camera, data=frames, chunks=shape)
+        elif episode.images:
+            _write_jpeg(root, images, episode.images, quality, path)
+
+
+def _write_jpeg(
+    root: h5py.File,
+    group: h5py.Group,
+    images: dict[str, np.ndarray],
+    quality: int,
+    path: Path,
+) -> None:
+    """Mobile ALOHA's form: rows padded with zeros to the longest of all cameras."""
+    if not 1 <= quality <= 100:
+        raise EpisodeError(f"{path}: JPEG quality is {quality}, expected 1 to 100")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    # No RGB/BGR swap on either side, as in the original: cv2 thinks it writes BGR, and
+    # gives back what it was given. (Other JPEG readers see red and blue exchanged.)
+    encoded = {
+        camera: [cv2.imencode(".jpg", frame, options)[1] for frame in frames]
+        for camera, frames in images.items()
+    }
+    # Sorted, because that is the order in which HDF5 lists the cameras to a reader.
+    lengths = np.array([[len(row) for row in encoded[c]] for c in sorted(encoded)])
+    for camera, rows in encoded.items():
+        padded = np.zeros((len(rows), lengths.max()), np.uint8)  # (T, bytes)
+        for target, row in zip(padded, rows, strict=True):
+            target[: len(row)] = row
+        group.create_dataset(camera, data=padded, chunks=(1, padded.shape[1]))
+    root.attrs["compress"] = True
+    root.create_dataset("compress_len", data=lengths.astype(np.float32))  # (N, T)
+
+
+_WRITING: set[Path] = set()  # temporaries of this process that are still in use
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`, and renames it to `path` at a clean end.
+
+    The content reaches the disk before the name changes, so that even a power cut
+    leaves the whole new file or what was there before. After an exception nothing is
+    left; after kill -9 a hidden temporary is, which the next call in the same folder
+    removes.
+
+    Raises:
+        EpisodeError: The disk is full, or the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        _WRITING.add(temporary)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            _WRITING.discard(temporary)
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        text = str(error)  # HDF5 hides the number of the fault in its message
+        hidden = re.search(r"errno = (\d+)", text)
+        number = int(hidden[1]) if hidden else error.errno
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            why = "no space left on the disk; free some, or choose another place"
+        else:
+            why = os.strerror(number) if number else text
+        raise EpisodeError(f"{path} could not be written: {why}") from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes temporaries whose process is gone."""
+    for path in folder.glob(".*.tmp"):
+        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if match is None or path in _WRITING:
+            continue
+        pid = int(match[1])
+        with contextlib.suppress(FileNotFoundError):
+            if pid == os.getpid():  # ours by number, but not being written
+                alive = False
+            elif os.name == "posix":
+                try:
+                    os.kill(pid, 0)  # signal 0 asks, and does nothing
+                    alive = True
+                except ProcessLookupError:
+                    alive = False
+                except PermissionError:
+                    alive = True
+            else:  # elsewhere that call would end the process: go by age
+                alive = time.time() - path.stat().st_mtime < 3600
+            if not alive:
+                path.unlink(missing_ok=True)
+
+
+# --- reading --------------------------------------------------------------------------
+
+
+def load_episode(
+    path: str | Path, *, cameras: Sequence[str] | None = None, images: bool = True
+) -> Episode:
+    """Reads an episode: ours, the original ALOHA's or Mobile ALOHA's.
+
+    Takes float32 and float64 (gives float32), raw images and rows of JPEG, files
+    without `sim`, `effort` or a rate. JPEG rows are decoded without looking at
+    `compress_len`, which some files lack and whose order of cameras differs between
+    writers: the padding is zeros and a JPEG never ends in one.
+
+    Args:
+        path: The file.
+        cameras: Which cameras to read, in this order; None for all of them (depth
+            images, `*_depth`, are left out).
+        images: False skips the images altogether, which is much faster.
+
+    Raises:
+        EpisodeError: Names the file and the fault: missing, truncated, not HDF5,
+            missing key or camera, wrong shape, NaN, lengths that differ.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EpisodeError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as root:
+            episode = Episode(
+                qpos=_read(root, "observations/qpos", path),
+                qvel=_read(root, "observations/qvel", path),
+                effort=np.zeros(0, np.float32),
+                action=_read(root, "action", path),
+            )
+            if "observations/effort" in root:
+                episode.effort = _read(root, "observations/effort", path)
+            else:  # the original's early files
+                episode.effort = np.zeros_like(episode.qpos)
+            if "observations/env_state" in root:
+                episode.env_state = _read(root, "observations/env_state", path)
+            if "base_action" in root:
+                episode.base_action = _read(root, "base_action", path)
+            attributes = {k: _scalar(v) for k, v in root.attrs.items()}
+            episode.sim = bool(attributes.pop("sim", False))
+            attributes.pop("compress", None)
+            fps = attributes.pop("fps", ALOHA_FPS)
+            episode.fps = float(fps) if isinstance(fps, int | float) else float("nan")
+            episode.attributes = {k: v for k, v in attributes.items() if v is not None}
+            if images:
+                for camera in _cameras_of(root, cameras, path):
+                    episode.images[camera] = _read_images(root, camera, path)
+    except (OSError, RuntimeError) as error:  # how h5py reports what HDF5 cannot read
+        raise EpisodeError(f"{path}: {_fault(error)}") from error
+    check_episode(episode, path)
+    return episode
+
+
+def _fault(error: Exception) -> str:
+    """HDF5's message in words."""
+    text = str(error)
+    if "truncated file" in text:
+        return "truncated file (the recording or the copy of it was cut short)"
+    if "signature not found" in text:
+        return "not an HDF5 file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    return f"damaged HDF5 file ({text})"
+
+
+def _dataset(root: h5py.File, key: str, path: Path) -> h5py.Dataset:
+    item = root.get(key)
+    if not isinstance(item, h5py.Dataset):
+        raise EpisodeError(f"{path}: the dataset /{key} is missing")
+    return item
+
+
+def _read(root: h5py.File, key: str, path: Path) -> np.ndarray:
+    """A numeric array as float32."""
+    dataset = _dataset(root, key, path)
+    if dataset.dtype.kind not in "fiu":
+        raise EpisodeError(
+            f"{path}: /{key} holds {dataset.dtype}, expected floating-point numbers"
+        )
+    with np.errstate(over="ignore"):  # a number too large becomes inf, found later
+        return dataset[()].astype(np.float32)
+
+
+def _cameras_of(
+    root: h5py.File, wanted: Sequence[str] | None, path: Path
+) -> Sequence[str]:
+    group = root.get("observations/images")
+    present = list(group) if isinstance(group, h5py.Group) else []
+    if wanted is None:
+        return [c for c in present if not c.endswith("_depth")]
+    for camera in wanted:
+        if camera not in present:
+            listed = ", ".join(present) or "none"
+            raise EpisodeError(
+                f"{path}: camera {camera!r} is missing; the file has: {listed}"
+            )
+    return wanted
+
+
+def _read_images(root: h5py.File, camera: str, path: Path) -> np.ndarray:
+    """(T, H, W, 3) uint8, from raw images or rows of JPEG."""
+    key = f"observations/images/{camera}"
+    dataset = _dataset(root, key, path)
+    if dataset.dtype != np.uint8 or dataset.ndim not in (2, 4):
+        raise EpisodeError(
+            f"{path}: /{key} holds {dataset.dtype} of shape {dataset.shape}, expected "
+            "uint8 of shape (T, H, W, 3), or (T, bytes) for JPEG"
+        )
+    if dataset.ndim == 4:
+        return dataset[()]
+    out = None
+    for t, row in enumerate(dataset[()]):  # (bytes,)
+        filled = np.flatnonzero(row)
+        jpeg = row[: filled[-1] + 1] if len(filled) else row[:0]
+        whole = jpeg[-2:].tobytes() == b"\xff\xd9"  # the end-of-image marker
+        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if whole else None
+        if image is None:
+            raise EpisodeError(
+                f"{path}: frame {t} of camera {camera!r} is not a whole JPEG image"
+            )
+        if out is None:
+            out = np.empty((len(dataset), *image.shape), np.uint8)
+        if image.shape != out.shape[1:]:
+            raise EpisodeError(
+                f"{path}: frame {t} of camera {camera!r} has shape {image.shape}, "
+                f"frame 0 has {out.shape[1:]}"
+            )
+        out[t] = image
+    return np.empty((0, 0, 0, 3), np.uint8) if out is None else out
+
+
+def _scalar(value: object) -> Attribute | None:
+    """An HDF5 attribute as a Python value; None for what is not a single value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, str | int | float | bool) else None
+
+
+# --- what makes an episode valid ------------------------------------------------------
+
+
+def check_episode(episode: Episode, path: str | Path) -> None:
+    """Raises EpisodeError, naming `path` and the fault, when an episode is not valid.
+
+    Valid: at least one frame; two-dimensional finite numbers; the same number of
+    frames everywhere; velocities and efforts as wide as positions; images (T, H, W, 3)
+    uint8; a positive rate; attributes that are single values.
+    """
+
+    def fail(fault: str) -> None:
+        raise EpisodeError(f"{path}: {fault}")
+
+    arrays = {
+        "/action": episode.action,
+        "/observations/qpos": episode.qpos,
+        "/observations/qvel": episode.qvel,
+        "/observations/effort": episode.effort,
+        "/observations/env_state": episode.env_state,
+        "/base_action": episode.base_action,
+    }
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.ndim != 2 or array.shape[1] == 0:
+            fail(f"{name} has shape {array.shape}, expected (frames, numbers)")
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if len(bad):
+            fail(f"{name} has a NaN or infinite value at frame {bad[0]}")
+    frames = len(episode.action)
+    if frames == 0:
+        fail("the episode has no frames")
+    for name, array in arrays.items():
+        if array is not None and len(array) != frames:
+            fail(f"{name} has {len(array)} frames, /action has {frames}")
+    for name in ("/observations/qvel", "/observations/effort"):
+        shape = np.shape(arrays[name])
+        if shape != episode.qpos.shape:
+            fail(
+                f"{name} has shape {shape}, /observations/qpos has {episode.qpos.shape}"
+            )
+    for camera, array in episode.images.items():
+        name = f"/observations/images/{camera}"
+        if not camera or "/" in camera:
+            fail(f"{camera!r} is no name for a camera")
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+            fail(
+                f"{name} holds {array.dtype} of shape {array.shape}, "
+                "expected uint8 of shape (T, H, W, 3)"
+            )
+        if len(array) != frames:
+            fail(f"{name} has {len(array)} frames, /action has {frames}")
+        if array.size == 0:
+            fail(f"{name} has empty images, shape {array.shape}")
+    if not (np.isfinite(episode.fps) and episode.fps > 0):
+        fail(f"fps is {episode.fps}, expected a positive number of frames a second")
+    for name, value in episode.attributes.items():
+        if name in RESERVED_ATTRIBUTES:
+            fail(f"attribute {name!r} is reserved; set the field of that name")
+        if not isinstance(value, str | int | float | bool | np.generic):
+            fail(f"attribute {name!r} is a {type(value).__name__}, expected one value")

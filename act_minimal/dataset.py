@@ -1,0 +1,542 @@
+"""From episode files to training batches: windows of k actions, with their statistics.
+
+`Demonstrations` holds a folder of episodes as long arrays, one episode after another:
+the numbers in memory, the images in a memory-mapped file per camera, made once. With
+that, `Windows.batch` is a handful of array look-ups, whatever the batch. Opening an
+HDF5 file for each sample, as the original does, is many times slower.
+
+Images stay uint8 until they are on the device; `augment` works there, on a batch.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from act_minimal.episodes import (
+    Attribute,
+    EpisodeError,
+    atomic_file,
+    list_episodes,
+    load_episode,
+)
+from act_minimal.errors import UserError
+
+STD_FLOOR = 1e-2  # the original's; see Statistics
+
+
+@dataclass
+class Statistics:
+    """Mean and standard deviation of each number a policy reads or writes.
+
+    Attributes:
+        mean: key ("qpos", "action", "env_state") -> (numbers,) float32.
+        std: The same keys -> (numbers,) float32, never below the floor.
+    """
+
+    mean: dict[str, np.ndarray]
+    std: dict[str, np.ndarray]
+
+    @classmethod
+    def compute(
+        cls, arrays: Mapping[str, np.ndarray], std_floor: float = STD_FLOOR
+    ) -> "Statistics":
+        """Statistics over the first axis of each (M, numbers) array.
+
+        The floor on the standard deviation (0.01, the original code's) keeps a joint
+        that hardly moves from being divided by almost nothing, which would turn its
+        encoder noise into a large input, and any error of the policy into a jump.
+        """
+        mean, std = {}, {}
+        for key, array in arrays.items():
+            wide = np.asarray(array, np.float64)
+            mean[key] = wide.mean(axis=0).astype(np.float32)
+            std[key] = np.maximum(wide.std(axis=0), std_floor).astype(np.float32)
+        return cls(mean, std)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """A flat dict, as safetensors stores it: "qpos.mean", "qpos.std", ..."""
+        pairs = {"mean": self.mean, "std": self.std}
+        return {f"{k}.{n}": a for n, d in pairs.items() for k, a in d.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Statistics":
+        """The inverse of `to_arrays`.
+
+        Raises:
+            UserError: A mean without its standard deviation, or the other way round.
+        """
+        mean = {k[:-5]: np.asarray(a) for k, a in arrays.items() if k[-5:] == ".mean"}
+        std = {k[:-4]: np.asarray(a) for k, a in arrays.items() if k[-4:] == ".std"}
+        if mean.keys() != std.keys():
+            odd = ", ".join(sorted(mean.keys() ^ std.keys()))
+            raise UserError(f"statistics of {odd} lack a mean or a standard deviation")
+        return cls(mean, std)
+
+
+@dataclass
+class Demonstrations:
+    """All frames of some episodes, one after another (M frames altogether).
+
+    Attributes:
+        folder: Where the files are.
+        names: File names, in numeric order.
+        starts: (episodes,) index of each episode's first frame.
+        lengths: (episodes,) frames of each episode.
+        qpos: (M, S) float32, rad.
+        action: (M, A) float32, rad.
+        env_state: (M, E) float32, or None.
+        images: camera -> (M, H, W, 3) uint8, memory-mapped: read as it is needed, and
+            dropped from memory by the system when something else needs the room.
+        fps: Frames a second, the same in all episodes.
+        attributes: One dict of free extras per episode.
+    """
+
+    folder: Path
+    names: list[str]
+    starts: np.ndarray
+    lengths: np.ndarray
+    qpos: np.ndarray
+    action: np.ndarray
+    env_state: np.ndarray | None
+    images: dict[str, np.ndarray]
+    fps: float
+    attributes: list[dict[str, Attribute]]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, in the order asked for."""
+        return tuple(self.images)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        cameras: Sequence[str] = (),
+        use_env_state: bool = True,
+        limit: int | None = None,
+        progress: bool = False,
+        cache: str | Path | None = None,
+    ) -> "Demonstrations":
+        """Reads a folder of episodes.
+
+        Args:
+            folder: Holds episode_0.hdf5, episode_1.hdf5, ...
+            cameras: Which cameras to offer; none by default.
+            use_env_state: Whether to offer the state of the scene, where files have it.
+            limit: Only the first so many episodes; None for all.
+            progress: Shows a bar while the image cache is made.
+            cache: Where the image cache goes; `folder`/.cache by default.
+
+        Raises:
+            EpisodeError: A file is broken, or differs from the first one in its
+                widths, rate or cameras; the message names it.
+            UserError: No episodes, fewer than `limit`, or no room for the cache.
+        """
+        folder = Path(folder)
+        paths = list_episodes(folder)
+        if not paths:
+            what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
+            raise UserError(f"{folder} {what}; `act record` makes some")
+        if limit is not None:
+            if not 1 <= limit <= len(paths):
+                raise UserError(
+                    f"{limit} demonstrations wanted, {folder} has {len(paths)}"
+                )
+            paths = paths[:limit]
+        episodes = [load_episode(path, images=False) for path in paths]
+        first = episodes[0]
+        if not use_env_state:
+            for episode in episodes:
+                episode.env_state = None
+        for path, episode in zip(paths, episodes, strict=True):
+            for name in ("qpos", "action", "env_state"):
+                a, b = getattr(episode, name), getattr(first, name)
+                wide, expected = (0 if x is None else x.shape[1] for x in (a, b))
+                if wide != expected:
+                    raise EpisodeError(
+                        f"{path}: {name} is {wide} numbers wide, "
+                        f"{expected} in {paths[0].name}"
+                    )
+            if episode.fps != first.fps:
+                raise EpisodeError(
+                    f"{path}: {episode.fps:g} frames a second, "
+                    f"{first.fps:g} in {paths[0].name}"
+                )
+        lengths = np.array([len(e) for e in episodes])
+        images = {}
+        if cameras:
+            cache = Path(cache) if cache else folder / ".cache"
+            images = _cached_images(paths, cameras, lengths, cache, progress)
+        return cls(
+            folder=folder,
+            names=[p.name for p in paths],
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
+            qpos=np.concatenate([e.qpos for e in episodes]),
+            action=np.concatenate([e.action for e in episodes]),
+            env_state=None
+            if first.env_state is None
+            else np.concatenate(
+                [e.env_state for e in episodes if e.env_state is not None]
+            ),
+            images=images,
+            fps=first.fps,
+            attributes=[e.attributes for e in episodes],
+        )
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self.lengths)
+
+    def split(self, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Divides the episodes into training and validation, whole episodes each.
+
+        By episode, because frames of one episode are almost copies of each other: a
+        split by frame would validate on what was trained on.
+
+        Returns:
+            Sorted ids of the training and of the validation episodes. A fraction above
+            zero gives at least one of each; zero gives no validation.
+        """
+        if not 0 <= val_fraction < 1:
+            raise UserError(
+                f"validation fraction is {val_fraction}, expected 0 up to (not) 1"
+            )
+        n = len(self)
+        held_out = round(n * val_fraction)
+        if val_fraction > 0:
+            if n < 2:
+                raise UserError(
+                    f"{self.folder} has one episode, too few to hold one out for "
+                    "validation; expected at least 2, or a validation fraction of 0"
+                )
+            held_out = min(max(held_out, 1), n - 1)
+        order = np.random.default_rng(seed).permutation(n)
+        return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+class Windows:
+    """Training samples: what is seen at one frame, and the k actions from there on.
+
+    Near the end of an episode the chunk reaches past it. What is filled in there is
+    marked in `is_pad`, and the loss leaves it out by default; what the filling is
+    matters only to a loss or an encoder that does look at it.
+
+    Args:
+        demos: The demonstrations.
+        episode_ids: Which episodes of them.
+        chunk_size: k, actions a sample.
+        pad: "last" repeats the episode's last action, a command that the arm could
+            follow (LeRobot's way); "zero" fills in raw zeros before normalisation, the
+            original's way, which after normalisation is an arbitrary pose.
+
+    Raises:
+        UserError: No episodes, or a chunk longer than every one of them.
+    """
+
+    def __init__(
+        self,
+        demos: Demonstrations,
+        episode_ids: Sequence[int] | np.ndarray,
+        chunk_size: int,
+        pad: Literal["last", "zero"] = "last",
+    ):
+        ids = np.asarray(episode_ids, dtype=np.int64)
+        if len(ids) == 0:
+            raise UserError(f"no episodes of {demos.folder} to take windows from")
+        lengths = demos.lengths[ids]
+        if not 1 <= chunk_size <= lengths.max():
+            raise UserError(
+                f"chunk size is {chunk_size}, expected 1 to {lengths.max()}, the "
+                f"frames of the longest episode in {demos.folder}"
+            )
+        if pad not in ("last", "zero"):
+            raise UserError(f"padding {pad!r} is unknown, expected 'last' or 'zero'")
+        self.demos, self.episode_ids = demos, ids
+        self.chunk_size, self.pad = chunk_size, pad
+        starts = demos.starts[ids]
+        # For each window: its first frame among all frames, and its episode's end.
+        self.frames = np.concatenate(
+            [np.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)]
+        )
+        self.ends = np.repeat(starts + lengths, lengths)
+
+    def __len__(self) -> int:
+        """Number of windows: one starts at every frame."""
+        return len(self.frames)
+
+    def batch(self, indices: np.ndarray | Sequence[int]) -> dict[str, Tensor]:
+        """The windows of the given numbers, as one batch on the CPU.
+
+        Args:
+            indices: (B,) integers, each in [0, len(self)).
+
+        Returns:
+            qpos (B, S), action (B, k, A), is_pad (B, k) bool, env_state (B, E) if there
+            is one, and images/<camera> (B, H, W, 3) uint8 for each camera.
+        """
+        demos = self.demos
+        frames = self.frames[np.asarray(indices)]  # (B,)
+        ends = self.ends[np.asarray(indices)]  # (B,)
+        steps = frames[:, None] + np.arange(self.chunk_size)  # (B, k)
+        is_pad = steps >= ends[:, None]  # (B, k)
+        action = demos.action[np.minimum(steps, ends[:, None] - 1)]  # (B, k, A)
+        if self.pad == "zero":
+            action[is_pad] = 0.0
+        arrays = {"qpos": demos.qpos[frames], "action": action, "is_pad": is_pad}
+        if demos.env_state is not None:
+            arrays["env_state"] = demos.env_state[frames]
+        for camera, images in demos.images.items():
+            arrays[f"images/{camera}"] = images[frames]  # (B, H, W, 3)
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+    def statistics(
+        self, std_floor: float = STD_FLOOR, *, delta: bool = False
+    ) -> Statistics:
+        """Statistics over the frames of these episodes, each frame once.
+
+        Args:
+            std_floor: Least standard deviation.
+            delta: Adds the key "action_delta": action minus the qpos at the window's
+                start, over all steps of all windows that are not padding. For
+                policies that predict relative to where the arm is.
+        """
+        demos = self.demos
+        arrays = {"qpos": demos.qpos[self.frames], "action": demos.action[self.frames]}
+        if demos.env_state is not None:
+            arrays["env_state"] = demos.env_state[self.frames]
+        if delta:
+            if demos.qpos.shape[1] != demos.action.shape[1]:
+                raise UserError(
+                    f"actions relative to qpos need equal widths; {demos.folder} has "
+                    f"{demos.action.shape[1]} and {demos.qpos.shape[1]} numbers"
+                )
+            parts = []
+            for i in range(self.chunk_size):
+                at = self.frames[self.frames + i < self.ends]
+                parts.append(demos.action[at + i] - demos.qpos[at])
+            arrays["action_delta"] = np.concatenate(parts)
+        return Statistics.compute(arrays, std_floor)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    order.flags.writeable = False  # it is shared between calls
+    return order
+
+
+def indices_for_step(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """Which windows make the batch of a training step: (batch_size,) integers.
+
+    Every window once an epoch, in an order that depends on the seed and the epoch
+    alone. There is no state to save: a run that resumes at step t asks for step t. And
+    each of several processes takes its slice of the same global batch. A batch may
+    reach over the end of an epoch into the next.
+    """
+    position = step * batch_size + np.arange(batch_size)
+    epochs, offsets = np.divmod(position, n)
+    out = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        out[here] = _epoch_order(n, seed, int(epoch))[offsets[here]]
+    return out
+
+
+# --- augmentation ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly images are varied in training; the defaults leave them alone."""
+
+    shift_px: int = 0  # up to so many pixels each way; the edge is repeated
+    brightness: float = 0.0  # all values times 1 - b to 1 + b
+    contrast: float = 0.0  # distance from the mean grey times 1 - c to 1 + c
+    saturation: float = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
+
+    def __post_init__(self) -> None:
+        """Refuses what would turn an image inside out."""
+        for name, value in dataclasses.asdict(self).items():
+            if value < 0 or (name != "shift_px" and value > 1):
+                limit = "" if name == "shift_px" else " to 1"
+                raise UserError(f"{name} is {value}, expected 0{limit} or more")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is varied."""
+        return self != Augmentation()
+
+
+def augment_draws(
+    batch_size: int, cameras: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Random numbers for `augment`, drawn for the whole (global) batch on the CPU.
+
+    Apart from `augment`, so that several processes draw the same numbers and each
+    slices its own rows: `{k: v[rows] for k, v in draws.items()}`.
+
+    Returns:
+        "shift" (B, N, 2) in [0, 1), down and right; "colour" (B, N, 3) in [-1, 1),
+        brightness, contrast, saturation. Each camera of each sample has its own.
+    """
+    shape = (batch_size, cameras)
+    return {
+        "shift": torch.rand(*shape, 2, generator=generator),
+        "colour": torch.rand(*shape, 3, generator=generator) * 2 - 1,
+    }
+
+
+def augment(
+    batch: Mapping[str, Tensor], draws: Mapping[str, Tensor], settings: Augmentation
+) -> dict[str, Tensor]:
+    """A batch with its images shifted and recoloured; everything else as it was.
+
+    Args:
+        batch: With images/<camera> (B, H, W, 3) uint8, on any device.
+        draws: From `augment_draws`, B rows; camera n is the n-th image of the batch.
+        settings: How strongly.
+    """
+    out = dict(batch)
+    for n, key in enumerate(k for k in batch if k.startswith("images/")):
+        images = batch[key]
+        if settings.shift_px:
+            unit = draws["shift"][:, n]  # (B, 2)
+            shift = (unit * (2 * settings.shift_px + 1)).long() - settings.shift_px
+            images = _shift(images, shift.to(images.device))
+        amounts = (settings.brightness, settings.contrast, settings.saturation)
+        if any(amounts):
+            factors = 1 + draws["colour"][:, n] * torch.tensor(amounts)  # (B, 3)
+            images = _recolour(images, factors.to(images.device))
+        out[key] = images
+    return out
+
+
+def _shift(images: Tensor, shift: Tensor) -> Tensor:
+    """Moves each image by (down, right) whole pixels; the edge pixels are repeated."""
+    b, h, w, _ = images.shape
+    device = images.device
+    rows = torch.arange(h, device=device) - shift[:, :1]  # (B, H)
+    cols = torch.arange(w, device=device) - shift[:, 1:]  # (B, W)
+    rows, cols = rows.clamp(0, h - 1), cols.clamp(0, w - 1)
+    index = torch.arange(b, device=device)[:, None, None]
+    return images[index, rows[:, :, None], cols[:, None, :]]  # (B, H, W, 3)
+
+
+def _recolour(images: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast and saturation as one linear map of each image's colours.
+
+    With b, c, s the factors, g a pixel's grey and m the mean grey of its image:
+    out = b c (s x + (1 - s) g) + (1 - c) b m, rounded and clipped once, at the end.
+    """
+    b, h, w, _ = images.shape
+    x = images.reshape(b, h * w, 3).float()  # (B, HW, 3)
+    grey = x.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601, as JPEG and torchvision
+    mean = (x.mean(dim=1) @ grey)[:, None]  # (B, 1)
+    bright, contrast, saturation = factors.float().split(1, dim=1)  # (B, 1) each
+    eye = torch.eye(3, device=x.device)
+    to_grey = grey[:, None].expand(3, 3)  # each output channel is the grey
+    s = saturation[:, :, None]
+    matrix = (bright * contrast)[:, :, None] * (s * eye + (1 - s) * to_grey)
+    offset = ((1 - contrast) * bright * mean)[:, :, None]  # (B, 1, 1)
+    out = torch.baddbmm(offset, x, matrix)  # (B, HW, 3)
+    return out.round_().clamp_(0, 255).to(torch.uint8).reshape(b, h, w, 3)
+
+
+# --- the image cache ------------------------------------------------------------------
+
+
+def _cached_images(
+    paths: Sequence[Path],
+    cameras: Sequence[str],
+    lengths: np.ndarray,
+    cache: Path,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """Camera -> (M, H, W, 3) uint8 memory maps, made when they are not there yet.
+
+    One folder per content (names, sizes and times of the files), one .npy file per
+    camera in it. A cache of more episodes serves fewer of them too.
+    """
+    files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    _remove_stale(cache, paths[0].parent)
+    frames = int(lengths.sum())
+    images = {}
+    for camera in cameras:
+        for listing in sorted(cache.glob("images-*/files.json")):
+            whole = listing.parent / f"{camera}.npy"
+            known = json.loads(listing.read_text())
+            if known[: len(files)] == files and whole.is_file():
+                images[camera] = np.load(whole, mmap_mode="r")[:frames]
+                break
+    missing = [c for c in cameras if c not in images]
+    if missing:
+        home = cache / f"images-{digest}"
+        with atomic_file(home / "files.json") as temporary:
+            temporary.write_text(json.dumps(files))
+        for camera in missing:
+            target = home / f"{camera}.npy"
+            _write_cache(paths, camera, lengths, target, progress)
+            images[camera] = np.load(target, mmap_mode="r")
+    return {c: np.asarray(images[c]) for c in cameras}
+
+
+def _remove_stale(cache: Path, folder: Path) -> None:
+    """Removes caches of files that have changed or gone since."""
+    for listing in cache.glob("images-*/files.json"):
+        for name, size, mtime in json.loads(listing.read_text()):
+            path = folder / name
+            found = path.stat() if path.is_file() else None
+            if found is None or (found.st_size, found.st_mtime_ns) != (size, mtime):
+                shutil.rmtree(listing.parent, ignore_errors=True)
+                break
+
+
+def _write_cache(
+    paths: Sequence[Path],
+    camera: str,
+    lengths: np.ndarray,
+    target: Path,
+    progress: bool,
+) -> None:
+    """Writes one camera's images of all episodes into one .npy file."""
+    shape = None
+    with atomic_file(target) as temporary, open(temporary, "wb") as file:
+        bar = paths
+        if progress:
+            from rich.progress import track
+
+            bar = track(paths, description=f"Caching images of {camera}")
+        for path, length in zip(bar, lengths, strict=True):
+            images = load_episode(path, cameras=[camera]).images[camera]
+            if shape is None:
+                shape = images.shape[1:]
+                size = int(lengths.sum()) * int(np.prod(shape))
+                free = shutil.disk_usage(target.parent).free
+                if size > free:
+                    raise UserError(
+                        f"the image cache of {camera!r} needs {size / 1e9:.1f} GB in "
+                        f"{target.parent}, which has {free / 1e9:.1f} GB left"
+                    )
+                header = {"descr": "|u1", "fortran_order": False}
+                header["shape"] = (int(lengths.sum()), *shape)
+                np.lib.format.write_array_header_1_0(file, header)
+            if images.shape != (length, *shape):
+                raise EpisodeError(
+                    f"{path}: images of camera {camera!r} have shape "
+                    f"{images.shape[1:]}, {shape} in {paths[0].name}"
+                )
+            # Plain writes: through a memory map, a full disk would be a bus error.
+            file.write(np.ascontiguousarray(images).data)

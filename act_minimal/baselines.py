@@ -1,0 +1,120 @@
+"""The network that ACT is compared with: a plain multilayer perceptron.
+
+Single-step behaviour cloning is this network with a chunk of one action. The other
+single-step baseline, a transformer, needs no network of its own: it is ACT with a
+chunk of one and no CVAE (see `policy.make_policy`).
+
+Letters: B batch, k chunk, A action, S state, E env_state, N cameras, H W image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from act_minimal.model import ACTConfig, ACTOutput, Cameras
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Everything that decides the shape and the loss of an `MLP`."""
+
+    state_dim: int
+    """S, the number of joints in `qpos`."""
+    action_dim: int
+    """A, the number of joints commanded."""
+    env_state_dim: int = 0
+    """E, the width of `env_state`; 0 leaves it out."""
+    cameras: tuple[str, ...] = ()
+    """Camera names, in the order in which their features are joined."""
+    image_size: tuple[int, int] = (96, 128)
+    """Height and width that every camera must have."""
+    chunk_size: int = 1
+    """k; 1 is behaviour cloning as the textbooks have it."""
+    hidden: int = 256
+    """Width of each hidden layer."""
+    depth: int = 3
+    """Number of hidden layers."""
+    image_features: int = 64
+    """Numbers that each camera contributes to the perceptron's input."""
+    dropout: float = 0.0
+    """Off by default: on a CPU it costs more than the layer that it follows."""
+    loss: Literal["l1", "l2"] = "l1"
+    """As ACT, so that the comparison is about the network and not the loss."""
+    padding_in_loss: Literal["exclude", "dilute"] = "exclude"
+    """As ACT; with a chunk of one nothing is ever padded."""
+
+    def __post_init__(self) -> None:
+        # JSON gives lists; the class promises tuples.
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name in ("hidden", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected at least 1"
+                )
+        _ = self.act  # checks the rest
+
+    @property
+    def act(self) -> ACTConfig:
+        """The settings shared with ACT: its camera network and its loss."""
+        return ACTConfig(
+            state_dim=self.state_dim,
+            action_dim=self.action_dim,
+            env_state_dim=self.env_state_dim,
+            cameras=self.cameras,
+            image_size=self.image_size,
+            chunk_size=self.chunk_size,
+            width=self.image_features,
+            use_cvae=False,
+            keypoint_tokens=1,
+            loss=self.loss,
+            padding_in_loss=self.padding_in_loss,
+        )
+
+
+class MLP(nn.Module):
+    """Normalised [qpos, env_state, image features] to k normalised actions.
+
+    Args:
+        config: the shape.
+    """
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = config.state_dim + config.env_state_dim
+        self.cameras = None
+        if config.cameras:
+            self.cameras = Cameras(config.act, pretrained_weights=False)
+            inputs += len(config.cameras) * config.image_features
+        layers: list[nn.Module] = []
+        for _ in range(config.depth):
+            layers += [nn.Linear(inputs, config.hidden), nn.GELU()]
+            if config.dropout:
+                layers.append(nn.Dropout(config.dropout))
+            inputs = config.hidden
+        outputs = config.chunk_size * config.action_dim
+        self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+    def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
+        """Predicts a chunk; `eps` is accepted and ignored: there is no latent here.
+
+        Args:
+            batch: "qpos" (B, S), optional "env_state" (B, E) and "images"
+                (B, N, 3, H, W), all normalised.
+            eps: unused.
+
+        Returns:
+            Actions (B, k, A), normalised, with no posterior.
+        """
+        parts = [batch["qpos"]]
+        if self.config.env_state_dim:
+            parts.append(batch["env_state"])
+        if self.cameras is not None:
+            features, position = self.cameras(batch["images"])  # (B, N, F), (N, F)
+            parts.append((features + position).flatten(1))  # (B, N F)
+        flat = self.layers(torch.cat(parts, dim=1))  # (B, k A)
+        shape = (-1, self.config.chunk_size, self.config.action_dim)
+        return ACTOutput(flat.view(shape), None, None)  # (B, k, A)

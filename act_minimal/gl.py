@@ -111,12 +111,11 @@ def open_renderer(
 
 def missing_message() -> str:
     """Say in one sentence what drawing lacks and the line that installs it."""
-    if os.environ.get("MUJOCO_GL", "").lower().strip() == DISABLED:
-        if egl_works() or osmesa_works():
-            return (
-                "Drawing is switched off by MUJOCO_GL=disabled; unset MUJOCO_GL "
-                "to draw camera images."
-            )
+    if egl_works() or osmesa_works():
+        return (
+            f"Camera images are switched off by MUJOCO_GL="
+            f"{os.environ.get('MUJOCO_GL', '')}; unset MUJOCO_GL to draw them."
+        )
     lacking = "libEGL.so.1 was not found"
     if _load("libEGL.so.1") is not None:
         lacking = "libEGL.so.1 is here but opens no display (no driver)"
@@ -193,16 +192,19 @@ def _check_choice(chosen: str, system: str) -> None:
 
 def _failure_message(backend: str, error: Exception) -> str:
     """Say in one sentence why a renderer could not be opened."""
-    what = f"Cannot draw camera images with {backend}: {error or type(error).__name__}"
+    reason = str(error).strip().rstrip(".") or type(error).__name__
+    what = f"Cannot draw camera images with {backend}: {reason}"
     if platform.system() != "Linux":
-        return what
+        return f"{what}."
     if backend == "glfw" and os.environ.get("MUJOCO_GL", "") in _ON:
         return (
             "Cannot draw camera images: mujoco was imported before act_minimal and "
             "chose a window system that is not here; import act_minimal.sim first, "
             "or set MUJOCO_GL=egl."
         )
-    return f"{what.rstrip('.')}; install OpenGL with: {INSTALL_LINE}"
+    if backend in ("glfw", "glx") and not has_display():
+        return f"{what}; unset MUJOCO_GL to draw without a display."
+    return f"{what}; install OpenGL with: {INSTALL_LINE}"
 
 
 def _mujoco_is_imported() -> bool:

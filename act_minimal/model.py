@@ -1,0 +1,627 @@
+"""ACT, Action Chunking with Transformers, in one file.
+
+Zhao et al. (2023), "Learning Fine-Grained Bimanual Manipulation with Low-Cost
+Hardware", section IV.
+
+    qpos, actions ──> CVAE encoder ──> z            (training only; z = 0 at test)
+    images ──> backbone ──┐
+    z, qpos, env_state ───┴─> encoder ──> memory
+    k learned queries ──────> decoder(memory) ──> k actions
+
+Tensors only: no files, no simulator, no robot. Inputs are normalised by the caller,
+images excepted. Letters in shape comments: B batch, k chunk, A action, S state, E
+env_state, N cameras, H W image, C channels, h w feature map, T tokens, D width,
+Z latent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from act_minimal.errors import UserError
+
+Size = Literal["small", "medium", "paper"]
+
+
+@dataclass(frozen=True)
+class ACTConfig:
+    """Every choice that shapes the network and its loss.
+
+    The defaults are those of a laptop; `ACTConfig.of_size("paper", ...)` is the
+    paper's network. docs/model_choices.md compares each switch with the original.
+
+    Raises:
+        ValueError: a value out of range; names the field and the valid values.
+    """
+
+    state_dim: int  # S: joints (and gripper) of the observation
+    action_dim: int  # A: joints (and gripper) of the command
+    env_state_dim: int = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
+    cameras: tuple[str, ...] = ()  # order matters: it is the order of the images
+    image_size: tuple[int, int] = (96, 128)  # (H, W) pixels
+    chunk_size: int = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
+
+    width: int = 64  # D of every token
+    feedforward: int = 192  # hidden width of the transformer's MLPs
+    heads: int = 4  # attention heads; D / heads below 16 is slow on a CPU
+    encoder_layers: int = 2
+    decoder_layers: int = 1  # the original has 7 but uses one: see decoder_output
+    decoder_output: Literal["last", "first"] = "last"  # "first": the original's bug
+    pre_norm: bool = True  # trains without long warm-up; the paper: post-norm
+    activation: Literal["relu", "gelu"] = "gelu"  # the paper: relu
+    dropout: float = 0.0  # the paper: 0.1; on a CPU it costs more than it brings
+
+    use_cvae: bool = True  # False: z is always 0, as at test
+    cvae_layers: int = 1
+    cvae_actions_per_token: int = 1  # the paper: 1; more = fewer tokens, faster
+    latent_dim: int = 16  # Z
+    kl_weight: float = 1.0  # beta; the paper: 10
+    kl_reduction: Literal["sum", "mean"] = "sum"  # over Z, as the original; then mean
+    loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
+    padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
+
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50"] = "small"
+    pretrained: Literal["none", "imagenet"] = "none"  # starting weights of a ResNet
+    image_tokens: Literal["keypoints", "grid"] = "keypoints"  # the paper: grid
+    keypoint_tokens: int = 4  # tokens a camera that carry its keypoints
+    image_pool: int = 1  # average-pool the images by this first: cheaper, blurrier
+    camera_embedding: bool = True  # False: two equal cameras can be swapped unnoticed
+
+    @classmethod
+    def of_size(cls, size: Size, **settings: Any) -> ACTConfig:
+        """The settings of one size: "small", "medium" or "paper".
+
+        Args:
+            size: "small" for state policies on a laptop, "medium" for its vision
+                policies, "paper" for the published network (a GPU's work).
+            **settings: fields to set or override; state_dim and action_dim at least.
+
+        Raises:
+            ValueError: the size or a setting is not valid.
+        """
+        if size not in SIZES:
+            raise ValueError(f"size is {size!r}, expected one of {sorted(SIZES)}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"unknown setting {unknown[0]!r}, expected one of {known}")
+        return cls(**{**SIZES[size], **settings})
+
+    def __post_init__(self) -> None:
+        def check(name: str, good: bool, expected: str) -> None:
+            if not good:
+                found = getattr(self, name)
+                raise ValueError(f"{name} is {found!r}, expected {expected}")
+
+        # JSON gives lists; the class promises tuples.
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if choices := get_args(hint) if isinstance(hint, type(Size)) else ():
+                check(name, value in choices, f"one of {list(choices)}")
+            elif hint is int:
+                least = 0 if name == "env_state_dim" else 1
+                good = isinstance(value, int) and value >= least
+                check(name, good, f"a whole number of at least {least}")
+        check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
+        check("heads", self.width % self.heads == 0, f"a divisor of width={self.width}")
+        check("dropout", 0 <= self.dropout < 1, "a number in [0, 1)")
+        check("kl_weight", self.kl_weight >= 0, "a number of at least 0")
+        check(
+            "cvae_actions_per_token",
+            self.chunk_size % self.cvae_actions_per_token == 0 or not self.use_cvae,
+            f"a divisor of chunk_size={self.chunk_size}",
+        )
+        check(
+            "cameras",
+            len(set(self.cameras)) == len(self.cameras),
+            "names that differ from each other",
+        )
+        step = (8 if self.backbone == "small" else 1) * self.image_pool
+        good = len(self.image_size) == 2 and all(
+            n >= 2 * step and n % step == 0 for n in self.image_size
+        )
+        check("image_size", good, f"(height, width), both multiples of {step}")
+        if self.backbone == "small":
+            check("pretrained", self.pretrained == "none", "'none' with backbone=small")
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "medium": {"width": 128, "feedforward": 384, "chunk_size": 50},
+    "paper": {
+        "image_size": (480, 640),
+        "chunk_size": 100,
+        "width": 512,
+        "feedforward": 3200,
+        "heads": 8,
+        "encoder_layers": 4,
+        "pre_norm": False,
+        "activation": "relu",
+        "dropout": 0.1,
+        "cvae_layers": 4,
+        "latent_dim": 32,
+        "kl_weight": 10.0,
+        "backbone": "resnet18",
+        "image_tokens": "grid",
+        "camera_embedding": False,
+    },
+}
+
+
+class ACTOutput(NamedTuple):
+    """What the network returns; mu and logvar are None where z was 0."""
+
+    actions: Tensor  # (B, k, A) normalised
+    mu: Tensor | None  # (B, Z)
+    logvar: Tensor | None  # (B, Z)
+
+
+# ------------------------------------------------------------------ positions
+
+
+def sinusoid_1d(length: int, width: int) -> Tensor:
+    """(length, width) sines and cosines of Vaswani et al. (2017), interleaved."""
+    position = torch.arange(length, dtype=torch.float64)[:, None]
+    rate = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angle = position * rate  # (length, width / 2)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).float()
+
+
+def sinusoid_2d(height: int, width: int, channels: int) -> Tensor:
+    """(height * width, channels) sine embedding of a grid, as DETR's.
+
+    Rows and columns count from 1 and are scaled to end at 2 pi; the first half of
+    the channels holds the row, the second the column.
+    """
+    half = channels // 2
+    rate = 10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
+
+    def axis(n: int) -> Tensor:
+        position = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1e-6)
+        angle = 2 * math.pi * position[:, None] * rate  # (n, half / 2)
+        return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)  # (n, half)
+
+    rows = axis(height)[:, None].expand(height, width, half)
+    columns = axis(width)[None].expand(height, width, half)
+    return torch.cat([rows, columns], -1).flatten(0, 1).float()
+
+
+# ---------------------------------------------------------------- transformer
+
+
+class Attention(nn.Module):
+    """Multi-head attention; parameters are laid out as nn.MultiheadAttention's."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+        self.maps: Tensor | None = None  # (B, heads, T, T'), kept when `keep_maps`
+        self.keep_maps = False
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attend: query (B, T, D) over key and value (B, T', D); mask (B, T').
+
+        The mask is True where a query may look.
+        """
+        width = query.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        q = F.linear(query, weight[:width], bias[:width])
+        k = F.linear(key, weight[width : 2 * width], bias[width : 2 * width])
+        v = F.linear(value, weight[2 * width :], bias[2 * width :])
+        # (B, T, D) -> (B, heads, T, D / heads)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        if q.shape[0] != k.shape[0]:  # queries shared by the batch
+            q = q.expand(k.shape[0], -1, -1, -1)
+        allowed = None if mask is None else mask[:, None, None]  # (B, 1, 1, T')
+        if self.keep_maps:
+            score = q @ k.mT / math.sqrt(q.shape[-1])
+            if allowed is not None:
+                score = score.masked_fill(~allowed, -math.inf)
+            self.maps = score.softmax(-1).detach()
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, allowed, dropout)
+        return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: the MLP, norms and dropout."""
+
+    def __init__(self, config: ACTConfig, norms: int):
+        super().__init__()
+        width = config.width
+        self.pre_norm = config.pre_norm
+        self.activation = F.relu if config.activation == "relu" else F.gelu
+        self.self_attn = Attention(width, config.heads, config.dropout)
+        self.linear1 = nn.Linear(width, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        if norms == 3:
+            self.norm3 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class EncoderLayer(Layer):
+    """Self-attention and MLP; positions enter queries and keys, not values."""
+
+    def __init__(self, config: ACTConfig):
+        super().__init__(config, norms=2)
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        mask: Tensor | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """From (B, T, D) to the same, or to the first `keep` tokens (B, keep, D)."""
+        y = self.norm1(x) if self.pre_norm else x
+        place = y + position
+        y = self.self_attn(place[:, :keep], place, y, mask)
+        x = x[:, :keep] + self.dropout(y)
+        if self.pre_norm:
+            return x + self.dropout(self.mlp(self.norm2(x)))
+        x = self.norm1(x)
+        return self.norm2(x + self.dropout(self.mlp(x)))
+
+
+class DecoderLayer(Layer):
+    """Self-attention of the queries, cross-attention to the memory, MLP."""
+
+    def __init__(self, config: ACTConfig):
+        super().__init__(config, norms=3)
+        self.cross_attn = Attention(config.width, config.heads, config.dropout)
+
+    def forward(self, x: Tensor, query: Tensor, memory: Tensor, key: Tensor) -> Tensor:
+        """Inputs: x (B or 1, k, D), query positions (k, D), memory and key (B, T, D)."""
+        y = self.norm1(x) if self.pre_norm else x
+        x = x + self.dropout(self.self_attn(y + query, y + query, y))
+        x = y = x if self.pre_norm else self.norm1(x)
+        y = self.norm2(x) if self.pre_norm else x
+        x = x + self.dropout(self.cross_attn(y + query, key, memory))
+        if self.pre_norm:
+            return x + self.dropout(self.mlp(self.norm3(x)))
+        x = self.norm2(x)
+        return self.norm3(x + self.dropout(self.mlp(x)))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers, with the final norm that pre-norm needs."""
+
+    def __init__(self, config: ACTConfig, layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(layers))
+        self.norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        mask: Tensor | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """From (B, T, D) to (B, keep or T, D): the last layer computes what is kept."""
+        for layer in self.layers[:-1]:
+            x = layer(x, position, mask)
+        return self.norm(self.layers[-1](x, position, mask, keep))
+
+
+class CVAEEncoder(nn.Module):
+    """The posterior q(z | qpos, actions): a transformer over [CLS, qpos, actions]."""
+
+    def __init__(self, config: ACTConfig):
+        super().__init__()
+        width, self.pack = config.width, config.cvae_actions_per_token
+        self.cls = nn.Parameter(torch.randn(width))
+        self.qpos_proj = nn.Linear(config.state_dim, width)
+        self.action_proj = nn.Linear(config.action_dim * self.pack, width)
+        self.encoder = Encoder(config, config.cvae_layers)
+        self.latent_proj = nn.Linear(width, 2 * config.latent_dim)
+        tokens = 2 + config.chunk_size // self.pack
+        self.register_buffer("position", sinusoid_1d(tokens, width), persistent=False)
+
+    def forward(
+        self, qpos: Tensor, action: Tensor, is_pad: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (B, Z); padded actions have no influence."""
+        # Packed tokens may be padded in part: zeros stand for what is missing.
+        action = action.masked_fill(is_pad[..., None], 0.0)
+        actions = action.unflatten(1, (-1, self.pack)).flatten(2)  # (B, k/p, p A)
+        look = ~is_pad.unflatten(1, (-1, self.pack)).all(-1)  # (B, k/p)
+        x = torch.cat(
+            [
+                self.cls.expand(len(qpos), 1, -1),
+                self.qpos_proj(qpos)[:, None],
+                self.action_proj(actions),
+            ],
+            1,
+        )  # (B, 2 + k/p, D)
+        look = F.pad(look, (2, 0), value=True)
+        x = self.encoder(x, self.position, look, keep=1)  # (B, 1, D): CLS
+        mu, logvar = self.latent_proj(x[:, 0]).chunk(2, -1)
+        return mu, logvar
+
+
+# -------------------------------------------------------------------- cameras
+
+
+def small_backbone() -> nn.Sequential:
+    """96 channels at an eighth of the image's size; for laptops."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 4, stride=4),
+        nn.GroupNorm(4, 32),
+        nn.GELU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.GroupNorm(8, 64),
+        nn.GELU(),
+        nn.Conv2d(64, 96, 3, padding=1),
+    )
+
+
+def resnet(name: str, pretrained: bool) -> nn.Sequential:
+    """A ResNet's convolutions, with frozen batch norm; a 32nd of the image's size.
+
+    Raises:
+        UserError: the ImageNet weights could not be downloaded.
+    """
+    import torchvision
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    net = torchvision.models.get_model(name, norm_layer=FrozenBatchNorm2d)
+    if pretrained:
+        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+        try:
+            net.load_state_dict(
+                weights.get_state_dict(check_hash=True, weights_only=True)
+            )
+        except OSError as error:
+            raise UserError(
+                f"pretrained='imagenet' needs {weights.url}, which could not be had "
+                f"({error}): connect to the network once, put the file into "
+                f"{torch.hub.get_dir()}/checkpoints, or choose pretrained='none'"
+            ) from error
+    named = list(net.named_children())[:-2]  # without pooling and classifier
+    return nn.Sequential(OrderedDict(named))
+
+
+class Keypoints(nn.Module):
+    """Spatial softmax (Finn et al., 2016): where each channel looks, in [-1, 1]."""
+
+    def __init__(self, channels: int, grid: tuple[int, int], width: int, tokens: int):
+        super().__init__()
+        self.proj = nn.Linear(2 * channels, tokens * width)
+        self.tokens = tokens
+        rows, columns = (torch.linspace(-1, 1, n) for n in grid)
+        place = torch.cartesian_prod(rows, columns)  # (h w, 2)
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B N, C, h, w) -> (B N, tokens, D)."""
+        attention = features.flatten(2).softmax(-1)  # (B N, C, h w)
+        points = (attention @ self.place).flatten(1)  # (B N, 2 C)
+        return self.proj(points).unflatten(-1, (self.tokens, -1))
+
+
+class Grid(nn.Module):
+    """One token for each cell of the feature map."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, width)  # a 1 x 1 convolution
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B N, C, h, w) -> (B N, h w, D)."""
+        return self.proj(features.flatten(2).mT)
+
+
+class Cameras(nn.Module):
+    """Images of all cameras to tokens and their positions, in one batched pass."""
+
+    def __init__(self, config: ACTConfig, pretrained_weights: bool):
+        super().__init__()
+        n, width = len(config.cameras), config.width
+        self.shape = (n, 3, *config.image_size)
+        self.pool = config.image_pool
+        h, w = (side // self.pool for side in config.image_size)
+        if config.backbone == "small":
+            self.backbone = small_backbone()
+            channels, grid = 96, (h // 8, w // 8)
+        else:
+            wanted = pretrained_weights and config.pretrained == "imagenet"
+            self.backbone = resnet(config.backbone, wanted)
+            channels = 2048 if config.backbone == "resnet50" else 512
+            grid = (math.ceil(h / 32), math.ceil(w / 32))
+        if config.image_tokens == "keypoints":
+            self.tokens = Keypoints(channels, grid, width, config.keypoint_tokens)
+            self.position = nn.Parameter(torch.randn(config.keypoint_tokens, width))
+        else:
+            self.tokens = Grid(channels, width)
+            self.register_buffer("position", sinusoid_2d(*grid, width), False)
+        self.embedding = None
+        if config.camera_embedding:
+            self.embedding = nn.Parameter(torch.randn(n, 1, width))
+        # One row a camera, so that a checkpoint can bring other statistics.
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+        self.register_buffer("mean", torch.tensor(mean).repeat(n, 1)[..., None, None])
+        self.register_buffer("std", torch.tensor(std).repeat(n, 1)[..., None, None])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn images (B, N, 3, H, W) into tokens (B, N t, D), positions (N t, D)."""
+        if images.shape[1:] != self.shape:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, expected (B, N, 3, H, W) "
+                f"with (N, 3, H, W) = {self.shape}"
+            )
+        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        x = (images.to(self.mean.dtype) - scale * self.mean) / (scale * self.std)
+        x = x.flatten(0, 1)  # (B N, 3, H, W)
+        if self.pool > 1:
+            x = F.avg_pool2d(x, self.pool)
+        x = self.tokens(self.backbone(x))  # (B N, t, D)
+        x = x.unflatten(0, images.shape[:2]).flatten(1, 2)  # (B, N t, D)
+        position = self.position.expand(images.shape[1], -1, -1)  # (N, t, D)
+        if self.embedding is not None:
+            position = position + self.embedding
+        return x, position.flatten(0, 1)
+
+
+# ------------------------------------------------------------------------ ACT
+
+
+class ACT(nn.Module):
+    """The network. `pretrained_weights=False` when a checkpoint will replace them."""
+
+    def __init__(self, config: ACTConfig, pretrained_weights: bool = True):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.cvae = CVAEEncoder(config) if config.use_cvae else None
+        self.latent_proj = nn.Linear(config.latent_dim, width)
+        self.qpos_proj = nn.Linear(config.state_dim, width)
+        self.env_proj = None
+        if config.env_state_dim:
+            self.env_proj = nn.Linear(config.env_state_dim, width)
+        # Where the latent, qpos and env_state tokens come from.
+        self.position = nn.Parameter(torch.randn(2 + bool(self.env_proj), width))
+        self.cameras = Cameras(config, pretrained_weights) if config.cameras else None
+        self.encoder = Encoder(config, config.encoder_layers)
+        self.queries = nn.Parameter(torch.randn(config.chunk_size, width))
+        self.decoder = nn.ModuleList(
+            DecoderLayer(config) for _ in range(config.decoder_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(width)
+        self.action_head = nn.Linear(width, config.action_dim)
+        for module in (self.encoder, self.decoder):  # as DETR
+            for parameter in module.parameters():
+                if parameter.dim() > 1:
+                    nn.init.xavier_uniform_(parameter)
+
+    def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
+        """Predict a chunk.
+
+        Args:
+            batch: normalised "qpos" (B, S); "env_state" (B, E) and "images"
+                (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them;
+                for training also "action" (B, k, A) and "is_pad" (B, k) bool.
+            eps: (B, Z) standard normal noise that draws z from the posterior; needed
+                when the batch has "action" and the model a CVAE. Zeros give the
+                posterior's mean. Without "action", z = 0 (the prior's mean).
+
+        Returns:
+            normalised actions (B, k, A), and the posterior where z came from it.
+
+        Raises:
+            ValueError: eps is missing, or images are not of the config's shape.
+        """
+        qpos = batch["qpos"]
+        mu = logvar = None
+        if self.cvae is not None and "action" in batch:
+            if eps is None:
+                raise ValueError("eps is None, expected (B, Z) noise with 'action'")
+            mu, logvar = self.cvae(qpos, batch["action"], batch["is_pad"])
+            z = mu + (0.5 * logvar).exp() * eps
+        else:
+            z = qpos.new_zeros(len(qpos), self.config.latent_dim)
+        memory, key = self.encode(batch, z)
+        return ACTOutput(self.decode(memory, key), mu, logvar)
+
+    def encode(self, batch: dict[str, Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory (B, T, D) and its keys, memory + positions (B, T, D)."""
+        tokens = [self.latent_proj(z), self.qpos_proj(batch["qpos"])]
+        if self.env_proj is not None:
+            tokens.append(self.env_proj(batch["env_state"]))
+        x, position = torch.stack(tokens, 1), self.position
+        if self.cameras is not None:
+            seen, places = self.cameras(batch["images"])
+            x = torch.cat([x, seen], 1)  # (B, T, D)
+            position = torch.cat([position, places])  # (T, D)
+        memory = self.encoder(x, position)
+        return memory, memory + position
+
+    def decode(self, memory: Tensor, key: Tensor) -> Tensor:
+        """Actions (B, k, A) from the memory."""
+        # The queries start as zeros and are the same for every sample until they meet
+        # the memory: without dropout one row does for the whole batch.
+        dropout = self.training and self.config.dropout > 0
+        x = memory.new_zeros(len(memory) if dropout else 1, *self.queries.shape)
+        used = 1 if self.config.decoder_output == "first" else len(self.decoder)
+        for layer in self.decoder[:used]:
+            x = layer(x, self.queries, memory, key)  # (B, k, D)
+        return self.action_head(self.decoder_norm(x))
+
+    @torch.no_grad()
+    def attention_maps(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """How much each action looks at each token: (B, heads, k, T) a decoder layer.
+
+        Tokens: latent, qpos, env_state if used, then each camera's. z = 0.
+        """
+        layers = [layer.cross_attn for layer in self.decoder]
+        for attention in layers:
+            attention.keep_maps = True
+        self({name: x for name, x in batch.items() if name != "action"})
+        for attention in layers:
+            attention.keep_maps = False
+        return [attention.maps for attention in layers if attention.maps is not None]
+
+
+def act_loss(
+    output: ACTOutput,
+    action: Tensor,
+    is_pad: Tensor,
+    config: ACTConfig,
+    valid_count: Tensor | float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Reconstruction plus kl_weight times KL.
+
+    Args:
+        output: of `ACT.forward`.
+        action: (B, k, A) normalised target.
+        is_pad: (B, k) True beyond the episode's end.
+        config: the model's.
+        valid_count: what to divide by instead of this batch's number of valid steps
+            (several processes: the global number / world size); "exclude" only.
+
+    Returns:
+        the loss, and its parts {"l1", "kl"} (detached; "l2" too where it is the loss).
+    """
+    error = output.actions - action
+    valid = (~is_pad)[..., None]  # (B, k, 1)
+
+    def reduce(per_value: Tensor) -> Tensor:
+        total = (per_value * valid).sum()
+        if config.padding_in_loss == "dilute":  # the original: padding counts as 0
+            return total / per_value.numel()
+        count = valid.sum().clamp(min=1) if valid_count is None else valid_count
+        return total / (count * action.shape[-1])
+
+    parts = {"l1": reduce(error.abs())}
+    if config.loss == "l2":
+        parts["l2"] = reduce(error.square())
+    kl = error.new_zeros(())
+    if output.mu is not None and output.logvar is not None:
+        mu, logvar = output.mu, output.logvar
+        each = -0.5 * (1 + logvar - mu.square() - logvar.exp())  # (B, Z)
+        kl = (each.sum(-1) if config.kl_reduction == "sum" else each.mean(-1)).mean()
+    loss = parts[config.loss] + config.kl_weight * kl
+    parts["kl"] = kl
+    return loss, {name: part.detach() for name, part in parts.items()}

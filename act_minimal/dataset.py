@@ -8,11 +8,7 @@ HDF5 file for each sample, as the original does, is many times slower.
 Images stay uint8 until they are on the device; `augment` works there, on a batch.
 """
 
-import dataclasses
 import functools
-import hashlib
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from act_minimal.episodes import (
-    Attribute,
-    EpisodeError,
-    atomic_file,
-    list_episodes,
-    load_episode,
-)
+from act_minimal.augmentation import Augmentation, augment, augment_draws
+from act_minimal.episodes import Attribute, EpisodeError, list_episodes, load_episode
 from act_minimal.errors import UserError
+from act_minimal.image_cache import cached_images
+
+__all__ = [
+    "Augmentation",
+    "Demonstrations",
+    "Statistics",
+    "Windows",
+    "augment",
+    "augment_draws",
+    "indices_for_step",
+]
 
 STD_FLOOR = 1e-2  # the original's; see Statistics
 
@@ -177,7 +179,7 @@ class Demonstrations:
         images = {}
         if cameras:
             cache = Path(cache) if cache else folder / ".cache"
-            images = _cached_images(paths, cameras, lengths, cache, progress)
+            images = cached_images(paths, cameras, lengths, cache, progress)
         return cls(
             folder=folder,
             names=[p.name for p in paths],
@@ -352,191 +354,3 @@ def indices_for_step(n: int, batch_size: int, step: int, seed: int) -> np.ndarra
         here = epochs == epoch
         out[here] = _epoch_order(n, seed, int(epoch))[offsets[here]]
     return out
-
-
-# --- augmentation ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How strongly images are varied in training; the defaults leave them alone."""
-
-    shift_px: int = 0  # up to so many pixels each way; the edge is repeated
-    brightness: float = 0.0  # all values times 1 - b to 1 + b
-    contrast: float = 0.0  # distance from the mean grey times 1 - c to 1 + c
-    saturation: float = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
-
-    def __post_init__(self) -> None:
-        """Refuses what would turn an image inside out."""
-        for name, value in dataclasses.asdict(self).items():
-            if value < 0 or (name != "shift_px" and value > 1):
-                limit = "" if name == "shift_px" else " to 1"
-                raise UserError(f"{name} is {value}, expected 0{limit} or more")
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is varied."""
-        return self != Augmentation()
-
-
-def augment_draws(
-    batch_size: int, cameras: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Random numbers for `augment`, drawn for the whole (global) batch on the CPU.
-
-    Apart from `augment`, so that several processes draw the same numbers and each
-    slices its own rows: `{k: v[rows] for k, v in draws.items()}`.
-
-    Returns:
-        "shift" (B, N, 2) in [0, 1), down and right; "colour" (B, N, 3) in [-1, 1),
-        brightness, contrast, saturation. Each camera of each sample has its own.
-    """
-    shape = (batch_size, cameras)
-    return {
-        "shift": torch.rand(*shape, 2, generator=generator),
-        "colour": torch.rand(*shape, 3, generator=generator) * 2 - 1,
-    }
-
-
-def augment(
-    batch: Mapping[str, Tensor], draws: Mapping[str, Tensor], settings: Augmentation
-) -> dict[str, Tensor]:
-    """A batch with its images shifted and recoloured; everything else as it was.
-
-    Args:
-        batch: With images/<camera> (B, H, W, 3) uint8, on any device.
-        draws: From `augment_draws`, B rows; camera n is the n-th image of the batch.
-        settings: How strongly.
-    """
-    out = dict(batch)
-    for n, key in enumerate(k for k in batch if k.startswith("images/")):
-        images = batch[key]
-        if settings.shift_px:
-            unit = draws["shift"][:, n]  # (B, 2)
-            shift = (unit * (2 * settings.shift_px + 1)).long() - settings.shift_px
-            images = _shift(images, shift.to(images.device))
-        amounts = (settings.brightness, settings.contrast, settings.saturation)
-        if any(amounts):
-            factors = 1 + draws["colour"][:, n] * torch.tensor(amounts)  # (B, 3)
-            images = _recolour(images, factors.to(images.device))
-        out[key] = images
-    return out
-
-
-def _shift(images: Tensor, shift: Tensor) -> Tensor:
-    """Moves each image by (down, right) whole pixels; the edge pixels are repeated."""
-    b, h, w, _ = images.shape
-    device = images.device
-    rows = torch.arange(h, device=device) - shift[:, :1]  # (B, H)
-    cols = torch.arange(w, device=device) - shift[:, 1:]  # (B, W)
-    rows, cols = rows.clamp(0, h - 1), cols.clamp(0, w - 1)
-    index = torch.arange(b, device=device)[:, None, None]
-    return images[index, rows[:, :, None], cols[:, None, :]]  # (B, H, W, 3)
-
-
-def _recolour(images: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and saturation as one linear map of each image's colours.
-
-    With b, c, s the factors, g a pixel's grey and m the mean grey of its image:
-    out = b c (s x + (1 - s) g) + (1 - c) b m, rounded and clipped once, at the end.
-    """
-    b, h, w, _ = images.shape
-    x = images.reshape(b, h * w, 3).float()  # (B, HW, 3)
-    grey = x.new_tensor([0.299, 0.587, 0.114])  # ITU-R 601, as JPEG and torchvision
-    mean = (x.mean(dim=1) @ grey)[:, None]  # (B, 1)
-    bright, contrast, saturation = factors.float().split(1, dim=1)  # (B, 1) each
-    eye = torch.eye(3, device=x.device)
-    to_grey = grey[:, None].expand(3, 3)  # each output channel is the grey
-    s = saturation[:, :, None]
-    matrix = (bright * contrast)[:, :, None] * (s * eye + (1 - s) * to_grey)
-    offset = ((1 - contrast) * bright * mean)[:, :, None]  # (B, 1, 1)
-    out = torch.baddbmm(offset, x, matrix)  # (B, HW, 3)
-    return out.round_().clamp_(0, 255).to(torch.uint8).reshape(b, h, w, 3)
-
-
-# --- the image cache ------------------------------------------------------------------
-
-
-def _cached_images(
-    paths: Sequence[Path],
-    cameras: Sequence[str],
-    lengths: np.ndarray,
-    cache: Path,
-    progress: bool,
-) -> dict[str, np.ndarray]:
-    """Camera -> (M, H, W, 3) uint8 memory maps, made when they are not there yet.
-
-    One folder per content (names, sizes and times of the files), one .npy file per
-    camera in it. A cache of more episodes serves fewer of them too.
-    """
-    files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-    _remove_stale(cache, paths[0].parent)
-    frames = int(lengths.sum())
-    images = {}
-    for camera in cameras:
-        for listing in sorted(cache.glob("images-*/files.json")):
-            whole = listing.parent / f"{camera}.npy"
-            known = json.loads(listing.read_text())
-            if known[: len(files)] == files and whole.is_file():
-                images[camera] = np.load(whole, mmap_mode="r")[:frames]
-                break
-    missing = [c for c in cameras if c not in images]
-    if missing:
-        home = cache / f"images-{digest}"
-        with atomic_file(home / "files.json") as temporary:
-            temporary.write_text(json.dumps(files))
-        for camera in missing:
-            target = home / f"{camera}.npy"
-            _write_cache(paths, camera, lengths, target, progress)
-            images[camera] = np.load(target, mmap_mode="r")
-    return {c: np.asarray(images[c]) for c in cameras}
-
-
-def _remove_stale(cache: Path, folder: Path) -> None:
-    """Removes caches of files that have changed or gone since."""
-    for listing in cache.glob("images-*/files.json"):
-        for name, size, mtime in json.loads(listing.read_text()):
-            path = folder / name
-            found = path.stat() if path.is_file() else None
-            if found is None or (found.st_size, found.st_mtime_ns) != (size, mtime):
-                shutil.rmtree(listing.parent, ignore_errors=True)
-                break
-
-
-def _write_cache(
-    paths: Sequence[Path],
-    camera: str,
-    lengths: np.ndarray,
-    target: Path,
-    progress: bool,
-) -> None:
-    """Writes one camera's images of all episodes into one .npy file."""
-    shape = None
-    with atomic_file(target) as temporary, open(temporary, "wb") as file:
-        bar = paths
-        if progress:
-            from rich.progress import track
-
-            bar = track(paths, description=f"Caching images of {camera}")
-        for path, length in zip(bar, lengths, strict=True):
-            images = load_episode(path, cameras=[camera]).images[camera]
-            if shape is None:
-                shape = images.shape[1:]
-                size = int(lengths.sum()) * int(np.prod(shape))
-                free = shutil.disk_usage(target.parent).free
-                if size > free:
-                    raise UserError(
-                        f"the image cache of {camera!r} needs {size / 1e9:.1f} GB in "
-                        f"{target.parent}, which has {free / 1e9:.1f} GB left"
-                    )
-                header = {"descr": "|u1", "fortran_order": False}
-                header["shape"] = (int(lengths.sum()), *shape)
-                np.lib.format.write_array_header_1_0(file, header)
-            if images.shape != (length, *shape):
-                raise EpisodeError(
-                    f"{path}: images of camera {camera!r} have shape "
-                    f"{images.shape[1:]}, {shape} in {paths[0].name}"
-                )
-            # Plain writes: through a memory map, a full disk would be a bus error.
-            file.write(np.ascontiguousarray(images).data)

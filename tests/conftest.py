@@ -1,0 +1,26 @@
+"""Set before anything heavy is imported: one thread a process, a way to draw."""
+
+import os
+
+# Tests run side by side, and several start processes of their own: one thread each
+# is faster than all of them fighting over two cores, and the same on every machine.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import contextlib
+
+from hypothesis import settings
+
+from act_minimal import gl
+
+# A machine without OpenGL still runs every test that does not draw; those that do
+# fail with the sentence that says what to install.
+with contextlib.suppress(gl.GLError):
+    gl.choose_gl_backend()
+
+# No deadline: a shared machine may pause at any time. On CI the examples are always
+# the same, so that a red run can be repeated; at home they vary and search further.
+settings.register_profile("home", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "home")

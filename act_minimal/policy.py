@@ -139,18 +139,19 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._scale("qpos").mean.device
+        return self.scale("qpos").mean.device
 
-    def _scale(self, key: str) -> Scale:
+    def scale(self, key: str) -> Scale:
+        """Mean and deviation of "qpos", "env_state" or the target."""
         scale = self.stats[key]
         assert isinstance(scale, Scale)
         return scale
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The part of a batch that is also there at run time, normalised."""
-        inputs = {"qpos": self._scale("qpos").normalise(batch["qpos"])}
+        inputs = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
         if self.uses_env_state:
-            inputs["env_state"] = self._scale("env_state").normalise(batch["env_state"])
+            inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self.cameras:
             images = torch.stack([batch[f"images/{c}"] for c in self.cameras], dim=1)
             # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
@@ -162,11 +163,11 @@ class Policy(nn.Module):
         action = batch["action"]
         if self.action_target == "delta":
             action = action - batch["qpos"][:, None]  # (B, k, A) - (B, 1, A)
-        return self._scale(self._target_key).normalise(action)
+        return self.scale(self._target_key).normalise(action)
 
     def _physical(self, actions: Tensor, qpos: Tensor) -> Tensor:
         """The inverse of `_target`."""
-        actions = self._scale(self._target_key).restore(actions)
+        actions = self.scale(self._target_key).restore(actions)
         return actions + qpos[:, None] if self.action_target == "delta" else actions
 
     def loss(
@@ -222,7 +223,7 @@ class Policy(nn.Module):
         valid = ~batch["is_pad"][:, :, None]  # (B, k, 1)
         count = valid.sum().clamp(min=1)
         error = (prediction - self._target(batch)).abs() * valid
-        per_joint = error.sum((0, 1)) / count * self._scale(self._target_key).std
+        per_joint = error.sum((0, 1)) / count * self.scale(self._target_key).std
         return error.sum() / (count * error.shape[2]), per_joint
 
     def predict_chunk(

@@ -1,0 +1,136 @@
+"""What surrounds the training loop: devices, several processes, Ctrl-C.
+
+`torchrun` starts the processes and tells each its number through the environment;
+without it there is one.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from act_minimal.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" is a GPU where there is one.
+
+    Raises:
+        UserError: the machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); "
+            f"'auto' chooses one that can"
+        ) from error
+    return device
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Process 0 runs the block before the others do."""
+        if self.rank > 0:
+            self.barrier()
+        yield
+        if self.rank == 0:
+            self.barrier()
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes of a tensor that each has."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        return self.mean(torch.tensor(float(flag), device=self.device)).item() > 0
+
+
+@contextmanager
+def join(device_name: str) -> Iterator[World]:
+    """Joins the processes that torchrun started, if it did."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = choose_device(device_name)
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    rank = int(os.environ["RANK"])
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    opened = not dist.is_initialized()
+    if opened:
+        cuda = device.type == "cuda"
+        options: dict[str, Any] = {"device_id": device} if cuda else {}
+        dist.init_process_group("nccl" if cuda else "gloo", **options)
+    try:
+        yield World(rank, size, device)
+    finally:
+        if opened:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def private_state(threads: int | None, device: torch.device) -> Iterator[None]:
+    """Puts torch's random state and number of threads back at the end."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C into a flag; the second one interrupts as usual.
+
+    Without this, Ctrl-C could strike between the updates of two weights.
+    """
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signals reach the main thread only
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,202 @@
+"""The folder of a training run: its settings, its log, its checkpoints.
+
+    out/config.json             the settings, for people
+    out/log.jsonl               one line a step, one more for each validation
+    out/tensorboard/            the same curves
+    out/checkpoints/<step>/     a policy folder (weights as averaged by the EMA) with
+        training.safetensors    raw weights and optimizer moments
+        progress.json           step, seconds and settings
+
+A checkpoint appears whole or not at all, so whatever kills a run, the newest one is
+where it goes on from.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from act_minimal.checkpoint import (
+    CheckpointError,
+    atomic_folder,
+    check_tensors,
+    newest_checkpoint,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from act_minimal.errors import UserError
+from act_minimal.policy import Policy, write_policy
+
+# Settings that may change when a run goes on: they do not change what it computes,
+# or not more than another machine would.
+FREE = {
+    *("data", "out", "device", "threads", "compile", "tensorboard"),
+    *("log_every", "val_every", "val_frames", "save_every", "keep"),
+}
+
+Record = dict[str, Any]
+
+
+def save_checkpoint(
+    run: Path,
+    policy: Policy,
+    averaged: Policy,
+    optimizer: torch.optim.Optimizer,
+    progress: Mapping[str, Any],
+    card: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all)."""
+    folder = run / "checkpoints" / str(progress["step"])
+    tensors = {f"weights.{k}": v for k, v in policy.module.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": m for name, m in moments.items()}
+    with atomic_folder(folder) as temporary:
+        write_policy(temporary, averaged, card)
+        write_tensors(temporary / "training.safetensors", tensors)
+        write_json(temporary / "progress.json", progress)
+    saved = [p for p in folder.parent.iterdir() if p.name.isdecimal()]
+    saved.sort(key=lambda path: int(path.name))
+    for old in saved[:-keep] if keep else []:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def resume(
+    run: Path,
+    policy: Policy,
+    averaged: Policy,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, Any],
+) -> tuple[int, float]:
+    """Loads the newest checkpoint into policy, average and optimizer.
+
+    Returns:
+        Steps done and seconds spent; (0, 0.0) where there is no checkpoint.
+
+    Raises:
+        UserError: settings or data are not those of the checkpoint.
+        CheckpointError: a file is damaged.
+    """
+    folder = newest_checkpoint(run)
+    if folder is None:
+        return 0, 0.0
+    progress = read_json(folder / "progress.json")
+    for key in ("step", "seconds", "settings"):
+        if key not in progress:
+            raise CheckpointError(f"{folder / 'progress.json'} lacks '{key}'")
+    before = progress["settings"]
+    for key, value in settings.items():
+        if key not in FREE and before.get(key) != value:
+            raise UserError(
+                f"{run} holds a run with {key}={before.get(key)!r}, but now "
+                f"{key}={value!r} is asked for: choose another output folder, "
+                f"or the same settings to go on with that run"
+            )
+    path = folder / "stats.safetensors"
+    stats = read_tensors(path)
+    now = policy.stats.state_dict()
+    check_tensors(stats, now, path)
+    for key, tensor in stats.items():
+        if not torch.equal(tensor, now[key].cpu()):
+            raise UserError(
+                f"{run} was trained on other data ('{key}' of the demonstrations "
+                f"differs): choose another output folder, or the same data"
+            )
+    path = folder / "model.safetensors"
+    weights = read_tensors(path)
+    check_tensors(weights, averaged.module.state_dict(), path)
+    averaged.module.load_state_dict(weights)
+    path = folder / "training.safetensors"
+    tensors = read_tensors(path)
+    raw = _below("weights.", tensors)
+    check_tensors(raw, policy.module.state_dict(), path)
+    policy.module.load_state_dict(raw)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _below("optimizer.", tensors).items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return progress["step"], progress["seconds"]
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    n = len(prefix)
+    return {key[n:]: t for key, t in tensors.items() if key.startswith(prefix)}
+
+
+class RunLog:
+    """log.jsonl and TensorBoard; lines beyond `step`, left by a crash, are dropped.
+
+    Args:
+        run: the run's folder.
+        step: steps done.
+        tensorboard: whether to write TensorBoard's files too.
+    """
+
+    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "log.jsonl"
+        self.records = [r for r in read_log(run) if r["step"] <= step]
+        temporary = self.path.with_name(".log.jsonl.writing")
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in self.records)
+        temporary.replace(self.path)
+        self.file = self.path.open("a")
+        self.board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def write(self, records: list[Record]) -> None:
+        """Appends records; TensorBoard gets the last one only.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        self.records += records
+        try:
+            self.file.writelines(json.dumps(record) + "\n" for record in records)
+            self.file.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"no space left on the disk to write {self.path}; "
+                f"the checkpoints saved before are untouched"
+            ) from error
+        if self.board is not None and records:
+            last = records[-1]
+            for key, value in last.items():
+                if isinstance(value, float):
+                    self.board.add_scalar(key, value, last["step"])
+
+    def close(self) -> None:
+        """Closes the files; a full disk has been reported already."""
+        with suppress(OSError):
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def read_log(run: Path) -> list[Record]:
+    """All records of a run's log.jsonl; a last line cut short is left out."""
+    path = run / "log.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

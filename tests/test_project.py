@@ -1,0 +1,416 @@
+"""The house itself: what is written twice agrees, and no wall has a hole."""
+
+import ast
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from act_minimal.doctor import read_constraints
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "act_minimal"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+FILE_LINES = 400  # of code: blank lines, comments and docstrings are free
+WALK_LINES = 3000  # of code, from episodes to evaluation: an afternoon's reading
+# Rooms beside the walk, which nobody needs to read to understand ACT.
+BESIDE_THE_WALK = {"cli.py", "doctor.py", "devices.py", "gl.py", "inspection.py"}
+
+FILE_MB, REPOSITORY_MB = 20, 60
+
+# Written in two halves, because this file is looked through like all others.
+HOSTS = (
+    "pypi" ".org",
+    "python" "hosted.org",
+    "npm" "js.org",
+    "npm" "js.com",
+    "download." "pytorch.org",
+    "deb." "debian.org",
+    "conda." "anaconda.org",
+)  # fmt: skip
+FORBIDDEN = (
+    *HOSTS,
+    "index" "-url",
+    "find" "-links",
+    "/wo" "rk/",
+    "/ro" "ot/",
+    "/tmp/te" "am",
+    "shared/" "facts",
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def tracked_files() -> list[Path]:
+    """Files that git keeps, and those that it would (not ignored)."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a clone: without them nobody knows what is tracked")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    names = listed.stdout.decode().split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def text_of(path: Path) -> str:
+    """The text of a file; "" for pictures, films and tensors."""
+    content = path.read_bytes()
+    if b"\0" in content[:8192]:
+        return ""
+    return content.decode(errors="replace")
+
+
+def requirements_of(texts: list[str]) -> dict[str, Requirement]:
+    return {(asked := Requirement(text)).name: asked for text in texts}
+
+
+def asked_for() -> dict[str, Requirement]:
+    """Everything in pyproject.toml: what the package needs and what its tests need."""
+    return requirements_of(
+        PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    )
+
+
+def code_lines(source: str) -> int:
+    """Lines that hold code: not blank, no comment, no docstring."""
+    nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT)
+    nothing += (tokenize.DEDENT, tokenize.ENDMARKER)
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in nothing:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """{"act_minimal.sim.so100": path, ...}; a package goes by its folder's name."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path, name: str, *, top_level_only: bool = False) -> Iterator[str]:
+    """Every module that a file imports, `from a import b` giving both a and a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+
+    def nodes(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            if top_level_only and isinstance(child, ast.FunctionDef | ast.Lambda):
+                continue
+            yield child
+            yield from nodes(child)
+
+    for node in nodes(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of imports, or []."""
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(graph[name]):
+            if circle := walk(other, [*trail, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in graph if (circle := walk(name, []))), [])
+
+
+def run_tool(*command: str) -> None:
+    """Run a tool of this environment over the repository; what it finds, fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+# ---------------------------------------------------------------- the project's files
+
+
+@pytest.mark.quick
+def test_conda_users_get_the_same_as_uv_users():
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    [pip] = [entry["pip"] for entry in content["dependencies"] if type(entry) is dict]
+    conda = [entry for entry in content["dependencies"] if type(entry) is str]
+    assert f"python{PROJECT['project']['requires-python']}" in conda
+    assert "--editable ." in pip  # act_minimal itself, and the `act` command
+    said = requirements_of([entry for entry in pip if not entry.startswith("-")])
+    assert {str(one) for one in said.values()} == {str(r) for r in asked_for().values()}
+
+
+@pytest.mark.quick
+def test_known_good_versions_are_within_the_ranges():
+    known = read_constraints(ROOT / "constraints.txt")
+    asked = asked_for()
+    assert set(known) == set(asked)
+    for name, version in known.items():
+        assert str(Version(version)) == version, f"{name}: not an exact public version"
+        assert asked[name].specifier.contains(version), f"{name} {version}"
+
+
+@pytest.mark.quick
+def test_ranges_are_ranges():
+    for requirement in asked_for().values():
+        assert {part.operator for part in requirement.specifier} == {">="}, requirement
+        assert requirement.url is None
+
+
+@pytest.mark.quick
+def test_licences_are_whole():
+    code = (ROOT / "LICENSE").read_text()
+    lessons = (ROOT / "LICENSE-lessons").read_text()
+    assert "Apache License" in code
+    assert "END OF TERMS AND CONDITIONS" in code
+    assert "Creative Commons Attribution 4.0 International Public License" in lessons
+    for section in range(1, 9):
+        assert f"\nSection {section} -- " in lessons
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+
+
+@pytest.mark.quick
+def test_the_citation_parses_and_names_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(cited["cff-version"]) == "1.2.0"
+    assert {"message", "title", "authors"} <= set(cited)
+    assert cited["version"] == PROJECT["project"]["version"]
+    assert cited["license"] == ["Apache-2.0", "CC-BY-4.0"]
+    assert cited["references"][0]["authors"][0]["family-names"] == "Zhao"
+
+
+@pytest.mark.quick
+def test_the_changelog_says_what_is_new():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    sections = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    assert sections[0] in ("Unreleased", PROJECT["project"]["version"])
+
+
+@pytest.mark.quick
+def test_the_readme_opens_with_a_picture_and_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    demo, tests = "pip install uv && uv run act demo", "pip install uv && uv run pytest"
+    picture = re.search(r"!\[.*?\]\(|<img ", text)
+    assert picture, "no picture"
+    assert demo in text
+    assert tests in text
+    assert picture.start() < text.index(demo) < text.index(tests)
+
+
+@pytest.mark.quick
+def test_ci_runs_the_command_of_the_readme():
+    script = ROOT / ".ci" / "run"
+    assert "set -euo pipefail" in script.read_text()
+    assert "pip install --quiet uv" in script.read_text()
+    assert re.search(r"uv run pytest$", script.read_text(), re.MULTILINE)
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert any(step.get("run") == "bash .ci/run" for step in steps)
+    if sys.platform != "win32":
+        assert script.stat().st_mode & 0o100, ".ci/run is not executable"
+        subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.quick
+def test_links_between_pages_lead_somewhere():
+    for page in (path for path in tracked_files() if path.suffix == ".md"):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        links = re.findall(r"\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"", text)
+        for link in (a or b for a, b in links):
+            if re.match(r"[a-z]+:", link) or link.startswith("#"):
+                continue
+            target = page.parent / link.partition("#")[0]
+            assert target.exists(), f"{page.relative_to(ROOT)} leads to {link}"
+
+
+@pytest.mark.quick
+def test_the_architecture_names_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    rooms |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    unnamed = [room for room in sorted(rooms) if f"`{room}`" not in text]
+    assert not unnamed
+
+
+@pytest.mark.quick
+def test_nothing_of_a_private_machine_is_tracked():
+    for path in tracked_files():
+        text = text_of(path)
+        for word in FORBIDDEN:
+            assert word not in text, f"{path.relative_to(ROOT)} contains {word!r}"
+
+
+@pytest.mark.quick
+def test_the_repository_stays_small():
+    sizes = {path: path.stat().st_size / 2**20 for path in tracked_files()}
+    too_large = [str(path) for path, size in sizes.items() if size > FILE_MB]
+    assert not too_large
+    assert sum(sizes.values()) <= REPOSITORY_MB
+
+
+# ---------------------------------------------------------------- results
+
+
+def keys_of(value: object) -> Iterator[str]:
+    """Every key in a nest of dicts and lists."""
+    if isinstance(value, dict):
+        yield from value
+        yield from itertools.chain.from_iterable(map(keys_of, value.values()))
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(keys_of, value))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "data/results").rglob("*.json")), ids=lambda path: path.stem
+)
+def test_a_result_says_how_it_was_made(path: Path):
+    result = json.loads(path.read_text())
+    for key in ("command", "seconds", "versions"):
+        assert key in result, f"{path.name} lacks {key!r} at its top"
+    assert isinstance(result["versions"], dict)
+    assert "python" in result["versions"]
+    said = set(keys_of(result))
+    assert said & {"n", "repetitions"}, f"{path.name} says neither n nor repetitions"
+    if any(key.startswith("success") for key in said):
+        assert said & {"seed", "seeds"}, f"{path.name} has success rates without seeds"
+        assert any("interval" in key or "wilson" in key for key in said), path.name
+
+
+# ---------------------------------------------------------------- the walls
+
+
+@pytest.mark.quick
+def test_every_file_can_be_read_in_one_sitting():
+    for path in modules(PACKAGE).values():
+        lines = code_lines(path.read_text())
+        name = path.relative_to(ROOT)
+        assert lines <= FILE_LINES, f"{name} holds {lines} lines of code"
+
+
+@pytest.mark.quick
+def test_the_walk_can_be_read_in_an_afternoon():
+    rooms = [path for path in PACKAGE.glob("*.py") if path.name not in BESIDE_THE_WALK]
+    lines = {path.name: code_lines(path.read_text()) for path in rooms}
+    assert sum(lines.values()) <= WALK_LINES, lines
+
+
+@pytest.mark.quick
+def test_the_model_knows_tensors_and_nothing_else():
+    # Where ImageNet's weights come from is torchvision's affair.
+    allowed = {"torch", "torchvision", "numpy", "act_minimal"}
+    mine = {"act_minimal.errors", "act_minimal.errors.UserError"}
+    for name in imports(PACKAGE / "model.py", "act_minimal.model"):
+        top = name.partition(".")[0]
+        assert top in allowed or top in sys.stdlib_module_names, name
+        assert top != "act_minimal" or name in mine, f"model.py imports {name}"
+        assert top not in {"pathlib", "os", "io", "json", "shutil", "tempfile"}, name
+
+
+@pytest.mark.quick
+def test_hardware_is_looked_up_by_name_only():
+    for name, path in modules(PACKAGE).items():
+        for imported in imports(path, name, top_level_only=True):
+            assert imported.partition(".")[0] != "hardware", f"{name} at module level"
+
+
+@pytest.mark.quick
+def test_simulation_and_hardware_meet_only_at_the_robot_contract():
+    for name, path in modules(PACKAGE / "sim").items():
+        for imported in imports(path, f"act_minimal.{name}"):
+            assert imported.partition(".")[0] != "hardware", name
+
+
+@pytest.mark.quick
+def test_nothing_imports_the_course():
+    for name, path in modules(PACKAGE).items():
+        if not name.startswith("act_minimal.course"):
+            for imported in imports(path, name):
+                assert not imported.startswith("act_minimal.course"), name
+
+
+@pytest.mark.quick
+def test_imports_form_no_circle():
+    # An import inside a function counts: it hides a circle and does not break it.
+    known = modules(PACKAGE)
+    graph = {
+        name: {other for other in imports(path, name) if other in known} - {name}
+        for name, path in known.items()
+    }
+    # `from act_minimal import gl` runs the empty act_minimal/__init__.py, no circle.
+    graph = {name: others - {"act_minimal"} for name, others in graph.items()}
+    assert find_circle(graph) == []
+
+
+@pytest.mark.quick
+def test_a_circle_would_be_found():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.quick
+def test_nothing_unpickles():
+    for name, path in modules(PACKAGE).items():
+        banned = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+        found = {one.partition(".")[0] for one in imports(path, name)} & banned
+        assert not found, f"{name} imports {found}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                said = ast.unparse(node)
+                assert said not in ("torch.load", "torch.save"), f"{name}: {said}"
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert ast.unparse(node.value) == "False", f"{name}: allow_pickle"
+
+
+@pytest.mark.quick
+def test_every_room_has_its_tests():
+    rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors"}
+    tested = {path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_*.py")}
+    assert sorted(rooms - tested) == []
+
+
+# ---------------------------------------------------------------- tools
+
+
+@pytest.mark.quick
+def test_the_code_is_formatted():
+    run_tool("ruff", "format", "--check", ".")
+
+
+@pytest.mark.quick
+def test_the_linter_finds_nothing():
+    run_tool("ruff", "check", ".")
+
+
+def test_the_type_checker_finds_nothing():
+    run_tool("pyright", "--pythonpath", sys.executable)

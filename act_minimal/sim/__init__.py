@@ -1,0 +1,54 @@
+"""Simulated arms and tasks (MuJoCo), registered with Gymnasium.
+
+`gymnasium.make("act_minimal/SO100PickPlace-v0")` after `import act_minimal.sim`.
+"""
+
+from typing import Any
+
+import gymnasium
+
+from ..errors import UserError
+from ..gl import choose_gl_backend
+
+choose_gl_backend()  # MuJoCo reads MUJOCO_GL when it is imported
+
+from .pick_place import PickPlace  # noqa: E402
+from .world import Task, World  # noqa: E402
+
+TASKS: dict[str, type] = {PickPlace.name: PickPlace}
+GYM_IDS = {"act_minimal/SO100PickPlace-v0": PickPlace.name}
+
+
+def make_task(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        UserError: unknown name; lists the known ones.
+    """
+    if name not in TASKS:
+        raise UserError(f"no task '{name}'; the tasks are: {', '.join(TASKS)}")
+    return TASKS[name]()
+
+
+def _make_env(task_name: str, **settings: Any) -> gymnasium.Env:
+    from .env import TaskEnv
+
+    return TaskEnv(make_task(task_name), **settings)
+
+
+def _make_vector_env(task_name: str, **settings: Any) -> gymnasium.vector.VectorEnv:
+    from .env import TaskVectorEnv
+
+    return TaskVectorEnv(make_task(task_name), **settings)
+
+
+for _id, _task in GYM_IDS.items():
+    gymnasium.register(
+        _id,
+        entry_point=_make_env,
+        vector_entry_point=_make_vector_env,
+        max_episode_steps=TASKS[_task].max_ticks,
+        kwargs={"task_name": _task},
+    )
+
+__all__ = ["GYM_IDS", "TASKS", "PickPlace", "Task", "World", "make_task"]

@@ -1,0 +1,152 @@
+"""The tasks as Gymnasium environments, one scene or many."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from . import so100
+from .world import Task, World
+
+
+def _spaces(
+    task: Task, cameras: Sequence[str], size: tuple[int, int]
+) -> tuple[spaces.Dict, spaces.Box]:
+    """Observation and action space of one scene; action limits are the joints'."""
+    state, pose = len(task.joints), task.env_state_dim
+    parts: dict[str, spaces.Space] = {
+        "qpos": spaces.Box(-7.0, 7.0, (state,), np.float32),
+        "qvel": spaces.Box(-200.0, 200.0, (state,), np.float32),
+        "env_state": spaces.Box(-20.0, 20.0, (pose,), np.float32),
+    }
+    for camera in cameras:
+        parts[f"images/{camera}"] = spaces.Box(0, 255, (*size, 3), np.uint8)
+    low, high = so100.joint_limits().astype(np.float32).T
+    low[5], high[5] = 0.0, 1.0
+    return spaces.Dict(parts), spaces.Box(low, high, dtype=np.float32)
+
+
+class TaskEnv(gymnasium.Env):
+    """One scene of a task; `reset(seed=i)` lays out scene i.
+
+    Observations are `qpos` (S,) rad and gripper opening, `qvel` (S,), the object's
+    pose `env_state` (E,), and `images/<camera>` (H, W, 3) for each camera asked for.
+    The reward is 1 when the task is done, which ends the episode, else 0.
+
+    Args:
+        task: the task.
+        cameras: cameras in the observation.
+        size: (H, W) of images.
+        render_mode: None or "rgb_array", the view `scene`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: Task,
+        cameras: Sequence[str] = (),
+        size: tuple[int, int] = (96, 128),
+        render_mode: str | None = None,
+    ):
+        self.world = World(task, 1)
+        self.cameras, self.size, self.render_mode = tuple(cameras), size, render_mode
+        self.observation_space, self.action_space = _spaces(task, cameras, size)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Lay out scene `seed`, or a random one."""
+        super().reset(seed=seed)
+        scene = int(self.np_random.integers(2**31)) if seed is None else seed
+        self.world.reset([scene])
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray):
+        """One control tick."""
+        self.world.step(np.asarray(action)[None])
+        success = bool(self.world.success[0])
+        return self._observation(), float(success), success, False, self._info()
+
+    def render(self) -> np.ndarray | None:
+        """The scene from the side, (480, 640, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        return self.world.render("scene", (480, 640))
+
+    def close(self) -> None:
+        """Free the renderers."""
+        self.world.close()
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        seen = self.world.observe(self.cameras, self.size)
+        return {key: seen[key][0] for key in self.observation_space}
+
+    def _info(self) -> dict[str, Any]:
+        return {"success": bool(self.world.success[0])}
+
+
+class TaskVectorEnv(VectorEnv):
+    """Many scenes of a task on a thread pool, bit-identical to one at a time.
+
+    `reset(seed=s)` lays out the scenes s, s + 1, ...; a scene that is over starts anew
+    at the next step, as Gymnasium's own vector environments do.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int = 1,
+        cameras: Sequence[str] = (),
+        size: tuple[int, int] = (96, 128),
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+    ):
+        self.metadata = TaskEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.world = World(task, num_envs)
+        self.cameras, self.size = tuple(cameras), size
+        self.max_ticks = max_episode_steps or task.max_ticks
+        parts = _spaces(task, cameras, size)
+        self.single_observation_space, self.single_action_space = parts
+        self.observation_space = batch_space(parts[0], num_envs)
+        self.action_space = batch_space(parts[1], num_envs)
+        self._over = np.zeros(num_envs, bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict | None = None
+    ):
+        """Lay out new scenes everywhere."""
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        if seed is None:
+            scenes = self.np_random.integers(2**31, size=self.num_envs).tolist()
+        elif isinstance(seed, int):
+            scenes = [seed + i for i in range(self.num_envs)]
+        else:
+            scenes = list(seed)
+        self.world.reset(scenes)
+        self._over[:] = False
+        return self._observation(), {"success": self.world.success.copy()}
+
+    def step(self, actions: np.ndarray):
+        """One control tick everywhere; scenes that were over are laid out anew."""
+        restart = np.flatnonzero(self._over)
+        if len(restart):
+            self.world.reset(self.np_random.integers(2**31, size=len(restart)), restart)
+        self.world.step(actions, np.flatnonzero(~self._over))
+        terminated = self.world.success.copy()
+        truncated = ~terminated & (self.world.ticks >= self.max_ticks)
+        self._over = terminated | truncated
+        reward = terminated.astype(np.float64)
+        info = {"success": terminated.copy()}
+        return self._observation(), reward, terminated, truncated, info
+
+    def close_extras(self, **_: Any) -> None:
+        """Free the renderers."""
+        self.world.close()
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        seen = self.world.observe(self.cameras, self.size)
+        return {key: seen[key] for key in self.single_observation_space}

@@ -1,0 +1,166 @@
+"""Demonstrations by an expert, recorded as episodes; a second call goes on."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
+from ..errors import UserError
+from .experts import Expert
+from .world import Task, World
+
+DEMONSTRATION_SEEDS = 1_000_000_000  # scenes from here on are never evaluated on
+SEEDS_A_RUN = 100_000
+TOGETHER = 8  # scenes recorded side by side
+SETTLE = 20  # ticks a demonstration may take to come to rest after its plan
+
+
+def record(
+    task: Task,
+    out: Path,
+    n: int,
+    *,
+    demonstrator: str = "scripted",
+    seed: int = 0,
+    cameras: Sequence[str] = (),
+    size: tuple[int, int] = (96, 128),
+    compression: Literal["raw", "jpeg"] = "jpeg",
+    progress: bool = True,
+) -> list[Path]:
+    """Record `n` successful demonstrations into `out`.
+
+    Attempt number i always gives the same episode, whatever was recorded before, so a
+    recording that was killed goes on to the very files it would have written.
+
+    Args:
+        task: the task.
+        out: folder; episodes that are there already are kept and counted.
+        n: number of episodes wanted.
+        demonstrator: "scripted" or "human".
+        seed: decides scenes and styles.
+        cameras: recorded at `size` (H, W).
+        compression: of the images.
+
+    Raises:
+        UserError: `out` holds another recording, or the expert fails far too often.
+    """
+    origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
+    done = list_episodes(out)
+    first = _next_attempt(done, origin, cameras)
+    count = len(done)
+    if count >= n:
+        return done[:n]
+    most = first + 2 * (n - count) + 50
+    bar = tqdm(total=n, initial=count, desc="recording", disable=not progress)
+    attempts = range(first, most)
+    with ThreadPoolExecutor(1) as writer, bar:
+        saving = None
+        for attempt, episode in demonstrate(
+            task, attempts, demonstrator, seed, cameras=cameras, size=size
+        ):
+            if not episode.attributes["success"]:
+                continue
+            episode.attributes["attempt"] = attempt
+            if saving:
+                saving.result()
+            path = episode_path(out, count)
+            saving = writer.submit(
+                save_episode, path, episode, compression=compression, quality=95
+            )
+            count += 1
+            bar.update()
+            if count == n:
+                saving.result()
+                return list_episodes(out)[:n]
+    raise UserError(
+        f"{out}: only {count} of {n} demonstrations succeeded in {most} attempts; "
+        "the task or the expert has changed"
+    )
+
+
+def demonstrate(
+    task: Task,
+    attempts: Sequence[int],
+    demonstrator: str,
+    seed: int,
+    *,
+    cameras: Sequence[str] = (),
+    size: tuple[int, int] = (96, 128),
+) -> Iterator[tuple[int, Episode]]:
+    """Yield (attempt, episode) in order, failures too (attribute `success`)."""
+    expert = Expert(task, demonstrator)
+    world = World(task, TOGETHER)
+    origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
+    try:
+        for start in range(0, len(attempts), TOGETHER):
+            group = attempts[start : start + TOGETHER]
+            scenes = [scene_seed(seed, i) for i in group]
+            world.reset(scenes + scenes[:1] * (TOGETHER - len(group)))
+            plans = [expert.plan(world.qpos[j], s) for j, s in enumerate(scenes)]
+            for j, episode in enumerate(_play(world, plans, cameras, size)):
+                episode.attributes |= origin | {"scene": scenes[j]}
+                yield group[j], episode
+    finally:
+        world.close()
+
+
+def scene_seed(seed: int, attempt: int) -> int:
+    """The number of a demonstration's scene."""
+    return DEMONSTRATION_SEEDS + SEEDS_A_RUN * seed + attempt
+
+
+def _play(
+    world: World,
+    plans: list[np.ndarray],
+    cameras: Sequence[str],
+    size: tuple[int, int],
+) -> list[Episode]:
+    """Carry out one plan a scene, side by side."""
+    n = len(plans)
+    keys = ["qpos", "qvel", "effort", "env_state"]
+    rows: list[dict[str, list]] = [{} for _ in plans]
+    alive = np.arange(n)
+    while len(alive):
+        observation = world.observe(cameras, size, alive)
+        tick = int(world.ticks[alive[0]])
+        action = np.zeros((world.n, world.task.action_dim))
+        for j in alive:
+            action[j] = plans[j][min(tick, len(plans[j]) - 1)]
+            for key in observation:
+                rows[j].setdefault(key, []).append(observation[key][j])
+            rows[j].setdefault("action", []).append(action[j].astype(np.float32))
+        world.step(action, alive)
+        over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
+        alive = alive[world.ticks[alive] < over]
+    episodes = []
+    for j in range(n):
+        arrays = {key: np.stack(value) for key, value in rows[j].items()}
+        images = {c: arrays[f"images/{c}"] for c in cameras}
+        episodes.append(
+            Episode(
+                action=arrays["action"],
+                **{key: arrays[key] for key in keys},
+                images=images,
+                fps=world.task.fps,
+                attributes={"success": bool(world.success[j])},
+            )
+        )
+    return episodes
+
+
+def _next_attempt(done: list[Path], origin: dict, cameras: Sequence[str]) -> int:
+    if not done:
+        return 0
+    for path in (done[0], done[-1]):
+        episode = load_episode(path, cameras=cameras)
+        found = {key: episode.attributes.get(key) for key in origin}
+        if found != origin:
+            raise UserError(
+                f"{path} holds {found}, but {origin} is to be recorded; "
+                "choose another folder"
+            )
+    return int(episode.attributes["attempt"]) + 1

@@ -1,0 +1,153 @@
+"""Many copies of one task's scene, stepped together on a thread pool."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from ..errors import UserError
+from ..gl import open_renderer
+
+
+class Task(Protocol):
+    """What a scene must tell about itself; `PickPlace` is the first one.
+
+    `n` is the number of scenes, rows of `qpos` and `qvel` are MuJoCo's.
+    """
+
+    name: str
+    fps: int  # control rate, Hz
+    substeps: int  # physics steps a control tick
+    max_ticks: int  # an episode that has not succeeded by then has failed
+    cameras: tuple[str, ...]
+    joints: tuple[str, ...]
+    action_dim: int
+    env_state_dim: int
+
+    def model(self) -> mujoco.MjModel: ...
+    def sample(self, rng: np.random.Generator) -> np.ndarray: ...
+    def state(self, qpos: np.ndarray) -> np.ndarray: ...
+    def velocity(self, qvel: np.ndarray) -> np.ndarray: ...
+    def env_state(self, qpos: np.ndarray) -> np.ndarray: ...
+    def ctrl(self, action: np.ndarray) -> np.ndarray: ...
+    def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray: ...
+
+
+HOLD_TICKS = 10  # a success counts once it has lasted this long
+
+
+class World:
+    """`n` scenes of a task. One scene or many, the results are the same to the bit.
+
+    Args:
+        task: the task.
+        n: number of scenes.
+        threads: threads that step them; 0 uses all CPUs.
+    """
+
+    def __init__(self, task: Task, n: int = 1, *, threads: int = 0):
+        self.task, self.n = task, n
+        self.model = task.model()
+        self._batch = Batch(self.model, nsim=n, nthread=1 if n == 1 else threads)
+        self.qpos = self._batch.bind("qpos")  # (n, nq)
+        self.qvel = self._batch.bind("qvel")  # (n, nv)
+        self._ctrl = self._batch.bind("ctrl")  # (n, nu)
+        self._force = self._batch.bind("actuator_force")  # (n, nu)
+        self._data = mujoco.MjData(self.model)
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self.ticks = np.zeros(n, int)
+        self._held = np.zeros(n, int)
+        self.success = np.zeros(n, bool)
+
+    def reset(
+        self, seeds: Sequence[int], ids: Sequence[int] | np.ndarray | None = None
+    ) -> None:
+        """Lay out new scenes: scene `ids[j]` becomes the start number `seeds[j]`.
+
+        Raises:
+            UserError: as many seeds as scenes are needed.
+        """
+        ids = np.arange(self.n) if ids is None else np.asarray(ids)
+        if len(seeds) != len(ids):
+            raise UserError(f"{len(ids)} scenes need {len(ids)} seeds, not {len(seeds)}")
+        self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        for i, seed in zip(ids, seeds, strict=True):
+            self.qpos[i] = self.task.sample(np.random.default_rng(int(seed)))
+        self._ctrl[ids] = self.qpos[ids][:, : self.task.action_dim]
+        self._batch.forward(ids)
+        self.ticks[ids] = self._held[ids] = 0
+        self.success[ids] = False
+
+    def step(
+        self, action: np.ndarray, ids: Sequence[int] | np.ndarray | None = None
+    ) -> None:
+        """One control tick with action (n, A); only scenes `ids` move, if given."""
+        ids = np.arange(self.n) if ids is None else np.asarray(ids)
+        self._ctrl[ids] = self.task.ctrl(np.asarray(action))[ids]
+        self._batch.step(ids, nstep=self.task.substeps)
+        placed = self.task.placed(self.qpos[ids], self.qvel[ids])
+        self._held[ids] = np.where(placed, self._held[ids] + 1, 0)
+        self.success[ids] |= self._held[ids] >= HOLD_TICKS
+        self.ticks[ids] += 1
+
+    def observe(
+        self,
+        cameras: Sequence[str] = (),
+        size: tuple[int, int] = (96, 128),
+        ids: Sequence[int] | np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What the arm knows now, n first.
+
+        Returns:
+            qpos (n, S) rad and gripper opening, qvel (n, S), effort (n, S) N·m,
+            env_state (n, E), and `images/<camera>` (n, H, W, 3) uint8. Images of
+            scenes outside `ids` are black.
+        """
+        observation = {
+            "qpos": self.task.state(self.qpos).astype(np.float32),
+            "qvel": self.task.velocity(self.qvel).astype(np.float32),
+            "effort": np.asarray(self._force, np.float32).copy(),
+            "env_state": self.task.env_state(self.qpos).astype(np.float32),
+        }
+        rows = range(self.n) if ids is None else ids
+        images = {c: np.zeros((self.n, *size, 3), np.uint8) for c in cameras}
+        for i in rows if cameras else ():
+            self._load(int(i))
+            for camera in cameras:
+                self._draw(camera, size, out=images[camera][int(i)])
+        return observation | {f"images/{c}": image for c, image in images.items()}
+
+    def render(self, camera: str, size: tuple[int, int], scene: int = 0) -> np.ndarray:
+        """One picture (H, W, 3) uint8 of one scene."""
+        self._load(scene)
+        return self._draw(camera, size)
+
+    def close(self) -> None:
+        """Free the renderers' GL contexts."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _load(self, scene: int) -> None:
+        self._batch.get_data(scene, self._data)
+        mujoco.mj_kinematics(self.model, self._data)
+        mujoco.mj_comPos(self.model, self._data)
+        mujoco.mj_camlight(self.model, self._data)
+
+    def _draw(self, camera: str, size: tuple[int, int], out=None) -> np.ndarray:
+        names = [self.model.camera(i).name for i in range(self.model.ncam)]
+        if camera not in names:
+            raise UserError(f"no camera '{camera}' in {self.task.name}; it has {names}")
+        if size not in self._renderers:
+            height, width = size
+            # A buffer larger than the picture costs time at every frame.
+            self.model.vis.global_.offheight = height
+            self.model.vis.global_.offwidth = width
+            self._renderers[size] = open_renderer(self.model, height, width)
+        renderer = self._renderers[size]
+        renderer.update_scene(self._data, camera)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        return renderer.render(out=out)

@@ -18,6 +18,7 @@ A file is written under a temporary name and renamed when it is complete, so tha
 recording that dies leaves a whole valid episode or nothing.
 """
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ import h5py
 import numpy as np
 
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, reserve
 
 ALOHA_FPS = 50.0  # the original's files carry no rate; its arms ran at 50 Hz
 RESERVED_ATTRIBUTES = ("sim", "compress", "fps")  # fields of their own
@@ -125,42 +126,61 @@ def save_episode(
             f"compression {compression!r} is unknown, expected 'raw' or 'jpeg'"
         )
     check_episode(episode, path)
+    images, lengths = episode.images, None
+    if compression == "jpeg" and images:
+        images, lengths = _jpeg_rows(images, quality, path)
+    arrays = {
+        "action": episode.action,
+        "base_action": episode.base_action,
+        "compress_len": lengths,
+        "observations/qpos": episode.qpos,
+        "observations/qvel": episode.qvel,
+        "observations/effort": episode.effort,
+        "observations/env_state": episode.env_state,
+    }
+    size = sum(4 * a.size for a in arrays.values() if a is not None)
+    size += sum(a.nbytes for a in images.values())
     with (
         atomic_file(path, EpisodeError) as temporary,
-        h5py.File(temporary, "w") as root,
+        _new_file(temporary, size) as root,
     ):
         root.attrs["sim"] = bool(episode.sim)
         root.attrs["fps"] = float(episode.fps)
         for name, value in episode.attributes.items():
             root.attrs[name] = value
-        arrays = {
-            "action": episode.action,
-            "base_action": episode.base_action,
-            "observations/qpos": episode.qpos,
-            "observations/qvel": episode.qvel,
-            "observations/effort": episode.effort,
-            "observations/env_state": episode.env_state,
-        }
+        if lengths is not None:
+            root.attrs["compress"] = True
         for name, array in arrays.items():
             if array is not None:
                 root.create_dataset(name, data=np.asarray(array, np.float32))
-        images = root.create_group("observations/images")
-        if compression == "raw":
-            for camera, frames in episode.images.items():
-                shape = (1, *frames.shape[1:])  # a chunk a frame: cheap random access
-                images.create_dataset(camera, data=frames, chunks=shape)
-        elif episode.images:
-            _write_jpeg(root, images, episode.images, quality, path)
+        group = root.create_group("observations/images")
+        for camera, frames in images.items():
+            shape = (1, *frames.shape[1:])  # a chunk a frame: cheap random access
+            group.create_dataset(camera, data=frames, chunks=shape)
 
 
-def _write_jpeg(
-    root: h5py.File,
-    group: h5py.Group,
-    images: dict[str, np.ndarray],
-    quality: int,
-    path: Path,
-) -> None:
-    """Mobile ALOHA's form: rows padded with zeros to the longest of all cameras."""
+def _new_file(path: Path, size: int) -> h5py.File:
+    """An empty HDF5 file, with room on the disk for `size` bytes of content.
+
+    HDF5 does not outlive a write that fails: it crashes the process when it closes the
+    file. So the room is claimed first, by means that can fail, around an empty file
+    that was made in memory. HDF5 cuts off what it did not use.
+    """
+    empty = io.BytesIO()
+    h5py.File(empty, "w").close()
+    path.write_bytes(empty.getbuffer())
+    reserve(path, size + size // 10 + 2**20)  # content, and HDF5's own tables
+    return h5py.File(path, "r+")
+
+
+def _jpeg_rows(
+    images: dict[str, np.ndarray], quality: int, path: Path
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Mobile ALOHA's form: rows padded with zeros to the longest of all cameras.
+
+    Returns:
+        camera -> (T, bytes) uint8, and (N, T) the length of each image.
+    """
     if not 1 <= quality <= 100:
         raise EpisodeError(f"{path}: JPEG quality is {quality}, expected 1 to 100")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -172,13 +192,12 @@ def _write_jpeg(
     }
     # Sorted, because that is the order in which HDF5 lists the cameras to a reader.
     lengths = np.array([[len(row) for row in encoded[c]] for c in sorted(encoded)])
+    padded = {}
     for camera, rows in encoded.items():
-        padded = np.zeros((len(rows), lengths.max()), np.uint8)  # (T, bytes)
-        for target, row in zip(padded, rows, strict=True):
+        padded[camera] = np.zeros((len(rows), lengths.max()), np.uint8)
+        for target, row in zip(padded[camera], rows, strict=True):
             target[: len(row)] = row
-        group.create_dataset(camera, data=padded, chunks=(1, padded.shape[1]))
-    root.attrs["compress"] = True
-    root.create_dataset("compress_len", data=lengths.astype(np.float32))  # (N, T)
+    return padded, lengths
 
 
 # --- reading --------------------------------------------------------------------------
@@ -387,3 +406,7 @@ def check_episode(episode: Episode, path: str | Path) -> None:
             fail(f"attribute {name!r} is reserved; set the field of that name")
         if not isinstance(value, str | int | float | bool | np.generic):
             fail(f"attribute {name!r} is a {type(value).__name__}, expected one value")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            fail(f"attribute {name!r} is {value}, too large for 64 bits")
+        if isinstance(value, str) and ("\0" in value or len(value) > 8000):
+            fail(f"attribute {name!r} has a NUL character, or over 8000 characters")

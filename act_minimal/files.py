@@ -53,6 +53,21 @@ def atomic_file(
         raise error_type(f"{path} could not be written: {why}") from error
 
 
+def reserve(path: Path, size: int) -> None:
+    """Makes an existing file at least `size` bytes long, backed by room on the disk.
+
+    Raises:
+        OSError: There is no such room.
+    """
+    with open(path, "rb+") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS, Windows: fill it
+            file.seek(0, os.SEEK_END)
+            for start in range(file.tell(), size, 2**20):
+                file.write(bytes(min(2**20, size - start)))
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Removes temporaries whose process is gone."""
     for path in folder.glob(".*.tmp"):

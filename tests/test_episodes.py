@@ -1,0 +1,519 @@
+"""Episodes against files written and read here by hand, as the original's code does."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from act_minimal import files
+from act_minimal.episodes import (
+    Episode,
+    EpisodeError,
+    episode_path,
+    list_episodes,
+    load_episode,
+    save_episode,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def smooth_images(frames: int, height: int = 24, width: int = 32) -> np.ndarray:
+    """Pictures that JPEG keeps well; red, green and blue all differ."""
+    y, x = np.mgrid[:height, :width]
+    planes = [
+        np.stack([x * 4 + t, y * 3 + 60, np.full_like(x, 200)], axis=-1)
+        for t in range(frames)
+    ]
+    return np.stack(planes).astype(np.uint8)
+
+
+def make_episode(frames: int = 7, cameras: tuple[str, ...] = ("top", "wrist")):
+    def numbers(width: int) -> np.ndarray:
+        return RNG.normal(size=(frames, width)).astype(np.float32)
+
+    return Episode(
+        qpos=numbers(6),
+        qvel=numbers(6),
+        effort=numbers(6),
+        action=numbers(6),
+        images={c: smooth_images(frames) for c in cameras},
+        env_state=numbers(7),
+        fps=30.0,
+        sim=True,
+        attributes={"task": "pick", "seed": 3, "success": True, "speed": 0.5},
+    )
+
+
+def originals_loader(path: Path, cameras: list[str], start: int = 0) -> dict:
+    """What the original's dataset class takes from a file, key by key."""
+    with h5py.File(path, "r") as root:
+        out = {"sim": root.attrs["sim"], "compress": root.attrs.get("compress", False)}
+        out["length"] = root["/action"].shape[0]
+        out["qpos"] = root["/observations/qpos"][start]
+        out["qvel"] = root["/observations/qvel"][start]
+        out["effort"] = root["/observations/effort"][start]
+        out["images"] = {c: root[f"/observations/images/{c}"][start] for c in cameras}
+        if out["compress"]:
+            out["images"] = {c: cv2.imdecode(i, 1) for c, i in out["images"].items()}
+        out["action"] = root["/action"][max(0, start - 1) :]
+    return out
+
+
+def write_original(
+    path: Path,
+    *,
+    frames: int = 5,
+    dtype=np.float32,
+    compress: str | None = None,
+    sim: bool | None = False,
+    effort: bool = True,
+    base: bool = False,
+    depth: bool = False,
+) -> dict:
+    """Writes a file in the original's layouts, and returns what is in it."""
+    truth = {k: RNG.normal(size=(frames, 14)) for k in ("qpos", "qvel", "effort")}
+    truth["action"] = RNG.normal(size=(frames, 14))
+    truth["base"] = RNG.normal(size=(frames, 2))
+    cameras = ["cam_high", "cam_left_wrist"]
+    with h5py.File(path, "w") as root:
+        if sim is not None:
+            root.attrs["sim"] = sim
+        root["action"] = truth["action"].astype(dtype)
+        if base:
+            root["base_action"] = truth["base"].astype(dtype)
+        observations = root.create_group("observations")
+        for key in ("qpos", "qvel") + (("effort",) if effort else ()):
+            observations[key] = truth[key].astype(dtype)
+        group = observations.create_group("images")
+        truth["images"] = {}
+        rows: dict[str, list[np.ndarray]] = {}
+        for n, camera in enumerate(cameras):
+            images = np.roll(smooth_images(frames, 48, 64), 9 * n, axis=2)
+            truth["images"][camera] = images
+            if compress is None:
+                group.create_dataset(camera, data=images, chunks=(1, 48, 64, 3))
+            else:
+                options = [cv2.IMWRITE_JPEG_QUALITY, 50]
+                rows[camera] = [cv2.imencode(".jpg", i, options)[1] for i in images]
+        if depth:
+            data = np.zeros((frames, 48, 64), np.uint16)
+            group.create_dataset("cam_high_depth", data=data)
+        lengths = [[len(row) for row in rows[c]] for c in rows]
+        for n, camera in enumerate(rows):
+            # The recorder pads all cameras alike; compress_data.py one by one.
+            longest = max(lengths[n]) if compress == "per camera" else np.max(lengths)
+            padded = np.zeros((frames, longest), np.uint8)
+            for t, row in enumerate(rows[camera]):
+                padded[t, : len(row)] = row
+            group.create_dataset(camera, data=padded, chunks=(1, longest))
+        if compress:
+            root.attrs["compress"] = True
+        if compress == "global":
+            # float32, the default type of h5py when the original wrote it
+            root.create_dataset("compress_len", (len(rows), frames), "f4")
+            root["compress_len"][...] = lengths
+    return truth
+
+
+# --- there and back -------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_raw_comes_back_bit_for_bit(tmp_path):
+    episode = make_episode()
+    save_episode(tmp_path / "deep" / "episode_0.hdf5", episode)
+    back = load_episode(tmp_path / "deep" / "episode_0.hdf5")
+    for name in ("qpos", "qvel", "effort", "action", "env_state"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(episode, name))
+        assert getattr(back, name).dtype == np.float32
+    assert list(back.images) == ["top", "wrist"]
+    for camera in back.images:
+        np.testing.assert_array_equal(back.images[camera], episode.images[camera])
+    assert (back.fps, back.sim, len(back)) == (30.0, True, 7)
+    assert back.attributes == episode.attributes
+    content = 2 * episode.images["top"].nbytes + 7 * 4 * (4 * 6 + 7)
+    size = (tmp_path / "deep" / "episode_0.hdf5").stat().st_size
+    assert content < size < content + 2**16  # the room claimed in advance is given back
+    assert [type(back.attributes[k]) for k in ("task", "seed", "success")] == [
+        str,
+        int,
+        bool,
+    ]
+
+
+@pytest.mark.quick
+def test_jpeg_keeps_the_order_of_colours(tmp_path):
+    episode = make_episode()
+    save_episode(tmp_path / "e.hdf5", episode, compression="jpeg", quality=95)
+    back = load_episode(tmp_path / "e.hdf5")
+    for camera, images in episode.images.items():
+        difference = back.images[camera].astype(int) - images
+        assert np.abs(difference).mean() < 3  # swapped red and blue: about 100
+    assert "compress" not in back.attributes
+
+
+@given(
+    frames=st.integers(1, 4),
+    state=st.integers(1, 9),
+    action=st.integers(1, 9),
+    env=st.none() | st.integers(1, 3),
+    base=st.booleans(),
+    fps=st.floats(0.5, 1000),
+    text=st.text(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
+    ),
+    number=st.integers(-(2**63), 2**63 - 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_shape_comes_back(
+    tmp_path_factory, frames, state, action, env, base, fps, text, number
+):
+    path = tmp_path_factory.mktemp("shapes") / "episode_0.hdf5"
+
+    def numbers(width: int) -> np.ndarray:
+        return RNG.normal(size=(frames, width)).astype(np.float32)
+
+    episode = Episode(numbers(state), numbers(state), numbers(state), numbers(action))
+    episode.fps = fps
+    episode.env_state = numbers(env) if env else None
+    episode.base_action = numbers(2) if base else None
+    episode.attributes = {"text": text, "number": number}
+    save_episode(path, episode)
+    back = load_episode(path)
+    for name in ("qpos", "action", "env_state", "base_action"):
+        a, b = getattr(back, name), getattr(episode, name)
+        assert (a is None) == (b is None)
+        if b is not None:
+            np.testing.assert_array_equal(a, b)
+    assert back.fps == fps
+    assert back.attributes == episode.attributes
+
+
+@pytest.mark.quick
+def test_chosen_cameras_and_none(tmp_path):
+    save_episode(tmp_path / "e.hdf5", make_episode())
+    assert list(load_episode(tmp_path / "e.hdf5", cameras=["wrist"]).images) == [
+        "wrist"
+    ]
+    assert load_episode(tmp_path / "e.hdf5", images=False).images == {}
+    with pytest.raises(EpisodeError, match=r"e\.hdf5.*'front' is missing.*top, wrist"):
+        load_episode(tmp_path / "e.hdf5", cameras=["front"])
+
+
+@pytest.mark.quick
+def test_numeric_order_without_hidden_files(tmp_path):
+    for i in (10, 2, 1, 0):
+        episode_path(tmp_path, i).touch()
+    (tmp_path / ".episode_3.hdf5.1.tmp").touch()
+    (tmp_path / ".episode_4.hdf5").touch()
+    (tmp_path / "notes.txt").touch()
+    assert list_episodes(tmp_path) == [episode_path(tmp_path, i) for i in (0, 1, 2, 10)]
+    assert list_episodes(tmp_path / "nowhere") == []
+
+
+# --- the original's files, and its loader ---------------------------------------------
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("compression", ["raw", "jpeg"])
+def test_the_originals_loader_reads_ours(tmp_path, compression):
+    episode = make_episode()
+    path = tmp_path / "episode_0.hdf5"
+    save_episode(path, episode, compression=compression, quality=95)
+    seen = originals_loader(path, ["top", "wrist"], start=3)
+    assert seen["sim"]
+    assert seen["length"] == 7
+    for name in ("qpos", "qvel", "effort"):
+        np.testing.assert_array_equal(seen[name], getattr(episode, name)[3])
+    np.testing.assert_array_equal(seen["action"], episode.action[2:])
+    for camera in ("top", "wrist"):
+        difference = seen["images"][camera].astype(int) - episode.images[camera][3]
+        assert np.abs(difference).mean() < (3 if compression == "jpeg" else 1e-9)
+    with h5py.File(path) as root:
+        dataset = root["observations/images/top"]
+        if compression == "raw":
+            assert dataset.chunks == (1, 24, 32, 3)
+        else:
+            lengths = root["compress_len"]
+            assert (lengths.shape, lengths.dtype) == ((2, 7), np.float32)
+            row = dataset[4]
+            assert not row[int(lengths[0, 4]) :].any()
+            assert row[: int(lengths[0, 4])][-2:].tobytes() == b"\xff\xd9"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("compress", [None, "global", "per camera"])
+def test_reads_the_originals_files(tmp_path, dtype, compress):
+    path = tmp_path / "episode_0.hdf5"
+    truth = write_original(path, dtype=dtype, compress=compress)
+    episode = load_episode(path)
+    for name in ("qpos", "qvel", "effort", "action"):
+        np.testing.assert_allclose(getattr(episode, name), truth[name], rtol=1e-6)
+        assert getattr(episode, name).dtype == np.float32
+    assert (episode.fps, episode.sim) == (50.0, False)
+    for camera, images in truth["images"].items():
+        assert episode.images[camera].shape == images.shape
+        difference = episode.images[camera].astype(int) - images
+        assert np.abs(difference).mean() < (0.1 if compress is None else 6)
+
+
+@pytest.mark.quick
+def test_reads_mobile_aloha_oddities(tmp_path):
+    path = tmp_path / "episode_0.hdf5"
+    truth = write_original(path, sim=None, effort=False, base=True, depth=True)
+    episode = load_episode(path)
+    assert episode.sim is False
+    assert not episode.effort.any()
+    assert episode.effort.shape == (5, 14)
+    np.testing.assert_allclose(episode.base_action, truth["base"], rtol=1e-6)
+    assert list(episode.images) == ["cam_high", "cam_left_wrist"]  # no depth
+
+
+# --- faults ---------------------------------------------------------------------------
+
+
+def break_file(path: Path, fault: str) -> None:
+    with h5py.File(path, "r+") as root:
+        if fault == "missing key":
+            del root["observations/qvel"]
+        elif fault == "wrong shape":
+            del root["action"]
+            root["action"] = np.zeros(5)
+        elif fault == "nan":
+            root["observations/qpos"][3, 1] = np.nan
+        elif fault == "infinite":
+            del root["action"]
+            root["action"] = np.full((5, 14), 1e300)  # float64, too large for float32
+        elif fault == "lengths":
+            del root["action"]
+            root["action"] = np.zeros((4, 14))
+        elif fault == "text":
+            del root["action"]
+            root["action"] = np.array([b"left", b"right"])
+        elif fault == "image type":
+            del root["observations/images/cam_high"]
+            root["observations/images/cam_high"] = np.zeros((5, 4, 4, 3), np.float32)
+        elif fault == "image length":
+            del root["observations/images/cam_high"]
+            root["observations/images/cam_high"] = np.zeros((3, 4, 4, 3), np.uint8)
+        elif fault == "cut jpeg":
+            images = root["observations/images/cam_high"]
+            images[2, images.shape[1] // 2 :] = 0
+        elif fault == "empty":
+            for key in ("action", "observations/qpos", "observations/qvel"):
+                del root[key]
+                root[key] = np.zeros((0, 14))
+            del root["observations/effort"], root["observations/images"]
+        elif fault == "rate":
+            root.attrs["fps"] = 0.0
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing key", r"dataset /observations/qvel is missing"),
+        ("wrong shape", r"/action has shape \(5,\), expected \(frames, numbers\)"),
+        ("nan", r"/observations/qpos has a NaN or infinite value at frame 3"),
+        ("infinite", r"/action has a NaN or infinite value at frame 0"),
+        ("lengths", r"/observations/qpos has 5 frames, /action has 4"),
+        ("text", r"/action holds \|S5, expected floating-point numbers"),
+        ("image type", r"images/cam_high holds float32 of shape \(5, 4, 4, 3\)"),
+        ("image length", r"images/cam_high has 3 frames, /action has 5"),
+        ("cut jpeg", r"frame 2 of camera 'cam_high' is not a whole JPEG image"),
+        ("empty", r"no frames"),
+        ("rate", r"fps is 0\.0"),
+    ],
+)
+def test_faults_are_named(tmp_path, fault, message):
+    path = tmp_path / "episode_8.hdf5"
+    write_original(path, compress="global" if fault == "cut jpeg" else None)
+    load_episode(path)  # whole before it is broken
+    break_file(path, fault)
+    with pytest.raises(EpisodeError, match=rf"episode_8\.hdf5: .*{message}") as caught:
+        load_episode(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.quick
+def test_truncated_foreign_and_absent_files(tmp_path):
+    path = tmp_path / "episode_8.hdf5"
+    write_original(path)
+    whole = path.read_bytes()
+    for part in (0.99, 0.5, 0.1):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        with pytest.raises(EpisodeError, match=r"episode_8\.hdf5: truncated file"):
+            load_episode(path)
+    for content in (b"", b"This is a text file.\n" * 50, bytes(5000)):
+        path.write_bytes(content)
+        with pytest.raises(EpisodeError, match=r"episode_8\.hdf5: not an HDF5 file"):
+            load_episode(path)
+    with pytest.raises(EpisodeError, match="no such file"):
+        load_episode(tmp_path / "episode_9.hdf5")
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_damage_never_escapes_as_another_error(tmp_path_factory, seed):
+    folder = tmp_path_factory.getbasetemp()
+    source, path = folder / "whole.hdf5", folder / "damaged.hdf5"
+    if not source.exists():
+        write_original(source)
+    rng = np.random.default_rng(seed)
+    content = bytearray(source.read_bytes())
+    for _ in range(20):  # in the first part are the headers
+        content[rng.integers(0, 6000)] = rng.integers(0, 256)
+    path.write_bytes(content)
+    # Any other error, a warning or a crash fails here.
+    with contextlib.suppress(EpisodeError):
+        load_episode(path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qpos": np.full((7, 6), np.nan)}, "NaN"),
+        ({"qvel": np.zeros((7, 5))}, r"qvel has shape \(7, 5\)"),
+        ({"action": np.zeros((6, 6))}, "7 frames, /action has 6"),
+        ({"images": {"top": np.zeros((7, 4, 4, 3))}}, "float64"),
+        ({"images": {"a/b": np.zeros((7, 4, 4, 3), np.uint8)}}, "no name"),
+        ({"images": {"top": np.zeros((7, 0, 4, 3), np.uint8)}}, "empty images"),
+        ({"fps": float("nan")}, "fps"),
+        ({"attributes": {"sim": True}}, "reserved"),
+        ({"attributes": {"list": [1]}}, "is a list"),
+        ({"attributes": {"seed": 2**63}}, "too large for 64 bits"),
+        ({"attributes": {"task": "a\0b"}}, "NUL"),
+        ({"attributes": {"task": "a" * 70_000}}, "8000"),
+    ],
+)
+def test_bad_content_is_not_written(tmp_path, change, message):
+    episode = make_episode()
+    for name, value in change.items():
+        setattr(episode, name, value)
+    with pytest.raises(EpisodeError, match=message):
+        save_episode(tmp_path / "e.hdf5", episode)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.quick
+def test_bad_options(tmp_path):
+    with pytest.raises(EpisodeError, match="'zip' is unknown"):
+        save_episode(tmp_path / "e.hdf5", make_episode(), compression="zip")
+    with pytest.raises(EpisodeError, match="quality is 101"):
+        save_episode(
+            tmp_path / "e.hdf5", make_episode(), compression="jpeg", quality=101
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- sudden ends ----------------------------------------------------------------------
+
+CHILD = """
+import sys, os, resource, time
+import numpy as np
+from act_minimal.episodes import Episode, EpisodeError, save_episode
+path, mode = sys.argv[1:]
+x = np.ones((200, 6), np.float32)
+images = {"top": np.random.default_rng(0).integers(0, 255, (200, 96, 128, 3), np.uint8)}
+episode = Episode(x, x, x, x, images)
+if mode == "hang":  # the content is written, the name not yet
+    real = os.fsync
+    os.fsync = lambda n: (real(n), print("ready", flush=True), time.sleep(60))
+if mode == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+if mode == "loop":
+    save_episode(path, episode)
+    print("ready", flush=True)
+try:
+    while True:
+        save_episode(path, episode)
+        if mode != "loop":
+            break
+except EpisodeError as error:
+    print(error)
+    sys.exit(1)
+"""
+
+
+def start_child(path: Path, mode: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_when_ready(child: subprocess.Popen, delay: float) -> None:
+    with child:
+        assert child.stdout.readline() == "ready\n", child.stderr.read()
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+
+
+def test_kill_before_the_rename_leaves_nothing_or_the_old_file(tmp_path):
+    path = episode_path(tmp_path, 0)
+    kill_when_ready(start_child(path, "hang"), 0)
+    assert list_episodes(tmp_path) == []
+    assert len(list(tmp_path.iterdir())) == 1  # the temporary
+    save_episode(path, make_episode())
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # cleaned up
+    kill_when_ready(start_child(path, "hang"), 0)
+    assert len(load_episode(path)) == 7  # the old one, whole
+
+
+def test_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+    for delay in (0.013, 0.031):
+        path = episode_path(tmp_path, 0)
+        kill_when_ready(start_child(path, "loop"), delay)
+        assert len(load_episode(path)) == 200
+
+
+def test_full_disk_is_one_sentence_and_no_file(tmp_path):
+    with start_child(episode_path(tmp_path, 0), "full") as child:
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 1, err
+    assert out.count("\n") == 1
+    assert "episode_0.hdf5 could not be written: no space left on the disk" in out
+    assert err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.quick
+def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(EpisodeError, match="no space left on the disk"):
+        save_episode(tmp_path / "e.hdf5", make_episode())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.quick
+def test_cleaning_leaves_the_temporaries_of_the_living(tmp_path):
+    living = tmp_path / f".episode_1.hdf5.{os.getppid()}.tmp"
+    dead = tmp_path / ".episode_2.hdf5.999999999.tmp"
+    other = tmp_path / ".notes.tmp"
+    for path in (living, dead, other):
+        path.touch()
+    with files.atomic_file(tmp_path / "a.txt") as outer:
+        outer.write_text("a")
+        with files.atomic_file(tmp_path / "b.txt") as inner:
+            inner.write_text("b")
+        assert outer.exists()
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {living.name, other.name, "a.txt", "b.txt"}

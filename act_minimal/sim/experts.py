@@ -18,7 +18,7 @@ from .pick_place import BIN_CENTRE, CUBE_SIZE, PickPlace
 
 PAN_AXIS = np.array([0.0, -0.0452])  # m, where the shoulder turns
 GRASP_ABOVE = 0.004  # m over the cube's middle: the leaning fingers clear the table
-OPEN, CLOSED = 0.55, 0.02  # gripper openings
+OPEN, CLOSED = 0.62, 0.02  # gripper openings
 DEMONSTRATORS = ("scripted", "human")
 
 
@@ -56,7 +56,7 @@ def human_style(rng: np.random.Generator) -> Style:
         grasp_error=np.array([*rng.normal(0, 0.002, 2), rng.uniform(-0.003, 0.003)]),
         yaw_error=rng.normal(0, 0.05),
         drop_error=rng.uniform(-0.012, 0.012, 2),
-        open_to=rng.uniform(0.48, 0.65),
+        open_to=rng.uniform(0.56, 0.70),
         squeeze=rng.uniform(0.35, 0.7),
         early=rng.uniform(0.0, 0.15),
         release=rng.uniform(0.2, 0.5),
@@ -101,15 +101,15 @@ class Expert:
 
     def _moves(self, first: np.ndarray, cube: np.ndarray, style: Style) -> np.ndarray:
         yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
-        grasp = cube[:3] + [0, 0, GRASP_ABOVE] + style.grasp_error
+        grasp = cube[:3] + np.array([0, 0, GRASP_ABOVE]) + style.grasp_error
         bin_xy = BIN_CENTRE + style.drop_error
         out = grasp[:2] - PAN_AXIS
         out /= np.linalg.norm(out)
 
         if style.approach == "above":
-            before = grasp + [0, 0, style.hover]
+            before = grasp + np.array([0, 0, style.hover])
         else:
-            before = grasp + [*(-0.035 * out), 0.6 * style.hover]
+            before = grasp + np.array([*(-0.035 * out), 0.6 * style.hover])
         above = np.array([*grasp[:2], style.carry])
         over_bin = np.array([*bin_xy, style.carry])
         in_bin = np.array([*bin_xy, 0.055])
@@ -152,7 +152,7 @@ class Track:
         # A minimum-jerk move peaks at 1.875 times its mean speed.
         seconds = max(1.875 * distance / self.PEAK_SPEED, self.SHORTEST)
         seconds /= style.speed * style.pace[self.count]
-        steps = max(int(round(seconds * self.fps)), 2)
+        steps = max(round(seconds * self.fps), 2)
         s = np.linspace(0, 1, steps + 1)[1:, None]  # (T, 1)
         s = s**3 * (10 - 15 * s + 6 * s**2)
         target = np.append(joints, gripper)
@@ -163,8 +163,8 @@ class Track:
 
     def grip(self, gripper: float, seconds: float, early: float = 0.0) -> None:
         """Move the jaw to an opening, beginning `early` s before the arm arrives."""
-        steps = int(round(seconds * self.fps))
-        ahead = min(int(round(early * self.fps)), steps, len(self.rows[-1]))
+        steps = round(seconds * self.fps)
+        ahead = min(round(early * self.fps), steps, len(self.rows[-1]))
         ramp = np.linspace(self.rows[-1][-1, 5], gripper, steps + 1)[1:]
         if ahead:
             self.rows[-1][-ahead:, 5] = ramp[:ahead]
@@ -174,7 +174,7 @@ class Track:
 
     def hold(self, seconds: float) -> None:
         """Stay."""
-        steps = max(int(round(seconds * self.fps)), 1)
+        steps = max(round(seconds * self.fps), 1)
         self.rows.append(np.repeat(self.rows[-1][-1:], steps, axis=0))
 
 
@@ -199,8 +199,7 @@ class Reach:
 
         Args:
             position: of the grasp point, m, (3,).
-            yaw: of the cube in rad: the fingers close on the nearest pair of faces;
-                None keeps the wrist as the arm's plane has it.
+            yaw: of the cube in rad: the fingers close along its x axis; None keeps the wrist as the arm's plane has it.
             seed: joint angles (5,) to start from.
 
         Raises:
@@ -237,10 +236,11 @@ class Reach:
         tilt = np.interp(radius, [0.16, 0.28], [0.0, 0.15])
         approach = np.array([*np.sin(tilt) * outward, -np.cos(tilt)])
         side = np.arctan2(outward[1], outward[0]) + np.pi / 2  # 0 when pan is 0
-        if yaw is None:
-            yaw = side
-        quarter = np.round((side - yaw) / (np.pi / 2)) * (np.pi / 2)
-        x = np.array([np.cos(yaw + quarter), np.sin(yaw + quarter), 0.0])
+        # The wrist follows the cube's yaw. Turning to whichever pair of faces is
+        # nearer would save motion and cost a jump: two equal cubes a degree apart
+        # would be grasped a quarter turn apart.
+        turn = side if yaw is None else yaw
+        x = np.array([np.cos(turn), np.sin(turn), 0.0])
         y = -approach
         x = x - (x @ y) * y
         x /= np.linalg.norm(x)

@@ -44,6 +44,8 @@ JAW_SERVO = Servo(kp=8.0, force=1.0)
 
 
 class Link(NamedTuple):
+    """One moving body of the arm, with the joint that moves it."""
+
     name: str
     pos: str  # m, in the parent's frame
     quat: str  # wxyz

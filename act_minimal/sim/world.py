@@ -71,7 +71,9 @@ class World:
         """
         ids = np.arange(self.n) if ids is None else np.asarray(ids)
         if len(seeds) != len(ids):
-            raise UserError(f"{len(ids)} scenes need {len(ids)} seeds, not {len(seeds)}")
+            raise UserError(
+                f"{len(ids)} scenes need {len(ids)} seeds, not {len(seeds)}"
+            )
         self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         for i, seed in zip(ids, seeds, strict=True):
             self.qpos[i] = self.task.sample(np.random.default_rng(int(seed)))

@@ -334,13 +334,14 @@ def test_the_walk_can_be_read_in_an_afternoon():
 @pytest.mark.quick
 def test_the_model_knows_tensors_and_nothing_else():
     # Where ImageNet's weights come from is torchvision's affair.
-    allowed = {"torch", "torchvision", "numpy", "act_minimal"}
-    mine = {"act_minimal.errors.UserError"}
-    for name in imports(PACKAGE / "model.py", "act_minimal.model"):
-        top = name.partition(".")[0]
-        assert top in allowed or top in sys.stdlib_module_names, name
-        assert top != "act_minimal" or name in mine, f"model.py imports {name}"
-        assert top not in {"pathlib", "os", "io", "json", "shutil", "tempfile"}, name
+    libraries = {"torch", "torchvision", "numpy"}
+    files = {"pathlib", "os", "io", "json", "shutil", "tempfile", "subprocess"}
+    mine = ("act_minimal.errors.", "act_minimal.model.", "act_minimal.backbones.")
+    for room in ("model", "backbones", "baselines"):
+        for name in imports(PACKAGE / f"{room}.py", f"act_minimal.{room}"):
+            top = name.partition(".")[0]
+            allowed = top in (libraries | set(sys.stdlib_module_names)) - files
+            assert allowed or name.startswith(mine), f"{room}.py imports {name}"
 
 
 @pytest.mark.quick

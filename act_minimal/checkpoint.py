@@ -53,25 +53,24 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     An older `folder` is moved aside first and removed after.
 
     Raises:
-        CheckpointError: the disk is full; nothing is left behind.
+        CheckpointError: the disk is full, or the place cannot be written to; nothing
+            is left behind.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
     older = folder.with_name(f".{folder.name}.older-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         yield temporary
         if folder.exists():
             os.replace(folder, older)
         os.replace(temporary, folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CheckpointError(
-                f"no space left on the disk to write {folder}; "
-                f"what was saved before is untouched"
-            ) from error
-        raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "no space left on the disk" if full else error.strerror
+        raise CheckpointError(
+            f"{folder} could not be written: {why}; what was saved before is kept"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)

@@ -403,7 +403,7 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         f"Reads {', '.join([*state, *policy.cameras])}; predicts {policy.chunk_size} "
         f"actions at a time ({policy.action_target}); {parameters:,} parameters."
     )
-    text = card_text(f"A {policy.name} policy", about, card)
+    text = card_text(f"Policy: {policy.name}", about, card)
     write_file(folder / "README.md", text)
 
 

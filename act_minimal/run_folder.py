@@ -33,6 +33,7 @@ from act_minimal.checkpoint import (
     write_tensors,
 )
 from act_minimal.errors import UserError
+from act_minimal.files import atomic_file
 from act_minimal.policy import Policy, write_policy
 
 # Settings that may change when a run goes on: they do not change what it computes,
@@ -136,22 +137,32 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class RunLog:
-    """log.jsonl and TensorBoard; lines beyond `step`, left by a crash, are dropped.
+    """config.json, log.jsonl and TensorBoard.
+
+    What a crash left is tidied up: half-written checkpoints, and lines of the log
+    beyond the checkpoint that the run goes on from.
 
     Args:
         run: the run's folder.
         step: steps done.
         tensorboard: whether to write TensorBoard's files too.
+        settings: for config.json.
+
+    Raises:
+        UserError: the folder cannot be written to.
     """
 
-    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
-        run.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, run: Path, step: int, tensorboard: bool, settings: Mapping[str, Any]
+    ) -> None:
+        with atomic_file(run / "config.json") as temporary:
+            write_json(temporary, settings)
+        for abandoned in (run / "checkpoints").glob(".*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         self.path = run / "log.jsonl"
         self.records = [r for r in read_log(run) if r["step"] <= step]
-        temporary = self.path.with_name(".log.jsonl.writing")
-        with temporary.open("w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in self.records)
-        temporary.replace(self.path)
+        with atomic_file(self.path) as temporary:
+            temporary.write_text("".join(_line(r) for r in self.records))
         self.file = self.path.open("a")
         self.board = None
         if tensorboard:
@@ -167,7 +178,7 @@ class RunLog:
         """
         self.records += records
         try:
-            self.file.writelines(json.dumps(record) + "\n" for record in records)
+            self.file.writelines(_line(record) for record in records)
             self.file.flush()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -188,6 +199,10 @@ class RunLog:
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
 
 
 def read_log(run: Path) -> list[Record]:

@@ -12,123 +12,53 @@ Z latent.
 
 import copy
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from act_minimal.checkpoint import newest_checkpoint, write_json
-from act_minimal.dataset import (
-    Augmentation,
-    Demonstrations,
-    Windows,
-    augment,
-    augment_draws,
-    indices_for_step,
-)
-from act_minimal.errors import UserError
-from act_minimal.model import ACTConfig, Size
-from act_minimal.policy import ActionTarget, Policy, PolicyKind, make_policy
-from act_minimal.processes import World, catch_interrupts, join, private_state
+from act_minimal.checkpoint import newest_checkpoint
+from act_minimal.dataset import Demonstrations, Windows
+from act_minimal.policy import Policy, make_policy
+from act_minimal.processes import catch_interrupts, join, private_state
 from act_minimal.run_folder import Record, RunLog, resume, save_checkpoint
+from act_minimal.training_config import (
+    TrainConfig,
+    as_json,
+    default_chunk,
+    load_demonstrations,
+    network_settings,
+)
+from act_minimal.training_parts import (
+    learning_rate,
+    log_records,
+    make_batch,
+    make_card,
+    make_optimizer,
+    mix,
+    refuse_nan,
+    rows,
+    update_average,
+    validate,
+)
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run. The defaults suit a state policy on a laptop."""
-
-    data: Path
-    """Folder of demonstrations (episode_0.hdf5, ...)."""
-    out: Path
-    """Folder for log and checkpoints; a run that is there already goes on."""
-
-    policy: PolicyKind = "act"
-    """act, or a single-step baseline: bc_transformer, bc_mlp."""
-    size: Size = "small"
-    """Size of the transformer: small and medium suit a laptop, paper a GPU."""
-    chunk_size: int | None = None
-    """k, actions predicted at once; by default the size's own, and 1 for bc_*."""
-    model: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Any other field of the network's configuration, by name: use_cvae False ..."""
-    action_target: ActionTarget = "absolute"
-    """Whether actions are predicted as recorded or relative to the present qpos."""
-
-    cameras: tuple[str, ...] = ()
-    """Cameras that the policy sees."""
-    use_env_state: bool | None = None
-    """Whether it sees the simulator's state; by default only without cameras."""
-    limit: int | None = None
-    """Use only the first so many demonstrations."""
-    val_fraction: float = 0.1
-    """Share of the episodes held out; 0 trains on all of them."""
-    state_noise: float = 0.0
-    """Deviation of noise added to normalised qpos and env_state: 0.02 helps vision
-    policies not to lean on the joints alone."""
-    shift_px: int = 0
-    """Shift images at random by up to so many pixels; 4 suits 96 x 128."""
-    brightness: float = 0.0
-    """Vary the images' brightness by up to this share; likewise the next two."""
-    contrast: float = 0.0
-    """See brightness."""
-    saturation: float = 0.0
-    """See brightness."""
-
-    steps: int = 2000
-    """Optimizer steps. The cosine ends here, so it cannot change later."""
-    batch_size: int = 64
-    """B, over all processes together. The paper has 8, with a rate of 1e-5."""
-    lr: float = 1e-3
-    """Highest learning rate; right for `small`, too high for `paper` (1e-5)."""
-    backbone_lr: float | None = None
-    """The same for the image backbone; by default lr; 0 freezes it."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after the warm-up; the paper's is constant."""
-    warmup_steps: int = 100
-    """Steps in which the rate rises from zero: Adam's moments are poor at first."""
-    weight_decay: float = 1e-4
-    """As the paper."""
-    grad_clip: float = 10.0
-    """Longest gradient, as LeRobot; 0 is off, as the original code."""
-    ema_decay: float = 0.995
-    """The saved policy averages the weights over about 1 / (1 - decay) steps, which
-    smooths away the last batches; 0 is off, as the paper."""
-
-    seed: int = 0
-    """Decides everything that is random."""
-    device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda, mps."""
-    threads: int | None = None
-    """CPU threads; 1 is often fastest for small networks. By default torch's own."""
-    bf16: bool = False
-    """Mixed precision: faster on recent GPUs, slower on most CPUs."""
-    compile: bool = False
-    """torch.compile: a minute at the start, faster steps after; for long runs."""
-
-    log_every: int = 10
-    """Steps between two looks at the losses, which make a GPU wait."""
-    val_every: int = 500
-    """Steps between two validations; 0 is never."""
-    val_frames: int = 512
-    """Frames of the held-out episodes that a validation looks at."""
-    save_every: int = 500
-    """Steps between two checkpoints; there is always one at the end."""
-    keep: int = 3
-    """Checkpoints kept, the newest; 0 keeps all."""
-    tensorboard: bool = True
-    """Write TensorBoard's files beside log.jsonl."""
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "TrainingInterrupted",
+    "steps_that_fit",
+    "train",
+]
 
 
 @dataclass
@@ -180,19 +110,19 @@ def train(
         world = stack.enter_context(join(config.device))
         stack.enter_context(private_state(config.threads, world.device))
         interrupted = stack.enter_context(catch_interrupts())
-        rows = _rows(config, world)
+        mine = rows(config, world)
 
         # The data. Process 0 first: it may have to make the image cache.
         with world.first():
             demos = demonstrations or load_demonstrations(config)
         chunk_size = config.chunk_size or default_chunk(config)
         train_ids, val_ids = demos.split(config.val_fraction, config.seed)
-        windows = Windows(demos, train_ids, chunk_size)
+        windows = Windows(demos, train_ids, chunk_size, config.pad)
         delta = config.action_target == "delta"
         statistics = windows.statistics(delta=delta)
 
         # The policy, its average over time, the optimizer.
-        torch.manual_seed(_mix(config.seed, 0))
+        torch.manual_seed(mix(config.seed, 0))
         settings = network_settings(config, demos)
         policy = make_policy(
             config.policy,
@@ -203,37 +133,33 @@ def train(
         )
         policy.to(world.device).train()
         averaged = copy.deepcopy(policy) if config.ema_decay else policy
-        optimizer, rates = _optimizer(policy, config)
+        optimizer, rates = make_optimizer(policy, config)
         parameters = list(policy.module.parameters())
         averages = list(averaged.module.parameters())
 
         # Where we are.
-        plain = _plain(config)
+        plain = as_json(config)
         start, before = resume(config.out, policy, averaged, optimizer, plain)
         log = None
         if world.rank == 0:
-            config.out.mkdir(parents=True, exist_ok=True)
-            log = RunLog(config.out, start, config.tensorboard)
+            log = RunLog(config.out, start, config.tensorboard, plain)
             stack.callback(log.close)
-            write_json(config.out / "config.json", plain)
 
         model: nn.Module = policy
         if config.compile:
             policy.module.compile()
         if world.size > 1:
             # static_graph: some weights may never be used (the original's bug).
-            model = DistributedDataParallel(
-                policy, broadcast_buffers=False, static_graph=True
-            )
+            model = DistributedDataParallel(policy, static_graph=True)
 
         def fetch(step: int) -> tuple[dict[str, Tensor], Tensor | None]:
             """This process's rows of a step's batch, augmented, on the device."""
-            return _batch(config, policy, windows, step, rows, world.device)
+            return make_batch(config, policy, windows, step, mine, world.device)
 
         def save(step: int) -> Path:
             seconds = before + time.perf_counter() - began
             state = {"step": step, "seconds": seconds, "settings": plain}
-            card = _card(config, demos, len(train_ids), step, seconds, log)
+            card = make_card(config, demos, len(train_ids), step, seconds, log)
             return save_checkpoint(
                 config.out, policy, averaged, optimizer, state, card, config.keep
             )
@@ -256,7 +182,7 @@ def train(
             for group, highest in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = highest * rate
 
-            torch.manual_seed(_mix(config.seed, step + 1, world.rank))  # for dropout
+            torch.manual_seed(mix(config.seed, step + 1, world.rank))  # for dropout
             count = None
             if world.size > 1:  # mean over all processes' valid steps, not over means
                 count = world.mean((~batch["is_pad"]).sum().float())
@@ -268,7 +194,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             if averaged is not policy:
-                _average(averages, parameters, config.ema_decay, step)
+                update_average(averages, parameters, config.ema_decay, step)
             pending.append(torch.stack([loss.detach(), parts["l1"], parts["kl"], norm]))
             times.append(before + time.perf_counter() - began)
 
@@ -281,8 +207,8 @@ def train(
                 stop = look and world.any(stop)
             if look or stop:
                 losses = world.mean(torch.stack(pending)).tolist()
-                records = _records(config, done, losses, times)
-                _refuse_nan(records, config)
+                records = log_records(config, done, losses, times)
+                refuse_nan(records, config)
                 pending, times = [], []
                 if log is not None:
                     log.write(records)
@@ -293,7 +219,7 @@ def train(
             if log is not None:
                 every = config.val_every
                 if len(val_ids) and every and (last or done % every == 0):
-                    record = _validate(averaged, demos, val_ids, config.val_frames)
+                    record = validate(averaged, demos, val_ids, config.val_frames)
                     seconds = before + time.perf_counter() - began
                     record = {"step": done, **record, "seconds": seconds}
                     log.write([record])
@@ -320,56 +246,6 @@ def train(
             seconds=seconds,
             losses=log.records if log else [],
         )
-
-
-def load_demonstrations(config: TrainConfig) -> Demonstrations:
-    """The demonstrations that a configuration asks for."""
-    use_env_state = config.use_env_state
-    if use_env_state is None:
-        use_env_state = not config.cameras
-    return Demonstrations.load(
-        config.data,
-        cameras=config.cameras,
-        use_env_state=use_env_state,
-        limit=config.limit,
-        progress=True,
-    )
-
-
-def default_chunk(config: TrainConfig) -> int:
-    """The chunk size where the configuration leaves it open."""
-    if config.policy != "act":
-        return 1
-    return ACTConfig.of_size(config.size, state_dim=1, action_dim=1).chunk_size
-
-
-def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, Any]:
-    """What `make_policy` needs to know: the data's shapes and the user's wishes."""
-    env_state = demos.env_state
-    settings: dict[str, Any] = {
-        "state_dim": demos.qpos.shape[1],
-        "action_dim": demos.action.shape[1],
-        "env_state_dim": 0 if env_state is None else env_state.shape[1],
-        "cameras": demos.cameras,
-        "chunk_size": config.chunk_size or default_chunk(config),
-    }
-    sizes = {camera: images.shape[1:3] for camera, images in demos.images.items()}
-    if len(set(sizes.values())) > 1:
-        raise UserError(
-            f"the cameras in {demos.folder} have different sizes ({sizes}): "
-            f"one policy reads cameras of one size"
-        )
-    if sizes:
-        settings["image_size"] = next(iter(sizes.values()))
-    return settings | config.model
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step as a share of the highest one."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    if config.schedule == "constant":
-        return warm
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
 def steps_that_fit(
@@ -400,171 +276,3 @@ def steps_that_fit(
     # Flushes at 5, 10, ..., 40; the last one comes before the checkpoint is written.
     laps = np.diff(clock[1:]) / 5
     return max(1, int(seconds / median(laps.tolist())))
-
-
-def _rows(config: TrainConfig, world: World) -> slice:
-    """The rows of the global batch that are this process's."""
-    if config.batch_size % world.size:
-        raise UserError(
-            f"batch_size is {config.batch_size}, expected a multiple of the "
-            f"{world.size} processes"
-        )
-    share = config.batch_size // world.size
-    return slice(world.rank * share, (world.rank + 1) * share)
-
-
-def _mix(*numbers: int) -> int:
-    """One seed out of several numbers, without the collisions of a sum."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _batch(
-    config: TrainConfig,
-    policy: Policy,
-    windows: Windows,
-    step: int,
-    rows: slice,
-    device: torch.device,
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The batch of a step and the CVAE's noise; see `train`.
-
-    All random numbers are drawn for the global batch, whatever this process's rows,
-    and in the same order, whatever is switched on.
-    """
-    size, random = config.batch_size, torch.Generator()
-    random.manual_seed(_mix(config.seed, step + 1))
-    indices = indices_for_step(len(windows), size, step, config.seed)[rows]
-    batch = windows.batch(indices)
-    if device.type == "cuda":
-        batch = {key: x.pin_memory() for key, x in batch.items()}
-    batch = {key: x.to(device, non_blocking=True) for key, x in batch.items()}
-    eps = None
-    if policy.latent_dim:
-        eps = torch.randn(size, policy.latent_dim, generator=random)[rows].to(device)
-    if config.state_noise:
-        for key in ("qpos", "env_state") if policy.uses_env_state else ("qpos",):
-            noise = torch.randn(size, batch[key].shape[1], generator=random)[rows]
-            deviation = config.state_noise * policy.scale(key).std
-            batch[key] = batch[key] + noise.to(device) * deviation
-    settings = _augmentation(config)
-    if policy.cameras and settings.enabled:
-        draws = augment_draws(size, len(policy.cameras), random)
-        batch = augment(batch, {k: x[rows] for k, x in draws.items()}, settings)
-    return batch, eps
-
-
-def _augmentation(config: TrainConfig) -> Augmentation:
-    return Augmentation(
-        config.shift_px, config.brightness, config.contrast, config.saturation
-    )
-
-
-def _optimizer(
-    policy: Policy, config: TrainConfig
-) -> tuple[torch.optim.Optimizer, list[float]]:
-    """AdamW, and the highest rate of each of its parameter groups."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in policy.module.named_parameters():
-        rate = config.lr
-        if "backbone" in name and config.backbone_lr is not None:
-            rate = config.backbone_lr
-        if rate == 0:
-            parameter.requires_grad_(False)
-        groups.setdefault(rate, []).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": parameters} for parameters in groups.values()],
-        weight_decay=config.weight_decay,
-        fused=policy.device.type in ("cpu", "cuda"),
-    )
-    return optimizer, list(groups)
-
-
-@torch.no_grad()
-def _average(
-    averages: list[nn.Parameter],
-    parameters: list[nn.Parameter],
-    decay: float,
-    step: int,
-) -> None:
-    """Moves the averages towards the weights; faster at first, to forget the start."""
-    decay = min(decay, (1 + step) / (10 + step))
-    get_ema_multi_avg_fn(decay)(list(averages), list(parameters), None)
-
-
-def _records(
-    config: TrainConfig, done: int, losses: list[list[float]], times: list[float]
-) -> list[Record]:
-    """Log records of the last few steps, the newest of which is `done`."""
-    records = []
-    for i, (row, seconds) in enumerate(zip(losses, times, strict=True)):
-        step = done - len(losses) + 1 + i
-        rate = config.lr * learning_rate(config, step - 1)
-        loss, l1, kl, norm = row
-        record: Record = {"step": step, "loss": loss, "l1": l1, "kl": kl, "lr": rate}
-        records.append({**record, "grad_norm": norm, "seconds": seconds})
-    return records
-
-
-def _refuse_nan(records: list[Record], config: TrainConfig) -> None:
-    for record in records:
-        for key in ("loss", "grad_norm"):
-            if not math.isfinite(record[key]):
-                saved = newest_checkpoint(config.out)
-                kept = f"{saved} is kept" if saved else "no checkpoint was saved yet"
-                raise UserError(
-                    f"{key} is {record[key]} at step {record['step']}, expected a "
-                    f"finite number; {kept}; a lower learning rate than "
-                    f"{config.lr:g} often helps"
-                )
-
-
-def _validate(
-    policy: Policy, demos: Demonstrations, episodes: np.ndarray, frames: int
-) -> Record:
-    """L1 at z = 0 over frames spread evenly over the held-out episodes."""
-    windows = Windows(demos, episodes, policy.chunk_size)
-    chosen = np.linspace(0, len(windows) - 1, min(frames, len(windows))).astype(int)
-    total, joints, count = 0.0, 0.0, 0
-    for start in range(0, len(chosen), 64):
-        batch = windows.batch(chosen[start : start + 64])
-        batch = {key: x.to(policy.device) for key, x in batch.items()}
-        valid = int((~batch["is_pad"]).sum())
-        l1, per_joint = policy.validation_loss(batch)
-        total, joints = total + l1.item() * valid, joints + per_joint.cpu() * valid
-        count += valid
-    assert isinstance(joints, Tensor)
-    return {"val_l1": total / count, "val_joints": (joints / count).tolist()}
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON has them."""
-    plain = asdict(config)
-    plain |= {"data": str(config.data), "out": str(config.out)}
-    return plain | {"cameras": list(config.cameras)}
-
-
-def _card(
-    config: TrainConfig,
-    demos: Demonstrations,
-    episodes: int,
-    step: int,
-    seconds: float,
-    log: RunLog | None,
-) -> dict[str, Any]:
-    """What people want to know of a checkpoint; its success is for whoever tests it."""
-    records = log.records if log else []
-    last = {k: v for record in records for k, v in record.items() if k != "step"}
-    return {
-        "data": str(config.data),
-        "episodes": episodes,
-        "task": demos.attributes[0].get("task", "unknown"),
-        "demonstrator": demos.attributes[0].get("demonstrator", "unknown"),
-        "fps": demos.fps,
-        "seed": config.seed,
-        "steps": step,
-        "seconds": round(seconds, 1),
-        "loss": last.get("loss"),
-        "validation L1 (normalised, z = 0)": last.get("val_l1"),
-        "success": "not measured",
-        "command": " ".join(sys.argv),
-    }

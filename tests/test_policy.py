@@ -1,0 +1,374 @@
+"""Policies: units, observations, checkpoints."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from act_minimal.checkpoint import CheckpointError
+from act_minimal.dataset import Statistics
+from act_minimal.errors import UserError
+from act_minimal.policy import (
+    ObservationError,
+    Policy,
+    Scale,
+    load_policy,
+    make_policy,
+    save_policy,
+)
+
+S, E, K, B = 3, 4, 5, 2
+TINY = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+SIZE = (16, 24)
+KINDS = ("act", "bc_transformer", "bc_mlp")
+
+
+def statistics() -> Statistics:
+    random = np.random.default_rng(0)
+    keys = {"qpos": S, "action": S, "action_delta": S, "env_state": E}
+    mean = {k: random.normal(size=n).astype(np.float32) for k, n in keys.items()}
+    std = {k: random.uniform(0.1, 3, n).astype(np.float32) for k, n in keys.items()}
+    return Statistics(mean, std)
+
+
+def policy(kind="act", cameras=(), target="absolute", **changes) -> Policy:
+    shape = {"hidden": 16} if kind == "bc_mlp" else dict(TINY)
+    if kind != "bc_transformer":
+        shape["chunk_size"] = K
+    shape |= {"state_dim": S, "action_dim": S, "env_state_dim": E, **changes}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = make_policy(
+            kind,
+            statistics(),
+            action_target=target,
+            cameras=cameras,
+            image_size=SIZE,
+            **shape,
+        )
+    return made
+
+
+def observation(cameras=(), rows=B) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    images = {
+        f"images/{camera}": random.integers(0, 256, (rows, *SIZE, 3), np.uint8)
+        for camera in cameras
+    }
+    qpos = random.normal(size=(rows, S)).astype(np.float32)
+    env_state = random.normal(size=(rows, E)).astype(np.float32)
+    return {"qpos": qpos, "env_state": env_state, **images}
+
+
+def batch(rows=B, k=K) -> dict[str, torch.Tensor]:
+    numbers = {key: torch.from_numpy(x) for key, x in observation(rows=rows).items()}
+    random = np.random.default_rng(2)
+    action = torch.from_numpy(random.normal(size=(rows, k, S)).astype(np.float32))
+    is_pad = torch.zeros(rows, k, dtype=torch.bool)
+    is_pad[-1, -2:] = True
+    return {**numbers, "action": action, "is_pad": is_pad}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cameras", [(), ("top", "wrist")])
+def test_every_kind_predicts_and_comes_back_from_its_folder(kind, cameras, tmp_path):
+    made = policy(kind, cameras)
+    seen = observation(cameras)
+    chunk = made.predict_chunk(seen)
+    assert chunk.shape == (B, 1 if kind == "bc_transformer" else K, S)
+    assert chunk.dtype == np.float32
+    save_policy(tmp_path / "p", made, {"seed": 3})
+    back = load_policy(tmp_path / "p")
+    assert type(back) is type(made)
+    assert (back.name, back.cameras, back.config) == (kind, cameras, made.config)
+    np.testing.assert_array_equal(back.predict_chunk(seen), chunk)
+
+
+@pytest.mark.quick
+def test_single_step_transformer_is_act_without_chunks_and_cvae():
+    config = policy("bc_transformer").config
+    assert config.chunk_size == 1
+    assert not config.use_cvae
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("target", ["absolute", "delta"])
+def test_prediction_is_in_physical_units(target):
+    made, seen, stats = policy(target=target).eval(), observation(), statistics()
+    inputs = {
+        key: torch.from_numpy((seen[key] - stats.mean[key]) / stats.std[key])
+        for key in ("qpos", "env_state")
+    }
+    with torch.no_grad():
+        raw = made.module(inputs).actions.numpy()
+    key = "action" if target == "absolute" else "action_delta"
+    expected = raw * stats.std[key] + stats.mean[key]
+    if target == "delta":
+        expected = expected + seen["qpos"][:, None]
+    np.testing.assert_allclose(made.predict_chunk(seen), expected, atol=1e-5)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("target", ["absolute", "delta"])
+@pytest.mark.parametrize("kind", ["act", "bc_mlp"])
+def test_loss_compares_in_the_units_of_the_target(target, kind):
+    extra = {"use_cvae": False} if kind == "act" else {}
+    made = policy(kind, target=target, **extra)
+    stats, data = statistics(), batch()
+    predicted = made.predict_chunk({k: data[k] for k in ("qpos", "env_state")})
+    key = "action" if target == "absolute" else "action_delta"
+    # Both prediction and action lose the same qpos, so it falls out of the error.
+    error = np.abs(predicted - data["action"].numpy()) / stats.std[key]
+    expected = error[~data["is_pad"].numpy()].mean()
+    loss, parts = made.loss(data)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert parts["l1"].item() == pytest.approx(expected, rel=1e-4)
+    assert parts["kl"].item() == 0
+
+
+@pytest.mark.quick
+def test_delta_targets_see_the_difference_and_not_the_place():
+    made, data = policy("bc_mlp", target="delta"), batch()
+    seen = made._target(data)
+    moved = data | {"action": data["action"] + 5, "qpos": data["qpos"] + 5}
+    np.testing.assert_allclose(made._target(moved), seen, atol=1e-5)
+
+
+@pytest.mark.quick
+def test_validation_is_at_z_0_without_padding_in_physical_units():
+    made, data = policy(dropout=0.5), batch()
+    made.train()
+    l1, joints = made.validation_loss(data)
+    assert made.training
+    predicted = made.predict_chunk({k: data[k] for k in ("qpos", "env_state")})
+    error = np.abs(predicted - data["action"].numpy())[~data["is_pad"].numpy()]
+    np.testing.assert_allclose(joints, error.mean(0), rtol=1e-4)
+    expected = (error / statistics().std["action"]).mean()
+    assert l1.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.quick
+def test_noise_of_the_cvae_matters_in_training_only():
+    made, data = policy(), batch()
+    assert made.latent_dim == made.config.latent_dim
+    zeros = torch.zeros(B, made.latent_dim)
+    assert made.loss(data, zeros)[0] != made.loss(data, zeros + 1)[0]
+    assert policy("bc_mlp").latent_dim == 0
+    assert policy(use_cvae=False).latent_dim == 0
+
+
+@pytest.mark.quick
+def test_prediction_leaves_global_state_alone():
+    made, before = policy(dropout=0.5), torch.random.get_rng_state()
+    made.train()
+    first = made.predict_chunk(observation())
+    np.testing.assert_array_equal(made.predict_chunk(observation()), first)
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.quick
+def test_cameras_go_by_name_and_other_keys_are_ignored():
+    made, seen = policy(cameras=("top", "wrist")), observation(("wrist", "top"))
+    chunk = made.predict_chunk(seen)
+    shuffled = {"images/spare": 0, **dict(reversed(seen.items()))}
+    np.testing.assert_array_equal(made.predict_chunk(shuffled), chunk)
+    top, wrist = seen["images/top"], seen["images/wrist"]
+    swapped = seen | {"images/top": wrist, "images/wrist": top}
+    assert not np.array_equal(made.predict_chunk(swapped), chunk)
+
+
+@pytest.mark.quick
+def test_nan_is_not_hidden():
+    seen = observation()
+    seen["qpos"][1, 0] = np.nan
+    chunk = policy().predict_chunk(seen)
+    assert np.isnan(chunk[1]).all()
+    assert np.isfinite(chunk[0]).all()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("qpos", None, "no 'qpos': this policy reads qpos, env_state, images/top"),
+        ("images/top", None, "no 'images/top'.*holds qpos, env_state"),
+        ("qpos", np.zeros(S), r"'qpos'.*\(3,\).*expects \(B, 3\)"),
+        ("env_state", np.zeros((B, E + 1)), r"\(2, 5\).*expects \(B, 4\)"),
+        ("env_state", np.zeros((B + 1, E)), "holds 3 robots, but 'qpos' holds 2"),
+        (
+            "images/top",
+            np.zeros((B, 24, 16, 3), np.uint8),
+            r"\(2, 24, 16, 3\).*expects \(B, 16, 24, 3\)",
+        ),
+        ("images/top", np.zeros((B, 16, 24, 3)), "float64.*expects uint8"),
+    ],
+)
+def test_bad_observations_are_named(key, value, message):
+    seen = observation(("top",)) | {key: value}
+    if value is None:
+        del seen[key]
+    with pytest.raises(ObservationError, match=message):
+        policy(cameras=("top",)).predict_chunk(seen)
+
+
+@pytest.mark.quick
+def test_unknown_names_list_the_known():
+    with pytest.raises(UserError, match="'diffusion': known are act, bc_tr"):
+        policy("diffusion")
+    with pytest.raises(UserError, match=r"no setting 'widht': known are .*width"):
+        policy(widht=3)
+    with pytest.raises(UserError, match=r"no setting 'width': known are .*hidden"):
+        policy("bc_mlp", width=3)
+    with pytest.raises(UserError, match="heads is 3"):
+        policy(heads=3)
+    with pytest.raises(UserError, match="hidden is 0"):
+        policy("bc_mlp", hidden=0)
+
+
+@pytest.mark.quick
+def test_statistics_must_fit():
+    few = statistics()
+    del few.mean["env_state"]
+    with pytest.raises(UserError, match="not 'env_state'"):
+        make_policy("bc_mlp", few, state_dim=S, action_dim=S, env_state_dim=E)
+    with pytest.raises(UserError, match=r"'qpos' have shape \(3,\).*\(7,\)"):
+        make_policy("bc_mlp", statistics(), state_dim=7, action_dim=S)
+    with pytest.raises(UserError, match="3 actions and 4 joints"):
+        policy("bc_mlp", target="delta", state_dim=4)
+
+
+@pytest.mark.quick
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-10, 10, width=32), min_size=S, max_size=S),
+    st.floats(0.0625, 128, width=32),
+)
+def test_scale_restores_what_it_normalised(values, std):
+    scale = Scale(np.arange(S), np.full(S, std))
+    x = torch.tensor(values)
+    back = scale.restore(scale.normalise(x))
+    np.testing.assert_allclose(back, x, atol=1e-4, rtol=1e-4)
+
+
+# --- the checkpoint folder ------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    card = {"data": "demos", "success": "9/10", "command": "act train | tee"}
+    return save_policy(tmp_path / "p", policy(), card)
+
+
+@pytest.mark.quick
+def test_folder_is_for_people_too(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("config.json", "card.json", "README.md"),
+        *("model.safetensors", "stats.safetensors"),
+    }
+    text = (folder / "README.md").read_text()
+    assert "| success | 9/10 |" in text
+    assert r"act train \| tee" in text
+    assert json.loads((folder / "card.json").read_text())["versions"]["torch"]
+    assert [path.name for path in folder.parent.iterdir()] == ["p"]
+
+
+@pytest.mark.quick
+def test_full_disk_keeps_the_older_checkpoint(folder, monkeypatch):
+    before = load_policy(folder).predict_chunk(observation())
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match="no space left on the disk"):
+            save_policy(folder, policy("bc_mlp"), {})
+    after = load_policy(folder).predict_chunk(observation())
+    np.testing.assert_array_equal(after, before)
+    assert [path.name for path in folder.parent.iterdir()] == ["p"]
+    save_policy(folder, policy("bc_mlp"), {})
+    assert load_policy(folder).name == "bc_mlp"
+
+
+def edit_config(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def edit_tensors(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", ["model.safetensors", "stats.safetensors"])
+def test_damaged_tensors_are_named(folder, name):
+    whole = (folder / name).read_bytes()
+    for size in (0, 4, 100, len(whole) - 1):
+        (folder / name).write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+            load_policy(folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        load_policy(folder)
+
+
+@pytest.mark.quick
+def test_checkpoints_that_disagree_with_themselves_are_named(folder):
+    model, stats = folder / "model.safetensors", folder / "stats.safetensors"
+    edit_tensors(model, lambda t: t.update(extra=t["queries"]))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors holds 'extra'"):
+        load_policy(folder)
+    edit_tensors(model, lambda t: (t.pop("extra"), t.pop("queries")))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors lacks 'queries'"):
+        load_policy(folder)
+    edit_config(folder, lambda c: c["model"].update(chunk_size=K + 1))
+    edit_tensors(model, lambda t: t.update(queries=np.zeros((K, 16), np.float32)))
+    with pytest.raises(CheckpointError, match=r"'queries'.*\(5, 16\).*\(6, 16\)"):
+        load_policy(folder)
+    edit_tensors(stats, lambda t: t.pop("qpos.mean"))
+    with pytest.raises(CheckpointError, match=r"stats\.safetensors.*qpos"):
+        load_policy(folder)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(kind="vqbet"), "'vqbet': known are act, bc_transformer"),
+        (lambda c: c.update(action_target="x"), "'action_target'.*absolute, delta"),
+        (lambda c: c.pop("kind"), "lacks 'kind'"),
+        (lambda c: c["model"].update(colour=3), "'model'.*colour"),
+        (lambda c: c["model"].update(heads=3), "'model'.*heads is 3"),
+    ],
+)
+def test_bad_configs_are_named(folder, change, message):
+    edit_config(folder, change)
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{message}|{message}"):
+        load_policy(folder)
+
+
+@pytest.mark.quick
+def test_what_is_no_checkpoint_is_named(folder, tmp_path):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
+        load_policy(folder)
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        load_policy(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        load_policy(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="has saved no checkpoint"):
+        load_policy(tmp_path)

@@ -113,6 +113,8 @@ def imports(path: Path, name: str, *, top_level_only: bool = False) -> Iterator[
 
     def nodes(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue  # a name in an annotation, which never runs
             if top_level_only and isinstance(child, ast.FunctionDef | ast.Lambda):
                 continue
             yield child

@@ -1,4 +1,4 @@
-"""ACT, Action Chunking with Transformers, in one file.
+"""ACT, Action Chunking with Transformers: the network and its loss.
 
 Zhao et al. (2023), "Learning Fine-Grained Bimanual Manipulation with Low-Cost
 Hardware", section IV.
@@ -9,24 +9,22 @@ Hardware", section IV.
     k learned queries ──────> decoder(memory) ──> k actions
 
 Tensors only: no files, no simulator, no robot. Inputs are normalised by the caller,
-images excepted. Letters in shape comments: B batch, k chunk, A action, S state, E
-env_state, N cameras, H W image, C channels, h w feature map, T tokens, D width,
-Z latent.
+images excepted (`backbones.py`). Letters in shape comments: B batch, k chunk, A action,
+S state, E env_state, N cameras, H W image, T tokens, D width, Z latent.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from act_minimal.errors import UserError
+from act_minimal.backbones import Cameras
 
 Size = Literal["small", "medium", "paper"]
 
@@ -105,7 +103,8 @@ class ACTConfig:
         object.__setattr__(self, "image_size", tuple(self.image_size))
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if choices := get_args(hint) if isinstance(hint, type(Size)) else ():
+            if get_origin(hint) is Literal:
+                choices = get_args(hint)
                 check(name, value in choices, f"one of {list(choices)}")
             elif hint is int:
                 least = 0 if name == "env_state_dim" else 1
@@ -165,37 +164,12 @@ class ACTOutput(NamedTuple):
     logvar: Tensor | None  # (B, Z)
 
 
-# ------------------------------------------------------------------ positions
-
-
 def sinusoid_1d(length: int, width: int) -> Tensor:
     """(length, width) sines and cosines of Vaswani et al. (2017), interleaved."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     rate = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = position * rate  # (length, width / 2)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).float()
-
-
-def sinusoid_2d(height: int, width: int, channels: int) -> Tensor:
-    """(height * width, channels) sine embedding of a grid, as DETR's.
-
-    Rows and columns count from 1 and are scaled to end at 2 pi; the first half of
-    the channels holds the row, the second the column.
-    """
-    half = channels // 2
-    rate = 10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
-
-    def axis(n: int) -> Tensor:
-        position = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1e-6)
-        angle = 2 * math.pi * position[:, None] * rate  # (n, half / 2)
-        return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)  # (n, half)
-
-    rows = axis(height)[:, None].expand(height, width, half)
-    columns = axis(width)[None].expand(height, width, half)
-    return torch.cat([rows, columns], -1).flatten(0, 1).float()
-
-
-# ---------------------------------------------------------------- transformer
 
 
 class Attention(nn.Module):
@@ -220,11 +194,8 @@ class Attention(nn.Module):
 
         The mask is True where a query may look.
         """
-        width = query.shape[-1]
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        q = F.linear(query, weight[:width], bias[:width])
-        k = F.linear(key, weight[width : 2 * width], bias[width : 2 * width])
-        v = F.linear(value, weight[2 * width :], bias[2 * width :])
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = map(F.linear, (query, key, value), weights, biases)
         # (B, T, D) -> (B, heads, T, D / heads)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         if q.shape[0] != k.shape[0]:  # queries shared by the batch
@@ -293,7 +264,7 @@ class DecoderLayer(Layer):
         self.cross_attn = Attention(config.width, config.heads, config.dropout)
 
     def forward(self, x: Tensor, query: Tensor, memory: Tensor, key: Tensor) -> Tensor:
-        """Inputs: x (B or 1, k, D), query positions (k, D), memory and key (B, T, D)."""
+        """Inputs: x (B or 1, k, D), query (k, D) positions, memory, key (B, T, D)."""
         y = self.norm1(x) if self.pre_norm else x
         x = x + self.dropout(self.self_attn(y + query, y + query, y))
         x = y = x if self.pre_norm else self.norm1(x)
@@ -329,6 +300,8 @@ class Encoder(nn.Module):
 class CVAEEncoder(nn.Module):
     """The posterior q(z | qpos, actions): a transformer over [CLS, qpos, actions]."""
 
+    position: Tensor  # (2 + k/p, D)
+
     def __init__(self, config: ACTConfig):
         super().__init__()
         width, self.pack = config.width, config.cvae_actions_per_token
@@ -360,132 +333,6 @@ class CVAEEncoder(nn.Module):
         x = self.encoder(x, self.position, look, keep=1)  # (B, 1, D): CLS
         mu, logvar = self.latent_proj(x[:, 0]).chunk(2, -1)
         return mu, logvar
-
-
-# -------------------------------------------------------------------- cameras
-
-
-def small_backbone() -> nn.Sequential:
-    """96 channels at an eighth of the image's size; for laptops."""
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 4, stride=4),
-        nn.GroupNorm(4, 32),
-        nn.GELU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.GroupNorm(8, 64),
-        nn.GELU(),
-        nn.Conv2d(64, 96, 3, padding=1),
-    )
-
-
-def resnet(name: str, pretrained: bool) -> nn.Sequential:
-    """A ResNet's convolutions, with frozen batch norm; a 32nd of the image's size.
-
-    Raises:
-        UserError: the ImageNet weights could not be downloaded.
-    """
-    import torchvision
-    from torchvision.ops.misc import FrozenBatchNorm2d
-
-    net = torchvision.models.get_model(name, norm_layer=FrozenBatchNorm2d)
-    if pretrained:
-        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-        try:
-            net.load_state_dict(
-                weights.get_state_dict(check_hash=True, weights_only=True)
-            )
-        except OSError as error:
-            raise UserError(
-                f"pretrained='imagenet' needs {weights.url}, which could not be had "
-                f"({error}): connect to the network once, put the file into "
-                f"{torch.hub.get_dir()}/checkpoints, or choose pretrained='none'"
-            ) from error
-    named = list(net.named_children())[:-2]  # without pooling and classifier
-    return nn.Sequential(OrderedDict(named))
-
-
-class Keypoints(nn.Module):
-    """Spatial softmax (Finn et al., 2016): where each channel looks, in [-1, 1]."""
-
-    def __init__(self, channels: int, grid: tuple[int, int], width: int, tokens: int):
-        super().__init__()
-        self.proj = nn.Linear(2 * channels, tokens * width)
-        self.tokens = tokens
-        rows, columns = (torch.linspace(-1, 1, n) for n in grid)
-        place = torch.cartesian_prod(rows, columns)  # (h w, 2)
-        self.register_buffer("place", place, persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B N, C, h, w) -> (B N, tokens, D)."""
-        attention = features.flatten(2).softmax(-1)  # (B N, C, h w)
-        points = (attention @ self.place).flatten(1)  # (B N, 2 C)
-        return self.proj(points).unflatten(-1, (self.tokens, -1))
-
-
-class Grid(nn.Module):
-    """One token for each cell of the feature map."""
-
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        self.proj = nn.Linear(channels, width)  # a 1 x 1 convolution
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B N, C, h, w) -> (B N, h w, D)."""
-        return self.proj(features.flatten(2).mT)
-
-
-class Cameras(nn.Module):
-    """Images of all cameras to tokens and their positions, in one batched pass."""
-
-    def __init__(self, config: ACTConfig, pretrained_weights: bool):
-        super().__init__()
-        n, width = len(config.cameras), config.width
-        self.shape = (n, 3, *config.image_size)
-        self.pool = config.image_pool
-        h, w = (side // self.pool for side in config.image_size)
-        if config.backbone == "small":
-            self.backbone = small_backbone()
-            channels, grid = 96, (h // 8, w // 8)
-        else:
-            wanted = pretrained_weights and config.pretrained == "imagenet"
-            self.backbone = resnet(config.backbone, wanted)
-            channels = 2048 if config.backbone == "resnet50" else 512
-            grid = (math.ceil(h / 32), math.ceil(w / 32))
-        if config.image_tokens == "keypoints":
-            self.tokens = Keypoints(channels, grid, width, config.keypoint_tokens)
-            self.position = nn.Parameter(torch.randn(config.keypoint_tokens, width))
-        else:
-            self.tokens = Grid(channels, width)
-            self.register_buffer("position", sinusoid_2d(*grid, width), False)
-        self.embedding = None
-        if config.camera_embedding:
-            self.embedding = nn.Parameter(torch.randn(n, 1, width))
-        # One row a camera, so that a checkpoint can bring other statistics.
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
-        self.register_buffer("mean", torch.tensor(mean).repeat(n, 1)[..., None, None])
-        self.register_buffer("std", torch.tensor(std).repeat(n, 1)[..., None, None])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn images (B, N, 3, H, W) into tokens (B, N t, D), positions (N t, D)."""
-        if images.shape[1:] != self.shape:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected (B, N, 3, H, W) "
-                f"with (N, 3, H, W) = {self.shape}"
-            )
-        scale = 255.0 if images.dtype == torch.uint8 else 1.0
-        x = (images.to(self.mean.dtype) - scale * self.mean) / (scale * self.std)
-        x = x.flatten(0, 1)  # (B N, 3, H, W)
-        if self.pool > 1:
-            x = F.avg_pool2d(x, self.pool)
-        x = self.tokens(self.backbone(x))  # (B N, t, D)
-        x = x.unflatten(0, images.shape[:2]).flatten(1, 2)  # (B, N t, D)
-        position = self.position.expand(images.shape[1], -1, -1)  # (N, t, D)
-        if self.embedding is not None:
-            position = position + self.embedding
-        return x, position.flatten(0, 1)
-
-
-# ------------------------------------------------------------------------ ACT
 
 
 class ACT(nn.Module):
@@ -575,7 +422,7 @@ class ACT(nn.Module):
 
         Tokens: latent, qpos, env_state if used, then each camera's. z = 0.
         """
-        layers = [layer.cross_attn for layer in self.decoder]
+        layers = [x.cross_attn for x in self.decoder if isinstance(x, DecoderLayer)]
         for attention in layers:
             attention.keep_maps = True
         self({name: x for name, x in batch.items() if name != "action"})

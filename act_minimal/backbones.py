@@ -1,0 +1,190 @@
+"""Pictures to tokens: the vision half of ACT (`model.py` has the rest).
+
+Every camera goes through one backbone, all in one batch. Letters in shape comments:
+B batch, N cameras, H W image, C channels, h w feature map, t tokens a camera, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from act_minimal.errors import UserError
+
+if TYPE_CHECKING:
+    from act_minimal.model import ACTConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB
+CHANNELS = {"small": 64, "resnet18": 512, "resnet34": 512, "resnet50": 2048}
+
+
+def small_backbone() -> nn.Sequential:
+    """Convolutions for laptops: 64 channels at an eighth of the image's size."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 4, stride=4),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.GroupNorm(8, 64),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+    )
+
+
+def resnet(name: str, pretrained: bool) -> nn.Sequential:
+    """A ResNet's convolutions with frozen batch norm: a 32nd of the image's size.
+
+    Raises:
+        UserError: the ImageNet weights could not be downloaded.
+    """
+    import torchvision  # slow to import, and only ResNets need it
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    net = torchvision.models.get_model(name, norm_layer=FrozenBatchNorm2d)
+    if pretrained:
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        try:
+            # Tensors only, and checked against the hash in the file's name.
+            state = weights.get_state_dict(check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"pretrained 'imagenet' needs {weights.url}, which could not be had "
+                f"({error}): connect to the network once, or put that file into "
+                f"{torch.hub.get_dir()}/checkpoints, or choose pretrained 'none'"
+            ) from error
+        net.load_state_dict(state)
+    children = list(net.named_children())[:-2]  # without pooling and classifier
+    return nn.Sequential(OrderedDict(children))
+
+
+def sinusoid_2d(height: int, width: int, channels: int) -> Tensor:
+    """DETR's sine embedding of a grid, (height * width, channels).
+
+    Rows and columns count from 1 and are scaled to end at 2 pi; the first half of
+    the channels holds the row, the second the column.
+    """
+    half = channels // 2
+    rate = 10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
+
+    def axis(n: int) -> Tensor:
+        position = torch.arange(1, n + 1, dtype=torch.float64) / (n + 1e-6)
+        angle = 2 * math.pi * position[:, None] * rate  # (n, half / 2)
+        return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)  # (n, half)
+
+    rows = axis(height)[:, None].expand(height, width, half)
+    columns = axis(width)[None].expand(height, width, half)
+    return torch.cat([rows, columns], -1).flatten(0, 1).float()
+
+
+class Keypoints(nn.Module):
+    """Spatial softmax (Finn et al., 2016): where each channel looks, in [-1, 1]."""
+
+    place: Tensor
+
+    def __init__(self, channels: int, grid: tuple[int, int], width: int, tokens: int):
+        super().__init__()
+        self.proj = nn.Linear(2 * channels, tokens * width)
+        self.tokens = tokens
+        rows, columns = (torch.linspace(-1, 1, n) for n in grid)
+        place = torch.cartesian_prod(rows, columns)  # (h w, 2)
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Reduce (B N, C, h, w) to (B N, t, D)."""
+        weights = features.flatten(2).softmax(-1)  # (B N, C, h w)
+        points = (weights @ self.place).flatten(1)  # (B N, 2 C)
+        return self.proj(points).unflatten(-1, (self.tokens, -1))
+
+
+class Grid(nn.Module):
+    """One token for each cell of the feature map, as the original."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, width)  # a 1 x 1 convolution
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Reshape (B N, C, h, w) to (B N, h w, D)."""
+        return self.proj(features.flatten(2).mT)
+
+
+class Cameras(nn.Module):
+    """Images of all cameras to tokens and their positions, in one batched pass.
+
+    Args:
+        config: cameras, image_size, backbone, image_tokens and so on.
+        pretrained_weights: False when a checkpoint will replace them anyway.
+    """
+
+    position: Tensor  # (t, D) where in the image a token comes from
+    mean: Tensor  # (N, 3, 1, 1)
+    std: Tensor  # (N, 3, 1, 1)
+
+    def __init__(self, config: ACTConfig, pretrained_weights: bool = True):
+        super().__init__()
+        n, width = len(config.cameras), config.width
+        self.shape = (n, 3, *config.image_size)
+        self.pool = config.image_pool
+        h, w = (side // self.pool for side in config.image_size)
+        if config.backbone == "small":
+            self.backbone = small_backbone()
+            grid = (h // 8, w // 8)
+        else:
+            wanted = pretrained_weights and config.pretrained == "imagenet"
+            self.backbone = resnet(config.backbone, wanted)
+            grid = (math.ceil(h / 32), math.ceil(w / 32))
+        self.backbone.to(memory_format=torch.channels_last)
+        channels = CHANNELS[config.backbone]
+        if config.image_tokens == "keypoints":
+            self.tokens = Keypoints(channels, grid, width, config.keypoint_tokens)
+            self.position = nn.Parameter(torch.randn(config.keypoint_tokens, width))
+        else:
+            self.tokens = Grid(channels, width)
+            self.register_buffer("position", sinusoid_2d(*grid, width), False)
+        self.embedding = None
+        if config.camera_embedding:
+            self.embedding = nn.Parameter(torch.randn(n, 1, width))
+        # One row a camera, so that a checkpoint can bring statistics of its own.
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(
+                name, torch.tensor(values).repeat(n, 1)[..., None, None]
+            )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at the images.
+
+        Args:
+            images: (B, N, 3, H, W) RGB, uint8 or float in [0, 1]. A permuted view of
+                (B, N, H, W, 3) is best: its memory is already channels-last.
+
+        Returns:
+            tokens (B, N t, D) and their positions (N t, D).
+
+        Raises:
+            ValueError: the images are not of the config's shape.
+        """
+        if images.shape[1:] != self.shape:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, expected (B, N, 3, H, W) "
+                f"with (N, 3, H, W) = {self.shape}"
+            )
+        full = 255.0 if images.dtype == torch.uint8 else 1.0
+        # (x / full - mean) / std in one pass
+        x = torch.addcmul(
+            -self.mean / self.std, images.to(self.mean.dtype), 1 / (full * self.std)
+        )
+        x = x.flatten(0, 1)  # (B N, 3, H, W)
+        if self.pool > 1:
+            x = F.avg_pool2d(x, self.pool)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.tokens(self.backbone(x))  # (B N, t, D)
+        x = x.unflatten(0, images.shape[:2]).flatten(1, 2)  # (B, N t, D)
+        position = self.position.expand(images.shape[1], -1, -1)  # (N, t, D)
+        if self.embedding is not None:
+            position = position + self.embedding
+        return x, position.flatten(0, 1)

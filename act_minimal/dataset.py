@@ -9,6 +9,7 @@ Images stay uint8 until they are on the device; `augment` works there, on a batc
 """
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,12 @@ class Demonstrations:
         lengths = np.array([len(e) for e in episodes])
         images = {}
         if cameras:
-            cache = Path(cache) if cache else folder / ".cache"
-            images = cached_images(paths, cameras, lengths, cache, progress)
+            if cache:  # may be shared by several datasets
+                place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
+                home = Path(cache) / f"{folder.resolve().name}-{place[:8]}"
+            else:
+                home = folder / ".cache"
+            images = cached_images(paths, cameras, lengths, home, progress=progress)
         return cls(
             folder=folder,
             names=[p.name for p in paths],

@@ -23,27 +23,40 @@ def cached_images(
     cameras: Sequence[str],
     lengths: np.ndarray,
     cache: Path,
-    progress: bool,
+    *,
+    progress: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Camera -> (M, H, W, 3) uint8 memory maps, made when they are not there yet.
+    """The images of some cameras, from the cache, which is made where it is missing.
 
-    One folder per content (names, sizes and times of the files), one .npy file per
-    camera in it. A cache of more episodes serves fewer of them too.
+    One folder per content (names, sizes and times of the files), and in it one .npy
+    file per camera. A cache of more episodes serves their first few too. Several
+    processes may do this at once: each writes its own file, the last one stays.
+
+    Args:
+        paths: The episode files, all in one folder.
+        cameras: Which cameras.
+        lengths: (episodes,) frames of each.
+        cache: Where the cache is, for this folder of episodes alone.
+        progress: Shows a bar while it is made.
+
+    Returns:
+        camera -> (M, H, W, 3) uint8, memory-mapped, read-only; M is the sum of lengths.
+
+    Raises:
+        EpisodeError: An episode lacks a camera, or its images have another size.
+        UserError: No room for the cache.
     """
     files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-    _remove_stale(cache, paths[0].parent)
     frames = int(lengths.sum())
-    images = {}
-    for camera in cameras:
-        for listing in sorted(cache.glob("images-*/files.json")):
-            whole = listing.parent / f"{camera}.npy"
-            known = json.loads(listing.read_text())
+    images: dict[str, np.ndarray] = {}
+    for home, known in _fresh_caches(cache, paths[0].parent):
+        for camera in cameras:
+            whole = home / f"{camera}.npy"
             if known[: len(files)] == files and whole.is_file():
-                images[camera] = np.load(whole, mmap_mode="r")[:frames]
-                break
-    missing = [c for c in cameras if c not in images]
+                images.setdefault(camera, np.load(whole, mmap_mode="r")[:frames])
+    missing = [camera for camera in cameras if camera not in images]
     if missing:
+        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         home = cache / f"images-{digest}"
         with atomic_file(home / "files.json") as temporary:
             temporary.write_text(json.dumps(files))
@@ -51,18 +64,24 @@ def cached_images(
             target = home / f"{camera}.npy"
             _write_cache(paths, camera, lengths, target, progress)
             images[camera] = np.load(target, mmap_mode="r")
-    return {c: np.asarray(images[c]) for c in cameras}
+    return {camera: np.asarray(images[camera]) for camera in cameras}
 
 
-def _remove_stale(cache: Path, folder: Path) -> None:
-    """Removes caches of files that have changed or gone since."""
-    for listing in cache.glob("images-*/files.json"):
-        for name, size, mtime in json.loads(listing.read_text()):
-            path = folder / name
-            found = path.stat() if path.is_file() else None
-            if found is None or (found.st_size, found.st_mtime_ns) != (size, mtime):
-                shutil.rmtree(listing.parent, ignore_errors=True)
-                break
+def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
+    """Caches and what they were made of; those of files that changed are removed."""
+    fresh = []
+    for listing in sorted(cache.glob("images-*/files.json")):
+        try:
+            known = json.loads(listing.read_text())
+            now = [(folder / name).stat() for name, _, _ in known]
+            same = [[s.st_size, s.st_mtime_ns] for s in now] == [f[1:] for f in known]
+        except (OSError, ValueError, TypeError):  # a file is gone; a damaged listing
+            same = False
+        if same:
+            fresh.append((listing.parent, known))
+        else:
+            shutil.rmtree(listing.parent, ignore_errors=True)
+    return fresh
 
 
 def _write_cache(

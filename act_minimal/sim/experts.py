@@ -199,7 +199,8 @@ class Reach:
 
         Args:
             position: of the grasp point, m, (3,).
-            yaw: of the cube in rad: the fingers close along its x axis; None keeps the wrist as the arm's plane has it.
+            yaw: of the cube in rad: the fingers close along its x axis; None keeps
+                the wrist as the arm's plane has it.
             seed: joint angles (5,) to start from.
 
         Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imageio.v2 as imageio
@@ -27,6 +28,15 @@ class Take:
     title: str
     qpos: np.ndarray
     success: bool
+
+
+def pick(rollouts: Sequence[Any], title: str, n: int) -> list[Take]:
+    """Up to `n` rollouts: failures first, at most half of them, then successes."""
+    failures = [r for r in rollouts if not r.success]
+    successes = [r for r in rollouts if r.success]
+    few = failures[: max(n // 2, n - len(successes))]
+    chosen = few + successes[: n - len(few)]
+    return [Take(f"{title} {r.scene}", r.qpos, r.success) for r in chosen]
 
 
 def film(
@@ -93,7 +103,9 @@ def _caption(image: np.ndarray, take: Take, over: bool, seconds: float) -> np.nd
     if over:
         colour = SUCCESS if take.success else FAILURE
         text = f"{take.title}: " + ("success" if take.success else "failure")
-        cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), colour, 5)
+        cv2.rectangle(
+            image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), colour, 5
+        )
     cv2.rectangle(image, (5, 5), (image.shape[1] - 6, 26), (255, 255, 255), -1)
     cv2.putText(image, text, (10, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, 16)
     return image

@@ -1,0 +1,275 @@
+"""`act demo`: demonstrations, training, rollouts, film and result, in one command.
+
+Each stage leaves files and is skipped, or gone on with, when they are there: a second
+call after Ctrl-C or kill -9 loses nothing.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .errors import UserError
+from .evaluation import Evaluation, evaluate
+from .execution import ExecutionConfig
+from .files import atomic_file
+from .policy import load_policy, save_policy
+from .training import TrainConfig, TrainResult, steps_that_fit, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `act demo` does, without or with cameras."""
+
+    demonstrations: int
+    cameras: tuple[str, ...]
+    act: dict[str, Any]
+    """ACT's training settings, on top of `TrainConfig`'s defaults."""
+    single_step: dict[str, Any]
+    """The baseline's: the best of those tried, see docs/results.md."""
+    execution: ExecutionConfig
+    rollouts: int = 100
+
+
+STATE = Recipe(
+    demonstrations=50,
+    cameras=(),
+    act={"policy": "act", "chunk_size": 25, "steps": 2000, "threads": 1},
+    single_step={"policy": "bc_mlp", "threads": 1},
+    execution=ExecutionConfig(),
+)
+VISION = Recipe(
+    demonstrations=200,
+    cameras=("top", "wrist"),
+    act={
+        "policy": "act",
+        "size": "medium",
+        "chunk_size": 50,
+        "steps": 4000,
+        "batch_size": 32,
+        "shift_px": 4,
+        "state_noise": 0.02,
+    },
+    single_step={"policy": "bc_mlp", "batch_size": 32, "shift_px": 4},
+    execution=ExecutionConfig(),
+)
+
+
+def run_demo(
+    out: Path,
+    task_name: str = "so100_pick_place",
+    *,
+    vision: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run the whole course of a policy's life, and write `out/result.json`.
+
+    Args:
+        out: folder for demonstrations, training runs, film and result.
+        task_name: a simulated task.
+        vision: cameras instead of the object's pose.
+        seed: decides demonstrations, weights and scenes.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        UserError: bad settings, or `out` holds a demo with others.
+    """
+    from .sim import make_task
+    from .sim.film import film, pick
+    from .sim.recording import record
+
+    console = Console(quiet=not progress)
+    recipe = VISION if vision else STATE
+    task = make_task(task_name)
+    clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
+    console.print(
+        f"[bold]act demo[/] → {out}: {recipe.demonstrations} demonstrations, ACT, "
+        "single-step cloning, rollouts. Ctrl-C stops; the same command goes on."
+    )
+
+    with clock.stage("record"):
+        record(
+            task,
+            out / "demonstrations",
+            recipe.demonstrations,
+            demonstrator="human",
+            seed=seed,
+            cameras=recipe.cameras,
+            progress=progress,
+        )
+    common = TrainConfig(
+        data=out / "demonstrations",
+        out=out / "act",
+        seed=seed,
+        cameras=recipe.cameras,
+        val_fraction=0.0,  # fifty demonstrations are few: rollouts judge the policy
+    )
+    console.print("Training ACT")
+    with clock.stage("train_act"):
+        act = train(replace(common, **recipe.act), progress=progress)
+    console.print("Training single-step behaviour cloning for the same time")
+    with clock.stage("train_single_step"):
+        baseline = _train_for(act.seconds, common, recipe, clock, progress)
+
+    results: dict[str, Evaluation] = {}
+    for name, trained in {"act": act, "single_step": baseline}.items():
+        console.print(f"Rolling out {name} on {recipe.rollouts} unseen scenes")
+        with clock.stage(f"evaluate_{name}"):
+            results[name] = evaluate(
+                trained.policy,
+                task_name,
+                recipe.execution,
+                n=recipe.rollouts,
+                seed=seed,
+                out=out / "rollouts" / name,
+                progress=progress,
+            )
+    with clock.stage("film"):
+        takes = pick(results["act"].rollouts, "ACT", 4)
+        takes += pick(results["single_step"].rollouts, "single step", 4)
+        film(task, takes, out / "film.mp4", progress=progress)
+        _draw_losses(act, baseline, out / "loss.png")
+        card = json.loads((act.folder / "card.json").read_text())
+        card["success"] = results["act"].to_json()
+        save_policy(out / "checkpoint", load_policy(act.folder), card)
+
+    result = {
+        "command": f"act demo{' --vision' if vision else ''} --seed {seed}",
+        "task": task_name,
+        "seed": seed,
+        "demonstrations": recipe.demonstrations,
+        "demonstrator": "human",
+        "execution": asdict(recipe.execution),
+        "act": results["act"].to_json() | {"train_seconds": act.seconds},
+        "single_step": results["single_step"].to_json()
+        | {"train_seconds": baseline.seconds, "settings": recipe.single_step},
+        "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
+        "versions": versions(),
+    }
+    write_json(out / "result.json", result)
+    console.print(_table(results, act, baseline))
+    console.print(
+        f"{out / 'result.json'}, film.mp4, loss.png and checkpoint/ are ready."
+    )
+    return result
+
+
+class Clock:
+    """Seconds of each stage, over all calls; kept in `out/stages.json`.
+
+    Raises:
+        UserError: the folder belongs to a demo with other settings.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any]):
+        self.path = out / "stages.json"
+        found = json.loads(self.path.read_text()) if self.path.exists() else {}
+        if found and found["settings"] != settings:
+            raise UserError(
+                f"{out} holds a demo with {found['settings']}, not {settings}; choose "
+                "another folder with --out"
+            )
+        self.settings = settings
+        self.seconds: dict[str, float] = found.get("seconds", {})
+        self.notes: dict[str, Any] = found.get("notes", {})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage; a killed call's share is lost."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.keep()
+
+    def note(self, name: str, value: Any) -> None:
+        """Remember a decision, so that a second call makes the same."""
+        self.notes[name] = value
+        self.keep()
+
+    def keep(self) -> None:
+        """Write the file."""
+        write_json(
+            self.path,
+            {"settings": self.settings, "seconds": self.seconds, "notes": self.notes},
+        )
+
+
+def _train_for(
+    seconds: float, common: TrainConfig, recipe: Recipe, clock: Clock, progress: bool
+) -> TrainResult:
+    """Train the baseline for as many steps as fit into ACT's training time."""
+    config = replace(common, out=common.out.with_name("single_step"))
+    config = replace(config, **recipe.single_step)
+    if "single_step_steps" not in clock.notes:
+        clock.note("single_step_steps", steps_that_fit(config, seconds))
+    steps = clock.notes["single_step_steps"]
+    return train(replace(config, steps=steps), progress=progress)
+
+
+def _draw_losses(act: TrainResult, baseline: TrainResult, path: Path) -> None:
+    """Both loss curves, smoothed, against training time."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    looks = (("ACT", act, "#0072B2", "-"), ("single step", baseline, "#D55E00", "--"))
+    for label, result, colour, line in looks:
+        rows = [r for r in result.losses if "l1" in r]
+        loss = np.array([r["l1"] for r in rows])
+        window = max(1, len(loss) // 50)
+        smooth = np.convolve(loss, np.ones(window) / window, "valid")
+        seconds = [r["seconds"] for r in rows][window - 1 :]
+        axes.plot(seconds, smooth, line, color=colour, label=label)
+    axes.set(xlabel="training time (s)", ylabel="L1, in standard deviations")
+    axes.set_yscale("log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+def _table(
+    results: dict[str, Evaluation], act: TrainResult, baseline: TrainResult
+) -> Table:
+    table = Table("", "success", "n", "95 % interval", "training", "time to success")
+    rows = (("ACT", "act", act), ("single-step cloning", "single_step", baseline))
+    for title, name, trained in rows:
+        r = results[name]
+        low, high = (100 * x for x in r.interval)
+        quick = f"{r.seconds_to_success:.1f} s" if r.seconds_to_success else "-"
+        table.add_row(
+            title,
+            f"{100 * r.rate:.0f} %",
+            str(r.n),
+            f"{low:.0f}-{high:.0f} %",
+            f"{trained.seconds:.0f} s",
+            quick,
+        )
+    return table
+
+
+def versions() -> dict[str, str]:
+    """What a number depends on."""
+    names = ("torch", "mujoco", "numpy", "act-minimal")
+    return {"python": platform.python_version()} | {n: version(n) for n in names}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, wholly or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

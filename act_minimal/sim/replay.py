@@ -1,0 +1,61 @@
+"""Open-loop replay: recorded actions, sent to the same scenes again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..episodes import list_episodes, load_episode
+from ..errors import UserError
+from . import make_task
+from .film import Take
+from .film import film as write_film
+from .world import HOLD_TICKS, World
+
+
+def replay(
+    data: Path, n: int, *, film: Path | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Replay the first `n` episodes of a folder.
+
+    Returns:
+        `successes`, `n`, and for each of `episodes` its `success` and the largest
+        difference of joint positions from the recording, in rad.
+
+    Raises:
+        UserError: no episodes, or an episode that was not recorded in a simulated task.
+    """
+    paths = list_episodes(data)[:n]
+    if not paths:
+        raise UserError(f"{data} holds no episodes (episode_0.hdf5, ...)")
+    rows, takes, task = [], [], None
+    for path in tqdm(paths, desc="replay", disable=not progress):
+        episode = load_episode(path, images=False)
+        name, scene = (episode.attributes.get(key) for key in ("task", "scene"))
+        if name is None or scene is None:
+            raise UserError(
+                f"{path} has no attributes 'task' and 'scene': only episodes that were "
+                "recorded in simulation can be replayed in it"
+            )
+        task = make_task(str(name))
+        world = World(task)
+        world.reset([int(scene)])
+        states, apart = [], 0.0
+        for t in range(len(episode) + HOLD_TICKS):
+            t_action = min(t, len(episode) - 1)
+            if t < len(episode):
+                seen = world.observe()["qpos"][0]
+                apart = max(apart, float(np.abs(seen - episode.qpos[t]).max()))
+            states.append(world.qpos[0].astype(np.float32))
+            world.step(episode.action[t_action][None])
+        ok = bool(world.success[0])
+        rows.append({"episode": path.name, "success": ok, "largest_difference": apart})
+        takes.append(Take(path.stem, np.stack(states), ok))
+    if film and task:
+        write_film(task, takes[:12], film, progress=progress)
+    return {
+        "n": len(rows),
+        "successes": sum(row["success"] for row in rows),
+        "episodes": rows,
+    }

@@ -266,8 +266,8 @@ def _dataset_faults(report: Report) -> list[str]:
                 )
     if report.failures:
         faults.append(
-            f"{report.failures} episodes are marked as failures; imitation would learn "
-            "them too"
+            f"{report.failures} of {report.episodes} episodes marked as failures; "
+            "imitation learns those too"
         )
     return faults
 
@@ -330,8 +330,6 @@ def contact_sheet(folder: str | Path, path: str | Path, *, episodes: int = 4) ->
     Raises:
         UserError: No readable episode, or no room for the picture.
     """
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window
-
     shown: list[tuple[str, Episode]] = []
     paths = list_episodes(folder)
     picks = np.linspace(0, len(paths) - 1, min(episodes, len(paths))).round()
@@ -342,6 +340,8 @@ def contact_sheet(folder: str | Path, path: str | Path, *, episodes: int = 4) ->
             continue
     if not shown:
         raise UserError(f"{folder} has no readable *.hdf5 episode to draw")
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window
+
     cameras = sorted({camera for _, e in shown for camera in e.images})
     columns = 3 * len(cameras) + 3  # the traces are three frames wide
     figure = Figure(

@@ -1,0 +1,173 @@
+"""Samples a second: windows from memory maps against one HDF5 file opened per sample.
+
+    uv run python benchmarks/loader.py --out data/results/loader.json
+
+The baseline does what the original ACT's dataset does for each sample: open the
+episode's file, read the images, qpos and qvel of one frame and the actions from there
+to the end, pad them to the chunk, make tensors; then stack the samples to a batch. Both
+read the same windows of the same episodes in the same order, in turns, from one process
+with one thread, with warm file caches (the episodes have just been written): the kinder
+case for the baseline, since what is measured is its work and not the disk's.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from act_minimal.dataset import Demonstrations, Windows, indices_for_step
+from act_minimal.episodes import Episode, episode_path, save_episode
+
+CAMERAS = ("top", "wrist")
+CHUNK = 100
+BATCH = 32
+SEED = 0
+
+
+def record(folder: Path, episodes: int, frames: int, height: int, width: int) -> None:
+    """Episodes of noise: their content does not matter, only their size."""
+    rng = np.random.default_rng(SEED)
+    for i in range(episodes):
+        length = int(frames * rng.uniform(0.8, 1.0))
+
+        def numbers(n: int, length: int = length) -> np.ndarray:
+            return rng.normal(size=(length, n)).astype(np.float32)
+
+        shape = (length, height, width, 3)
+        images = {c: rng.integers(0, 256, shape, dtype=np.uint8) for c in CAMERAS}
+        episode = Episode(
+            qpos=numbers(6),
+            qvel=numbers(6),
+            effort=numbers(6),
+            action=numbers(6),
+            images=images,
+            fps=30.0,
+        )
+        save_episode(episode_path(folder, i), episode)
+
+
+def sample_from_file(path: Path, start: int) -> dict[str, torch.Tensor]:
+    """One window the original's way."""
+    with h5py.File(path, "r") as root:
+
+        def read(key: str, where: int | slice) -> np.ndarray:
+            return root[key][where]  # pyright: ignore
+
+        qpos = read("/observations/qpos", start)
+        read("/observations/qvel", start)  # the original reads it, and uses it not
+        images = [read(f"/observations/images/{c}", start) for c in CAMERAS]
+        action = read("/action", slice(start, None))
+    action = action[:CHUNK]
+    padded = np.zeros((CHUNK, action.shape[1]), np.float32)
+    padded[: len(action)] = action
+    is_pad = np.arange(CHUNK) >= len(action)
+    return {
+        "qpos": torch.from_numpy(qpos),
+        "images": torch.from_numpy(np.stack(images)),
+        "action": torch.from_numpy(padded),
+        "is_pad": torch.from_numpy(is_pad),
+    }
+
+
+def batch_from_files(demos: Demonstrations, frames: np.ndarray) -> dict:
+    """A batch of windows, one file opened for each."""
+    episodes = np.searchsorted(demos.starts, frames, side="right") - 1
+    samples = [
+        sample_from_file(demos.folder / demos.names[e], int(f - demos.starts[e]))
+        for e, f in zip(episodes, frames, strict=True)
+    ]
+    return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+
+
+def measure(
+    episodes: int, frames: int, size: tuple[int, int], repetitions: int, batches: int
+) -> dict:
+    """Both ways in turns over the same batches; medians over the repetitions."""
+    with tempfile.TemporaryDirectory(prefix="loader-") as name:
+        folder = Path(name)
+        record(folder, episodes, frames, *size)
+        began = time.perf_counter()
+        demos = Demonstrations.load(folder, cameras=CAMERAS)
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        demos = Demonstrations.load(folder, cameras=CAMERAS)
+        again = time.perf_counter() - began
+        windows = Windows(demos, range(len(demos)), CHUNK, pad="zero")
+        rates: dict[str, list[float]] = {"ours": [], "baseline": []}
+        for repetition in range(repetitions + 1):
+            seconds = np.zeros(2)
+            for i in range(batches):
+                step = repetition * batches + i
+                indices = indices_for_step(len(windows), BATCH, step, SEED)
+                began = time.perf_counter()
+                ours = windows.batch(indices)
+                middle = time.perf_counter()
+                theirs = batch_from_files(demos, windows.frames[indices])
+                seconds += middle - began, time.perf_counter() - middle
+                both = torch.stack([ours[f"images/{c}"] for c in CAMERAS], dim=1)
+                assert torch.equal(both, theirs["images"])  # the very same samples
+                for key in ("qpos", "action", "is_pad"):
+                    assert torch.equal(ours[key], theirs[key])
+            if repetition:  # the first turn warms up
+                rates["ours"].append(batches * BATCH / seconds[0])
+                rates["baseline"].append(batches * BATCH / seconds[1])
+    ratios = np.array(rates["ours"]) / np.array(rates["baseline"])
+    return {
+        "image_size": list(size),
+        "episodes": episodes,
+        "frames": len(windows),
+        "ours": round(float(np.median(rates["ours"])), 1),
+        "baseline": round(float(np.median(rates["baseline"])), 1),
+        "ratio": round(float(np.median(ratios)), 2),
+        "ratio_range": [round(float(r), 2) for r in (ratios.min(), ratios.max())],
+        "seconds_to_load_first_time": round(first, 2),
+        "seconds_to_load_again": round(again, 3),
+    }
+
+
+def main() -> None:
+    """Measures small and large images, and writes the result."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("data/results/loader.json"))
+    parser.add_argument("--repetitions", type=int, default=7)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    results = {
+        "96x128": measure(50, 250, (96, 128), args.repetitions, batches=8),
+        "480x640": measure(6, 250, (480, 640), args.repetitions, batches=2),
+    }
+    report = {
+        "command": shlex.join(["python", "benchmarks/loader.py", *sys.argv[1:]]),
+        "what": "samples a second, random access, two cameras, chunk 100, batch 32",
+        "seeds": [SEED],
+        "n": args.repetitions,
+        "goal": "ratio of at least 20",
+        "goal_reached": {k: r["ratio"] >= 20 for k, r in results.items()},
+        "results": results,
+        "load_average": round(os.getloadavg()[0], 1),  # of what else the machine did
+        "seconds": round(time.perf_counter() - began, 1),
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+            "h5py": h5py.__version__,
+            "hdf5": h5py.version.hdf5_version,
+        },
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

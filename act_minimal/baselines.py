@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from act_minimal.errors import SettingError
 from act_minimal.model import ACTConfig, ACTOutput, Cameras
 
 
@@ -51,7 +52,7 @@ class MLPConfig:
         object.__setattr__(self, "image_size", tuple(self.image_size))
         for name in ("hidden", "depth"):
             if getattr(self, name) < 1:
-                raise ValueError(
+                raise SettingError(
                     f"{name} is {getattr(self, name)}, expected at least 1"
                 )
         _ = self.act  # checks the rest

@@ -159,3 +159,27 @@ def newest_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a training run's folder, if there is one."""
     found = [p for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
     return max(found, key=lambda path: int(path.name), default=None)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a person means: the folder itself, or a run's newest.
+
+    Raises:
+        CheckpointError: neither; names the folder, and what was expected in it.
+    """
+    if not path.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint folder {path}; expected a folder with config.json "
+            f"and model.safetensors, or that of a training run"
+        )
+    newest = newest_checkpoint(path)
+    if newest is not None:
+        return newest
+    if (path / "checkpoints").is_dir():
+        raise CheckpointError(f"{path} is a run that has saved no checkpoint yet")
+    if not (path / "config.json").exists():
+        raise CheckpointError(
+            f"{path} is neither a checkpoint (config.json is missing) nor a training "
+            f"run (checkpoints/ is missing)"
+        )
+    return path

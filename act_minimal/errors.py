@@ -6,3 +6,11 @@ class UserError(Exception):
 
     The command line prints the sentence and exits with 1; a notebook shows it as is.
     """
+
+
+class SettingError(UserError, ValueError):
+    """A setting that cannot be meant: names it, what was found and what is expected.
+
+    The command line exits with 2, as for a flag that does not exist. It is a
+    ValueError too, which is what Python programs expect of a bad argument.
+    """

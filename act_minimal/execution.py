@@ -18,6 +18,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from act_minimal.errors import SettingError
+
 Array = NDArray[np.floating]
 Mode = Literal["open_loop", "receding", "ensemble"]
 Order = Literal["oldest_first", "newest_first"]
@@ -50,15 +52,16 @@ class RecedingHorizon:
         execute: actions of each chunk to execute; None = all k.
 
     Raises:
-        ValueError: execute is not in 1..chunk_size; from `step`, a chunk is missing,
-            unasked for, or of the wrong length.
+        SettingError: execute is not in 1..chunk_size.
+        ValueError: from `step`, a chunk is missing, unasked for, or of the wrong
+            length.
     """
 
     def __init__(self, chunk_size: int, execute: int | None = None):
         self.chunk_size = _whole("chunk_size", chunk_size)
         self.execute = chunk_size if execute is None else _whole("execute", execute)
         if self.execute > chunk_size:
-            raise ValueError(
+            raise SettingError(
                 f"execute is {execute}, expected at most the chunk size {chunk_size}"
             )
         self.reset()
@@ -95,8 +98,9 @@ class TemporalEnsemble:
         every: ask for a chunk at every `every`-th tick; 1 in the paper.
 
     Raises:
-        ValueError: m is not finite, every is not in 1..chunk_size; from `step`, a
-            chunk is missing, unasked for, or of the wrong length.
+        SettingError: m is not finite, every is not in 1..chunk_size.
+        ValueError: from `step`, a chunk is missing, unasked for, or of the wrong
+            length.
     """
 
     def __init__(
@@ -111,11 +115,11 @@ class TemporalEnsemble:
         self.oldest_first = oldest_first
         self.every = _whole("every", every)
         if self.every > chunk_size:
-            raise ValueError(
+            raise SettingError(
                 f"every is {every}, expected at most the chunk size {chunk_size}"
             )
         if not np.isfinite(self.m):
-            raise ValueError(f"m is {m}, expected a finite number")
+            raise SettingError(f"m is {m}, expected a finite number")
         self.reset()
 
     def reset(self) -> None:
@@ -211,13 +215,13 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
     """The executor of these settings for a policy with chunks of `chunk_size`.
 
     Raises:
-        ValueError: names the setting, what was found and what was expected.
+        SettingError: names the setting, what was found and what was expected.
     """
     for name, choices in (("mode", get_args(Mode)), ("order", get_args(Order))):
         if (found := getattr(config, name)) not in choices:
-            raise ValueError(f"{name} is {found!r}, expected one of {list(choices)}")
+            raise SettingError(f"{name} is {found!r}, expected one of {list(choices)}")
     if config.mode != "receding" and config.execute is not None:
-        raise ValueError(
+        raise SettingError(
             f"execute is {config.execute} with mode={config.mode!r}, expected it "
             "with mode='receding' only"
         )
@@ -227,12 +231,16 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
     if config.mode == "open_loop":
         return RecedingHorizon(chunk_size)
     half = max(1, chunk_size // 2)
-    return RecedingHorizon(chunk_size, config.execute or half)
+    return RecedingHorizon(
+        chunk_size, half if config.execute is None else config.execute
+    )
 
 
 def _whole(name: str, value: int) -> int:
     if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        raise SettingError(
+            f"{name} is {value!r}, expected a whole number of at least 1"
+        )
     return int(value)
 
 

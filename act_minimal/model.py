@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from act_minimal.backbones import Cameras
+from act_minimal.errors import SettingError
 
 Size = Literal["small", "medium", "paper"]
 
@@ -37,7 +38,7 @@ class ACTConfig:
     paper's network. docs/model_choices.md compares each switch with the original.
 
     Raises:
-        ValueError: a value out of range; names the field and the valid values.
+        SettingError: a value out of range; names the field and the valid values.
     """
 
     state_dim: int  # S: joints (and gripper) of the observation
@@ -83,20 +84,22 @@ class ACTConfig:
             **settings: fields to set or override; state_dim and action_dim at least.
 
         Raises:
-            ValueError: the size or a setting is not valid.
+            SettingError: the size or a setting is not valid.
         """
         if size not in SIZES:
-            raise ValueError(f"size is {size!r}, expected one of {sorted(SIZES)}")
+            raise SettingError(f"size is {size!r}, expected one of {sorted(SIZES)}")
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"unknown setting {unknown[0]!r}, expected one of {known}")
+            raise SettingError(
+                f"unknown setting {unknown[0]!r}, expected one of {known}"
+            )
         return cls(**{**SIZES[size], **settings})
 
     def __post_init__(self) -> None:
         def check(name: str, good: bool, expected: str) -> None:
             if not good:
                 found = getattr(self, name)
-                raise ValueError(f"{name} is {found!r}, expected {expected}")
+                raise SettingError(f"{name} is {found!r}, expected {expected}")
 
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))

@@ -24,7 +24,7 @@ from act_minimal.checkpoint import (
     atomic_folder,
     card_text,
     check_tensors,
-    newest_checkpoint,
+    find_checkpoint,
     read_json,
     read_tensors,
     write_file,
@@ -32,7 +32,7 @@ from act_minimal.checkpoint import (
     write_tensors,
 )
 from act_minimal.dataset import Statistics
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.model import ACT, ACTConfig, Size, act_loss
 
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
@@ -343,17 +343,17 @@ def make_policy(
             always, cameras, chunk_size and so on as needed.
 
     Raises:
-        UserError: an unknown kind or setting; the message lists the known.
+        SettingError: an unknown kind or setting; the message lists the known.
     """
     if kind not in get_args(PolicyKind):
-        raise UserError(
+        raise SettingError(
             f"unknown policy '{kind}': known are {', '.join(get_args(PolicyKind))}"
         )
     config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
     known = [field.name for field in fields(config_class)]
     for key in settings:
         if key not in known:
-            raise UserError(
+            raise SettingError(
                 f"a {kind} policy has no setting '{key}': known are {', '.join(known)}"
             )
     if kind == "bc_transformer":
@@ -364,7 +364,7 @@ def make_policy(
         config = ACTConfig.of_size(size, **settings)
         return ACTPolicy(config, statistics, action_target, kind)
     except (TypeError, ValueError) as error:
-        raise UserError(f"a {kind} policy cannot be built: {error}") from error
+        raise SettingError(f"a {kind} policy cannot be built: {error}") from error
 
 
 def save_policy(folder: Path | str, policy: Policy, card: Mapping[str, Any]) -> Path:
@@ -413,14 +413,7 @@ def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Polic
     Raises:
         CheckpointError: names the file, and the key where there is one.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint folder {folder}")
-    if (folder / "checkpoints").is_dir():
-        newest = newest_checkpoint(folder)
-        if newest is None:
-            raise CheckpointError(f"{folder} is a run that has saved no checkpoint yet")
-        folder = newest
+    folder = find_checkpoint(Path(folder))
     policy = _untrained(folder / "config.json", folder / "stats.safetensors")
     path = folder / "model.safetensors"
     weights = read_tensors(path)

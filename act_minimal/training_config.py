@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from act_minimal.dataset import Augmentation, Demonstrations
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.model import ACTConfig, Size
 from act_minimal.policy import ActionTarget, PolicyKind
 
@@ -110,19 +110,21 @@ class TrainConfig:
         for name, bound in least.items():
             value = getattr(self, name)
             if not value >= bound:
-                raise UserError(f"{name} is {value}, expected at least {bound}")
+                raise SettingError(f"{name} is {value}, expected at least {bound}")
         if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay is {self.ema_decay}, expected 0 up to (not) 1")
+            raise SettingError(
+                f"ema_decay is {self.ema_decay}, expected 0 up to (not) 1"
+            )
         if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads is {self.threads}, expected at least 1")
+            raise SettingError(f"threads is {self.threads}, expected at least 1")
         if self.policy == "bc_transformer" and self.chunk_size not in (None, 1):
-            raise UserError(
+            raise SettingError(
                 f"chunk_size is {self.chunk_size}, but a bc_transformer predicts one "
                 f"action; policy 'act' with use_cvae False predicts chunks"
             )
         for name in self.model:
             if name in DECIDED:
-                raise UserError(
+                raise SettingError(
                     f"'{name}' cannot be set in `model`: the data decide it, or a "
                     f"setting of its own"
                 )

@@ -1,0 +1,288 @@
+"""Train policies and roll them out, over seeds, and write the success rates.
+
+    uv run python -m benchmarks.rollouts state
+    uv run python -m benchmarks.rollouts chunk_size
+    uv run python -m benchmarks.rollouts single_step
+    uv run python -m benchmarks.rollouts vision
+
+Each run and each evaluation is kept in --runs and found again: a call that was stopped
+goes on. Demonstrations of seed s, weights of seed s and scenes of seed s belong
+together, so that intervals over seeds hold all three kinds of luck.
+"""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from act_minimal.demo import STATE, VISION, write_json
+from act_minimal.evaluation import evaluate, wilson
+from act_minimal.execution import ExecutionConfig
+from act_minimal.training import TrainConfig, steps_that_fit, train
+from benchmarks.results import write
+
+HALF = ExecutionConfig()
+ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy: what it is trained on, how, and how it is rolled out."""
+
+    name: str
+    demonstrator: str
+    demonstrations: int
+    seed: int
+    settings: dict[str, Any]
+    executions: dict[str, ExecutionConfig]
+    n: int = 100
+    seconds: float | None = None
+    """Train for this long (the steps that fit are counted first), not for `steps`."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """What the rows in the result file are told apart by."""
+
+
+@dataclass
+class Settings:
+    """Which experiment, and where its runs are kept."""
+
+    experiment: tyro.conf.Positional[
+        Literal["state", "chunk_size", "single_step", "vision"]
+    ]
+    runs: Path = Path("runs/benchmarks")
+    """Folder of demonstrations and training runs."""
+    jobs: int = 2
+    """Policies trained side by side, one thread each (vision: one, two threads)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds; all of them are in the result."""
+
+
+def state_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+    """ACT and single-step cloning on joints and cube pose, 120 s each."""
+    for demonstrator in ("human", "scripted"):
+        for seed in seeds:
+            for name, settings in (("act", STATE.act), ("bc", STATE.single_step)):
+                yield Job(
+                    f"state_{name}_{demonstrator}_{seed}",
+                    demonstrator,
+                    50,
+                    seed,
+                    settings,
+                    {"demo": STATE.execution if name == "act" else HALF},
+                    seconds=120.0,
+                    labels={"policy": name, "demonstrator": demonstrator},
+                )
+
+
+def chunk_size_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+    """Success against k, with and without CVAE, chunks executed three ways."""
+    for demonstrator in ("human", "scripted"):
+        for k in (1, 5, 10, 25, 50, 100):
+            for cvae in (True, False):
+                for seed in seeds:
+                    pack = 5 if cvae and k % 5 == 0 else 1
+                    model = STATE.act.get("model", {}) | {
+                        "use_cvae": cvae,
+                        "cvae_actions_per_token": pack,
+                    }
+                    settings = STATE.act | {
+                        "chunk_size": k,
+                        "steps": 2000,
+                        "model": model,
+                    }
+                    executions = {"half": HALF}
+                    if k > 1:
+                        executions |= {
+                            "whole": ExecutionConfig("open_loop"),
+                            "ensemble": ENSEMBLE,
+                        }
+                    yield Job(
+                        f"k{k}_{'cvae' if cvae else 'plain'}_{demonstrator}_{seed}",
+                        demonstrator,
+                        50,
+                        seed,
+                        settings,
+                        executions,
+                        labels={"demonstrator": demonstrator, "k": k, "cvae": cvae},
+                    )
+
+
+def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+    """The search for the best single-step baseline: 120 s each, as ACT gets."""
+    variants: dict[str, dict[str, Any]] = {
+        "mlp": {"policy": "bc_mlp"},
+        "mlp delta": {"policy": "bc_mlp", "action_target": "delta"},
+        "mlp noise 0.1": {"policy": "bc_mlp", "state_noise": 0.1},
+        "mlp delta noise 0.1": {
+            "policy": "bc_mlp",
+            "action_target": "delta",
+            "state_noise": 0.1,
+        },
+        "mlp delta lr 3e-4": {"policy": "bc_mlp", "action_target": "delta", "lr": 3e-4},
+        "mlp delta wide": {
+            "policy": "bc_mlp",
+            "action_target": "delta",
+            "model": {"hidden": 512},
+        },
+        "mlp delta l2": {
+            "policy": "bc_mlp",
+            "action_target": "delta",
+            "model": {"loss": "l2"},
+        },
+        "transformer": {"policy": "bc_transformer"},
+        "transformer delta": {"policy": "bc_transformer", "action_target": "delta"},
+    }
+    for variant, settings in variants.items():
+        for seed in seeds:
+            yield Job(
+                f"single_{variant.replace(' ', '_')}_{seed}",
+                "human",
+                50,
+                seed,
+                {"threads": 1} | settings,
+                {"half": HALF},
+                # Chosen by rollouts on scenes that no other result is measured on.
+                n=100,
+                seconds=120.0,
+                labels={"variant": variant},
+            )
+
+
+def vision_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+    """Cameras instead of the cube's pose; 200 demonstrations, then fewer."""
+    for demonstrations in (200, 100, 50):
+        for seed in seeds:
+            yield Job(
+                f"vision_{demonstrations}_{seed}",
+                "human",
+                200,
+                seed,
+                VISION.act | {"cameras": VISION.cameras, "limit": demonstrations},
+                {"demo": VISION.execution},
+                labels={"demonstrations": demonstrations},
+            )
+
+
+EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Iterator[Job]]] = {
+    "state": state_jobs,
+    "chunk_size": chunk_size_jobs,
+    "single_step": single_step_jobs,
+    "vision": vision_jobs,
+}
+
+
+def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
+    """Record, train and roll out one policy; or find what was done before."""
+    from act_minimal.sim import make_task
+    from act_minimal.sim.recording import record
+
+    out = runs / job.name
+    done = out / "rows.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    cameras = job.settings.get("cameras", ())
+    kind = "vision" if cameras else "state"
+    data = runs / f"{kind}_{job.demonstrator}_{job.demonstrations}_{job.seed}"
+    record(
+        make_task("so100_pick_place"),
+        data,
+        job.demonstrations,
+        demonstrator=job.demonstrator,
+        seed=job.seed,
+        cameras=cameras,
+        progress=False,
+    )
+    settings = {"data": data, "out": out, "seed": job.seed, "val_fraction": 0.0}
+    settings |= {"tensorboard": False, **job.settings}
+    if job.seconds:
+        settings["steps"] = _steps(TrainConfig(**settings), job.seconds)
+    trained = train(TrainConfig(**settings), progress=False)
+    rows = []
+    for name, execution in job.executions.items():
+        # The search for a baseline has scenes of its own, so that the winner is
+        # measured on scenes that did not choose it.
+        scenes = job.seed + (100 if "variant" in job.labels else 0)
+        result = evaluate(
+            trained.policy,
+            execution=execution,
+            n=job.n,
+            seed=scenes,
+            out=out / "rollouts" / name,
+            threads=1,
+            progress=False,
+        )
+        rows.append(
+            job.labels
+            | {"seed": job.seed, "execution": name, "execute": asdict(execution)}
+            | {"steps": trained.steps, "train_seconds": round(trained.seconds, 1)}
+            | result.to_json()
+        )
+        print(job.name, name, result, f"{trained.seconds:.0f} s", flush=True)
+    write_json(done, rows)
+    return rows
+
+
+def _steps(config: TrainConfig, seconds: float) -> int:
+    """The steps that fit, decided once for a run."""
+    path = config.out / "steps.json"
+    if not path.exists():
+        write_json(path, {"steps": steps_that_fit(config, seconds)})
+    return json.loads(path.read_text())["steps"]
+
+
+def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
+    """Rows over all seeds: successes and n added up, with their Wilson interval."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        key = json.dumps({name: row[name] for name in [*labels, "execution"]})
+        groups.setdefault(key, []).append(row)
+    summary = []
+    for key, group in groups.items():
+        successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
+        summary.append(
+            json.loads(key)
+            | {
+                "success": successes / n,
+                "interval": wilson(successes, n),
+                "n": n,
+                "seeds": [r["seed"] for r in group],
+                "each_seed": [r["rate"] for r in group],
+                "jerk": sum(r["jerk"] for r in group) / len(group),
+                "frozen": sum(r["frozen"] for r in group) / len(group),
+                "train_seconds": [r["train_seconds"] for r in group],
+                "steps": [r["steps"] for r in group],
+            }
+        )
+    return summary
+
+
+def main(settings: Settings) -> None:
+    """Run one experiment and write data/results/<experiment>.json."""
+    start = time.perf_counter()
+    jobs = list(EXPERIMENTS[settings.experiment](settings.seeds))
+    rows: list[dict[str, Any]] = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(settings.jobs, mp_context=spawn) as pool:
+        futures = [pool.submit(run_job, job, settings.runs) for job in jobs]
+        for future in futures:
+            rows += future.result()
+    write(
+        settings.experiment,
+        time.perf_counter() - start,
+        {
+            "task": "so100_pick_place",
+            "seeds": settings.seeds,
+            "summary": pooled(rows, list(jobs[0].labels)),
+            "runs": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

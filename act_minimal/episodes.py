@@ -251,7 +251,9 @@ def load_episode(
             if images:
                 for camera in _cameras_of(root, cameras, path):
                     episode.images[camera] = _read_images(root, camera, path)
-    except (OSError, RuntimeError) as error:  # how h5py reports what HDF5 cannot read
+    except EpisodeError:
+        raise
+    except Exception as error:  # h5py has no one type for files that it cannot read
         raise EpisodeError(f"{path}: {_fault(error)}") from error
     check_episode(episode, path)
     return episode
@@ -266,7 +268,7 @@ def _fault(error: Exception) -> str:
         return "not an HDF5 file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    return f"damaged HDF5 file ({text})"
+    return f"damaged HDF5 file ({' '.join(text.split()) or type(error).__name__})"
 
 
 def _dataset(root: h5py.File, key: str, path: Path) -> h5py.Dataset:

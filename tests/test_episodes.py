@@ -12,7 +12,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from act_minimal import files
@@ -365,6 +365,7 @@ def test_truncated_foreign_and_absent_files(tmp_path):
 
 
 @given(st.integers(0, 2**31))
+@example(83)  # a ValueError in h5py
 @settings(max_examples=60, deadline=None)
 def test_damage_never_escapes_as_another_error(tmp_path_factory, seed):
     folder = tmp_path_factory.getbasetemp()

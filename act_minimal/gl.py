@@ -9,10 +9,12 @@ turns "no OpenGL" into one sentence with the line that installs it.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act_minimal.errors import UserError
@@ -59,6 +61,7 @@ def choose_gl_backend() -> str:
     # small image, handing tiles to threads costs more than they save: 96 x 128 takes
     # 0.48 instead of 0.66 ms on 2 cores, with the same pixels. Real GPUs ignore it.
     os.environ.setdefault("LP_NUM_THREADS", "0")
+    _load_triton_first()
     system = platform.system()
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     if chosen not in _ON:
@@ -137,6 +140,7 @@ def egl_works() -> bool:
     The library alone proves nothing: without a driver behind it, MuJoCo would fail at
     the first frame. Opening a display takes some ten milliseconds, once a process.
     """
+    _load_triton_first()
     egl = _load("libEGL.so.1")
     if egl is None:
         return False
@@ -205,6 +209,22 @@ def _failure_message(backend: str, error: Exception) -> str:
     if backend in ("glfw", "glx") and not has_display():
         return f"{what}; unset MUJOCO_GL to draw without a display."
     return f"{what}; install OpenGL with: {INSTALL_LINE}"
+
+
+@lru_cache(maxsize=1)
+def _load_triton_first() -> None:
+    """Keep Mesa's software rasteriser and PyTorch's compiler from crashing each other.
+
+    Both bring LLVM. Mesa's lets every library loaded after it use its symbols, so that
+    importing triton, which torch does when it makes an optimizer, ends in a
+    segmentation fault. Loaded first, triton uses its own. It takes under 0.1 s, and
+    nothing is run.
+    """
+    found = importlib.util.find_spec("triton") if platform.system() == "Linux" else None
+    for folder in (found and found.submodule_search_locations) or ():
+        library = Path(folder, "_C", "libtriton.so")
+        if library.exists():
+            _load(str(library))
 
 
 def _mujoco_is_imported() -> bool:

@@ -196,3 +196,21 @@ def test_two_renderers_at_once_draw_the_same():
         a.update_scene(data)
         b.update_scene(data)
         np.testing.assert_array_equal(a.render(), b.render())
+
+
+def test_torch_can_make_an_optimizer_after_drawing():
+    # Mesa's LLVM used to crash triton's where torch is built with it.
+    program = """
+from act_minimal.sim import World, make_task
+world = World(make_task("so100_pick_place"))
+world.reset([0])
+world.observe(("top",))
+import torch
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+import torch._dynamo
+print("both")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "both\n", result.stderr

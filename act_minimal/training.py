@@ -114,7 +114,7 @@ def train(
 
         # The data. Process 0 first: it may have to make the image cache.
         with world.first():
-            demos = demonstrations or load_demonstrations(config)
+            demos = demonstrations or load_demonstrations(config, progress=progress)
         chunk_size = config.chunk_size or default_chunk(config)
         train_ids, val_ids = demos.split(config.val_fraction, config.seed)
         windows = Windows(demos, train_ids, chunk_size, config.pad)
@@ -201,7 +201,9 @@ def train(
             done = step + 1
             last = done == config.steps
             due = last or done % config.save_every == 0
-            look = due or done % config.log_every == 0
+            check = bool(len(val_ids) and config.val_every)
+            check = check and (last or done % config.val_every == 0)
+            look = due or check or done % config.log_every == 0
             stop = interrupted.is_set()
             if world.size > 1:  # all processes must stop at the same step
                 stop = look and world.any(stop)
@@ -217,8 +219,7 @@ def train(
                     if on_step is not None:
                         on_step(records[-1])
             if log is not None:
-                every = config.val_every
-                if len(val_ids) and every and (last or done % every == 0):
+                if check:
                     record = validate(averaged, demos, val_ids, config.val_frames)
                     seconds = before + time.perf_counter() - began
                     record = {"step": done, **record, "seconds": seconds}

@@ -100,7 +100,7 @@ class TrainConfig:
     keep: int = 3
     """Checkpoints kept, the newest; 0 keeps all."""
     tensorboard: bool = True
-    """Write TensorBoard's files beside log.jsonl."""
+    """Whether to write TensorBoard's files beside log.jsonl."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant; what the network refuses comes later."""
@@ -137,7 +137,9 @@ class TrainConfig:
         )
 
 
-def load_demonstrations(config: TrainConfig) -> Demonstrations:
+def load_demonstrations(
+    config: TrainConfig, *, progress: bool = False
+) -> Demonstrations:
     """The demonstrations that a configuration asks for."""
     use_env_state = config.use_env_state
     if use_env_state is None:
@@ -147,7 +149,7 @@ def load_demonstrations(config: TrainConfig) -> Demonstrations:
         cameras=config.cameras,
         use_env_state=use_env_state,
         limit=config.limit,
-        progress=True,
+        progress=progress,
     )
 
 

@@ -1,29 +1,59 @@
 """The `act` command. `act --help` lists what it can do, `act train --help` teaches.
 
-Heavy imports happen inside the commands: `act --help` answers at once.
+The settings of each command are the parameters of a function or the fields of a
+dataclass here; tyro makes the flags from them. Heavy imports happen inside the
+commands, so that `act --help` answers at once.
 """
 
+import inspect as inspection_of_code
 import json as jsonlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.execution import ExecutionConfig
-from act_minimal.training_config import TrainConfig
+
+OVERVIEW = """\
+usage: act COMMAND [flags]          act COMMAND --help teaches each one
+
+From nothing to a robot arm that does what it was shown, in one command:
+  demo      record, train, roll out beside single-step cloning, and film
+
+The same, step by step:
+  doctor    what this machine has, what is missing, how to install it
+  record    demonstrations by a simulated expert
+  inspect   what is in a dataset, and what is wrong with it
+  replay    do the recorded actions succeed again, without looking?
+  train     a policy on demonstrations
+  eval      roll a policy out on unseen scenes: success with its interval
+
+  act record --out demos --n 50
+  act inspect demos --picture demos.png
+  act replay demos
+  act train --data demos --out runs/first --threads 1
+  act eval --policy runs/first --n 100 --film first.mp4
+
+Every command takes --json: nothing but JSON on standard output, for machines.
+Exit codes: 0 well, 1 something is wrong, 2 a flag or setting is, 130 Ctrl-C.
+"""
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
-Task = Annotated[str, tyro.conf.arg(help="Which simulated task.")]
-app = tyro.extras.SubcommandApp()
+Task = Annotated[
+    str, tyro.conf.arg(help="Which simulated task; a wrong name lists the known ones.")
+]
 
 
-@app.command
 def doctor(json: Json = False) -> int:
-    """Say what this machine has, what is missing, and the line that installs it."""
+    """Say what this machine has, what is missing, and the line that installs it.
+
+    $ act doctor
+    """
     from act_minimal import doctor as room
 
     checks = room.diagnose()
@@ -31,7 +61,6 @@ def doctor(json: Json = False) -> int:
     return 0 if room.is_ready(checks) else 1
 
 
-@app.command
 def record(
     out: Path,
     n: int = 50,
@@ -45,15 +74,20 @@ def record(
 ) -> int:
     """Record demonstrations by a simulated expert; only successes are kept.
 
-    A recording that was stopped goes on when the same command is given again.
+    A recording that was stopped, even by kill -9, goes on when the same command is
+    given again; a larger --n adds to it.
+
+    $ act record --out demos --n 50
+    $ act record --out demos_vision --n 200 --cameras top wrist
 
     Args:
         out: Folder for episode_0.hdf5, episode_1.hdf5, ...
         n: How many episodes the folder shall hold.
         demonstrator: scripted is clean and always alike; human varies in speed,
             pauses, approach, aim and gripper timing.
-        cameras: Also record these: top wrist. Ten times slower than without.
-        size: Height and width of the images.
+        cameras: Also record what these see, such as top wrist; takes five times as
+            long.
+        size: Height and width of the images, in pixels.
         compression: How images are stored; raw takes ten times the space.
         seed: Decides scenes and styles.
     """
@@ -78,11 +112,15 @@ def record(
     return 0
 
 
-@app.command
 def inspect(
     data: tyro.conf.Positional[Path], picture: Path | None = None, json: Json = False
 ) -> int:
     """Look at a dataset: counts, rates, ranges, pictures, and what is wrong with it.
+
+    Reads this package's recordings and those of ALOHA and Mobile ALOHA. Exits with 1
+    if a file cannot be read.
+
+    $ act inspect demos --picture demos.png
 
     Args:
         data: Folder of episodes.
@@ -90,7 +128,7 @@ def inspect(
     """
     from act_minimal import inspection
 
-    report = inspection.inspect_dataset(data)
+    report = inspection.inspect_dataset(data, progress=not json and sys.stdout.isatty())
     if json:
         _print(inspection.report_json(report))
     else:
@@ -100,56 +138,79 @@ def inspect(
     return 1 if report.broken else 0
 
 
-@app.command
 def replay(
     data: tyro.conf.Positional[Path],
-    episodes: int = 10,
+    n: int = 10,
     film: Path | None = None,
     json: Json = False,
 ) -> int:
     """Send the recorded actions to the same scenes again, without looking.
 
     If this fails, no policy can be blamed: the recording and the simulator disagree.
+    Exits with 1 then.
+
+    $ act replay demos --n 20 --film replay.mp4
 
     Args:
         data: Folder of simulated episodes.
-        episodes: How many to replay, from the first.
-        film: Also film it, into this mp4 file.
+        n: How many episodes to replay, from the first.
+        film: Also film the first twelve, into this mp4 file.
     """
     from act_minimal.sim.replay import replay as replay_episodes
 
-    results = replay_episodes(data, episodes, film=film, progress=not json)
+    results = replay_episodes(data, n, film=film, progress=not json)
     if json:
         _print(results)
     else:
         for row in results["episodes"]:
-            print(f"{row['episode']}: {'success' if row['success'] else 'failure'}")
+            how = "success" if row["success"] else "failure"
+            apart = row["largest_difference"]
+            print(
+                f"{row['episode']}: {how}, at most {apart:.2g} rad from the recording"
+            )
         print(f"{results['successes']} of {results['n']} succeed again")
-    return 0
+    return 0 if results["successes"] == results["n"] else 1
 
 
-@app.command
-def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False) -> int:
-    """Train a policy on demonstrations; the same command goes on after a stop.
+def train_command() -> Callable[..., int]:
+    """`act train`, made when it is wanted: its settings import torch."""
+    from act_minimal.training_config import TrainConfig
 
-    A state policy:   act train --data demos --out runs/state --threads 1
-    A vision policy:  act train --data demos --out runs/vision --size medium
-                          --cameras top wrist --chunk-size 50 --batch-size 32
-    Several processes: torchrun --nproc-per-node 2 -m act_minimal.cli train ...
-    """
-    from act_minimal.training import train as run_training
+    def train(
+        config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False
+    ) -> int:
+        r"""Train a policy on demonstrations; the same command goes on after a stop.
 
-    result = run_training(config, progress=not json)
-    summary = {
-        "checkpoint": str(result.folder),
-        "steps": result.steps,
-        "seconds": result.seconds,
-    }
-    if json:
-        _print(summary | {"last": result.losses[-1] if result.losses else None})
-    else:
-        print(f"{result.steps} steps in {result.seconds:.0f} s: {result.folder}")
-    return 0
+        The run's folder holds config.json, log.jsonl, tensorboard/ and checkpoints/.
+
+        A state policy, then a vision policy, then several processes:
+
+        $ act train --data demos --out runs/state --threads 1
+        $ act train --data demos_vision --out runs/vision --cameras top wrist \
+              --size medium --chunk-size 50 --batch-size 32 --shift-px 4
+        $ torchrun --nproc-per-node 2 -m act_minimal.cli train --data ... --out ...
+        """
+        from act_minimal.training import train as run_training
+
+        result = run_training(config, progress=not json)
+        summary = {
+            "checkpoint": str(result.folder),
+            "steps": result.steps,
+            "seconds": result.seconds,
+            "last": result.losses[-1] if result.losses else None,
+        }
+        if os.environ.get("RANK", "0") != "0":
+            return 0  # torchrun's first process speaks for all
+        if json:
+            _print(summary)
+        else:
+            print(
+                f"{result.steps} steps in {result.seconds:.0f} s: {result.folder}; "
+                f"roll it out with: act eval --policy {config.out}"
+            )
+        return 0
+
+    return train
 
 
 @dataclass(frozen=True)
@@ -158,28 +219,37 @@ class EvalConfig:
 
     policy: Path
     """A checkpoint folder, or a training run (its newest checkpoint is taken)."""
-    task: str = "so100_pick_place"
-    """Which simulated task."""
+    task: Task = "so100_pick_place"
     n: int = 100
     """Number of scenes; no demonstration starts from any of them."""
     seed: int = 0
     """Decides the scenes."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    """How chunks become actions."""
     out: Path | None = None
     """Keep the rollouts here; a stopped evaluation goes on from them."""
     film: Path | None = None
-    """Film some rollouts into this mp4 file: failures first, then successes."""
+    """Film eight rollouts into this mp4 file: failures first, then successes."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, mps."""
 
 
-@app.command(name="eval")
 def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) -> int:
-    """Roll a policy out on unseen scenes: success rate with its 95 % interval."""
+    """Roll a policy out on unseen scenes: success rate with its 95 % interval.
+
+    Chunks of k actions are executed in one of three ways: the whole chunk, its first
+    part, or the weighted mean of all predictions for a tick (temporal ensembling).
+
+    $ act eval --policy runs/state --n 100 --film state.mp4
+    $ act eval --policy runs/state --mode receding --execute 5
+    $ act eval --policy runs/state --mode ensemble --m 0.01 --out rollouts
+    """
     from act_minimal.checkpoint import find_checkpoint
     from act_minimal.evaluation import evaluate as run_rollouts
     from act_minimal.policy import load_policy
+    from act_minimal.processes import choose_device
 
-    policy = load_policy(find_checkpoint(config.policy))
+    folder = find_checkpoint(config.policy)
+    policy = load_policy(folder, choose_device(config.device))
     result = run_rollouts(
         policy,
         config.task,
@@ -193,12 +263,21 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
         from act_minimal.sim import make_task
         from act_minimal.sim.film import film, pick
 
-        film(make_task(config.task), pick(result.rollouts, "policy", 8), config.film)
-    _print(result.to_json()) if json else print(f"success {result}")
+        takes = pick(result.rollouts, policy.name, 8)
+        film(make_task(config.task), takes, config.film, progress=not json)
+    if json:
+        _print({"checkpoint": str(folder)} | result.to_json())
+        return 0
+    took = result.seconds_to_success
+    print(f"{folder}: success {result}")
+    print(
+        f"median time to success {f'{took:.1f} s' if took else '-'}; standing still "
+        f"{100 * result.frozen:.0f} % of the time; root mean square jerk "
+        f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
+    )
     return 0
 
 
-@app.command
 def demo(
     out: Path | None = None,
     task: Task = "so100_pick_place",
@@ -211,6 +290,9 @@ def demo(
     Beside ACT, single-step behaviour cloning is trained on the same demonstrations for
     the same time. About five minutes on two cores; a second call goes on where the
     first was stopped.
+
+    $ act demo
+    $ act demo --vision --out runs/with_cameras
 
     Args:
         out: Folder for everything; by default runs/demo, or runs/demo_vision.
@@ -227,22 +309,57 @@ def demo(
     return 0
 
 
+COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
+    "demo": lambda: demo,
+    "doctor": lambda: doctor,
+    "record": lambda: record,
+    "inspect": lambda: inspect,
+    "replay": lambda: replay,
+    "train": train_command,
+    "eval": lambda: evaluate,
+}
+
+
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the `act` command; exits with 0, 1 (something is wrong) or 2 (usage)."""
+    """Run the `act` command; exits with 0, 1 (something is wrong) or 2 (usage).
+
+    Args:
+        args: the words after `act`; by default those of the command line.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="", file=sys.stdout if words else sys.stderr)
+        sys.exit(0 if words else 2)
     try:
-        code = app.cli(prog="act", description=__doc__.split("\n\n")[0], args=args)
+        code = _run(words[0], words[1:])
+        sys.stdout.flush()
     except UserError as error:
         print(f"act: {error}", file=sys.stderr)
-        code = 1
-    except ValueError as error:
-        if not getattr(error, "is_setting", False):
-            raise
-        print(f"act: {error}", file=sys.stderr)
-        code = 2
+        code = 2 if isinstance(error, SettingError) else 1
     except KeyboardInterrupt as stop:
-        print(f"act: {stop or 'stopped'}", file=sys.stderr)
+        print(f"act: {stop or 'stopped; the same command goes on'}", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)
+
+
+def _run(name: str, words: list[str]) -> int:
+    if name not in COMMANDS:
+        raise SettingError(
+            f"no command '{name}'; the commands are: {', '.join(COMMANDS)} "
+            "(act --help explains them)"
+        )
+    command = COMMANDS[name]()
+    about = inspection_of_code.getdoc(command) or ""
+    return tyro.cli(
+        command,
+        prog=f"act {name}",
+        description=about.partition("\n\nArgs:")[0],
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _print(content: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .errors import UserError
 from .execution import Executor
 
 Observation = dict[str, np.ndarray]
@@ -14,9 +15,13 @@ class Predictor(Protocol):
     """What the loop needs of a `Policy`."""
 
     @property
-    def cameras(self) -> tuple[str, ...]: ...
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that it wants to see."""
+        ...
 
-    def predict_chunk(self, observation: Observation) -> np.ndarray: ...
+    def predict_chunk(self, observation: Observation) -> np.ndarray:
+        """The next k actions of each arm, (n, k, A)."""
+        ...
 
 
 class Robot(Protocol):
@@ -69,6 +74,9 @@ def run(
 
     Returns:
         The number of ticks done.
+
+    Raises:
+        UserError: an action is NaN or infinite; it is not sent.
     """
     executor.reset()
     for tick in range(max_ticks):
@@ -76,7 +84,20 @@ def run(
         observation = robot.observe(policy.cameras if look else ())
         chunk = policy.predict_chunk(observation) if look else None  # (n, k, A)
         action = executor.step(chunk)  # (n, A)
+        _refuse_nonsense(tick, action)
         if on_tick and on_tick(tick, observation, action):
             return tick
         robot.act(action)
     return max_ticks
+
+
+def _refuse_nonsense(tick: int, action: np.ndarray) -> None:
+    """NaN passes every comparison with a limit, so it must not get past here."""
+    if np.isfinite(action).all():
+        return
+    arm, joint = np.argwhere(~np.isfinite(action))[0]
+    raise UserError(
+        f"the policy's action at tick {tick} is {action[arm, joint]} for joint {joint}"
+        f"{f' of arm {arm}' if len(action) > 1 else ''}, expected a finite number; "
+        "it was not sent"
+    )

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
 from .control import Observation, run
-from .errors import UserError
+from .errors import SettingError, UserError
 from .execution import ExecutionConfig, make_executor
 from .files import atomic_file
 from .policy import Policy
 
 if TYPE_CHECKING:
     from .sim.robot import SimRobot
+    from .sim.world import Task
 
-SEEDS_A_RUN = 10_000
+SEEDS_A_RUN = 10_000  # scenes of one seed; demonstrations start far beyond all of them
+SEEDS = 100_000
 TOGETHER = 50  # scenes rolled out side by side
 STILL = 0.002  # rad, and gripper openings: less than this in a tick is standing still
 
@@ -78,11 +80,11 @@ class Evaluation:
     """Mean over rollouts of `Rollout.jerk`."""
     frozen: float
     """Mean over rollouts of `Rollout.frozen`."""
-    chunk_ms: float | None
+    chunk_ms: float
     """Mean time of one prediction for all running scenes together."""
     seed: int
     seconds: float
-    """Wall-clock time of the rollouts made by this call."""
+    """Wall-clock time of the rollouts, those of a call that was stopped included."""
     rollouts: list[Rollout] = field(repr=False, default_factory=list)
 
     def __str__(self) -> str:
@@ -103,10 +105,12 @@ def evaluation_scenes(seed: int, n: int) -> list[int]:
     """Scene numbers of evaluation `seed`; no demonstration starts from any of them.
 
     Raises:
-        UserError: more scenes than a seed has.
+        SettingError: more scenes than a seed has, or no such seed.
     """
     if not 0 < n <= SEEDS_A_RUN:
-        raise UserError(f"n is {n}; between 1 and {SEEDS_A_RUN} rollouts are possible")
+        raise SettingError(f"n is {n}, expected from 1 to {SEEDS_A_RUN} rollouts")
+    if not 0 <= seed < SEEDS:
+        raise SettingError(f"seed is {seed}, expected from 0 to {SEEDS - 1}")
     return list(range(SEEDS_A_RUN * seed, SEEDS_A_RUN * seed + n))
 
 
@@ -132,51 +136,84 @@ def evaluate(
         out: folder that keeps the rollouts; those of an evaluation that was killed are
             found again there.
         threads: that step the scenes; 0 uses all CPUs.
+        progress: whether to show a bar.
 
     Raises:
-        UserError: `out` holds rollouts of another policy or with other settings.
+        SettingError: `execution` does not suit the policy's chunks, or n or seed are
+            out of range.
+        UserError: the policy does not fit the task, or `out` holds rollouts of another
+            policy or with other settings.
     """
+    # The simulator is imported where it is used: a policy on a real arm needs none.
+    from .sim import make_task
+
     execution = execution or ExecutionConfig()
+    make_executor(execution, policy.chunk_size)
+    task = make_task(task_name)
+    check_fit(policy, task)
     scenes = evaluation_scenes(seed, n)
     about = {
         "policy": fingerprint(policy),
         "task": task_name,
         "execution": json.dumps(asdict(execution)),
     }
-    start = time.perf_counter()
     rollouts: list[Rollout] = []
-    chunk_seconds: list[float] = []
+    seconds, chunk_seconds = 0.0, list[float]()
     with tqdm(total=n, desc="rollouts", disable=not progress) as bar:
         for first in range(0, n, TOGETHER):
             group = scenes[first : first + TOGETHER]
             path = out / f"rollouts_{group[0]}_{group[-1]}.safetensors" if out else None
             if path and path.exists():
-                found = _load_rollouts(path, about)
+                found, times = _load_rollouts(path, about)
             else:
-                found = _roll_out(
-                    policy, task_name, execution, group, threads, chunk_seconds
-                )
+                found, times = _roll_out(policy, task, execution, group, threads)
                 if path:
-                    _save_rollouts(path, found, about)
+                    _save_rollouts(path, found, times, about)
             rollouts += found
+            seconds += times[0]
+            chunk_seconds += times[1:]
             bar.update(len(group))
             bar.set_postfix_str(f"{sum(r.success for r in rollouts)} succeeded")
-    fps = _fps(task_name)
     successes = sum(r.success for r in rollouts)
-    times = [r.ticks / fps for r in rollouts if r.success]
+    took = [r.ticks / task.fps for r in rollouts if r.success]
     return Evaluation(
         successes=successes,
         n=n,
         rate=successes / n,
         interval=wilson(successes, n),
-        seconds_to_success=float(np.median(times)) if times else None,
+        seconds_to_success=float(np.median(took)) if took else None,
         jerk=float(np.mean([r.jerk for r in rollouts])),
         frozen=float(np.mean([r.frozen for r in rollouts])),
-        chunk_ms=1000 * float(np.mean(chunk_seconds)) if chunk_seconds else None,
+        chunk_ms=1000 * float(np.mean(chunk_seconds)),
         seed=seed,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         rollouts=rollouts,
     )
+
+
+def check_fit(policy: Policy, task: "Task") -> None:
+    """Whether a policy can drive a task's arm with what its cameras show.
+
+    Raises:
+        UserError: names what differs.
+    """
+    if unknown := [c for c in policy.cameras if c not in task.cameras]:
+        raise UserError(
+            f"the policy looks through camera '{unknown[0]}', but {task.name} has "
+            f"the cameras {', '.join(task.cameras)}"
+        )
+    numbers = {
+        "state_dim": ("joints", len(task.joints)),
+        "action_dim": ("actions", task.action_dim),
+        "env_state_dim": ("numbers of env_state", task.env_state_dim),
+    }
+    for key, (what, there) in numbers.items():
+        wanted = getattr(policy.config, key)
+        if wanted != there and (key != "env_state_dim" or wanted):
+            raise UserError(
+                f"the policy was trained with {wanted} {what}, but {task.name} has "
+                f"{there}"
+            )
 
 
 def fingerprint(policy: Policy) -> str:
@@ -197,31 +234,24 @@ def jerk(positions: np.ndarray, fps: float) -> float:
 
 def still(positions: np.ndarray) -> np.ndarray:
     """(T - 1,) whether no joint moved more than `STILL` from one tick to the next."""
-    return (np.abs(np.diff(positions, axis=0)) < STILL).all(1)
-
-
-def _fps(task_name: str) -> float:
-    # The simulator is imported where it is used: a policy on a real arm needs none.
-    from .sim import make_task
-
-    return float(make_task(task_name).fps)
+    moved = np.abs(np.diff(positions, axis=0)).max(axis=1)  # (T - 1,)
+    return np.asarray(moved < STILL)
 
 
 def _roll_out(
     policy: Policy,
-    task_name: str,
+    task: "Task",
     execution: ExecutionConfig,
     scenes: Sequence[int],
     threads: int,
-    chunk_seconds: list[float],
-) -> list[Rollout]:
-    """Roll out some scenes side by side."""
-    from .sim import make_task
+) -> tuple[list[Rollout], list[float]]:
+    """Roll out some scenes side by side; also seconds in all, and of each chunk."""
     from .sim.robot import SimRobot
 
-    task = make_task(task_name)
-    robot = SimRobot(task, scenes, threads=threads)
-    running = _StillRunning(policy, robot, chunk_seconds)
+    start = time.perf_counter()
+    size = policy.config.image_size
+    robot = SimRobot(task, scenes, size=size, threads=threads)
+    running = _StillRunning(policy, robot)
     states: list[list[np.ndarray]] = [[] for _ in scenes]
     arms: list[list[np.ndarray]] = [[] for _ in scenes]
 
@@ -250,38 +280,50 @@ def _roll_out(
                 qpos=np.stack(states[i]),
             )
         )
-    return rollouts
+    return rollouts, [time.perf_counter() - start, *running.seconds]
 
 
-def _save_rollouts(path: Path, rollouts: list[Rollout], about: dict[str, str]) -> None:
+def _save_rollouts(
+    path: Path, rollouts: list[Rollout], times: list[float], about: dict[str, str]
+) -> None:
     rows = [{k: v for k, v in vars(r).items() if k != "qpos"} for r in rollouts]
     content = save(
         {str(r.scene): r.qpos for r in rollouts},
-        metadata=about | {"rollouts": json.dumps(rows)},
+        metadata=about | {"rollouts": json.dumps(rows), "times": json.dumps(times)},
     )
-    with atomic_file(path, UserError) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
 
-def _load_rollouts(path: Path, about: dict[str, str]) -> list[Rollout]:
-    with safe_open(path, "np") as file:
-        found = file.metadata()
-        for key, value in about.items():
-            if found.get(key) != value:
-                raise UserError(
-                    f"{path} holds rollouts with {key} {found.get(key)}, but this "
-                    f"evaluation has {value}; choose another folder"
-                )
-        rows = json.loads(found["rollouts"])
-        return [Rollout(**r, qpos=file.get_tensor(str(r["scene"]))) for r in rows]
+def _load_rollouts(
+    path: Path, about: dict[str, str]
+) -> tuple[list[Rollout], list[float]]:
+    try:
+        with safe_open(path, "np") as file:
+            found = file.metadata() or {}
+            for key, value in about.items():
+                if found.get(key) != value:
+                    raise UserError(
+                        f"{path} holds rollouts with {key} {found.get(key)}, but this "
+                        f"evaluation has {value}; choose another folder"
+                    )
+            rows = json.loads(found["rollouts"])
+            states = [file.get_tensor(str(row["scene"])) for row in rows]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it, and its rollouts are made again"
+        ) from error
+    rollouts = [Rollout(**r, qpos=q) for r, q in zip(rows, states, strict=True)]
+    return rollouts, json.loads(found["times"])
 
 
 class _StillRunning:
     """A policy that is asked only about the scenes that are not over, and timed."""
 
-    def __init__(self, policy: Policy, robot: "SimRobot", seconds: list[float]):
-        self.policy, self.robot, self.seconds = policy, robot, seconds
+    def __init__(self, policy: Policy, robot: "SimRobot"):
+        self.policy, self.robot = policy, robot
         self.cameras = policy.cameras
+        self.seconds: list[float] = []
 
     def predict_chunk(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         start = time.perf_counter()

@@ -56,6 +56,7 @@ class TaskEnv(gymnasium.Env):
         self.world = World(task, 1)
         self.cameras, self.size, self.render_mode = tuple(cameras), size, render_mode
         self.observation_space, self.action_space = _spaces(task, cameras, size)
+        self._keys = tuple(self.observation_space.spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Lay out scene `seed`, or a random one."""
@@ -82,7 +83,7 @@ class TaskEnv(gymnasium.Env):
 
     def _observation(self) -> dict[str, np.ndarray]:
         seen = self.world.observe(self.cameras, self.size)
-        return {key: seen[key][0] for key in self.observation_space}
+        return {key: seen[key][0] for key in self._keys}
 
     def _info(self) -> dict[str, Any]:
         return {"success": bool(self.world.success[0])}
@@ -111,6 +112,7 @@ class TaskVectorEnv(VectorEnv):
         self.max_ticks = max_episode_steps or task.max_ticks
         parts = _spaces(task, cameras, size)
         self.single_observation_space, self.single_action_space = parts
+        self._keys = tuple(parts[0].spaces)
         self.observation_space = batch_space(parts[0], num_envs)
         self.action_space = batch_space(parts[1], num_envs)
         self._over = np.zeros(num_envs, bool)
@@ -134,7 +136,8 @@ class TaskVectorEnv(VectorEnv):
         """One control tick everywhere; scenes that were over are laid out anew."""
         restart = np.flatnonzero(self._over)
         if len(restart):
-            self.world.reset(self.np_random.integers(2**31, size=len(restart)), restart)
+            scenes = self.np_random.integers(2**31, size=len(restart)).tolist()
+            self.world.reset(scenes, restart)
         self.world.step(actions, np.flatnonzero(~self._over))
         terminated = self.world.success.copy()
         truncated = ~terminated & (self.world.ticks >= self.max_ticks)
@@ -149,4 +152,4 @@ class TaskVectorEnv(VectorEnv):
 
     def _observation(self) -> dict[str, np.ndarray]:
         seen = self.world.observe(self.cameras, self.size)
-        return {key: seen[key] for key in self.single_observation_space}
+        return {key: seen[key] for key in self._keys}

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import UserError
 from . import so100
-from .pick_place import BIN_CENTRE, CUBE_SIZE, PickPlace
+from .pick_place import BIN_CENTRE, CUBE_SIZE
+from .world import Task
 
 PAN_AXIS = np.array([0.0, -0.0452])  # m, where the shoulder turns
 GRASP_ABOVE = 0.004  # m over the cube's middle: the leaning fingers clear the table
@@ -70,13 +71,14 @@ class Expert:
     """Plans demonstrations of the pick-and-place task.
 
     Args:
+        task: the pick-and-place task.
         demonstrator: "scripted" or "human".
 
     Raises:
         UserError: unknown demonstrator; lists the known ones.
     """
 
-    def __init__(self, task: PickPlace, demonstrator: str = "scripted"):
+    def __init__(self, task: Task, demonstrator: str = "scripted"):
         if demonstrator not in DEMONSTRATORS:
             raise UserError(
                 f"no demonstrator '{demonstrator}'; the demonstrators are: "

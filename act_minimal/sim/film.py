@@ -1,16 +1,19 @@
 """Films of rollouts, drawn from their recorded states."""
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import mujoco
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..errors import UserError
 from ..files import atomic_file
 from ..gl import open_renderer
 from .world import Task
@@ -51,7 +54,25 @@ def film(
     """Write an mp4 of rollouts side by side; a rollout that is over stands still.
 
     A frame and a word tell success (blue) from failure (vermilion).
+
+    Args:
+        task: what the rollouts were of.
+        takes: the rollouts.
+        path: of the film; its suffix becomes .mp4.
+        columns: rollouts in a row.
+        size: (H, W) of each rollout's picture.
+        progress: whether to show a bar.
+
+    Returns:
+        The path of the film.
+
+    Raises:
+        UserError: nothing to film, or no room for it.
+        GLError: this machine cannot draw.
     """
+    if not takes:
+        raise UserError(f"there is no rollout to film into {path}")
+    columns = min(columns, len(takes))
     model = task.model()
     model.vis.global_.offheight, model.vis.global_.offwidth = size
     # A film is looked at by people: smooth edges are worth the time.
@@ -63,13 +84,10 @@ def film(
     rows = -(-len(takes) // columns)
     blank = np.full((*size, 3), 255, np.uint8)
     last: list[np.ndarray | None] = [None] * len(takes)
+    path = path.with_suffix(".mp4")
+    whole = (rows * size[0], columns * size[1])
     try:
-        with (
-            atomic_file(path.with_suffix(".mp4")) as temporary,
-            imageio.get_writer(
-                temporary, format="FFMPEG", fps=task.fps, macro_block_size=None
-            ) as writer,  # type: ignore[call-overload]
-        ):
+        with atomic_file(path) as temporary, _mp4(temporary, whole, task.fps) as write:
             for frame in tqdm(range(frames), desc="film", disable=not progress):
                 cells = []
                 for i, take in enumerate(takes):
@@ -89,10 +107,46 @@ def film(
                     np.hstack(cells[r * columns : (r + 1) * columns])
                     for r in range(rows)
                 ]
-                writer.append_data(np.vstack(grid))
+                write(np.vstack(grid))
     finally:
         renderer.close()
-    return path.with_suffix(".mp4")
+    return path
+
+
+@contextmanager
+def _mp4(path: Path, size: tuple[int, int], fps: int) -> Iterator[Callable]:
+    """Gives a function that appends a frame (H, W, 3) to a film.
+
+    Raises:
+        OSError: the film did not get whole onto the disk.
+    """
+    height, width = size
+    writer = imageio_ffmpeg.write_frames(
+        path,
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        macro_block_size=2,
+        # The format is said here because a temporary name does not tell; the index
+        # comes first so that browsers play the film while it loads.
+        output_params=["-f", "mp4", "-movflags", "+faststart"],
+    )
+    written = 0
+
+    def write(frame: np.ndarray) -> None:
+        nonlocal written
+        writer.send(np.ascontiguousarray(frame))
+        written += 1
+
+    writer.send(None)
+    try:
+        yield write
+    finally:
+        writer.close()  # waits for ffmpeg, and says nothing of its failures
+    with suppress(RuntimeError):
+        if imageio_ffmpeg.count_frames_and_secs(str(path))[0] == written:
+            return
+    raise OSError(errno.ENOSPC, "ffmpeg could not finish")
 
 
 def _caption(image: np.ndarray, take: Take, over: bool, seconds: float) -> np.ndarray:

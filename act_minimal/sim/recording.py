@@ -9,12 +9,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from .experts import Expert
 from .world import Task, World
 
 DEMONSTRATION_SEEDS = 1_000_000_000  # scenes from here on are never evaluated on
-SEEDS_A_RUN = 100_000
+SEEDS_A_RUN = 100_000  # attempts of one seed
 TOGETHER = 8  # scenes recorded side by side
 SETTLE = 20  # ticks a demonstration may take to come to rest after its plan
 
@@ -42,15 +42,23 @@ def record(
         n: number of episodes wanted.
         demonstrator: "scripted" or "human".
         seed: decides scenes and styles.
-        cameras: recorded at `size` (H, W).
+        cameras: recorded at `size` (H, W); none by default.
+        size: of the images.
         compression: of the images.
+        progress: whether to show a bar.
+
+    Returns:
+        The paths of the first `n` episodes.
 
     Raises:
-        UserError: `out` holds another recording, or the expert fails far too often.
+        SettingError: a setting is out of range, or the task has no such camera.
+        UserError: `out` holds another recording, the disk is full, or the expert fails
+            far too often.
     """
+    _check_settings(task, n, seed, cameras, size)
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
     done = list_episodes(out)
-    first = _next_attempt(done, origin, cameras)
+    first = _next_attempt(out, done, origin, cameras, size)
     count = len(done)
     if count >= n:
         return done[:n]
@@ -92,7 +100,7 @@ def demonstrate(
     size: tuple[int, int] = (96, 128),
 ) -> Iterator[tuple[int, Episode]]:
     """Yield (attempt, episode) in order, failures too (attribute `success`)."""
-    expert = Expert(task, demonstrator)
+    expert = Expert(task, demonstrator)  # refuses an unknown demonstrator
     world = World(task, TOGETHER)
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
     try:
@@ -121,7 +129,6 @@ def _play(
 ) -> list[Episode]:
     """Carry out one plan a scene, side by side."""
     n = len(plans)
-    keys = ["qpos", "qvel", "effort", "env_state"]
     rows: list[dict[str, list]] = [{} for _ in plans]
     alive = np.arange(n)
     while len(alive):
@@ -142,8 +149,11 @@ def _play(
         images = {c: arrays[f"images/{c}"] for c in cameras}
         episodes.append(
             Episode(
+                qpos=arrays["qpos"],
+                qvel=arrays["qvel"],
+                effort=arrays["effort"],
                 action=arrays["action"],
-                **{key: arrays[key] for key in keys},
+                env_state=arrays["env_state"],
                 images=images,
                 fps=world.task.fps,
                 attributes={"success": bool(world.success[j])},
@@ -152,15 +162,52 @@ def _play(
     return episodes
 
 
-def _next_attempt(done: list[Path], origin: dict, cameras: Sequence[str]) -> int:
-    if not done:
-        return 0
-    for path in (done[0], done[-1]):
-        episode = load_episode(path, cameras=cameras)
-        found = {key: episode.attributes.get(key) for key in origin}
-        if found != origin:
+def _check_settings(
+    task: Task, n: int, seed: int, cameras: Sequence[str], size: tuple[int, int]
+) -> None:
+    if not 1 <= n <= SEEDS_A_RUN // 3:
+        raise SettingError(f"n is {n}, expected from 1 to {SEEDS_A_RUN // 3} episodes")
+    if seed < 0:
+        raise SettingError(f"seed is {seed}, expected at least 0")
+    if min(size) < 1:
+        raise SettingError(f"size is {size}, expected (height, width) in pixels")
+    for camera in cameras:
+        if camera not in task.cameras or list(cameras).count(camera) > 1:
+            raise SettingError(
+                f"no camera '{camera}' to record once in {task.name}; "
+                f"its cameras are: {', '.join(task.cameras)}"
+            )
+
+
+def _next_attempt(
+    out: Path,
+    done: list[Path],
+    origin: dict,
+    cameras: Sequence[str],
+    size: tuple[int, int],
+) -> int:
+    """Where a recording goes on: after the attempt of the last episode.
+
+    Raises:
+        UserError: the episodes there are not the first ones of this recording.
+    """
+    for i, path in enumerate(done):
+        if path != episode_path(out, i):
             raise UserError(
-                f"{path} holds {found}, but {origin} is to be recorded; "
+                f"{out} holds {path.name} where episode_{i}.hdf5 is expected; "
                 "choose another folder"
             )
-    return int(episode.attributes["attempt"]) + 1
+    attempt = -1
+    wanted = origin | {"cameras": {c: tuple(size) for c in cameras}}
+    for path in {done[0], done[-1]} if done else ():
+        episode = load_episode(path)
+        found: dict = {key: episode.attributes.get(key) for key in origin}
+        found["cameras"] = {c: i.shape[1:3] for c, i in episode.images.items()}
+        for key, value in wanted.items():
+            if found[key] != value:
+                raise UserError(
+                    f"{path} was recorded with {key} {found[key]}, but now {key} "
+                    f"{value} is asked for; choose another folder"
+                )
+        attempt = max(attempt, int(episode.attributes["attempt"]))
+    return attempt + 1

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..episodes import list_episodes, load_episode
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from . import make_task
 from .film import Take
 from .film import film as write_film
@@ -19,6 +19,12 @@ def replay(
 ) -> dict[str, Any]:
     """Replay the first `n` episodes of a folder.
 
+    Args:
+        data: folder of episodes.
+        n: how many, from the first; fewer if there are fewer.
+        film: also film the first twelve, into this mp4 file.
+        progress: whether to show a bar.
+
     Returns:
         `successes`, `n`, and for each of `episodes` its `success` and the largest
         difference of joint positions from the recording, in rad.
@@ -26,9 +32,12 @@ def replay(
     Raises:
         UserError: no episodes, or an episode that was not recorded in a simulated task.
     """
+    if n < 1:
+        raise SettingError(f"{n} episodes are to be replayed, expected at least 1")
     paths = list_episodes(data)[:n]
     if not paths:
-        raise UserError(f"{data} holds no episodes (episode_0.hdf5, ...)")
+        what = "has no *.hdf5 episodes" if data.is_dir() else "is not a folder"
+        raise UserError(f"{data} {what}; `act record` makes some")
     rows, takes, task = [], [], None
     for path in tqdm(paths, desc="replay", disable=not progress):
         episode = load_episode(path, images=False)

@@ -32,7 +32,7 @@ def small_backbone() -> nn.Sequential:
         nn.Conv2d(32, 64, 3, stride=2, padding=1),
         nn.GroupNorm(8, 64),
         nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1, bias=False),  # a softmax would not see it
     )
 
 

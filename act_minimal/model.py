@@ -111,7 +111,7 @@ class ACTConfig:
                 check(name, value in choices, f"one of {list(choices)}")
             elif hint is int:
                 least = 0 if name == "env_state_dim" else 1
-                good = isinstance(value, int) and value >= least
+                good = type(value) is int and value >= least
                 check(name, good, f"a whole number of at least {least}")
         check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
         check("heads", self.width % self.heads == 0, f"a divisor of width={self.width}")

@@ -1,0 +1,193 @@
+"""Cameras: one batched pass, frozen batch norm, positions, and who is who."""
+
+import math
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from act_minimal.backbones import Cameras, Keypoints, resnet, sinusoid_2d
+from act_minimal.errors import UserError
+from act_minimal.model import ACT, ACTConfig
+
+
+def config_of(**changes: Any) -> ACTConfig:
+    settings = {
+        "state_dim": 2,
+        "action_dim": 2,
+        "chunk_size": 4,
+        "width": 16,
+        "feedforward": 16,
+        "heads": 2,
+        "cameras": ("top", "wrist"),
+        "image_size": (32, 48),
+    }
+    return ACTConfig(**{**settings, **changes})
+
+
+def close(actual: Tensor, expected: Tensor, atol=1e-5, rtol=1e-5) -> None:
+    """torch.testing.assert_close, whose first call takes seconds of imports."""
+    np.testing.assert_allclose(actual.detach(), expected.detach(), rtol, atol)
+
+
+def pictures(n: int = 2, rows: int = 3, size: tuple[int, int] = (32, 48)):
+    g = torch.Generator().manual_seed(0)
+    shape = (rows, n, 3, *size)
+    return torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
+
+
+@pytest.mark.quick
+def test_sinusoid_2d_is_the_formula():
+    height, width, channels = 3, 5, 8
+    table = sinusoid_2d(height, width, channels)
+    assert table.shape == (15, 8)
+    for row in range(height):
+        for column in range(width):
+            for i in range(channels):
+                place, n = (row, height) if i < 4 else (column, width)
+                scaled = (place + 1) / (n + 1e-6) * 2 * math.pi
+                angle = scaled / 10000 ** (2 * ((i % 4) // 2) / 4)
+                expected = math.sin(angle) if i % 2 == 0 else math.cos(angle)
+                found = float(table[row * width + column, i])
+                assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_one_batched_pass_equals_camera_by_camera(image_tokens):
+    torch.manual_seed(0)
+    cameras = Cameras(config_of(image_tokens=image_tokens)).eval()
+    images = pictures()
+    tokens, position = cameras(images)
+    t = tokens.shape[1] // 2
+    assert position.shape == tokens.shape[1:]
+    for i in range(2):
+        scaled = images[:, i].float() / 255  # (B, 3, H, W)
+        scaled = (scaled - cameras.mean[i]) / cameras.std[i]
+        alone = cameras.tokens(cameras.backbone(scaled))  # (B, t, D)
+        close(tokens[:, i * t : (i + 1) * t], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.quick
+def test_bytes_floats_and_views_are_the_same_picture():
+    torch.manual_seed(0)
+    cameras = Cameras(config_of())
+    images = pictures()
+    expected = cameras(images)[0]
+    close(cameras(images.float() / 255)[0], expected)
+    view = images.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    close(cameras(view)[0], expected)
+    with pytest.raises(ValueError, match=r"images have shape .* expected \(B, N, 3"):
+        cameras(images[:, :1])
+
+
+@pytest.mark.quick
+def test_statistics_are_imagenets_and_travel_with_the_weights():
+    cameras = Cameras(config_of())
+    assert (
+        cameras.mean[:, :, 0, 0].tolist() == [pytest.approx([0.485, 0.456, 0.406])] * 2
+    )
+    assert {"mean", "std"} <= set(cameras.state_dict())
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_two_equal_cameras_can_be_swapped_only_without_embedding(image_tokens):
+    images = pictures()
+    for embedding in (False, True):
+        torch.manual_seed(0)
+        model = ACT(config_of(camera_embedding=embedding, image_tokens=image_tokens))
+        qpos = torch.randn(3, 2)
+        seen = model({"qpos": qpos, "images": images}).actions
+        swapped = model({"qpos": qpos, "images": images.flip(1)}).actions
+        assert torch.allclose(seen, swapped, atol=1e-5) is not embedding
+
+
+@pytest.mark.quick
+def test_keypoints_are_where_the_channel_is_bright():
+    keypoints = Keypoints(channels=1, grid=(5, 9), width=2, tokens=1)
+    nn.init.zeros_(keypoints.proj.bias)
+    keypoints.proj.weight.data = torch.eye(2)
+    features = torch.full((1, 1, 5, 9), -50.0)
+    features[0, 0, 1, 8] = 50.0
+    expected = torch.tensor([[[-0.5, 1.0]]])  # (row, column) in [-1, 1]
+    close(keypoints(features), expected)
+
+
+@pytest.mark.quick
+def test_image_pool_halves_the_picture():
+    torch.manual_seed(0)
+    pooled = Cameras(config_of(image_pool=2))
+    small = Cameras(config_of(image_size=(16, 24)))
+    small.load_state_dict(pooled.state_dict())
+    images = pictures().float() / 255
+    halves = nn.functional.avg_pool2d(images.flatten(0, 1), 2).unflatten(0, (3, 2))
+    close(pooled(images)[0], small(halves)[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048)]
+)
+def test_resnets_are_torchvisions_with_frozen_batch_norm(name, channels):
+    import torchvision
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    torch.manual_seed(0)
+    ours = resnet(name, pretrained=False)
+    if name == "resnet18":  # test_model.py builds upon this number
+        assert sum(p.numel() for p in ours.parameters()) == 11_166_912
+    theirs = torchvision.models.get_model(name).eval()
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert missing.unexpected_keys == []
+    assert all(
+        key.startswith("fc.") or key.endswith("num_batches_tracked")
+        for key in missing.missing_keys
+    )
+    x = torch.randn(2, 3, 64, 96)
+    features = ours.train()(x)
+    assert features.shape == (2, channels, 2, 3)
+    for layer in (
+        "conv1",
+        "bn1",
+        "relu",
+        "maxpool",
+        *(f"layer{i}" for i in range(1, 5)),
+    ):
+        x = getattr(theirs, layer)(x)
+    close(features, x, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in ours.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in ours.modules())
+
+
+def test_batch_norm_stays_frozen_while_training():
+    torch.manual_seed(0)
+    config = config_of(backbone="resnet18", image_tokens="grid")
+    model = ACT(config).train()
+    norms = {k: v.clone() for k, v in model.state_dict().items() if ".bn" in k}
+    assert norms
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    batch = {"qpos": torch.randn(3, 2), "images": pictures()}
+    model(batch).actions.square().sum().backward()
+    assert model.cameras is not None
+    conv = model.cameras.backbone.get_submodule("conv1")
+    before = conv.weight.detach().clone()
+    optimizer.step()
+    after = model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in norms.items())
+    assert not torch.equal(before, conv.weight)  # the convolutions do learn
+
+
+def test_imagenet_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
+    import torchvision
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
+    config = config_of(backbone="resnet18", pretrained="imagenet")
+    with pytest.raises(UserError, match=r"resnet18-.*\.pth.*no network.*'none'"):
+        ACT(config)
+    ACT(config, pretrained_weights=False)  # a checkpoint will bring them

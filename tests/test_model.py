@@ -1,0 +1,560 @@
+"""The network against independent references, and every switch against its promise."""
+
+import dataclasses
+import math
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+from act_minimal.model import (
+    ACT,
+    ACTConfig,
+    ACTOutput,
+    CVAEEncoder,
+    DecoderLayer,
+    EncoderLayer,
+    act_loss,
+    sinusoid_1d,
+)
+
+TINY = {
+    "state_dim": 3,
+    "action_dim": 2,
+    "chunk_size": 6,
+    "width": 16,
+    "feedforward": 24,
+    "heads": 2,
+    "latent_dim": 5,
+}
+
+
+def tiny(**changes: Any) -> ACTConfig:
+    return ACTConfig(**{**TINY, **changes})
+
+
+def close(actual: Tensor, expected: Tensor, atol=1e-5, rtol=1e-5) -> None:
+    """torch.testing.assert_close, whose first call takes seconds of imports."""
+    np.testing.assert_allclose(actual.detach(), expected.detach(), rtol, atol)
+
+
+def build(seed: int = 0, **changes: Any) -> ACT:
+    torch.manual_seed(seed)
+    return ACT(tiny(**changes))
+
+
+def make_batch(config: ACTConfig, rows: int = 4, seed: int = 1) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    batch = {
+        "qpos": torch.randn(rows, config.state_dim, generator=g),
+        "action": torch.randn(rows, config.chunk_size, config.action_dim, generator=g),
+        "is_pad": torch.zeros(rows, config.chunk_size, dtype=torch.bool),
+    }
+    batch["is_pad"][0, config.chunk_size // 2 :] = True
+    if config.env_state_dim:
+        batch["env_state"] = torch.randn(rows, config.env_state_dim, generator=g)
+    if config.cameras:
+        shape = (rows, len(config.cameras), 3, *config.image_size)
+        batch["images"] = torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
+    return batch
+
+
+def noise(config: ACTConfig, rows: int = 4) -> Tensor:
+    return torch.randn(
+        rows, config.latent_dim, generator=torch.Generator().manual_seed(2)
+    )
+
+
+def without_action(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: x for key, x in batch.items() if key not in ("action", "is_pad")}
+
+
+def loss_of(model: ACT, batch: dict[str, Tensor]) -> Tensor:
+    output = model(batch, noise(model.config))
+    return act_loss(output, batch["action"], batch["is_pad"], model.config)[0]
+
+
+# ------------------------------------------------- independent references
+
+
+def attend(ours: nn.Module, q: Tensor, k: Tensor, v: Tensor, pad=None) -> Tensor:
+    """torch's own attention, with our weights."""
+    module = nn.MultiheadAttention(q.shape[-1], ours.heads, batch_first=True)
+    module.load_state_dict(ours.state_dict())
+    return module(q, k, v, key_padding_mask=pad, need_weights=False)[0]
+
+
+def mlp(layer: nn.Module, x: Tensor, config: ACTConfig) -> Tensor:
+    hidden = layer.linear1(x)
+    if config.activation == "relu":
+        hidden = hidden.clamp(min=0)
+    else:
+        hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    return layer.linear2(hidden)
+
+
+def encode_by_hand(encoder, x, position, config, pad=None) -> Tensor:
+    for layer in encoder.layers:
+        if config.pre_norm:
+            y = layer.norm1(x)
+            x = x + attend(layer.self_attn, y + position, y + position, y, pad)
+            x = x + mlp(layer, layer.norm2(x), config)
+        else:
+            y = attend(layer.self_attn, x + position, x + position, x, pad)
+            x = layer.norm1(x + y)
+            x = layer.norm2(x + mlp(layer, x, config))
+    return encoder.norm(x)
+
+
+def decode_by_hand(model: ACT, memory: Tensor, position: Tensor) -> Tensor:
+    config, query = model.config, model.queries
+    x = torch.zeros(len(memory), *query.shape)
+    for layer in model.decoder:
+        if config.pre_norm:
+            y = layer.norm1(x)
+            x = x + attend(layer.self_attn, y + query, y + query, y)
+            y = layer.norm2(x)
+            x = x + attend(layer.cross_attn, y + query, memory + position, memory)
+            x = x + mlp(layer, layer.norm3(x), config)
+        else:
+            y = attend(layer.self_attn, x + query, x + query, x)
+            x = layer.norm1(x + y)
+            y = attend(layer.cross_attn, x + query, memory + position, memory)
+            x = layer.norm2(x + y)
+            x = layer.norm3(x + mlp(layer, x, config))
+        if config.decoder_output == "first":
+            break
+    return model.action_head(model.decoder_norm(x))
+
+
+def forward_by_hand(model: ACT, batch: dict[str, Tensor], eps: Tensor) -> ACTOutput:
+    """The paper's computation without any of the shortcuts."""
+    config, qpos = model.config, batch["qpos"]
+    cvae = model.cvae
+    assert cvae is not None
+    action = batch["action"] * ~batch["is_pad"][..., None]
+    pack = config.cvae_actions_per_token
+    tokens = [cvae.cls.expand(len(qpos), -1), cvae.qpos_proj(qpos)]
+    for start in range(0, config.chunk_size, pack):
+        tokens.append(cvae.action_proj(action[:, start : start + pack].flatten(1)))
+    pad = torch.zeros(len(qpos), len(tokens), dtype=torch.bool)
+    for i in range(2, len(tokens)):
+        pad[:, i] = batch["is_pad"][:, (i - 2) * pack : (i - 1) * pack].all(1)
+    position = sinusoid_1d(len(tokens), config.width)
+    x = encode_by_hand(cvae.encoder, torch.stack(tokens, 1), position, config, pad)
+    moments = cvae.latent_proj(x[:, 0])
+    mu, logvar = moments[:, : config.latent_dim], moments[:, config.latent_dim :]
+    z = mu + torch.sqrt(torch.exp(logvar)) * eps
+    tokens = [model.latent_proj(z), model.qpos_proj(qpos)]
+    if config.env_state_dim:
+        assert model.env_proj is not None
+        tokens.append(model.env_proj(batch["env_state"]))
+    x, position = torch.stack(tokens, 1), model.position
+    if config.cameras:
+        assert model.cameras is not None
+        seen, places = model.cameras(batch["images"])
+        x, position = torch.cat([x, seen], 1), torch.cat([position, places], 0)
+    memory = encode_by_hand(model.encoder, x, position, config)
+    return ACTOutput(decode_by_hand(model, memory, position), mu, logvar)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"decoder_layers": 3, "encoder_layers": 3, "cvae_layers": 3},
+        {"decoder_layers": 3, "decoder_output": "first"},
+        {"cvae_actions_per_token": 3, "activation": "relu", "env_state_dim": 2},
+        {"cameras": ("a", "b"), "image_size": (16, 24)},
+        {"cameras": ("a",), "image_size": (16, 24), "image_tokens": "grid"},
+    ],
+)
+def test_forward_equals_the_computation_without_shortcuts(changes, pre_norm):
+    model = build(pre_norm=pre_norm, **changes)
+    batch, eps = make_batch(model.config), noise(model.config)
+    ours, reference = model(batch, eps), forward_by_hand(model, batch, eps)
+    for x, y in zip(ours, reference, strict=True):
+        close(x, y, atol=2e-6, rtol=1e-5)
+
+
+def copy_layer(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+    names = {name.replace("cross_attn", "multihead_attn"): x
+             for name, x in ours.state_dict().items()}  # fmt: skip
+    theirs.load_state_dict(names)
+    return theirs
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_layers_equal_torchs_own(pre_norm, activation):
+    config = tiny(pre_norm=pre_norm, activation=activation)
+    args = (config.width, config.heads, config.feedforward)
+    kind = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
+    x, memory = torch.randn(3, 7, 16), torch.randn(3, 5, 16)
+    pad = torch.zeros(3, 7, dtype=torch.bool)
+    pad[0, 4:] = True
+    zeros = torch.zeros(7, 16)
+
+    ours = EncoderLayer(config)
+    theirs = nn.TransformerEncoderLayer(*args, activation=activation, **kind)
+    expected = copy_layer(ours, theirs)(x, src_key_padding_mask=pad)
+    close(ours(x, zeros, ~pad), expected, atol=1e-6, rtol=1e-5)
+    kept = ours(x, zeros, ~pad, keep=2)
+    close(kept, expected[:, :2], atol=1e-6, rtol=1e-5)
+
+    ours = DecoderLayer(config)
+    theirs = nn.TransformerDecoderLayer(*args, activation=activation, **kind)
+    expected = copy_layer(ours, theirs)(x, memory)
+    actual = ours(x, zeros, memory, memory)
+    close(actual, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.quick
+def test_sinusoid_1d_is_the_formula():
+    table = sinusoid_1d(9, 12)
+    for position in range(9):
+        for i in range(12):
+            angle = position / 10000 ** (2 * (i // 2) / 12)
+            expected = math.sin(angle) if i % 2 == 0 else math.cos(angle)
+            assert table[position, i] == pytest.approx(expected, abs=1e-6)
+
+
+# --------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize(
+    ("layers", "cameras", "millions"),
+    [(1, ("top",), 51.6), (1, ("top", "left"), 51.6), (7, ("top",), 83.9)],
+)
+def test_paper_size_has_the_published_number_of_parameters(
+    monkeypatch, layers, cameras, millions
+):
+    # The convolutions of ResNet-18, counted in test_backbones.py; torchvision is slow
+    # to import.
+    stand_in = nn.Sequential(nn.Linear(11_166_912, 1, bias=False))
+    monkeypatch.setattr("act_minimal.backbones.resnet", lambda *_: stand_in)
+    config = ACTConfig.of_size(
+        "paper", state_dim=14, action_dim=14, cameras=cameras, decoder_layers=layers
+    )
+    model = ACT(config)
+    count = sum(p.numel() for p in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.1)
+    if layers == 1:
+        assert model.cvae is not None
+        training_only = sum(p.numel() for p in model.cvae.parameters())
+        assert (count - training_only) / 1e6 == pytest.approx(34.3, abs=0.1)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_gradients_reach_every_parameter(pre_norm):
+    model = build(
+        pre_norm=pre_norm,
+        decoder_layers=2,
+        env_state_dim=2,
+        cameras=("a", "b"),
+        image_size=(16, 16),
+    )
+    for parameter in model.parameters():  # away from initial zeros
+        nn.init.normal_(parameter, std=0.3)
+    batch = make_batch(model.config)
+    loss_of(model, batch).backward()
+    still = {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or p.grad.abs().max() < 1e-6
+    }
+    # The first decoder layer starts from zeros, so its self-attention adds the same
+    # learned constant to every query: a norm has nothing to scale, a projection
+    # nothing to project.
+    idle = "norm1.weight" if pre_norm else "self_attn.in_proj_weight"
+    assert still == {f"decoder.0.{idle}"}
+
+
+@pytest.mark.quick
+def test_decoder_output_first_leaves_the_later_layers_out():
+    model = build(decoder_layers=3, decoder_output="first")
+    loss_of(model, make_batch(model.config)).backward()
+    unused = {n for n, p in model.named_parameters() if p.grad is None}
+    later = {n for n, _ in model.named_parameters() if n.startswith("decoder.1.")}
+    later |= {n for n, _ in model.named_parameters() if n.startswith("decoder.2.")}
+    assert unused == later != set()
+
+
+# --------------------------------------------------------------------- CVAE
+
+
+@pytest.mark.quick
+def test_padded_actions_have_no_influence():
+    for pack in (1, 3):
+        model = build(cvae_actions_per_token=pack)
+        batch = make_batch(model.config)
+        batch["is_pad"][1, 4:] = True  # ends inside a packed token
+        other = {**batch, "action": batch["action"].clone()}
+        other["action"][batch["is_pad"]] = 1e4
+        eps = noise(model.config)
+        a, b = model(batch, eps), model(other, eps)
+        close(a.mu, b.mu, atol=0, rtol=0)
+        close(a.actions, b.actions, atol=0, rtol=0)
+        close(loss_of(model, batch), loss_of(model, other), atol=0, rtol=0)
+        other["action"][~batch["is_pad"]] += 1
+        assert not torch.allclose(a.mu, model(other, eps).mu)
+
+
+@pytest.mark.quick
+def test_a_shorter_chunk_says_the_same_as_a_padded_one():
+    config = tiny()
+    cvae = CVAEEncoder(config)
+    short = CVAEEncoder(dataclasses.replace(config, chunk_size=4))
+    short.load_state_dict(cvae.state_dict())
+    batch = make_batch(config)
+    is_pad = torch.zeros(4, 6, dtype=torch.bool)
+    is_pad[:, 4:] = True
+    padded = cvae(batch["qpos"], batch["action"], is_pad)
+    cut = short(batch["qpos"], batch["action"][:, :4], is_pad[:, :4])
+    for x, y in zip(padded, cut, strict=True):
+        close(x, y, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.quick
+def test_z_is_drawn_from_the_posterior_in_training_and_zero_at_test(monkeypatch):
+    model = build()
+    batch, eps = make_batch(model.config), noise(model.config)
+    seen = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda batch, z: (seen.append(z), encode(batch, z))[1]
+    )
+    output = model(batch, eps)
+    expected = output.mu + output.logvar.exp().sqrt() * eps
+    close(seen[0], expected)
+    output = model(without_action(batch))
+    assert torch.equal(seen[1], torch.zeros(4, 5))
+    assert output.mu is None
+    assert output.logvar is None
+    with pytest.raises(ValueError, match="eps is None"):
+        model(batch)
+
+
+@pytest.mark.quick
+def test_without_cvae_actions_are_never_looked_at():
+    model = build(use_cvae=False)
+    batch = make_batch(model.config)
+    output = model(batch)
+    assert output.mu is None
+    assert torch.equal(output.actions, model(without_action(batch)).actions)
+    assert model.cvae is None
+
+
+# --------------------------------------------------------------------- loss
+
+
+def random_output(rows=3, k=6, size=2, latent=5, seed=3):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+    return ACTOutput(draw(rows, k, size), draw(rows, latent), draw(rows, latent)), draw(
+        rows, k, size
+    )
+
+
+@pytest.mark.quick
+def test_kl_is_that_of_torch_distributions():
+    output, action = random_output()
+    is_pad = torch.zeros(3, 6, dtype=torch.bool)
+    posterior = torch.distributions.Normal(output.mu, (output.logvar / 2).exp())
+    each = torch.distributions.kl_divergence(
+        posterior, torch.distributions.Normal(0.0, 1.0)
+    )  # (B, Z)
+    for reduction, expected in (("sum", each.sum(1).mean()), ("mean", each.mean())):
+        config = tiny(kl_reduction=reduction, kl_weight=7.0)
+        loss, parts = act_loss(output, action, is_pad, config)
+        close(parts["kl"], expected)
+        close(loss, parts["l1"] + 7 * expected)
+
+
+@pytest.mark.quick
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    seed=st.integers(0, 1000),
+    kind=st.sampled_from(["l1", "l2"]),
+    padding=st.sampled_from(["exclude", "dilute"]),
+)
+def test_loss_is_the_loop_over_valid_steps(lengths, seed, kind, padding):
+    rows = len(lengths)
+    output, action = random_output(rows, seed=seed)
+    is_pad = torch.arange(6) >= torch.tensor(lengths)[:, None]
+    total = {"l1": 0.0, "l2": 0.0}
+    for b, length in enumerate(lengths):
+        for t in range(length):
+            for a in range(2):
+                error = float(output.actions[b, t, a] - action[b, t, a])
+                total["l1"] += abs(error)
+                total["l2"] += error**2
+    count = sum(lengths) * 2 if padding == "exclude" else rows * 6 * 2
+    config = tiny(loss=kind, padding_in_loss=padding, kl_weight=0.0)
+    loss, parts = act_loss(output, action, is_pad, config)
+    assert float(loss) == pytest.approx(total[kind] / count, rel=1e-4)
+    assert float(parts["l1"]) == pytest.approx(total["l1"] / count, rel=1e-4)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("padding", ["exclude", "dilute"])
+def test_halves_of_a_batch_average_to_the_whole(padding):
+    output, action = random_output(rows=4)
+    is_pad = torch.zeros(4, 6, dtype=torch.bool)
+    is_pad[0, 1:] = True
+    config = tiny(padding_in_loss=padding)
+    whole, _ = act_loss(output, action, is_pad, config)
+    share = (~is_pad).sum() / 2
+    halves = [
+        act_loss(
+            ACTOutput(*(x[i : i + 2] for x in output)),
+            action[i : i + 2],
+            is_pad[i : i + 2],
+            config,
+            share,
+        )[0]
+        for i in (0, 2)
+    ]
+    close(sum(halves) / 2, whole)
+
+
+@pytest.mark.quick
+def test_a_batch_of_padding_alone_gives_a_finite_loss_and_gradient():
+    model = build()
+    batch = make_batch(model.config)
+    batch["is_pad"][:] = True
+    loss = loss_of(model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+
+
+# ----------------------------------------------------------------- switches
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_norm": False},
+        {"activation": "relu"},
+        {"decoder_layers": 2, "decoder_output": "first"},
+        {"heads": 4},
+    ],
+)
+def test_switches_change_the_prediction(change):
+    base = {"decoder_layers": 2} if "decoder_layers" in change else {}
+    first, second = build(**base), build(**{**base, **change})
+    second.load_state_dict(first.state_dict(), strict=False)
+    batch = without_action(make_batch(first.config))
+    a, b = first(batch).actions, second(batch).actions
+    assert not torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.quick
+def test_dropout_acts_in_training_only():
+    model = build(dropout=0.5)
+    batch = without_action(make_batch(model.config))
+    torch.manual_seed(0)
+    first = model(batch).actions
+    assert not torch.allclose(first, model(batch).actions)
+    # Masks are drawn for each sample, although the queries are shared.
+    batch = {key: x[:1].expand(4, *x.shape[1:]) for key, x in batch.items()}
+    rows = model(batch).actions
+    assert not torch.allclose(rows[0], rows[1])
+    model.eval()
+    assert torch.equal(model(batch).actions, model(batch).actions)
+
+
+@pytest.mark.quick
+def test_chunk_predictions_do_not_depend_on_the_rest_of_the_batch():
+    model = build(env_state_dim=2).eval()
+    batch = without_action(make_batch(model.config))
+    alone = model({key: x[1:2] for key, x in batch.items()}).actions
+    close(model(batch).actions[1:2], alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.quick
+def test_attention_maps_are_what_the_decoder_used():
+    model = build(decoder_layers=2, env_state_dim=2).eval()
+    batch = make_batch(model.config)
+    maps = model.attention_maps(batch)
+    assert [m.shape for m in maps] == [(4, 2, 6, 3)] * 2
+    close(maps[1].sum(-1), torch.ones(4, 2, 6))
+    assert all(not m.keep_maps for m in model.modules() if hasattr(m, "keep_maps"))
+    # A token whose value is all that differs: moving it moves the output in
+    # proportion to the attention that it gets.
+    layer = model.decoder[0]
+    value = torch.randn(4, 3, 16)
+    model.decoder[0].cross_attn.keep_maps = True
+    out = layer.cross_attn(torch.randn(4, 6, 16), torch.randn(4, 3, 16), value)
+    v = value @ layer.cross_attn.in_proj_weight[32:].T
+    v = v.unflatten(-1, (2, 8)).transpose(1, 2)
+    expected = layer.cross_attn.out_proj(
+        (layer.cross_attn.maps @ v).transpose(1, 2).flatten(2)
+    )
+    close(out, expected, atol=1e-6, rtol=1e-5)
+
+
+# ------------------------------------------------------------------- config
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 3}, "heads is 3, expected a divisor of width=16"),
+        ({"width": 18, "heads": 2}, "width is 18, expected a multiple of 4"),
+        ({"chunk_size": 0}, "chunk_size is 0, expected a whole number of at least 1"),
+        ({"state_dim": 2.5}, "state_dim is 2.5, expected a whole number"),
+        ({"chunk_size": True}, "chunk_size is True, expected a whole number"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected a number in"),
+        ({"kl_weight": -1}, "kl_weight is -1, expected a number of at least 0"),
+        ({"kl_reduction": "max"}, "kl_reduction is 'max', expected one of .'sum'"),
+        ({"activation": "tanh"}, "activation is 'tanh', expected one of .'relu'"),
+        ({"backbone": "vgg"}, "backbone is 'vgg', expected one of .*'resnet50'"),
+        ({"decoder_output": "all"}, "decoder_output is 'all', expected one of"),
+        ({"padding_in_loss": ""}, "padding_in_loss is '', expected one of"),
+        ({"cvae_actions_per_token": 4}, "expected a divisor of chunk_size=6"),
+        ({"image_size": (90, 128)}, r"image_size is \(90, 128\), expected .* 8"),
+        ({"image_size": (96,)}, "image_size is"),
+        ({"image_pool": 5}, "image_size is .* expected .* multiples of 40"),
+        ({"cameras": ("a", "a")}, "cameras is .* names that differ"),
+        ({"pretrained": "imagenet"}, "pretrained is 'imagenet', expected 'none'"),
+    ],
+)
+def test_bad_settings_name_the_field_and_what_is_expected(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**change)
+
+
+@pytest.mark.quick
+def test_of_size_lists_what_it_knows():
+    dims = {"state_dim": 6, "action_dim": 6}
+    with pytest.raises(ValueError, match=r"size is 'huge', expected one of .*'paper'"):
+        ACTConfig.of_size("huge", **dims)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"unknown setting 'widht'.*'width'"):
+        ACTConfig.of_size("small", **dims, widht=3)
+    assert ACTConfig.of_size("paper", **dims, chunk_size=7).chunk_size == 7
+    paper = ACTConfig.of_size("paper", **dims)
+    assert (paper.chunk_size, paper.width, paper.feedforward) == (100, 512, 3200)
+    assert (paper.encoder_layers, paper.latent_dim, paper.heads) == (4, 32, 8)
+    assert ACTConfig.of_size("small", **dims) == ACTConfig(**dims)
+
+
+@pytest.mark.quick
+def test_config_comes_back_from_json_types():
+    config = tiny(cameras=("a",), image_size=(16, 24))
+    plain = dataclasses.asdict(config)
+    plain["cameras"], plain["image_size"] = ["a"], [16, 24]
+    assert ACTConfig(**plain) == config

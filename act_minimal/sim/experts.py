@@ -19,7 +19,7 @@ from .world import Task
 
 PAN_AXIS = np.array([0.0, -0.0452])  # m, where the shoulder turns
 GRASP_ABOVE = 0.004  # m over the cube's middle: the leaning fingers clear the table
-OPEN, CLOSED = 0.62, 0.02  # gripper openings
+OPEN, CLOSED = 0.75, 0.02  # gripper openings
 DEMONSTRATORS = ("scripted", "human")
 
 
@@ -57,7 +57,7 @@ def human_style(rng: np.random.Generator) -> Style:
         grasp_error=np.array([*rng.normal(0, 0.002, 2), rng.uniform(-0.003, 0.003)]),
         yaw_error=rng.normal(0, 0.05),
         drop_error=rng.uniform(-0.012, 0.012, 2),
-        open_to=rng.uniform(0.56, 0.70),
+        open_to=rng.uniform(0.68, 0.82),
         squeeze=rng.uniform(0.35, 0.7),
         early=rng.uniform(0.0, 0.15),
         release=rng.uniform(0.2, 0.5),

@@ -8,7 +8,7 @@ from . import so100
 CUBE_SIZE = 0.025  # m, edge
 ZONE_CENTRE = np.array([-0.025, -0.225])  # m, where cubes are laid
 ZONE_SIZE = 0.15  # m, edge of the square zone
-BIN_CENTRE = np.array([0.15, -0.20])  # m
+BIN_CENTRE = np.array([0.165, -0.20])  # m
 BIN_INNER = 0.09  # m, edge
 BIN_WALL = 0.035  # m, height
 

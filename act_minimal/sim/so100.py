@@ -188,7 +188,7 @@ def _link_xml(link: Link, children: str) -> str:
         # when the fingers come down: clear of both, and the closing jaw pushes it home.
         extras = """
         <site name="tcp" pos="0 -.1014 0" size=".002" group="4"/>
-        <site name="grasp" pos="-.0125 -.0935 0" size=".002" group="4"/>
+        <site name="grasp" pos="-.0165 -.0935 0" size=".002" group="4"/>
         <camera name="wrist" pos="0 -.015 .07" xyaxes="-1 0 0 0 -.61 .79" fovy="75"/>
         """
     low, high = link.range

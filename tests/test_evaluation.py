@@ -1,0 +1,386 @@
+"""Rollouts and what is said about them: intervals, jerk, resuming, what fits."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import act_minimal.evaluation as evaluation
+from act_minimal.errors import SettingError, UserError
+from act_minimal.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluation_scenes,
+    jerk,
+    still,
+    wilson,
+)
+from act_minimal.execution import ExecutionConfig
+from act_minimal.sim import PickPlace, World, make_task
+from act_minimal.sim import recording as sim_recording
+from act_minimal.sim.experts import Expert
+
+OPEN_LOOP = ExecutionConfig(mode="open_loop")
+K = 320  # covers the longest scripted plan
+
+# --- the interval ---------------------------------------------------------------------
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (17, 20, 0.6396, 0.9476),
+        (1, 10, 0.0179, 0.4042),
+        (50, 100, 0.4038, 0.5962),
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I
+        (15, 148, 0.0624, 0.1605),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_published_values(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+counts = st.integers(1, 3000).flatmap(
+    lambda n: st.tuples(st.integers(0, n), st.just(n))
+)
+
+
+@pytest.mark.quick
+@given(counts)
+def test_wilson_solves_its_equation(count):
+    # The interval's ends are the rates p at which (p - rate)² = z² p (1 - p) / n.
+    successes, n = count
+    rate, z = successes / n, 1.96
+    a, b, c = 1 + z**2 / n, -(2 * rate + z**2 / n), rate**2
+    roots = np.sort(np.real(np.roots([a, b, c])))
+    assert wilson(successes, n) == pytest.approx(roots, abs=1e-6)
+
+
+@pytest.mark.quick
+@given(counts)
+def test_wilson_behaves(count):
+    successes, n = count
+    low, high = wilson(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+    mirrored = wilson(n - successes, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low))
+    more = wilson(4 * successes, 4 * n)
+    assert more[1] - more[0] < high - low
+    if successes < n:
+        above = wilson(successes + 1, n)
+        assert above[0] > low
+        assert above[1] > high
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_count(successes, n):
+    with pytest.raises(ValueError, match="expected 0 <= successes <= n"):
+        wilson(successes, n)
+
+
+# --- smoothness -----------------------------------------------------------------------
+
+
+@pytest.mark.quick
+@given(
+    st.floats(-5, 5), st.floats(-5, 5), st.integers(4, 60), st.sampled_from([30, 50])
+)
+def test_jerk_of_a_cubic_is_its_third_derivative(a, b, length, fps):
+    t = np.arange(length) / fps
+    path = np.stack([a * t**3 + b * t**2 - t, b * t**3 + 1], axis=1)
+    expected = np.sqrt((36 * a**2 + 36 * b**2) / 2)  # root mean square of two joints
+    assert jerk(path, fps) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.quick
+def test_a_parabola_or_a_short_path_has_no_jerk():
+    t = np.arange(20.0)[:, None] / 30
+    assert jerk(3 * t**2 - t, 30) == pytest.approx(0, abs=1e-7)
+    assert jerk(np.array([[0.0], [5.0], [1.0]]), 30) == 0
+
+
+@pytest.mark.quick
+def test_still_means_that_no_joint_moves():
+    positions = np.array([[0, 0], [0.001, 0], [0.001, 0.01], [0.001, 0.0101]])
+    assert still(positions).tolist() == [True, False, True]
+
+
+@pytest.mark.quick
+def test_no_demonstration_starts_from_an_evaluated_scene():
+    last_seed = evaluation.SEEDS - 1
+    highest = evaluation_scenes(last_seed, evaluation.SEEDS_A_RUN)[-1]
+    assert highest < sim_recording.scene_seed(0, 0)
+    assert not set(evaluation_scenes(0, 10_000)) & set(evaluation_scenes(1, 10_000))
+    for n, seed in ((0, 0), (10_001, 0), (1, -1), (1, last_seed + 1)):
+        with pytest.raises(SettingError, match="expected from"):
+            evaluation_scenes(seed, n)
+
+
+# --- rollouts -------------------------------------------------------------------------
+
+
+class FakePolicy:
+    """What `evaluate` needs to know of a policy, without a network."""
+
+    name = "fake"
+    cameras: tuple[str, ...] = ()
+    chunk_size = K
+
+    def __init__(self, weight=0.0, **shape):
+        sizes = {"state_dim": 6, "action_dim": 6, "env_state_dim": 7}
+        self.config = SimpleNamespace(**sizes | {"image_size": (96, 128)} | shape)
+        self.weight = torch.tensor([weight])
+
+    def state_dict(self):
+        return {"weight": self.weight}
+
+
+class Stay(FakePolicy):
+    """Says that every joint shall stay where it is."""
+
+    def predict_chunk(self, observation):
+        return np.repeat(observation["qpos"][:, None], K, axis=1)  # (n, k, A)
+
+
+class Plan(FakePolicy):
+    """Plans like the expert from what it sees of each scene, row by row.
+
+    Where the cube lies right of `give_up` (m), it stays instead.
+    """
+
+    give_up = np.inf
+
+    def predict_chunk(self, observation):
+        expert = Expert(make_task("so100_pick_place"), "scripted")
+        rows = []
+        for qpos, cube in zip(
+            observation["qpos"], observation["env_state"], strict=True
+        ):
+            start = np.concatenate([qpos, cube]).astype(np.float64)
+            start[5] = -0.174 + start[5] * (1.75 + 0.174)
+            plan = expert.plan(start, 0)
+            if cube[0] > self.give_up:
+                plan = np.repeat(qpos[None], K, axis=0)
+            rows.append(np.concatenate([plan, np.repeat(plan[-1:], K - len(plan), 0)]))
+        return np.stack(rows)
+
+
+def roll_out(policy, n=4, **settings):
+    return evaluate(policy, execution=OPEN_LOOP, n=n, progress=False, **settings)
+
+
+def test_a_good_policy_succeeds_and_is_counted():
+    policy = Plan()
+    world = World(make_task("so100_pick_place"), 6)
+    world.reset(evaluation_scenes(0, 6))
+    policy.give_up = float(np.median(world.qpos[:, 6]))
+    expected = world.qpos[:, 6] <= policy.give_up
+    result = roll_out(policy, 6)
+    assert [r.success for r in result.rollouts] == expected.tolist()
+    assert (result.successes, result.n, result.rate) == (3, 6, 0.5)
+    assert result.interval == wilson(3, 6)
+    good = [r for r in result.rollouts if r.success]
+    assert result.seconds_to_success == np.median([r.ticks for r in good]) / 30
+    assert all(r.ticks < 300 and r.frozen < 0.3 and r.jerk > 1 for r in good)
+    for rollout in result.rollouts:
+        assert rollout.qpos.shape == (rollout.ticks, 13)
+        if not rollout.success:
+            assert rollout.ticks == PickPlace.max_ticks
+            assert rollout.frozen > 0.95
+    assert "50 % (3/6, 95 % interval 19-81 %)" in str(result)
+    plain = result.to_json()
+    failed = [r.scene for r in result.rollouts if not r.success]
+    assert json.loads(json.dumps(plain))["failed_scenes"] == failed
+
+
+def test_the_first_state_of_a_rollout_is_the_scenes_start(monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 5)
+    result = roll_out(Stay(), 3, seed=2)
+    world = World(make_task("so100_pick_place"), 3)
+    world.reset([20_000, 20_001, 20_002])
+    for i, rollout in enumerate(result.rollouts):
+        assert rollout.scene == 20_000 + i
+        assert np.array_equal(rollout.qpos[0], world.qpos[i].astype(np.float32))
+
+
+def test_a_policy_that_does_nothing_fails_and_stands_still():
+    result = roll_out(Stay(), 3)
+    assert result.successes == 0
+    assert result.seconds_to_success is None
+    assert result.frozen > 0.95
+    assert result.interval[0] == 0
+
+
+def test_outcomes_do_not_depend_on_how_many_scenes_run_together(monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 120)
+    together = roll_out(Plan(), 4)
+    monkeypatch.setattr(evaluation, "TOGETHER", 1)
+    alone = roll_out(Plan(), 4)
+    assert together.rollouts == alone.rollouts
+    for a, b in zip(together.rollouts, alone.rollouts, strict=True):
+        assert np.array_equal(a.qpos, b.qpos)
+
+
+def test_a_policy_is_asked_only_about_scenes_that_are_not_over():
+    asked = []
+
+    class Asked(Plan):
+        chunk_size = 40
+
+        def predict_chunk(self, observation):
+            asked.append(len(observation["qpos"]))
+            if len(asked) == 1:
+                self.cubes = observation["env_state"][:, :3].copy()
+                self.give_up = self.cubes[:, 0].max() - 1e-4
+                self.plans = super().predict_chunk(observation)
+            if asked[-1] == 1:  # the one whose cube still lies there
+                left = self.cubes[[self.cubes[:, 0].argmax()]]
+                np.testing.assert_allclose(
+                    observation["env_state"][:, :3], left, atol=2e-3
+                )
+            start = 40 * (len(asked) - 1)
+            times = np.minimum(np.arange(start, start + 40), K - 1)
+            return self.plans[-asked[-1] :, times]
+
+    scenes = World(make_task("so100_pick_place"), 2)
+    scenes.reset(evaluation_scenes(0, 2))
+    seed = 0 if scenes.qpos[1, 6] > scenes.qpos[0, 6] else 1
+    if seed:  # the scene that is given up shall be the last row
+        scenes.reset(evaluation_scenes(1, 2))
+        assert scenes.qpos[1, 6] > scenes.qpos[0, 6]
+    result = roll_out(Asked(), 2, seed=seed)
+    assert [r.success for r in result.rollouts] == [True, False]
+    assert asked == sorted(asked, reverse=True)
+    assert set(asked) == {2, 1}
+
+
+# --- keeping rollouts -----------------------------------------------------------------
+
+KILLED = """
+import sys
+from pathlib import Path
+import act_minimal.evaluation as evaluation
+from act_minimal.sim import PickPlace
+from tests.test_evaluation import Stay, roll_out
+PickPlace.max_ticks, evaluation.TOGETHER = 40, 2
+roll_out(Stay(), 4000, out=Path(sys.argv[1]))
+"""
+
+
+def plain(result: Evaluation) -> dict:
+    return replace(result, seconds=0.0, chunk_ms=0.0).to_json()
+
+
+def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 40)
+    monkeypatch.setattr(evaluation, "TOGETHER", 2)
+    out = tmp_path / "rollouts"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)])
+    try:
+        until = time.monotonic() + 120
+        while len(list(out.glob("rollouts_*"))) < 2 and time.monotonic() < until:
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    made = {p: p.stat().st_mtime_ns for p in out.glob("rollouts_*.safetensors")}
+    assert 2 <= len(made) < 2000
+    n = 2 * len(made) + 4
+    result = roll_out(Stay(), n, out=out)
+    fresh = roll_out(Stay(), n)
+    assert plain(result) == plain(fresh)
+    assert result.rollouts == fresh.rollouts
+    for a, b in zip(result.rollouts, fresh.rollouts, strict=True):
+        assert np.array_equal(a.qpos, b.qpos)
+    for path, when in made.items():
+        assert path.stat().st_mtime_ns == when, "made again"
+    assert not list(out.glob(".*")), "something half-written is left"
+    again = roll_out(Stay(), n, out=out)
+    assert again == result  # to the second: nothing was rolled out
+
+
+def test_a_folder_of_rollouts_belongs_to_one_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 5)
+    roll_out(Stay(), 2, out=tmp_path)
+    with pytest.raises(UserError, match=r"rollouts_0_1.*with policy .*another folder"):
+        roll_out(Stay(1.0), 2, out=tmp_path)
+    other = ExecutionConfig(mode="ensemble")
+    with pytest.raises(UserError, match=r"with execution .*ensemble"):
+        evaluate(Stay(), execution=other, n=2, out=tmp_path, progress=False)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"rollouts_0_1\.safetensors is damaged"):
+        roll_out(Stay(), 2, out=tmp_path)
+
+
+# --- what does not fit ----------------------------------------------------------------
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({"state_dim": 14}, "trained with 14 joints, but so100_pick_place has 6"),
+        ({"action_dim": 7}, "trained with 7 actions, but so100_pick_place has 6"),
+        ({"env_state_dim": 3}, "trained with 3 numbers of env_state, .* has 7"),
+    ],
+)
+def test_a_policy_of_another_shape_is_refused(shape, words):
+    with pytest.raises(UserError, match=words):
+        roll_out(Stay(**shape))
+
+
+@pytest.mark.quick
+def test_a_policy_with_another_camera_is_refused():
+    policy = Stay(env_state_dim=0)
+    policy.cameras = ("top", "cam_high")
+    with pytest.raises(
+        UserError, match=r"camera 'cam_high'.* has the cameras top, wrist"
+    ):
+        roll_out(policy)
+
+
+@pytest.mark.quick
+def test_bad_settings_are_refused_before_anything_runs():
+    with pytest.raises(SettingError, match="execute is 999, expected at most"):
+        evaluate(Stay(), execution=ExecutionConfig(execute=999), n=1)
+    with pytest.raises(UserError, match=r"no task 'nope'.*so100_pick_place"):
+        evaluate(Stay(), "nope", n=1)
+
+
+def test_a_policy_that_breaks_down_is_reported():
+    class Broken(Stay):
+        def predict_chunk(self, observation):
+            return np.full((len(observation["qpos"]), K, 6), np.nan)
+
+    with pytest.raises(UserError, match="action at tick 0 is nan"):
+        roll_out(Broken(), 1)
+
+
+def test_cameras_are_drawn_at_the_size_that_the_policy_wants(monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 3)
+
+    class Looks(Stay):
+        cameras = ("wrist",)
+
+        def predict_chunk(self, observation):
+            assert observation["images/wrist"].shape == (2, 48, 64, 3)
+            assert observation["images/wrist"].std() > 5
+            return super().predict_chunk(observation)
+
+    assert roll_out(Looks(image_size=(48, 64)), 2).n == 2

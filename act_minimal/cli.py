@@ -128,7 +128,7 @@ def inspect(
     """
     from act_minimal import inspection
 
-    report = inspection.inspect_dataset(data, progress=not json and sys.stdout.isatty())
+    report = inspection.inspect_dataset(data, progress=not json)
     if json:
         _print(inspection.report_json(report))
     else:
@@ -337,7 +337,9 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"act: {error}", file=sys.stderr)
         code = 2 if isinstance(error, SettingError) else 1
     except KeyboardInterrupt as stop:
-        print(f"act: {stop or 'stopped; the same command goes on'}", file=sys.stderr)
+        print(
+            f"act: {str(stop) or 'stopped; the same command goes on'}", file=sys.stderr
+        )
         code = 130
     except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -96,9 +96,9 @@ def _write_cache(
     with atomic_file(target) as temporary, open(temporary, "wb") as file:
         bar = paths
         if progress:
-            from rich.progress import track
+            from tqdm.auto import tqdm  # on standard error, which --json leaves free
 
-            bar = track(paths, description=f"Caching images of {camera}")
+            bar = tqdm(paths, desc=f"images of {camera}")
         for path, length in zip(bar, lengths, strict=True):
             images = load_episode(path, cameras=[camera]).images[camera]
             if shape is None:

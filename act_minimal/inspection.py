@@ -142,9 +142,9 @@ def inspect_dataset(
     widths: dict[str, int] = {}
     bar = paths
     if progress:
-        from rich.progress import track
+        from tqdm.auto import tqdm  # on standard error, which --json leaves free
 
-        bar = track(paths, description="Inspecting")
+        bar = tqdm(paths, desc="inspect")
     for path in bar:
         try:
             episode = load_episode(path, images=images)

@@ -235,7 +235,7 @@ def test_cameras_see_the_scene_at_any_size():
         assert red.sum() > 15, f"no cube in {camera}"
     assert world.render("top", (48, 64)).shape == (48, 64, 3)
     assert world.render("scene", (480, 640)).std() > 20
-    with pytest.raises(UserError, match="no camera 'side'.*top"):
+    with pytest.raises(UserError, match=r"no camera 'side'.*top"):
         world.render("side", (48, 64))
     world.close()
 
@@ -290,5 +290,5 @@ def test_vector_env_starts_anew_after_the_end():
 
 @pytest.mark.quick
 def test_unknown_task_lists_the_known():
-    with pytest.raises(UserError, match="no task 'nope'.*so100_pick_place"):
+    with pytest.raises(UserError, match=r"no task 'nope'.*so100_pick_place"):
         make_task("nope")

@@ -32,7 +32,7 @@ def small_backbone() -> nn.Sequential:
         nn.Conv2d(32, 64, 3, stride=2, padding=1),
         nn.GroupNorm(8, 64),
         nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1, bias=False),  # a softmax would not see it
+        nn.Conv2d(64, 64, 1, bias=False),  # a softmax would not see a bias
     )
 
 
@@ -90,13 +90,17 @@ class Keypoints(nn.Module):
         super().__init__()
         self.proj = nn.Linear(2 * channels, tokens * width)
         self.tokens = tokens
+        # Over some 200 cells a plain softmax starts nearly flat, with every keypoint in
+        # the middle; starting sharp halved the error after the same 500 steps.
+        self.sharpness = nn.Parameter(torch.full((channels, 1), 8.0))
         rows, columns = (torch.linspace(-1, 1, n) for n in grid)
         place = torch.cartesian_prod(rows, columns)  # (h w, 2)
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Reduce (B N, C, h, w) to (B N, t, D)."""
-        weights = features.flatten(2).softmax(-1)  # (B N, C, h w)
+        scores = features.flatten(2) * self.sharpness  # (B N, C, h w)
+        weights = scores.softmax(-1)
         points = (weights @ self.place).flatten(1)  # (B N, 2 C)
         return self.proj(points).unflatten(-1, (self.tokens, -1))
 
@@ -174,14 +178,13 @@ class Cameras(nn.Module):
                 f"with (N, 3, H, W) = {self.shape}"
             )
         full = 255.0 if images.dtype == torch.uint8 else 1.0
-        # (x / full - mean) / std in one pass
-        x = torch.addcmul(
-            -self.mean / self.std, images.to(self.mean.dtype), 1 / (full * self.std)
-        )
-        x = x.flatten(0, 1)  # (B N, 3, H, W)
+        x = images.flatten(0, 1).to(self.mean.dtype)  # (B N, 3, H, W)
         if self.pool > 1:
             x = F.avg_pool2d(x, self.pool)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.unflatten(0, images.shape[:2])  # (B, N, 3, H, W)
+        # (x / full - mean) / std in one pass
+        x = torch.addcmul(-self.mean / self.std, x, 1 / (full * self.std))
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         x = self.tokens(self.backbone(x))  # (B N, t, D)
         x = x.unflatten(0, images.shape[:2]).flatten(1, 2)  # (B, N t, D)
         position = self.position.expand(images.shape[1], -1, -1)  # (N, t, D)

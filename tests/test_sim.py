@@ -130,6 +130,30 @@ def test_starts_fill_the_zone_and_turn_every_way():
     assert yaw.max() > 0.75
 
 
+@pytest.mark.quick
+def test_demonstrations_are_spread_more_evenly_than_chance():
+    from act_minimal.sim.recording import scene_seed
+    from act_minimal.sim.world import start
+
+    def largest_hole(scenes):
+        """Furthest that a place and yaw is from the nearest cube, in zones."""
+        starts = np.array([start(PickPlace(), s) for s in scenes])
+        yaw = 2 * np.arctan2(starts[:, 12], starts[:, 9]) / (np.pi / 2) + 0.5
+        unit = np.column_stack([(starts[:, 6:8] - ZONE_CENTRE) / 0.15 + 0.5, yaw])
+        assert unit.min() >= 0
+        assert unit.max() <= 1
+        grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 3), -1).reshape(-1, 3)
+        return np.linalg.norm(grid[:, None] - unit, axis=-1).min(1).max()
+
+    seeds = range(8)
+    even = [largest_hole([scene_seed(s, i) for i in range(50)]) for s in seeds]
+    chance = [largest_hole(range(1000 * s, 1000 * s + 50)) for s in seeds]
+    assert np.mean(even) < 0.88 * np.mean(chance)
+    assert not np.array_equal(
+        start(PickPlace(), scene_seed(0, 0)), start(PickPlace(), scene_seed(1, 0))
+    )
+
+
 def _walk(n, scenes, ticks=60):
     """States of random walks, (n, ticks, nq)."""
     world = World(make_task("so100_pick_place"), n)

@@ -39,11 +39,20 @@ class PickPlace:
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
-    def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """A start: joint angles (6,) rad, then the cube's pose (7,), as qpos (13,)."""
+    def sample(
+        self, rng: np.random.Generator, place: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A start: joint angles (6,) rad, then the cube's pose (7,), as qpos (13,).
+
+        Args:
+            rng: decides everything.
+            place: where the cube lies, (3,) in [0, 1): x and y over the zone, and yaw;
+                drawn from `rng` if None.
+        """
         joints = so100.HOME + rng.uniform(-0.03, 0.03, 6)
-        xy = ZONE_CENTRE + rng.uniform(-0.5, 0.5, 2) * ZONE_SIZE
-        yaw = rng.uniform(-np.pi / 4, np.pi / 4)
+        place = rng.random(3) if place is None else place
+        xy = ZONE_CENTRE + (place[:2] - 0.5) * ZONE_SIZE
+        yaw = (place[2] - 0.5) * np.pi / 2
         cube = [*xy, CUBE_SIZE / 2, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         return np.concatenate([joints, cube])
 

@@ -11,10 +11,8 @@ from tqdm.auto import tqdm
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
 from ..errors import SettingError, UserError
 from .experts import Expert
-from .world import Task, World
+from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
-DEMONSTRATION_SEEDS = 1_000_000_000  # scenes from here on are never evaluated on
-SEEDS_A_RUN = 100_000  # attempts of one seed
 TOGETHER = 8  # scenes recorded side by side
 SETTLE = 20  # ticks a demonstration may take to come to rest after its plan
 
@@ -118,7 +116,7 @@ def demonstrate(
 
 def scene_seed(seed: int, attempt: int) -> int:
     """The number of a demonstration's scene."""
-    return DEMONSTRATION_SEEDS + SEEDS_A_RUN * seed + attempt
+    return DEMONSTRATION_SCENES + SCENES_A_RUN * seed + attempt
 
 
 def _play(
@@ -165,8 +163,8 @@ def _play(
 def _check_settings(
     task: Task, n: int, seed: int, cameras: Sequence[str], size: tuple[int, int]
 ) -> None:
-    if not 1 <= n <= SEEDS_A_RUN // 3:
-        raise SettingError(f"n is {n}, expected from 1 to {SEEDS_A_RUN // 3} episodes")
+    if not 1 <= n <= SCENES_A_RUN // 3:
+        raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
     if min(size) < 1:

@@ -1,0 +1,213 @@
+"""Write docs/results.md, and the README's tables, from data/results/*.json.
+
+    uv run python -m benchmarks.report
+
+A test fails when they differ from the result files.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import RESULTS
+
+ROOT = RESULTS.parents[1]
+Row = dict[str, Any]
+
+
+def load(name: str) -> Row | None:
+    """A result file, if it has been made."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def success(row: Row) -> str:
+    """`91 % [87, 94]`, of all seeds together."""
+    low, high = row["interval"]
+    return f"{100 * row['success']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def per_seed(row: Row) -> str:
+    """Each seed's success in %."""
+    return ", ".join(f"{100 * rate:.0f}" for rate in row["each_seed"])
+
+
+def seconds(row: Row) -> str:
+    """Range of training times over seeds."""
+    low, high = min(row["train_seconds"]), max(row["train_seconds"])
+    return f"{low:.0f}-{high:.0f} s" if round(low) != round(high) else f"{low:.0f} s"
+
+
+def made_by(result: Row) -> str:
+    """What every table ends with."""
+    seeds = result.get("seeds")
+    over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
+    return (
+        f"\n\nMade by `{result['command']}` on {result['machine']['cores']} cores "
+        f"({result['machine']['cpu']}), torch {result['versions']['torch']}, MuJoCo "
+        f"{result['versions']['mujoco']}.{over}\n"
+    )
+
+
+def state(result: Row) -> str:
+    """State policies against single-step cloning."""
+    names = {"act": "ACT", "bc": "single-step cloning"}
+    rows = [
+        [
+            r["demonstrator"],
+            names[r["policy"]],
+            success(r),
+            str(r["n"]),
+            per_seed(r),
+            seconds(r),
+            f"{100 * r['frozen']:.0f} %",
+        ]
+        for r in result["summary"]
+    ]
+    head = ["50 demonstrations", "policy", "success", "n", "each seed, %", "training"]
+    return table([*head, "standing still"], rows) + made_by(result)
+
+
+def single_step(result: Row) -> str:
+    """The search for the best baseline."""
+    ordered = sorted(result["summary"], key=lambda r: -r["success"])
+    rows = [
+        [r["variant"], success(r), str(r["n"]), per_seed(r), seconds(r)]
+        for r in ordered
+    ]
+    head = ["single-step variant", "success", "n", "each seed, %", "training"]
+    return table(head, rows) + made_by(result)
+
+
+def chunk_size(result: Row) -> str:
+    """Success against k."""
+    columns = ["half", "whole", "ensemble"]
+    groups: dict[tuple, dict[str, Row]] = {}
+    for r in result["summary"]:
+        key = (r["demonstrator"], r["cvae"], r["k"])
+        groups.setdefault(key, {})[r["execution"]] = r
+    rows = []
+    for (demonstrator, cvae, k), cells in groups.items():
+        text = [success(cells[c]) if c in cells else "" for c in columns]
+        one = next(iter(cells.values()))
+        rows.append(
+            [demonstrator, "yes" if cvae else "no", str(k), *text, str(one["n"])]
+        )
+    head = ["demonstrations", "CVAE", "k", "half the chunk", "whole chunk"]
+    return table([*head, "ensemble, m = 0.01", "n"], rows) + made_by(result)
+
+
+def vision(result: Row) -> str:
+    """Vision policies against the number of demonstrations."""
+    rows = [
+        [str(r["demonstrations"]), success(r), str(r["n"]), per_seed(r), seconds(r)]
+        for r in result["summary"]
+    ]
+    head = ["demonstrations", "success", "n", "each seed, %", "training"]
+    return table(head, rows) + made_by(result)
+
+
+def simulation(result: Row) -> str:
+    """What the simulator costs."""
+
+    def ms(row: Row) -> list[str]:
+        return [f"{row['median']:.2f}", f"{row['min']:.2f}-{row['max']:.2f}"]
+
+    rows = [
+        ["control step, ms", *ms(result["control_step_ms"])],
+        ["two images 96 × 128, ms", *ms(result["two_images_96x128_ms"])],
+        ["one image 480 × 640, ms", *ms(result["one_image_480x640_ms"])],
+        ["ten scenes over one, ×", *ms(result["ten_scenes_throughput_over_one"])],
+    ]
+    experts = "; ".join(
+        f"{name} {r['successes']} of {r['n']} fresh scenes"
+        for name, r in result["experts"].items()
+    )
+    rates = result["demonstrations_per_second"]
+    return (
+        table(["", "median", "range"], rows)
+        + f"\n\nDemonstrators: {experts}. Demonstrations a second: "
+        f"{rates['no_images']:.1f} without images, {rates['both']:.2f} with both "
+        "cameras." + made_by(result)
+    )
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "state": ("State policies (joints and cube pose)", state),
+    "single_step": ("The best single-step baseline", single_step),
+    "chunk_size": ("Success against chunk size", chunk_size),
+    "vision": ("Vision policies (two cameras, no cube pose)", vision),
+    "simulation": ("The simulator", simulation),
+}
+
+
+def results_page() -> str:
+    """docs/results.md."""
+    parts = [
+        "# Results\n",
+        "Generated from `data/results/*.json` by `python -m benchmarks.report`; do not "
+        "edit.\nSuccess is strict (the cube rests in the bin, the jaw open, for 10 "
+        "ticks), on scenes that no\ndemonstration started from; brackets are 95 % "
+        "Wilson intervals over all seeds together.\nA seed decides demonstrations, "
+        "weights and scenes.\n",
+    ]
+    for name, (title, render) in SECTIONS.items():
+        result = load(name)
+        parts.append(f"## {title}\n")
+        parts.append(render(result) if result else "Not measured yet.\n")
+    return "\n".join(parts)
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n{content.strip()}\n{end}{after}"
+
+
+def readme(text: str) -> str:
+    """README.md with today's numbers."""
+    demo = load("demo")
+    if demo:
+        rows = []
+        for title, key in (("ACT", "act"), ("single-step cloning", "single_step")):
+            r = demo[key]
+            rows.append(
+                [
+                    title,
+                    f"{100 * r['rate']:.0f} %",
+                    str(r["n"]),
+                    f"{100 * r['interval'][0]:.0f}-{100 * r['interval'][1]:.0f} %",
+                    f"{r['train_seconds']:.0f} s",
+                ]
+            )
+        head = ["", "success", "n", "95 % interval", "training"]
+        total = demo["seconds"]["total"]
+        note = f"\n\n(`{demo['command']}`, {total:.0f} s in all on two cores)"
+        text = with_block(text, "demo", table(head, rows) + note)
+    blocks = []
+    for name in ("state", "vision"):
+        result = load(name)
+        if result:
+            title, render = SECTIONS[name]
+            blocks.append(f"**{title}**\n\n{render(result)}")
+    return with_block(text, "numbers", "\n".join(blocks) or "Being measured.")
+
+
+def main() -> None:
+    """Write both pages."""
+    (ROOT / "docs" / "results.md").write_text(results_page())
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

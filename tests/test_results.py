@@ -1,0 +1,28 @@
+"""Numbers in the documents are the numbers in the result files."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.quick
+def test_results_page_is_fresh():
+    assert (ROOT / "docs" / "results.md").read_text() == report.results_page()
+
+
+@pytest.mark.quick
+def test_readme_numbers_are_fresh():
+    text = (ROOT / "README.md").read_text()
+    assert text == report.readme(text)
+
+
+@pytest.mark.quick
+def test_a_changed_number_is_noticed():
+    row = {"success": 0.91, "interval": [0.87, 0.94]}
+    assert report.success(row) == "91 % [87, 94]"
+    page = report.with_block("a <!-- x -->old<!-- /x --> b", "x", "new")
+    assert page == "a <!-- x -->\nnew\n<!-- /x --> b"

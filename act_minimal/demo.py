@@ -42,8 +42,16 @@ class Recipe:
 STATE = Recipe(
     demonstrations=50,
     cameras=(),
-    act={"policy": "act", "chunk_size": 25, "steps": 2000, "threads": 1},
-    single_step={"policy": "bc_mlp", "threads": 1},
+    act={
+        "policy": "act",
+        "chunk_size": 50,
+        "model": {"cvae_actions_per_token": 10},
+        "steps": 3000,
+        "lr": 2e-3,
+        "state_noise": 0.02,
+        "threads": 2,
+    },
+    single_step={"policy": "bc_mlp", "action_target": "delta", "threads": 1},
     execution=ExecutionConfig(),
 )
 VISION = Recipe(
@@ -53,12 +61,20 @@ VISION = Recipe(
         "policy": "act",
         "size": "medium",
         "chunk_size": 50,
-        "steps": 4000,
+        "model": {"cvae_actions_per_token": 10, "image_pool": 2},
+        "steps": 7500,
         "batch_size": 32,
         "shift_px": 4,
         "state_noise": 0.02,
+        "threads": 2,
     },
-    single_step={"policy": "bc_mlp", "batch_size": 32, "shift_px": 4},
+    single_step={
+        "policy": "bc_mlp",
+        "action_target": "delta",
+        "batch_size": 32,
+        "shift_px": 4,
+        "threads": 2,
+    },
     execution=ExecutionConfig(),
 )
 
@@ -69,6 +85,7 @@ def run_demo(
     *,
     vision: bool = False,
     seed: int = 0,
+    recipe: Recipe | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Run the whole course of a policy's life, and write `out/result.json`.
@@ -78,6 +95,7 @@ def run_demo(
         task_name: a simulated task.
         vision: cameras instead of the object's pose.
         seed: decides demonstrations, weights and scenes.
+        recipe: by default `VISION` or `STATE`, as `vision` says.
 
     Returns:
         The content of `result.json`.
@@ -90,7 +108,7 @@ def run_demo(
     from .sim.recording import record
 
     console = Console(quiet=not progress)
-    recipe = VISION if vision else STATE
+    recipe = recipe or (VISION if vision else STATE)
     task = make_task(task_name)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
     console.print(

@@ -1,1 +1,1 @@
-"""Scripts behind the numbers in data/results: run them with `python -m benchmarks.x`."""
+"""Scripts behind the numbers in data/results: `python -m benchmarks.simulation` etc."""

@@ -7,7 +7,6 @@ A test fails when they differ from the result files.
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.results import RESULTS

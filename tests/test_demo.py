@@ -1,0 +1,80 @@
+"""`act demo`, with a recipe small enough to test that stages resume."""
+
+import dataclasses
+import json
+
+import pytest
+
+from act_minimal import demo
+from act_minimal.errors import UserError
+from act_minimal.policy import load_policy
+
+SMALL = dataclasses.replace(
+    demo.STATE,
+    demonstrations=2,
+    act={**demo.STATE.act, "steps": 8, "save_every": 4},
+    single_step={**demo.STATE.single_step, "save_every": 4},
+    rollouts=2,
+)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """The baseline's steps are counted by the clock: here they are six."""
+    monkeypatch.setattr(demo, "steps_that_fit", lambda config, seconds: 6)
+
+
+def test_demo_leaves_everything_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch, few_steps
+):
+    out = tmp_path / "demo"
+    real_evaluate = demo.evaluate
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(kwargs["out"].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real_evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(demo, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(out, recipe=SMALL, progress=False)
+    assert calls == ["act", "single_step"]
+    assert not (out / "result.json").exists()
+    kept = [*out.glob("*/checkpoints/*/model.safetensors")]
+    kept += [*out.glob("demonstrations/*.hdf5"), *out.glob("rollouts/*/*")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) > 5
+
+    monkeypatch.setattr(demo, "evaluate", real_evaluate)
+    result = demo.run_demo(out, recipe=SMALL, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    assert result == json.loads((out / "result.json").read_text())
+    for name in ("act", "single_step"):
+        part = result[name]
+        assert part["n"] == 2
+        assert 0 <= part["interval"][0] <= part["rate"] <= part["interval"][1] <= 1
+        assert part["train_seconds"] > 0
+    stages = {"record", "train_act", "train_single_step", "film"}
+    assert stages < set(result["seconds"])
+    assert result["seconds"]["total"] >= result["seconds"]["record"]
+    for name in ("film.mp4", "loss.png"):
+        assert (out / name).stat().st_size > 1000
+    policy = load_policy(out / "checkpoint")
+    assert policy.chunk_size == SMALL.act["chunk_size"]
+    card = json.loads((out / "checkpoint" / "card.json").read_text())
+    assert card["success"]["n"] == 2
+
+    again = demo.run_demo(out, recipe=SMALL, progress=False)
+    assert again["act"]["failed_scenes"] == result["act"]["failed_scenes"]
+    with pytest.raises(UserError, match=r"holds a demo with .*'seed': 0.*--out"):
+        demo.run_demo(out, recipe=SMALL, seed=1, progress=False)
+
+
+@pytest.mark.quick
+def test_baseline_sees_what_act_sees():
+    for recipe in (demo.STATE, demo.VISION):
+        for key in ("batch_size", "shift_px", "cameras"):
+            assert recipe.act.get(key) == recipe.single_step.get(key), key

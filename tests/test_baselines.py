@@ -1,5 +1,7 @@
 """The perceptron that ACT is compared with."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -39,10 +41,12 @@ def test_is_the_textbook_perceptron():
     layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
     x = rows["qpos"].numpy().astype(np.float64)
     for i, layer in enumerate(layers):
-        weight, bias = (p.detach().numpy().astype(np.float64) for p in layer.parameters())
+        weight, bias = (
+            p.detach().numpy().astype(np.float64) for p in layer.parameters()
+        )
         x = x @ weight.T + bias
         if i < len(layers) - 1:
-            x = x * 0.5 * (1 + np.vectorize(__import__("math").erf)(x / np.sqrt(2)))
+            x = x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
     expected = x.reshape(3, 3, 2)
     np.testing.assert_allclose(network(rows).actions.detach(), expected, atol=1e-5)
 

@@ -99,7 +99,7 @@ class Expert:
         style = Style() if self.demonstrator == "scripted" else human_style(rng)
         first = np.append(start[:5], so100.jaw_to_gripper(start[5]))
         actions = self._moves(first, start[6:13], style)
-        return actions + _tremor(len(actions), style.tremor, rng)
+        return actions + _tremor(len(actions), style.tremor, self.fps, rng)
 
     def _moves(self, first: np.ndarray, cube: np.ndarray, style: Style) -> np.ndarray:
         yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
@@ -250,12 +250,14 @@ class Reach:
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def _tremor(steps: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+def _tremor(
+    steps: int, scale: float, fps: int, rng: np.random.Generator
+) -> np.ndarray:
     """(T, 6) slowly varying noise (Ornstein-Uhlenbeck, 0.15 s), none on the jaw."""
     noise = np.zeros((steps, 6))
     if scale == 0:
         return noise
-    keep = np.exp(-1 / (0.15 * 30))
+    keep = np.exp(-1 / (0.15 * fps))
     kicks = rng.normal(0, scale * np.sqrt(1 - keep**2), (steps, 5))
     for t in range(1, steps):
         noise[t, :5] = keep * noise[t - 1, :5] + kicks[t]

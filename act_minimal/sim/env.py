@@ -61,7 +61,9 @@ class TaskEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Lay out scene `seed`, or a random one."""
         super().reset(seed=seed)
-        scene = int(self.np_random.integers(DEMONSTRATION_SCENES)) if seed is None else seed
+        scene = (
+            int(self.np_random.integers(DEMONSTRATION_SCENES)) if seed is None else seed
+        )
         self.world.reset([scene])
         return self._observation(), self._info()
 
@@ -123,7 +125,9 @@ class TaskVectorEnv(VectorEnv):
         """Lay out new scenes everywhere."""
         super().reset(seed=seed if isinstance(seed, int) else None)
         if seed is None:
-            scenes = self.np_random.integers(DEMONSTRATION_SCENES, size=self.num_envs).tolist()
+            scenes = self.np_random.integers(
+                DEMONSTRATION_SCENES, size=self.num_envs
+            ).tolist()
         elif isinstance(seed, int):
             scenes = [seed + i for i in range(self.num_envs)]
         else:
@@ -136,7 +140,9 @@ class TaskVectorEnv(VectorEnv):
         """One control tick everywhere; scenes that were over are laid out anew."""
         restart = np.flatnonzero(self._over)
         if len(restart):
-            scenes = self.np_random.integers(DEMONSTRATION_SCENES, size=len(restart)).tolist()
+            scenes = self.np_random.integers(
+                DEMONSTRATION_SCENES, size=len(restart)
+            ).tolist()
             self.world.reset(scenes, restart)
         self.world.step(actions, np.flatnonzero(~self._over))
         terminated = self.world.success.copy()

@@ -250,9 +250,7 @@ class Reach:
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def _tremor(
-    steps: int, scale: float, fps: int, rng: np.random.Generator
-) -> np.ndarray:
+def _tremor(steps: int, scale: float, fps: int, rng: np.random.Generator) -> np.ndarray:
     """(T, 6) slowly varying noise (Ornstein-Uhlenbeck, 0.15 s), none on the jaw."""
     noise = np.zeros((steps, 6))
     if scale == 0:

@@ -66,6 +66,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             os.replace(folder, older)
         os.replace(temporary, folder)
     except OSError as error:
+        if older.exists() and not folder.exists():
+            os.replace(older, folder)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         why = "no space left on the disk" if full else error.strerror
         raise CheckpointError(

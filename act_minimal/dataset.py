@@ -263,9 +263,10 @@ class Windows:
         if len(ids) == 0:
             raise UserError(f"no episodes of {demos.folder} to take windows from")
         lengths = demos.lengths[ids]
-        if not 1 <= chunk_size <= lengths.max():
+        longest = demos.lengths.max()  # short held-out episodes are padded
+        if not 1 <= chunk_size <= longest:
             raise UserError(
-                f"chunk size is {chunk_size}, expected 1 to {lengths.max()}, the "
+                f"chunk size is {chunk_size}, expected 1 to {longest}, the "
                 f"frames of the longest episode in {demos.folder}"
             )
         if pad not in ("last", "zero"):

@@ -1,7 +1,7 @@
 """`act demo`: demonstrations, training, rollouts, film and result, in one command.
 
-Each stage leaves files and is skipped, or gone on with, when they are there: a second
-call after Ctrl-C or kill -9 loses nothing.
+Recording, training and rollouts leave files and go on from them: a second call after
+Ctrl-C or kill -9 loses nothing.
 """
 
 import json
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UserError
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, evaluation_scenes
 from .execution import ExecutionConfig
-from .files import atomic_file
+from .files import atomic_file, write_json
+from .gl import GLError, require_gl
 from .policy import load_policy, save_policy
 from .training import TrainConfig, TrainResult, steps_that_fit, train
 
@@ -34,7 +35,7 @@ class Recipe:
     act: dict[str, Any]
     """ACT's training settings, on top of `TrainConfig`'s defaults."""
     single_step: dict[str, Any]
-    """The baseline's: the best of those tried, see docs/results.md."""
+    """The baseline's: same data, augmentation and noise, for as long as ACT takes."""
     execution: ExecutionConfig
     rollouts: int = 100
 
@@ -51,7 +52,12 @@ STATE = Recipe(
         "state_noise": 0.02,
         "threads": 2,
     },
-    single_step={"policy": "bc_mlp", "action_target": "delta", "threads": 1},
+    single_step={
+        "policy": "bc_mlp",
+        "action_target": "delta",
+        "state_noise": 0.02,
+        "threads": 1,  # two make so small a network slower
+    },
     execution=ExecutionConfig(),
 )
 VISION = Recipe(
@@ -71,8 +77,10 @@ VISION = Recipe(
     single_step={
         "policy": "bc_mlp",
         "action_target": "delta",
+        "model": {},
         "batch_size": 32,
         "shift_px": 4,
+        "state_noise": 0.02,
         "threads": 2,
     },
     execution=ExecutionConfig(),
@@ -107,10 +115,18 @@ def run_demo(
     from .sim.film import film, pick
     from .sim.recording import record
 
+    evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
     console = Console(quiet=not progress)
     recipe = recipe or (VISION if vision else STATE)
     task = make_task(task_name)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
+    if (out / "result.json").exists():
+        result = json.loads((out / "result.json").read_text())
+        console.print(_table(result))
+        console.print(f"All of it was in {out} already; --out starts another demo.")
+        return result
+    if recipe.cameras:
+        require_gl()
     console.print(
         f"[bold]act demo[/] → {out}: {recipe.demonstrations} demonstrations, ACT, "
         "single-step cloning, rollouts. Ctrl-C stops; the same command goes on."
@@ -154,13 +170,16 @@ def run_demo(
                 progress=progress,
             )
     with clock.stage("film"):
-        takes = pick(results["act"].rollouts, "ACT", 4)
-        takes += pick(results["single_step"].rollouts, "single step", 4)
-        film(task, takes, out / "film.mp4", progress=progress)
         _draw_losses(act, baseline, out / "loss.png")
         card = json.loads((act.folder / "card.json").read_text())
         card["success"] = results["act"].to_json()
         save_policy(out / "checkpoint", load_policy(act.folder), card)
+        takes = pick(results["act"].rollouts, "ACT", 4)
+        takes += pick(results["single_step"].rollouts, "single step", 4)
+        try:
+            film(task, takes, out / "film.mp4", progress=progress)
+        except GLError as error:
+            console.print(f"[bold]No film:[/] {error}")
 
     result = {
         "command": f"act demo{' --vision' if vision else ''} --seed {seed}",
@@ -169,17 +188,16 @@ def run_demo(
         "demonstrations": recipe.demonstrations,
         "demonstrator": "human",
         "execution": asdict(recipe.execution),
-        "act": results["act"].to_json() | {"train_seconds": act.seconds},
+        "act": results["act"].to_json()
+        | {"train_seconds": act.seconds, "settings": recipe.act},
         "single_step": results["single_step"].to_json()
         | {"train_seconds": baseline.seconds, "settings": recipe.single_step},
         "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
         "versions": versions(),
     }
     write_json(out / "result.json", result)
-    console.print(_table(results, act, baseline))
-    console.print(
-        f"{out / 'result.json'}, film.mp4, loss.png and checkpoint/ are ready."
-    )
+    console.print(_table(result))
+    console.print(f"result.json, film.mp4, loss.png and checkpoint/ are in {out}")
     return result
 
 
@@ -261,22 +279,21 @@ def _draw_losses(act: TrainResult, baseline: TrainResult, path: Path) -> None:
     plt.close(figure)
 
 
-def _table(
-    results: dict[str, Evaluation], act: TrainResult, baseline: TrainResult
-) -> Table:
+def _table(result: dict[str, Any]) -> Table:
+    """Both policies, as a table."""
     table = Table("", "success", "n", "95 % interval", "training", "time to success")
-    rows = (("ACT", "act", act), ("single-step cloning", "single_step", baseline))
-    for title, name, trained in rows:
-        r = results[name]
-        low, high = (100 * x for x in r.interval)
-        quick = f"{r.seconds_to_success:.1f} s" if r.seconds_to_success else "-"
+    rows = (("ACT", "act"), ("single-step cloning", "single_step"))
+    for title, name in rows:
+        r = result[name]
+        low, high = (100 * x for x in r["interval"])
+        quick = r["seconds_to_success"]
         table.add_row(
             title,
-            f"{100 * r.rate:.0f} %",
-            str(r.n),
+            f"{100 * r['rate']:.0f} %",
+            str(r["n"]),
             f"{low:.0f}-{high:.0f} %",
-            f"{trained.seconds:.0f} s",
-            quick,
+            f"{r['train_seconds']:.0f} s",
+            f"{quick:.1f} s" if quick else "-",
         )
     return table
 
@@ -285,9 +302,3 @@ def versions() -> dict[str, str]:
     """What a number depends on."""
     names = ("torch", "mujoco", "numpy", "act-minimal")
     return {"python": platform.python_version()} | {n: version(n) for n in names}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, wholly or not at all."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")

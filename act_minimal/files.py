@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from act_minimal.errors import UserError
 
@@ -66,6 +68,13 @@ def reserve(path: Path, size: int) -> None:
             file.seek(0, os.SEEK_END)
             for start in range(file.tell(), size, 2**20):
                 file.write(bytes(min(2**20, size - start)))
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes JSON that a person can read, wholly or not at all; NaN is refused."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -83,6 +83,16 @@ def choose_gl_backend() -> str:
     return chosen
 
 
+def require_gl() -> None:
+    """Refuses at once what would need pictures later.
+
+    Raises:
+        GLError: This machine has no working OpenGL.
+    """
+    if choose_gl_backend() == DISABLED:
+        raise GLError(missing_message())
+
+
 def open_renderer(
     model: mujoco.MjModel, height: int, width: int, max_geom: int = 1000
 ) -> mujoco.Renderer:

@@ -270,7 +270,7 @@ class DecoderLayer(Layer):
         """Inputs: x (B or 1, k, D), query (k, D) positions, memory, key (B, T, D)."""
         y = self.norm1(x) if self.pre_norm else x
         x = x + self.dropout(self.self_attn(y + query, y + query, y))
-        x = y = x if self.pre_norm else self.norm1(x)
+        x = x if self.pre_norm else self.norm1(x)
         y = self.norm2(x) if self.pre_norm else x
         x = x + self.dropout(self.cross_attn(y + query, key, memory))
         if self.pre_norm:

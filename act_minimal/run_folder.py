@@ -39,7 +39,7 @@ from act_minimal.policy import Policy, write_policy
 # Settings that may change when a run goes on: they do not change what it computes,
 # or not more than another machine would.
 FREE = {
-    *("data", "out", "device", "threads", "compile", "tensorboard"),
+    *("data", "cache", "out", "device", "threads", "compile", "tensorboard"),
     *("log_every", "val_every", "val_frames", "save_every", "keep"),
 }
 
@@ -127,6 +127,13 @@ def resume(
         state.setdefault(int(index), {})[name] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    # The fused optimizer walks raw memory: moments must lie as their weights do, and
+    # channels-last weights do not lie as files do.
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == parameter.shape:
+                same = torch.empty_like(parameter, requires_grad=False)
+                moments[name] = same.copy_(moment)
     return progress["step"], progress["seconds"]
 
 

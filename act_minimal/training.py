@@ -19,9 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -59,6 +57,10 @@ __all__ = [
     "steps_that_fit",
     "train",
 ]
+
+
+TRIAL_SECONDS = 5.0  # a shorter trial misses by a fifth on a machine that breathes
+MOST_TRIAL_STEPS = 4000
 
 
 @dataclass
@@ -182,7 +184,7 @@ def train(
             for group, highest in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = highest * rate
 
-            torch.manual_seed(mix(config.seed, step + 1, world.rank))  # for dropout
+            torch.manual_seed(mix(config.seed, step + 1, 1 + world.rank))  # for dropout
             count = None
             if world.size > 1:  # mean over all processes' valid steps, not over means
                 count = world.mean((~batch["is_pad"]).sum().float())
@@ -259,21 +261,37 @@ def steps_that_fit(
 
     For comparisons at equal training time: the run that follows has a fixed number of
     steps and so can be repeated exactly, which a run that watches the clock cannot.
-    Measures 30 real steps in a temporary folder, after 10 to warm up; validations and
-    checkpoints are not counted.
+    Measures at least `TRIAL_SECONDS` of real steps in a temporary folder, after 10 to
+    warm up; validations and checkpoints are not counted.
     """
+    steps = 40
+    while True:
+        clock = _lap_times(config, steps, demonstrations)
+        lap = (clock[-1] - clock[1]) / (5 * (len(clock) - 2))
+        if clock[-1] - clock[1] >= TRIAL_SECONDS or steps == MOST_TRIAL_STEPS:
+            return max(1, int(seconds / lap))
+        steps = min(MOST_TRIAL_STEPS, 5 * math.ceil(1.2 * TRIAL_SECONDS / lap / 5) + 10)
+
+
+def _lap_times(
+    config: TrainConfig, steps: int, demonstrations: Demonstrations | None
+) -> list[float]:
+    """When a trial run was done with its steps 5, 10, 15, ..."""
     clock: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(
-            config, out=Path(folder), steps=40, log_every=5, val_every=0, keep=0
+            config, out=Path(folder), steps=steps, log_every=5, val_every=0, keep=0
         )
-        trial = replace(trial, save_every=40, tensorboard=False)
-        train(
-            trial,
-            demonstrations=demonstrations,
-            on_step=lambda record: clock.append(time.perf_counter()),
-            progress=False,
-        )
-    # Flushes at 5, 10, ..., 40; the last one comes before the checkpoint is written.
-    laps = np.diff(clock[1:]) / 5
-    return max(1, int(seconds / median(laps.tolist())))
+        trial = replace(trial, save_every=steps, tensorboard=False)
+        try:
+            train(
+                trial,
+                demonstrations=demonstrations,
+                on_step=lambda record: clock.append(time.perf_counter()),
+                progress=False,
+            )
+        except TrainingInterrupted:
+            raise KeyboardInterrupt(
+                "stopped while counting steps; the same command goes on"
+            ) from None
+    return clock

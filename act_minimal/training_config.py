@@ -40,6 +40,8 @@ class TrainConfig:
     """Cameras that the policy sees."""
     use_env_state: bool | None = None
     """Whether it sees the simulator's state; by default only without cameras."""
+    cache: Path | None = None
+    """Folder for decoded images; by default inside `data`, which must be writable."""
     limit: int | None = None
     """Use only the first so many demonstrations."""
     pad: Literal["last", "zero"] = "last"
@@ -106,11 +108,17 @@ class TrainConfig:
         """Refuses what cannot be meant; what the network refuses comes later."""
         least = {"steps": 1, "batch_size": 1, "warmup_steps": 0, "grad_clip": 0}
         least |= {"log_every": 1, "val_every": 0, "val_frames": 1, "save_every": 1}
-        least |= {"lr": 0, "weight_decay": 0, "state_noise": 0, "keep": 0, "seed": 0}
+        least |= {"weight_decay": 0, "state_noise": 0, "keep": 0, "seed": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if not value >= bound:
                 raise SettingError(f"{name} is {value}, expected at least {bound}")
+        if not self.lr > 0:
+            raise SettingError(f"lr is {self.lr}, expected more than 0")
+        if self.backbone_lr is not None and not self.backbone_lr >= 0:
+            raise SettingError(
+                f"backbone_lr is {self.backbone_lr}, expected at least 0"
+            )
         if not 0 <= self.ema_decay < 1:
             raise SettingError(
                 f"ema_decay is {self.ema_decay}, expected 0 up to (not) 1"
@@ -148,6 +156,7 @@ def load_demonstrations(
         config.data,
         cameras=config.cameras,
         use_env_state=use_env_state,
+        cache=config.cache,
         limit=config.limit,
         progress=progress,
     )

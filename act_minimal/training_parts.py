@@ -4,7 +4,9 @@ Letters: B batch, k chunk, A action, S state, E env_state, Z latent.
 """
 
 import math
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,10 @@ def rows(config: TrainConfig, world: World) -> slice:
 
 
 def mix(*numbers: int) -> int:
-    """One seed out of several numbers, without the collisions of a sum."""
+    """One seed out of several numbers, without the collisions of a sum.
+
+    Zeros at the end count for nothing: mix(1, 2) is mix(1, 2, 0).
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
@@ -180,7 +185,7 @@ def make_card(
     records = log.records if log else []
     last = {k: v for record in records for k, v in record.items() if k != "step"}
     return {
-        "data": str(config.data),
+        "data": config.data.name,
         "episodes": episodes,
         "task": demos.attributes[0].get("task", "unknown"),
         "demonstrator": demos.attributes[0].get("demonstrator", "unknown"),
@@ -191,5 +196,5 @@ def make_card(
         "loss": last.get("loss"),
         "validation L1 (normalised, z = 0)": last.get("val_l1"),
         "success": "not measured",
-        "command": " ".join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -1,5 +1,6 @@
 """A loss curve that grows in a notebook while the training runs."""
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +38,17 @@ def live_curve(every: float = 1.0) -> Callable[[Record], None]:
 
     Outside a notebook it draws to nowhere and does no harm.
     """
-    from IPython.display import display
+    from IPython.display import Image, display
 
     axes = plot_losses([])
     figure = axes.figure
-    handle = display(figure, display_id=True)
+
+    def picture() -> Image:
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        return Image(data=png.getvalue())
+
+    handle = display(picture(), display_id=True)
     records: list[Record] = []
     drawn = time.monotonic()
 
@@ -52,7 +59,7 @@ def live_curve(every: float = 1.0) -> Callable[[Record], None]:
             return
         plot_losses(records, axes)
         if handle is not None:
-            handle.update(figure)
+            handle.update(picture())
         drawn = time.monotonic()
 
     return on_step

@@ -1,6 +1,6 @@
 """Samples a second: windows from memory maps against one HDF5 file opened per sample.
 
-    uv run python benchmarks/loader.py --out data/results/loader.json
+uv run python -m benchmarks.loader
 
 The baseline does what the original ACT's dataset does for each sample: open the
 episode's file, read the images, qpos and qvel of one frame and the actions from there
@@ -11,11 +11,7 @@ case for the baseline, since what is measured is its work and not the disk's.
 """
 
 import argparse
-import json
 import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +22,7 @@ import torch
 
 from act_minimal.dataset import Demonstrations, Windows, indices_for_step
 from act_minimal.episodes import Episode, episode_path, save_episode
+from benchmarks.results import write
 
 CAMERAS = ("top", "wrist")
 CHUNK = 100
@@ -137,7 +134,6 @@ def measure(
 def main() -> None:
     """Measures small and large images, and writes the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("data/results/loader.json"))
     parser.add_argument("--repetitions", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,27 +142,20 @@ def main() -> None:
         "96x128": measure(50, 250, (96, 128), args.repetitions, batches=8),
         "480x640": measure(6, 250, (480, 640), args.repetitions, batches=2),
     }
-    report = {
-        "command": shlex.join(["python", "benchmarks/loader.py", *sys.argv[1:]]),
-        "what": "samples a second, random access, two cameras, chunk 100, batch 32",
-        "seeds": [SEED],
-        "n": args.repetitions,
-        "goal": "ratio of at least 20",
-        "goal_reached": {k: r["ratio"] >= 20 for k, r in results.items()},
-        "results": results,
-        "load_average": round(os.getloadavg()[0], 1),  # of what else the machine did
-        "seconds": round(time.perf_counter() - began, 1),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-            "h5py": h5py.__version__,
+    write(
+        "loader",
+        time.perf_counter() - began,
+        {
+            "what": "samples a second, random access, two cameras, chunk 100, batch 32",
+            "seeds": [SEED],
+            "n": args.repetitions,
+            "goal": "ratio of at least 20",
+            "goal_reached": {k: r["ratio"] >= 20 for k, r in results.items()},
+            "results": results,
+            "load_average": round(os.getloadavg()[0], 1),  # what else the machine did
             "hdf5": h5py.version.hdf5_version,
         },
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Make the README's picture from the film of a demo.
 
-    uv run act demo
-    uv run python -m benchmarks.picture
+uv run act demo
+uv run python -m benchmarks.picture
 """
 
 from pathlib import Path

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from act_minimal.demo import versions, write_json
+from act_minimal.demo import versions
+from act_minimal.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
 

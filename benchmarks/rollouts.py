@@ -7,12 +7,11 @@
 
 Each run and each evaluation is kept in --runs and found again: a call that was stopped
 goes on. Demonstrations of seed s, weights of seed s and scenes of seed s belong
-together, so that intervals over seeds hold all three kinds of luck.
+together. The intervals count rollouts only; how much seeds differ stands beside them.
 """
 
 import json
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,9 +20,11 @@ from typing import Any, Literal
 
 import tyro
 
-from act_minimal.demo import STATE, VISION, write_json
+from act_minimal.demo import STATE, VISION
+from act_minimal.errors import UserError
 from act_minimal.evaluation import evaluate, wilson
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import write_json
 from act_minimal.training import TrainConfig, steps_that_fit, train
 from benchmarks.results import write
 
@@ -58,10 +59,12 @@ class Settings:
     runs: Path = Path("runs/benchmarks")
     """Folder of demonstrations and training runs."""
     jobs: int = 1
-    """Policies trained side by side; 2 for chunk_size and single_step, which use one
-    thread each and whose training time is not a result."""
+    """Policies trained side by side; 2 suits chunk_size, whose policies use one thread
+    each and whose training time is not a result."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; all of them are in the result."""
+    only: str = ""
+    """Run only the policies whose name holds this: state_act, vision_200, ..."""
 
 
 def state_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
@@ -119,6 +122,17 @@ def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
     """The search for the best single-step baseline: 120 s each, as ACT gets."""
     variants: dict[str, dict[str, Any]] = {
         "mlp": {"policy": "bc_mlp"},
+        "mlp delta noise 0.02": {
+            "policy": "bc_mlp",
+            "action_target": "delta",
+            "state_noise": 0.02,
+        },
+        "mlp delta noise 0.02 lr 2e-3": {
+            "policy": "bc_mlp",
+            "action_target": "delta",
+            "state_noise": 0.02,
+            "lr": 2e-3,
+        },
         "mlp delta": {"policy": "bc_mlp", "action_target": "delta"},
         "mlp noise 0.1": {"policy": "bc_mlp", "state_noise": 0.1},
         "mlp delta noise 0.1": {
@@ -186,8 +200,14 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
 
     out = runs / job.name
     done = out / "rows.json"
+    what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
     if done.exists():
-        return json.loads(done.read_text())
+        found = json.loads(done.read_text())
+        if found["job"] != what:
+            raise UserError(
+                f"{out} was made with other settings; remove it, or choose other --runs"
+            )
+        return found["rows"]
     cameras = job.settings.get("cameras", ())
     kind = "vision" if cameras else "state"
     data = runs / f"{kind}_{job.demonstrator}_{job.demonstrations}_{job.seed}"
@@ -223,10 +243,14 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
             job.labels
             | {"seed": job.seed, "execution": name, "execute": asdict(execution)}
             | {"steps": trained.steps, "train_seconds": round(trained.seconds, 1)}
+            | {"settings": job.settings}
             | result.to_json()
         )
         print(job.name, name, result, f"{trained.seconds:.0f} s", flush=True)
-    write_json(done, rows)
+    # Of training and rollouts, also where this call found them done.
+    rolled = sum(row["seconds"] for row in rows)
+    rows[0]["job_seconds"] = round(trained.seconds + rolled, 1)
+    write_json(done, {"job": what, "rows": rows})
     return rows
 
 
@@ -266,8 +290,8 @@ def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]
 
 def main(settings: Settings) -> None:
     """Run one experiment and write data/results/<experiment>.json."""
-    start = time.perf_counter()
     jobs = list(EXPERIMENTS[settings.experiment](settings.seeds))
+    jobs = [job for job in jobs if settings.only in job.name]
     rows: list[dict[str, Any]] = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.jobs, mp_context=spawn) as pool:
@@ -276,7 +300,7 @@ def main(settings: Settings) -> None:
             rows += future.result()
     write(
         settings.experiment,
-        time.perf_counter() - start,
+        sum(row.get("job_seconds", 0.0) for row in rows),
         {
             "task": "so100_pick_place",
             "seeds": settings.seeds,

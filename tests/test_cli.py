@@ -180,8 +180,6 @@ USAGE = [
     ),
     (["eval", "--policy", "{state}", "--n", "0"], "n is 0, expected from 1 to"),
     (["replay", "{demos}", "--n", "0"], "0 episodes are to be replayed"),
-]
-WRONG = [
     (
         ["record", "--out", "{new}", "--task", "nope"],
         "no task 'nope'; the tasks are: so100_pick_place",
@@ -190,6 +188,8 @@ WRONG = [
         ["eval", "--policy", "{state}", "--task", "nope"],
         "no task 'nope'; the tasks are: so100_pick_place",
     ),
+]
+WRONG = [
     (
         ["record", "--out", "{demos}", "--n", "9", "--seed", "3"],
         r"demos/episode_\d.hdf5 was recorded with demonstrator scripted, but now",

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from act_minimal import demo
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import load_policy
+from act_minimal.training_config import TrainConfig
 
 SMALL = dataclasses.replace(
     demo.STATE,
@@ -67,14 +69,35 @@ def test_demo_leaves_everything_and_goes_on_where_it_stopped(
     card = json.loads((out / "checkpoint" / "card.json").read_text())
     assert card["success"]["n"] == 2
 
-    again = demo.run_demo(out, recipe=SMALL, progress=False)
-    assert again["act"]["failed_scenes"] == result["act"]["failed_scenes"]
+    monkeypatch.setattr(demo, "train", None)  # a third call does nothing anew
+    assert demo.run_demo(out, recipe=SMALL, progress=False) == result
     with pytest.raises(UserError, match=r"holds a demo with .*'seed': 0.*--out"):
         demo.run_demo(out, recipe=SMALL, seed=1, progress=False)
 
 
 @pytest.mark.quick
 def test_baseline_sees_what_act_sees():
+    """Policy, learning rate and chunk may differ, what is learnt from may not."""
     for recipe in (demo.STATE, demo.VISION):
-        for key in ("batch_size", "shift_px", "cameras"):
-            assert recipe.act.get(key) == recipe.single_step.get(key), key
+        common = {"data": Path("d"), "out": Path("o"), "cameras": recipe.cameras}
+        act = TrainConfig(**common, **recipe.act)
+        single = TrainConfig(**common, **recipe.single_step)
+        for key in (
+            *("data", "cameras", "use_env_state", "limit", "val_fraction", "seed"),
+            *("batch_size", "state_noise", "shift_px", "brightness", "ema_decay"),
+        ):
+            assert getattr(act, key) == getattr(single, key), key
+
+
+@pytest.mark.quick
+def test_readme_names_the_demos_chunk():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    k = demo.STATE.act["chunk_size"]
+    assert f"# (1, {k}, 6): the next {k} joint targets" in text
+
+
+@pytest.mark.quick
+def test_bad_seed_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(SettingError, match="seed is 100000"):
+        demo.run_demo(tmp_path / "demo", seed=100_000, progress=False)
+    assert not (tmp_path / "demo").exists()

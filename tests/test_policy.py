@@ -356,8 +356,9 @@ def test_checkpoints_that_disagree_with_themselves_are_named(folder):
 )
 def test_bad_configs_are_named(folder, change, message):
     edit_config(folder, change)
-    with pytest.raises(CheckpointError, match=rf"config\.json.*{message}|{message}"):
+    with pytest.raises(CheckpointError, match=message) as found:
         load_policy(folder)
+    assert "config.json" in str(found.value)
 
 
 @pytest.mark.quick

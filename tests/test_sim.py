@@ -99,6 +99,10 @@ def test_inertias_ranges_and_servos_are_the_arms(arm):
     masses = [0.119226, 0.162409, 0.147968, 0.0661321, 0.0929859, 0.0202444]
     names = ["shoulder", "upper_arm", "lower_arm", "wrist", "fixed_jaw", "moving_jaw"]
     assert [model.body(n).mass[0] for n in names] == pytest.approx(masses)
+    inertia = [0.000138803, 0.000107748, 4.84242e-05]
+    np.testing.assert_allclose(model.body("lower_arm").inertia, inertia, rtol=1e-5)
+    com = [-0.00339604, 0.00137796, 0.0768007]
+    np.testing.assert_allclose(model.body("lower_arm").ipos, com, atol=1e-8)
     ranges = [[-1.92, 1.92], [-3.32, 0.174], [-0.174, 3.14], [-1.66, 1.66]]
     ranges += [[-2.79, 2.79], [-0.174, 1.75]]
     np.testing.assert_allclose(model.jnt_range[:6], ranges)

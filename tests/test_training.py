@@ -252,11 +252,14 @@ def test_only_the_newest_checkpoints_are_kept(config):
 # --- interruptions --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(state_data, tmp_path_factory):
+@pytest.fixture(scope="module", params=[(), ("top", "wrist")], ids=["state", "vision"])
+def uninterrupted(request, tmp_path_factory):
     """A run with everything in it that is random."""
+    cameras = request.param
     config = TrainConfig(
-        data=state_data,
+        data=request.getfixturevalue("vision_data" if cameras else "state_data"),
+        cameras=cameras,
+        shift_px=1 if cameras else 0,
         out=tmp_path_factory.mktemp("whole") / "run",
         chunk_size=5,
         model={**TINY, "dropout": 0.1},
@@ -538,20 +541,22 @@ def test_backbone_has_a_rate_of_its_own(vision_data, config):
 
 @pytest.mark.quick
 def test_steps_that_fit_counts_real_steps(config, monkeypatch):
-    clock = [0.0]
+    clock, trials = [0.0], []
     real = training.train
 
     def fake(trial, *, on_step, **options):
-        assert (trial.steps, trial.batch_size) == (40, config.batch_size)
+        assert trial.batch_size == config.batch_size
         assert trial.out != config.out
+        trials.append(trial.steps)
         real(replace(trial, steps=2), **options)
-        for step in range(5, 41, 5):
-            clock[0] += 9.0 if step in (5, 20) else 0.5  # a start and a hiccup
+        for step in range(5, trial.steps + 1, 5):
+            clock[0] += 9.0 if step == 5 else 0.5  # the first ones warm up
             on_step({"step": step})
 
     monkeypatch.setattr(training, "train", fake)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
     assert steps_that_fit(config, 12) == 120
+    assert trials == [40, 70]  # 3 s are too short a trial, 6 s are not
     assert not config.out.exists()
 
 
@@ -561,6 +566,8 @@ def test_steps_that_fit_counts_real_steps(config, monkeypatch):
     [
         ({"steps": 0}, "steps is 0, expected at least 1"),
         ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": 0}, "lr is 0, expected more than 0"),
+        ({"backbone_lr": -1}, "backbone_lr is -1"),
         ({"ema_decay": 1}, "ema_decay is 1"),
         ({"threads": 0}, "threads is 0"),
         ({"policy": "bc_transformer"}, "chunk_size is 5.*predicts one action"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from ..errors import UserError
+from ..errors import SettingError
 from ..gl import choose_gl_backend
 
 choose_gl_backend()  # MuJoCo reads MUJOCO_GL when it is imported
@@ -23,10 +23,10 @@ def make_task(name: str) -> Task:
     """The task of this name.
 
     Raises:
-        UserError: unknown name; lists the known ones.
+        SettingError: unknown name; lists the known ones.
     """
     if name not in TASKS:
-        raise UserError(f"no task '{name}'; the tasks are: {', '.join(TASKS)}")
+        raise SettingError(f"no task '{name}'; the tasks are: {', '.join(TASKS)}")
     return TASKS[name]()
 
 

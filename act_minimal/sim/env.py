@@ -54,7 +54,8 @@ class TaskEnv(gymnasium.Env):
         render_mode: str | None = None,
     ):
         self.world = World(task, 1)
-        self.cameras, self.size, self.render_mode = tuple(cameras), size, render_mode
+        self.cameras, self.size = tuple(cameras), tuple(size)
+        self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(task, cameras, size)
         self._keys = tuple(self.observation_space.spaces)
 
@@ -110,7 +111,7 @@ class TaskVectorEnv(VectorEnv):
         self.metadata = TaskEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.render_mode = num_envs, render_mode
         self.world = World(task, num_envs)
-        self.cameras, self.size = tuple(cameras), size
+        self.cameras, self.size = tuple(cameras), tuple(size)
         self.max_ticks = max_episode_steps or task.max_ticks
         parts = _spaces(task, cameras, size)
         self.single_observation_space, self.single_action_space = parts
@@ -123,12 +124,12 @@ class TaskVectorEnv(VectorEnv):
         self, *, seed: int | Sequence[int] | None = None, options: dict | None = None
     ):
         """Lay out new scenes everywhere."""
-        super().reset(seed=seed if isinstance(seed, int) else None)
+        super().reset(seed=seed if isinstance(seed, int | np.integer) else None)
         if seed is None:
             scenes = self.np_random.integers(
                 DEMONSTRATION_SCENES, size=self.num_envs
             ).tolist()
-        elif isinstance(seed, int):
+        elif isinstance(seed, int | np.integer):
             scenes = [seed + i for i in range(self.num_envs)]
         else:
             scenes = list(seed)
@@ -151,6 +152,13 @@ class TaskVectorEnv(VectorEnv):
         reward = terminated.astype(np.float64)
         info = {"success": terminated.copy()}
         return self._observation(), reward, terminated, truncated, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Each scene from the side, (480, 640, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        size = (480, 640)
+        return tuple(self.world.render("scene", size, i) for i in range(self.num_envs))
 
     def close_extras(self, **_: Any) -> None:
         """Free the renderers."""

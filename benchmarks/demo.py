@@ -1,0 +1,36 @@
+"""Run `act demo` in a fresh folder and keep its result.
+
+uv run python -m benchmarks.demo
+uv run python -m benchmarks.demo --vision
+"""
+
+import tempfile
+from pathlib import Path
+
+import tyro
+
+from act_minimal.demo import run_demo
+from benchmarks.results import write
+
+
+def main(vision: bool = False, seed: int = 0, keep: Path | None = None) -> None:
+    """Write data/results/demo.json or demo_vision.json.
+
+    Args:
+        vision: cameras instead of the cube's pose.
+        seed: of the demo.
+        keep: folder that stays (for the film); must not exist yet.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = keep or Path(folder) / "demo"
+        if out.exists():
+            raise SystemExit(f"{out} exists; a fresh folder is needed")
+        result = run_demo(out, vision=vision, seed=seed)
+    stages = result.pop("seconds")
+    del result["command"], result["versions"]
+    name = "demo_vision" if vision else "demo"
+    write(name, stages["total"], {"stages": stages, **result})
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -54,7 +54,7 @@ class TaskEnv(gymnasium.Env):
         render_mode: str | None = None,
     ):
         self.world = World(task, 1)
-        self.cameras, self.size = tuple(cameras), tuple(size)
+        self.cameras, self.size = tuple(cameras), (size[0], size[1])
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(task, cameras, size)
         self._keys = tuple(self.observation_space.spaces)
@@ -111,7 +111,7 @@ class TaskVectorEnv(VectorEnv):
         self.metadata = TaskEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.render_mode = num_envs, render_mode
         self.world = World(task, num_envs)
-        self.cameras, self.size = tuple(cameras), tuple(size)
+        self.cameras, self.size = tuple(cameras), (size[0], size[1])
         self.max_ticks = max_episode_steps or task.max_ticks
         parts = _spaces(task, cameras, size)
         self.single_observation_space, self.single_action_space = parts

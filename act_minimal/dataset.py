@@ -249,7 +249,7 @@ class Windows:
             original's way, which after normalisation is an arbitrary pose.
 
     Raises:
-        UserError: No episodes, or a chunk longer than every one of them.
+        UserError: No episodes, or a chunk longer than every one of the demonstrations.
     """
 
     def __init__(

@@ -130,8 +130,9 @@ def test_bad_windows(source):
     demos = Demonstrations.load(source)
     with pytest.raises(UserError, match="chunk size is 13, expected 1 to 12"):
         Windows(demos, range(4), 13)
-    with pytest.raises(UserError, match="chunk size is 8, expected 1 to 7"):
-        Windows(demos, [1, 2], 8)
+    # Held-out episodes may be shorter than the chunk, as long as some episode is not.
+    short = Windows(demos, [1, 2], 8)
+    assert short.batch([0])["is_pad"][0].tolist()[-1]
     with pytest.raises(UserError, match="chunk size is 0"):
         Windows(demos, [1, 2], 0)
     with pytest.raises(UserError, match="no episodes"):

@@ -261,27 +261,27 @@ def steps_that_fit(
 
     For comparisons at equal training time: the run that follows has a fixed number of
     steps and so can be repeated exactly, which a run that watches the clock cannot.
-    Measures at least `TRIAL_SECONDS` of real steps in a temporary folder, after 10 to
-    warm up; validations and checkpoints are not counted.
+    Measures at least `TRIAL_SECONDS` of real steps in a temporary folder, after
+    `log_every` to warm up; validations and checkpoints are not counted.
     """
-    steps = 40
+    every = config.log_every
+    steps = max(40, 4 * every)
     while True:
         clock = _lap_times(config, steps, demonstrations)
-        lap = (clock[-1] - clock[1]) / (5 * (len(clock) - 2))
-        if clock[-1] - clock[1] >= TRIAL_SECONDS or steps == MOST_TRIAL_STEPS:
-            return max(1, int(seconds / lap))
-        steps = min(MOST_TRIAL_STEPS, 5 * math.ceil(1.2 * TRIAL_SECONDS / lap / 5) + 10)
+        span, counted = clock[-1] - clock[0], steps - every
+        if span >= TRIAL_SECONDS or steps >= MOST_TRIAL_STEPS:
+            return max(1, int(seconds * counted / span))
+        laps = math.ceil(1.2 * TRIAL_SECONDS * counted / span / every)
+        steps = every * (1 + laps)
 
 
 def _lap_times(
     config: TrainConfig, steps: int, demonstrations: Demonstrations | None
 ) -> list[float]:
-    """When a trial run was done with its steps 5, 10, 15, ..."""
+    """When a trial run reached each look at the losses, every `log_every` steps."""
     clock: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        trial = replace(
-            config, out=Path(folder), steps=steps, log_every=5, val_every=0, keep=0
-        )
+        trial = replace(config, out=Path(folder), steps=steps, val_every=0, keep=0)
         trial = replace(trial, save_every=steps, tensorboard=False)
         try:
             train(

@@ -169,11 +169,28 @@ def ensembling(result: Row) -> str:
     return table(head, rows) + made_by(result)
 
 
+def checkpoints(result: Row) -> str:
+    """The committed policies."""
+    rows = [
+        [
+            f"`{r['checkpoint']}`",
+            str(r["demonstrations"]),
+            f"{r['train_seconds']:.0f} s",
+            success(r | {"success": r["rate"]}),
+            str(r["n"]),
+        ]
+        for r in result["checkpoints"]
+    ]
+    head = ["checkpoint", "demonstrations", "training", "success", "n"]
+    return table(head, rows) + made_by(result)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "state": ("State policies (joints and cube pose)", state),
     "single_step": ("The best single-step baseline", single_step),
     "chunk_size": ("Success against chunk size", chunk_size),
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
+    "checkpoints": ("The checkpoints in `data/checkpoints`", checkpoints),
     "simulation": ("The simulator", simulation),
     "loader": ("Loading training samples", loader),
     "ensembling": ("Temporal ensembling", ensembling),

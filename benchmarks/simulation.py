@@ -52,13 +52,14 @@ def playback(n: int, threads: int = 0) -> tuple[World, Callable[[], None]]:
     world.reset(range(n))
     plans = [expert.plan(world.qpos[i], i) for i in range(n)]
     length = min(map(len, plans))
+    actions = np.stack([plan[:length] for plan in plans], axis=1)  # (T, n, A)
 
     def tick() -> None:
         t = int(world.ticks[0])
         if t == length:
             world.reset(range(n))
             t = 0
-        world.step(np.stack([plan[t] for plan in plans]))
+        world.step(actions[t])
 
     return world, tick
 

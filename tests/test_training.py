@@ -549,12 +549,14 @@ def test_steps_that_fit_counts_real_steps(config, monkeypatch):
         assert trial.out != config.out
         trials.append(trial.steps)
         real(replace(trial, steps=2), **options)
-        for step in range(5, trial.steps + 1, 5):
-            clock[0] += 9.0 if step == 5 else 0.5  # the first ones warm up
+        for step in range(trial.log_every, trial.steps + 1, trial.log_every):
+            # The first ones warm up.
+            clock[0] += 9.0 if step == trial.log_every else 0.1 * trial.log_every
             on_step({"step": step})
 
     monkeypatch.setattr(training, "train", fake)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    config = replace(config, log_every=10)
     assert steps_that_fit(config, 12) == 120
     assert trials == [40, 70]  # 3 s are too short a trial, 6 s are not
     assert not config.out.exists()

@@ -33,6 +33,8 @@ class PickPlace:
     action_dim = 6
     env_state_dim = 7
 
+    _low, _high = so100.joint_limits().T
+
     def model(self) -> mujoco.MjModel:
         """Compile the scene."""
         model = mujoco.MjModel.from_xml_string(self._xml())
@@ -76,14 +78,15 @@ class PickPlace:
         """Servo targets in rad of actions (n, 6), inside the joint limits."""
         ctrl = np.array(action, dtype=np.float64)
         ctrl[:, 5] = so100.gripper_to_jaw(ctrl[:, 5])
-        low, high = so100.joint_limits().T
-        return np.clip(ctrl, low, high)
+        return np.clip(ctrl, self._low, self._high, out=ctrl)
 
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """(n,) whether the cube now rests in the bin with the jaw open."""
         cube, jaw = qpos[:, 6:9], qpos[:, 5]
         offset = np.abs(cube[:, :2] - BIN_CENTRE)
         inside = (offset < BIN_INNER / 2).all(1) & (cube[:, 2] < IN_BIN_HEIGHT)
+        if not inside.any():  # nearly always: this runs at every tick
+            return inside
         return (
             inside
             & (np.linalg.norm(qvel[:, 6:9], axis=1) < AT_REST)

@@ -107,17 +107,13 @@ class World:
         self, action: np.ndarray, ids: Sequence[int] | np.ndarray | None = None
     ) -> None:
         """One control tick with action (n, A); only scenes `ids` move, if given."""
-        self._batch_step(action, ids)
-        ids = slice(None) if ids is None else np.asarray(ids)
-        placed = self.task.placed(self.qpos[ids], self.qvel[ids])
-        self._held[ids] = np.where(placed, self._held[ids] + 1, 0)
-        self.success[ids] |= self._held[ids] >= HOLD_TICKS
-        self.ticks[ids] += 1
-
-    def _batch_step(self, action: np.ndarray, ids) -> None:
-        rows = slice(None) if ids is None else ids
+        rows = slice(None) if ids is None else np.asarray(ids)
         self._ctrl[rows] = self.task.ctrl(np.asarray(action))[rows]
         self._batch.step(ids, nstep=self.task.substeps)
+        placed = self.task.placed(self.qpos[rows], self.qvel[rows])
+        self._held[rows] = np.where(placed, self._held[rows] + 1, 0)
+        self.success[rows] |= self._held[rows] >= HOLD_TICKS
+        self.ticks[rows] += 1
 
     def observe(
         self,

@@ -33,6 +33,9 @@ The same, step by step:
   train     a policy on demonstrations
   eval      roll a policy out on unseen scenes: success with its interval
 
+The course:
+  course    the notebooks in JupyterLab, from why single steps drift to a real arm
+
   act record --out demos --n 50
   act inspect demos --picture demos.png
   act replay demos
@@ -309,6 +312,49 @@ def demo(
     return 0
 
 
+def course(
+    lesson: int = 0,
+    browser: bool | None = None,
+    port: int | None = None,
+    handout: Path | None = None,
+    json: Json = False,
+) -> int:
+    """The notebooks in JupyterLab; Ctrl-C ends it, and loses nothing that was saved.
+
+    Without a display no browser is opened: the address to open is printed instead.
+
+    $ act course
+    $ act course --lesson 4
+    $ act course --handout handout.zip
+
+    Args:
+        lesson: The lesson to open, 0 to 9.
+        browser: Whether to open a browser; by default where there is a display.
+        port: Of JupyterLab; by default the first free one from 8888.
+        handout: Write the notebooks without solutions into this zip file instead.
+    """
+    from act_minimal import classroom
+
+    if handout is not None:
+        names = classroom.hand_out(handout)
+        if json:
+            _print({"handout": str(handout), "notebooks": names})
+        else:
+            print(f"{handout}: {len(names)} notebooks, without solutions")
+        return 0
+    path = classroom.find_lesson(lesson)
+    if classroom.jupyter_missing():
+        raise UserError("JupyterLab is not installed; install it with: uv sync")
+    shown = classroom.has_display() if browser is None else browser
+    if json:
+        command = classroom.lab_command(path, browser=shown, port=port)
+        _print({"lesson": str(path), "command": command})
+        return 0
+    if not shown:
+        print("no display here: open the address below in a browser", flush=True)
+    return classroom.open_lab(path, browser=shown, port=port)
+
+
 COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "demo": lambda: demo,
     "doctor": lambda: doctor,
@@ -317,6 +363,7 @@ COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "replay": lambda: replay,
     "train": train_command,
     "eval": lambda: evaluate,
+    "course": lambda: course,
 }
 
 

@@ -116,7 +116,7 @@ def evaluation_scenes(seed: int, n: int) -> list[int]:
 
 def evaluate(
     policy: Policy,
-    task_name: str = "so100_pick_place",
+    task: "str | Task" = "so100_pick_place",
     execution: ExecutionConfig | None = None,
     *,
     n: int = 100,
@@ -129,7 +129,8 @@ def evaluate(
 
     Args:
         policy: the policy.
-        task_name: a simulated task.
+        task: a simulated task, or its name. A changed task needs a name of its own:
+            rollouts in `out` are known again by it.
         execution: how chunks become actions; by default half of each chunk is executed.
         n: number of rollouts.
         seed: decides the scenes.
@@ -149,12 +150,13 @@ def evaluate(
 
     execution = execution or ExecutionConfig()
     make_executor(execution, policy.chunk_size)
-    task = make_task(task_name)
+    if isinstance(task, str):
+        task = make_task(task)
     check_fit(policy, task)
     scenes = evaluation_scenes(seed, n)
     about = {
         "policy": fingerprint(policy),
-        "task": task_name,
+        "task": task.name,
         "execution": json.dumps(asdict(execution)),
     }
     rollouts: list[Rollout] = []

@@ -9,9 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.results import RESULTS
+from act_minimal.course.results import fill
+from benchmarks.claims.registry import CLAIMS
+from benchmarks.results import RESULTS, ROOT
 
-ROOT = RESULTS.parents[1]
 Row = dict[str, Any]
 
 
@@ -197,6 +198,21 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
 }
 
 
+def claims_pages() -> str:
+    """Every claim: what was published, what we found, the verdict, and the command."""
+    parts = []
+    for claim in CLAIMS:
+        lines = [f"### {claim.number}. {claim.text}", f"*Published.* {claim.published}"]
+        if claim.ours:
+            lines.append(f"*Measured here.* {fill(claim.ours)}")
+        lines.append(f"**{claim.verdict}**")
+        made = [f"`{found['command']}`" for n in claim.results if (found := load(n))]
+        if made:
+            lines.append(f"Made by {', '.join(made)}.")
+        parts.append("\n\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def results_page() -> str:
     """docs/results.md."""
     parts = [
@@ -207,6 +223,7 @@ def results_page() -> str:
         "Wilson intervals over all seeds together.\nA seed decides demonstrations, "
         "weights and scenes.\n",
     ]
+    parts += ["## Claims about ACT, tested\n", claims_pages()]
     for name, (title, render) in SECTIONS.items():
         result = load(name)
         parts.append(f"## {title}\n")

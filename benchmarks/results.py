@@ -11,7 +11,8 @@ from typing import Any
 from act_minimal.demo import versions
 from act_minimal.files import write_json
 
-RESULTS = Path(__file__).parents[1] / "data" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "data" / "results"
 
 
 def machine() -> dict[str, Any]:

@@ -6,8 +6,9 @@
     uv run python -m benchmarks.rollouts vision
 
 Each run and each evaluation is kept in --runs and found again: a call that was stopped
-goes on. Demonstrations of seed s, weights of seed s and scenes of seed s belong
-together. The intervals count rollouts only; how much seeds differ stands beside them.
+goes on. Rows of the committed result file are found again too. Demonstrations of seed
+s, weights of seed s and scenes of seed s belong together. The intervals count rollouts
+only; how much seeds differ stands beside them.
 """
 
 import json
@@ -20,16 +21,17 @@ from typing import Any, Literal
 
 import tyro
 
-from act_minimal.demo import STATE, VISION
+from act_minimal.demo import STATE, VISION, versions
 from act_minimal.errors import UserError
 from act_minimal.evaluation import evaluate, wilson
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import write_json
 from act_minimal.training import TrainConfig, steps_that_fit, train
-from benchmarks.results import write
+from benchmarks.results import RESULTS, write
 
 HALF = ExecutionConfig()
 ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
+FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Job:
     """Train for this long (the steps that fit are counted first), not for `steps`."""
     labels: dict[str, Any] = field(default_factory=dict)
     """What the rows in the result file are told apart by."""
+    rows: str = "rows"
+    """Name of the file that keeps the rows: a job with the training run of another one
+    has the same `name` and `settings`, and rows of its own."""
 
 
 @dataclass
@@ -119,40 +124,40 @@ def chunk_size_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
 
 
 def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
-    """The search for the best single-step baseline: 120 s each, as ACT gets."""
+    """The search for the best single-step baseline: 120 s each, as ACT gets.
+
+    All variants with the first seed; the best three go on with the others.
+    """
+    mlp, transformer = {"policy": "bc_mlp"}, {"policy": "bc_transformer"}
+    delta = {"action_target": "delta"}
+    noise = {"state_noise": 0.02}
     variants: dict[str, dict[str, Any]] = {
-        "mlp": {"policy": "bc_mlp"},
-        "mlp delta noise 0.02": {
-            "policy": "bc_mlp",
-            "action_target": "delta",
-            "state_noise": 0.02,
-        },
-        "mlp delta noise 0.02 lr 2e-3": {
-            "policy": "bc_mlp",
-            "action_target": "delta",
-            "state_noise": 0.02,
-            "lr": 2e-3,
-        },
-        "mlp delta": {"policy": "bc_mlp", "action_target": "delta"},
-        "mlp noise 0.1": {"policy": "bc_mlp", "state_noise": 0.1},
-        "mlp delta noise 0.1": {
-            "policy": "bc_mlp",
-            "action_target": "delta",
-            "state_noise": 0.1,
-        },
-        "mlp delta lr 3e-4": {"policy": "bc_mlp", "action_target": "delta", "lr": 3e-4},
-        "mlp delta wide": {
-            "policy": "bc_mlp",
-            "action_target": "delta",
-            "model": {"hidden": 512},
-        },
-        "mlp delta l2": {
-            "policy": "bc_mlp",
-            "action_target": "delta",
-            "model": {"loss": "l2"},
-        },
-        "transformer": {"policy": "bc_transformer"},
-        "transformer delta": {"policy": "bc_transformer", "action_target": "delta"},
+        "mlp": mlp,
+        "mlp noise 0.02": mlp | noise,
+        "mlp noise 0.1": mlp | {"state_noise": 0.1},
+        "mlp delta": mlp | delta,
+        "mlp delta noise 0.02": mlp | delta | noise,
+        "mlp delta noise 0.05": mlp | delta | {"state_noise": 0.05},
+        "mlp delta noise 0.1": mlp | delta | {"state_noise": 0.1},
+        "mlp delta noise 0.02 lr 2e-3": mlp | delta | noise | {"lr": 2e-3},
+        "mlp delta noise 0.02 lr 5e-3": mlp | delta | noise | {"lr": 5e-3},
+        "mlp delta noise 0.05 lr 2e-3": mlp | delta | {"state_noise": 0.05, "lr": 2e-3},
+        "mlp delta noise 0.05 lr 5e-3": mlp | delta | {"state_noise": 0.05, "lr": 5e-3},
+        "mlp delta noise 0.02 lr 2e-3 batch 256": mlp
+        | delta
+        | noise
+        | {"lr": 2e-3, "batch_size": 256},
+        "mlp delta noise 0.02 lr 2e-3 wide": mlp
+        | delta
+        | noise
+        | {"lr": 2e-3, "model": {"hidden": 512}},
+        "mlp delta noise 0.02 lr 3e-4": mlp | delta | noise | {"lr": 3e-4},
+        "mlp delta noise 0.02 wide": mlp | delta | noise | {"model": {"hidden": 512}},
+        "mlp delta noise 0.02 l2": mlp | delta | noise | {"model": {"loss": "l2"}},
+        "transformer": transformer,
+        "transformer delta": transformer | delta,
+        "transformer delta noise 0.02": transformer | delta | noise,
+        "transformer delta noise 0.05": transformer | delta | {"state_noise": 0.05},
     }
     for variant, settings in variants.items():
         for seed in seeds:
@@ -179,7 +184,10 @@ def vision_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
                 "human",
                 200,
                 seed,
-                VISION.act | {"cameras": VISION.cameras, "limit": demonstrations},
+                VISION.act
+                | {"cameras": VISION.cameras, "limit": demonstrations}
+                # Training time is a result for 200 only; one thread lets two run.
+                | ({"threads": 1} if demonstrations < 200 else {}),
                 {"demo": VISION.execution},
                 labels={"demonstrations": demonstrations},
             )
@@ -199,8 +207,9 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
     from act_minimal.sim.recording import record
 
     out = runs / job.name
-    done = out / "rows.json"
+    done = out / f"{job.rows}.json"
     what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
+    del what["rows"]  # the file's name, not its content
     if done.exists():
         found = json.loads(done.read_text())
         if found["job"] != what:
@@ -235,7 +244,7 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
             execution=execution,
             n=job.n,
             seed=scenes,
-            out=out / "rollouts" / name,
+            out=out / ("rollouts" if job.rows == "rows" else job.rows) / name,
             threads=1,
             progress=False,
         )
@@ -288,16 +297,58 @@ def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]
     return summary
 
 
+def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
+    """Each job in a process of its own, `settings.jobs` at a time.
+
+    A row that the committed result file holds is not made again, if the same job made
+    it with the same versions; delete the file to make all rows anew.
+    """
+    kept: list[dict[str, Any]] = []
+    path = RESULTS / f"{settings.experiment}.json"
+    if path.exists():
+        committed = json.loads(path.read_text())
+        if committed["versions"] == versions():
+            kept = committed["runs"]
+    rows: list[dict[str, Any]] = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(settings.jobs, mp_context=spawn) as pool:
+        found = [committed_rows(job, kept) for job in jobs]
+        futures = [
+            None if known else pool.submit(run_job, job, settings.runs)
+            for job, known in zip(jobs, found, strict=True)
+        ]
+        for known, future in zip(found, futures, strict=True):
+            rows += future.result() if future else known
+    return rows
+
+
+def committed_rows(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that `job` would give again; empty unless all of them are there."""
+    what = job.labels | {"seed": job.seed, "settings": job.settings, "n": job.n}
+    found = []
+    for name, execution in job.executions.items():
+        one = what | {"execution": name, "execute": asdict(execution)}
+        one = json.loads(json.dumps(one))
+        found += [r for r in rows if all(r.get(k) == v for k, v in one.items())]
+    return found if len(found) == len(job.executions) else []
+
+
 def main(settings: Settings) -> None:
     """Run one experiment and write data/results/<experiment>.json."""
     jobs = list(EXPERIMENTS[settings.experiment](settings.seeds))
     jobs = [job for job in jobs if settings.only in job.name]
-    rows: list[dict[str, Any]] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.jobs, mp_context=spawn) as pool:
-        futures = [pool.submit(run_job, job, settings.runs) for job in jobs]
-        for future in futures:
-            rows += future.result()
+    if settings.experiment == "single_step":
+        rows = run_jobs(
+            [job for job in jobs if job.seed == settings.seeds[0]], settings
+        )
+        best = sorted(rows, key=lambda row: -row["rate"])[:FINALISTS]
+        finalists = {row["variant"] for row in best}
+        later = [job for job in jobs if job.seed != settings.seeds[0]]
+        rows += run_jobs(
+            [job for job in later if job.labels["variant"] in finalists], settings
+        )
+    else:
+        rows = run_jobs(jobs, settings)
     write(
         settings.experiment,
         sum(row.get("job_seconds", 0.0) for row in rows),

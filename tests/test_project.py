@@ -29,7 +29,7 @@ WALK_LINES = 3000  # of code, from episodes to evaluation: an afternoon's readin
 # Rooms beside the walk, which nobody needs to read to understand ACT.
 BESIDE_THE_WALK = {
     *("cli.py", "demo.py", "doctor.py", "devices.py", "gl.py", "inspection.py"),
-    "training_plot.py",
+    *("training_plot.py", "classroom.py"),
 }
 
 FILE_MB, REPOSITORY_MB = 20, 60

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
+from benchmarks.claims.registry import CLAIMS, PENDING
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,3 +27,18 @@ def test_a_changed_number_is_noticed():
     assert report.success(row) == "91 % [87, 94]"
     page = report.with_block("a <!-- x -->old<!-- /x --> b", "x", "new")
     assert page == "a <!-- x -->\nnew\n<!-- /x --> b"
+
+
+@pytest.mark.quick
+def test_every_claim_is_listed_with_its_verdict():
+    numbers = [claim.number for claim in CLAIMS]
+    assert numbers == [*(f"C{i}" for i in range(1, 23)), "C25"]
+    page = report.claims_pages()
+    verdicts = ("Holds", "Does not hold", "Not tested", PENDING)
+    for claim in CLAIMS:
+        assert f"### {claim.number}. {claim.text}" in page
+        assert claim.published
+        assert claim.verdict.startswith(verdicts), claim.number
+        if claim.verdict.startswith(("Holds", "Does not hold")):
+            assert claim.ours, f"{claim.number} has a verdict without a measurement"
+            assert any(report.load(name) for name in claim.results), claim.number

@@ -28,8 +28,8 @@ class PickPlace:
     fps = 30
     substeps = 10
     max_ticks = 500
-    cameras = ("top", "wrist")
-    joints = so100.JOINTS
+    cameras: tuple[str, ...] = ("top", "wrist")
+    joints: tuple[str, ...] = so100.JOINTS
     action_dim = 6
     env_state_dim = 7
 

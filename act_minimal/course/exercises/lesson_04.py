@@ -1,0 +1,119 @@
+"""Lesson 04: the temporal ensembler, offline and online."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..checks import Wrong, attempt, exercise
+
+
+def _average(
+    predictions: np.ndarray, m: float, newest_first: bool = False
+) -> np.ndarray:
+    """The definition, one prediction at a time in plain Python."""
+    rows = predictions[::-1] if newest_first else predictions
+    total, weights = np.zeros(predictions.shape[1]), 0.0
+    for i, row in enumerate(rows):
+        total, weights = total + np.exp(-m * i) * row, weights + np.exp(-m * i)
+    return total / weights
+
+
+@exercise(
+    "04.average",
+    minutes=8,
+    hints=(
+        "Row 0 of `predictions` is the oldest. How much should it weigh, by the paper?",
+        "np.exp(-m * np.arange(n)) gives one weight a prediction: (n,).",
+        "Weights that do not add up to one make the arm do too much, or too little.",
+    ),
+    praise="The oldest prediction weighs most, and the weights add up to one.",
+)
+def check_average(function: Callable) -> None:
+    """`function(predictions (n, A), m)` gives the ensembled action (A,)."""
+    rng = np.random.default_rng(0)
+    predictions, m = rng.normal(size=(7, 3)) + 2.0, 0.3
+    answer = np.asarray(attempt(function, predictions.copy(), m), float)
+    if answer.shape != (3,):
+        raise Wrong(
+            f"the action should have shape (3,), one number a joint; yours has "
+            f"{answer.shape}. Over which axis do you average?"
+        )
+    mistakes = {
+        "the order is reversed: i = 0 is the oldest prediction, row 0, so it weighs "
+        "exp(0) = 1": _average(predictions, m, newest_first=True),
+        "the weights are not divided by their sum": np.exp(-m * np.arange(7))
+        @ predictions,
+        "the sign of m is lost: weights are exp(-m i), not exp(m i)": _average(
+            predictions, -m
+        ),
+        "this is the plain mean; m is not used": predictions.mean(0),
+        "this is the sum over n, not over the weights": np.exp(-m * np.arange(7))
+        @ predictions
+        / 7,
+        "this is the newest prediction alone": predictions[-1],
+        "this is the oldest prediction alone": predictions[0],
+    }
+    if np.allclose(answer, _average(predictions, m)):
+        one = np.asarray(attempt(function, predictions[:1].copy(), m), float)
+        if not np.allclose(one, predictions[0]):
+            raise Wrong("with one prediction, the action should be that prediction")
+        return
+    for mistake, value in mistakes.items():
+        if np.allclose(answer, value):
+            raise Wrong(mistake)
+    raise Wrong(
+        f"for m = {m} and predictions {np.round(predictions[:, 0], 2)} of the first "
+        f"joint, expected {_average(predictions, m)[0]:.3f}, found {answer[0]:.3f}"
+    )
+
+
+@exercise(
+    "04.online",
+    minutes=12,
+    hints=(
+        "`mean` already holds `count` predictions. What share of the new mean is new?",
+        "The newest weighs exp(-m * count); all older ones together weigh "
+        "np.exp(-m * np.arange(count)).sum().",
+        "mean + share * (new - mean), with share = newest / (older + newest).",
+    ),
+    praise="One running mean a tick: nothing old has to be kept.",
+)
+def check_online(function: Callable) -> None:
+    """`function(mean (A,), count, new (A,), m)` gives the mean with `new` in it."""
+    rng = np.random.default_rng(1)
+    predictions, m = rng.normal(size=(6, 2)) + 1.0, 0.4
+    first = np.asarray(attempt(function, np.zeros(2), 0, predictions[0], m), float)
+    if first.shape != (2,):
+        raise Wrong(f"the mean should keep its shape (2,); yours has {first.shape}")
+    if not np.allclose(first, predictions[0]):
+        raise Wrong("with count = 0 there is nothing older: the mean is the new one")
+    mean = predictions[0]
+    for count in range(1, 6):
+        new = predictions[count]
+        got = np.asarray(attempt(function, mean.copy(), count, new, m), float)
+        older = sum(np.exp(-m * i) for i in range(count))
+        right = _average(predictions[: count + 1], m)
+        if not np.allclose(got, right):
+            share = np.exp(-m * (count + 1)) / (older + np.exp(-m * (count + 1)))
+            reverse = 1 / sum(np.exp(-m * i) for i in range(count + 1))
+            fixed = {
+                "the newest of count + 1 predictions has i = count, not count + 1": mean
+                + share * (new - mean),
+                "the newest should weigh exp(-m count), the least; here it weighs "
+                "most: the order is reversed": mean + reverse * (new - mean),
+                "this is the plain running mean; m is not used": mean
+                + (new - mean) / (count + 1),
+                "an exponential moving average forgets at a fixed rate; here the "
+                "share depends on count": mean + (1 - np.exp(-m)) * (new - mean),
+                "this moves the wrong share: the new mean takes `share` of the new "
+                "prediction, not of the old": new
+                + np.exp(-m * count) / (older + np.exp(-m * count)) * (mean - new),
+            }
+            for mistake, value in fixed.items():
+                if np.allclose(got, value):
+                    raise Wrong(mistake)
+            raise Wrong(
+                f"after {count + 1} predictions the mean of joint 0 should be "
+                f"{right[0]:.3f}; yours is {got[0]:.3f}"
+            )
+        mean = right

@@ -1,0 +1,144 @@
+"""C17: how long a prediction takes: small, medium and paper-size networks.
+
+    uv run python -m benchmarks.claims.c17_speed
+
+On this CPU with one thread and with all cores, and on a GPU where there is one. One
+robot asks (a batch of one), from observation to chunk, normalisation included. Run it
+on an idle machine.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from act_minimal.dataset import Statistics
+from act_minimal.policy import Policy, make_policy
+from benchmarks.results import write
+
+
+@dataclass
+class Settings:
+    """How long to measure."""
+
+    seconds: float = 10.0
+    """For each network and device, after three predictions to warm up."""
+    least: int = 10
+    """Predictions at least."""
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "small": {
+        "size": "small",
+        "chunk_size": 50,
+        "env_state_dim": 7,
+        "cvae_actions_per_token": 10,
+    },
+    "medium": {
+        "size": "medium",
+        "cameras": ("top", "wrist"),
+        "image_size": (96, 128),
+        "image_pool": 2,
+        "cvae_actions_per_token": 10,
+    },
+    "paper": {"size": "paper", "cameras": ("a", "b", "c", "d"), "dims": 14},
+}
+
+
+def network(name: str) -> Policy:
+    """A network of this size, untrained: its numbers do not change its speed."""
+    settings = dict(NETWORKS[name])
+    dims = settings.pop("dims", 6)
+    widths = {"qpos": dims, "action": dims}
+    if "env_state_dim" in settings:
+        widths["env_state"] = settings["env_state_dim"]
+    statistics = Statistics(
+        {key: np.zeros(wide, np.float32) for key, wide in widths.items()},
+        {key: np.ones(wide, np.float32) for key, wide in widths.items()},
+    )
+    torch.manual_seed(0)
+    settings |= {"state_dim": dims, "action_dim": dims}
+    return make_policy("act", statistics, **settings).eval()
+
+
+def observation(policy: Policy) -> dict[str, np.ndarray]:
+    """What one robot sees, made up."""
+    rng, config = np.random.default_rng(0), policy.config
+    seen: dict[str, np.ndarray] = {
+        "qpos": rng.normal(size=(1, config.state_dim)).astype(np.float32),
+        "env_state": rng.normal(size=(1, config.env_state_dim)).astype(np.float32),
+    }
+    for camera in policy.cameras:
+        shape = (1, *config.image_size, 3)
+        seen[f"images/{camera}"] = rng.integers(0, 256, shape, np.uint8)
+    return seen
+
+
+def measure(policy: Policy, settings: Settings) -> dict[str, Any]:
+    """Milliseconds a prediction: median and 95th percentile."""
+    seen = observation(policy)
+    for _ in range(3):
+        policy.predict_chunk(seen)
+    times: list[float] = []
+    end = time.perf_counter() + settings.seconds
+    while len(times) < settings.least or time.perf_counter() < end:
+        start = time.perf_counter()
+        policy.predict_chunk(seen)  # its chunk is on the CPU when it returns
+        times.append(1000 * (time.perf_counter() - start))
+    return {
+        "ms": float(np.median(times)),
+        "ms_95": float(np.quantile(times, 0.95)),
+        "n": len(times),
+    }
+
+
+def devices() -> Iterator[tuple[str, str, int]]:
+    """Label, device, CPU threads; the GPU's name stands in the row."""
+    cores = os.cpu_count() or 1
+    yield "cpu-1", "cpu", 1
+    if cores > 1:
+        yield "cpu-all", "cpu", cores
+    if torch.cuda.is_available():
+        yield "gpu", "cuda", 1
+
+
+def main(settings: Settings) -> None:
+    """Measure, and write data/results/claims/C17.json."""
+    start, rows = time.perf_counter(), []
+    for name in NETWORKS:
+        policy = network(name)
+        inference = [p for k, p in policy.module.named_parameters() if "cvae" not in k]
+        for label, device, threads in devices():
+            torch.set_num_threads(threads)
+            policy.to(device)
+            row = {"network": name, "device": label, "threads": threads}
+            row |= {"parameters": sum(p.numel() for p in inference)}
+            row |= {"cameras": len(policy.cameras)}
+            row |= {"image": list(policy.config.image_size) if policy.cameras else None}
+            row |= {"chunk_size": policy.chunk_size}
+            row |= measure(policy, settings)
+            row["hertz"] = 1000 / row["ms"]
+            if device == "cuda":
+                row["gpu"] = torch.cuda.get_device_name()
+            print(f"{name}, {label}: {row['ms']:.1f} ms (n = {row['n']})", flush=True)
+            rows.append(row)
+    write(
+        "claims/C17",
+        time.perf_counter() - start,
+        {
+            "claim": "ACT infers at 50 Hz and more, diffusion at 10 to 30 Hz.",
+            "published": "The paper: about 10 ms on a 2080 Ti. An article: 20 ms on a "
+            "3060, 12 ms on a 4090, 8 ms on an A100, 5 ms on an H100.",
+            "seeds": [0],
+            "summary": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

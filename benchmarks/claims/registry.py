@@ -1,0 +1,203 @@
+"""Every claim that the course tests: what was published, what we found, the verdict.
+
+Numbers stand as `{{file list key=value}}` and come from data/results. A verdict is a
+judgement, so a person writes it, after the numbers; until then it says so.
+"""
+
+from dataclasses import dataclass
+
+PENDING = "Not measured yet."
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim.
+
+    Attributes:
+        number: "C3".
+        text: the claim, in a sentence.
+        published: what others reported.
+        results: files below data/results that bear on it; empty where none can.
+        ours: what we measured, with numbers from those files.
+        verdict: "Holds ...", "Holds only when ...", "Does not hold here ...",
+            or "Not tested: why".
+    """
+
+    number: str
+    text: str
+    published: str
+    results: tuple[str, ...] = ()
+    ours: str = ""
+    verdict: str = PENDING
+
+
+def human(k: int, execution: str, cvae: bool = True) -> str:
+    """The number of a policy of the chunk-size table."""
+    flag = str(cvae).lower()
+    return (
+        f"{{{{chunk_size summary demonstrator=human k={k} cvae={flag} "
+        f"execution={execution}}}}}"
+    )
+
+
+CLAIMS = (
+    Claim(
+        "C1",
+        "Single-step behaviour cloning drifts: small errors lead to unseen states, "
+        "which lead to larger errors.",
+        "Ross and Bagnell (2010): cost grows up to T² with the horizon T.",
+        ("claims/C01", "single_step"),
+    ),
+    Claim(
+        "C2",
+        "A chunk of k actions cuts the effective horizon by k.",
+        "Zhao et al.: k = 1 gives 1 %, k = 100 gives 44 %, a slight loss above.",
+        ("chunk_size",),
+        "Human-like demonstrations, half of each chunk executed: k = 1 "
+        f"{human(1, 'half')}, k = 10 {human(10, 'half')}, k = 25 {human(25, 'half')}, "
+        f"k = 50 {human(50, 'half')}, k = 100 {human(100, 'half')}.",
+    ),
+    Claim(
+        "C3",
+        "Temporal ensembling helps.",
+        "Zhao et al.: 3.3 points more. LeRobot, one checkpoint: 87.6 % without, "
+        "70.8 % with m = 0.01.",
+        ("chunk_size",),
+        f"k = 50: half chunks {human(50, 'half')}, ensemble with m = 0.01 "
+        f"{human(50, 'ensemble')}; k = 25: {human(25, 'half')} and "
+        f"{human(25, 'ensemble')}.",
+    ),
+    Claim(
+        "C4",
+        "The ensembling weights are exp(-m i) with i = 0 the oldest prediction, so "
+        "m > 0 favours old ones.",
+        "The paper and the original code say so; articles contradict each other.",
+        ("claims/C04",),
+    ),
+    Claim(
+        "C5",
+        "The CVAE matters for human demonstrations and not for scripted ones.",
+        "Zhao et al.: without it 35.3 % becomes 2 % on human data; scripted about "
+        "unchanged.",
+        ("claims/C05", "chunk_size"),
+    ),
+    Claim(
+        "C6",
+        "A KL weight of 10 balances; 0 is plain cloning; above 100 the data is "
+        "ignored.",
+        "A tuning guide; the KL is summed over the latent in the original, averaged in "
+        "one article's code.",
+        ("claims/C06",),
+    ),
+    Claim(
+        "C7",
+        "At test time z = 0, or a sample of the prior.",
+        "Zhao et al.: z = 0. One article: a sample.",
+        ("claims/C07",),
+    ),
+    Claim(
+        "C8",
+        "L1 beats L2, and absolute joint targets beat deltas.",
+        "Zhao et al., in words.",
+        ("claims/C08",),
+    ),
+    Claim(
+        "C9",
+        "The decoder needs 7 layers.",
+        "The paper's table; but the original code returns the first layer's output, "
+        "and LeRobot has one layer.",
+        ("claims/C09",),
+    ),
+    Claim(
+        "C10",
+        "50 demonstrations are enough.",
+        "Zhao et al.: 50. Articles: 50-100 for simple tasks, 200-400 for insertion.",
+        ("claims/C10", "vision"),
+    ),
+    Claim(
+        "C11",
+        "A chunk should be as long as one sub-motion: its duration times the control "
+        "rate, rounded up to 25.",
+        "A tuning guide: 0.5 to 4 s at 50 Hz.",
+        ("claims/C11", "chunk_size"),
+    ),
+    Claim(
+        "C12",
+        "Too small a chunk hesitates and gets stuck at pauses; a chunk carries a pause "
+        "through.",
+        "Zhao et al., in words.",
+        ("claims/C12",),
+    ),
+    Claim(
+        "C13",
+        "A single-step policy learns to copy the last action; predicting further ahead "
+        "breaks the shortcut.",
+        "An article on driving.",
+        ("claims/C13",),
+    ),
+    Claim(
+        "C14",
+        "A chunk cannot react: in a stochastic world, executing more of it hurts.",
+        "The papers on real-time chunking and on bidirectional decoding.",
+        ("claims/C14",),
+    ),
+    Claim(
+        "C15",
+        "ACT averages two valid strategies; diffusion and flow matching do not.",
+        "Articles.",
+        ("claims/C15",),
+    ),
+    Claim(
+        "C16",
+        "Gripper timing that varies makes ACT predict 'half open'; a threshold or "
+        "consistent timing mends it.",
+        "A list of failures.",
+        ("claims/C16",),
+    ),
+    Claim(
+        "C17",
+        "ACT infers at 50 Hz and more.",
+        "Zhao et al.: 10 ms on a 2080 Ti. An article: 20 ms on a 3060 to 5 ms on an "
+        "H100.",
+        ("claims/C17",),
+    ),
+    Claim(
+        "C18",
+        "A learning rate of 1e-5; 1e-4 is unstable, 1e-6 too slow.",
+        "A tuning guide.",
+        ("claims/C18",),
+    ),
+    Claim(
+        "C19",
+        "Train 2000 epochs; success comes late and the loss is a poor guide.",
+        "The original code, whose epoch draws one step of each episode: 2000 epochs "
+        "are about 10 000 updates.",
+        ("claims/C19",),
+    ),
+    Claim(
+        "C20",
+        "Actions must be normalised, or joints of different scales break training.",
+        "A tuning guide.",
+        ("claims/C20",),
+    ),
+    Claim(
+        "C21",
+        "Cameras must not move: any shift hurts.",
+        "A checklist.",
+        ("claims/C21",),
+    ),
+    Claim(
+        "C22",
+        "Few consistent demonstrations beat many noisy ones.",
+        "A checklist.",
+        ("claims/C22",),
+    ),
+    Claim(
+        "C25",
+        "The paper's success rates, as articles print them.",
+        "Zhao et al.: Transfer Cube 86 % (scripted) and 50 % (human), Insertion 32 % "
+        "and 20 %; Ziploc 88 %, Battery 96 %, Cup 84 %, Velcro 20 %, Tape 64 %, "
+        "Shoe 92 %.",
+        ("claims/C25",),
+    ),
+)

@@ -1,0 +1,169 @@
+"""Lesson 04: its checks, its numbers, its widget."""
+
+import re
+
+import numpy as np
+import pytest
+
+from act_minimal.course import overlap
+from act_minimal.course.checks import check
+from act_minimal.evaluation import jerk
+
+pytestmark = pytest.mark.quick
+
+
+def weights(n, m):
+    return np.exp(-m * np.arange(n))
+
+
+def average(predictions, m):
+    w = weights(len(predictions), m)
+    return w @ predictions / w.sum()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "says"),
+    [
+        (average, "right", "oldest"),
+        (lambda p, m: None, "not attempted", ""),
+        (lambda p, m: average(p[::-1], m), "wrong", "order is reversed"),
+        (lambda p, m: weights(len(p), m) @ p, "wrong", "not divided by their sum"),
+        (lambda p, m: weights(len(p), m) @ p / len(p), "wrong", "sum over n"),
+        (lambda p, m: p.mean(0), "wrong", "m is not used"),
+        (lambda p, m: p[-1], "wrong", "newest prediction alone"),
+        (lambda p, m: p[0], "wrong", "oldest prediction alone"),
+        (lambda p, m: p.mean(), "wrong", "shape (3,)"),
+        (lambda p, m: p.mean(1), "wrong", "Over which axis"),
+        (lambda p, m: 0 * p[0], "wrong", "expected"),
+    ],
+)
+def test_the_weighted_mean(answer, state, says):
+    verdict = check("04.average", answer)
+    assert verdict.state == state
+    assert says in verdict.message
+
+
+def take_in(mean, count, new, m):
+    w = weights(count + 1, m)
+    return mean + w[-1] / w.sum() * (new - mean)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "says"),
+    [
+        (take_in, "right", "running mean"),
+        (lambda mean, count, new, m: None, "not attempted", ""),
+        (
+            lambda mean, count, new, m: (
+                mean + 1 / weights(count + 1, m).sum() * (new - mean)
+            ),
+            "wrong",
+            "order is reversed",
+        ),
+        (
+            lambda mean, count, new, m: mean + (new - mean) / (count + 1),
+            "wrong",
+            "plain running mean",
+        ),
+        (
+            lambda mean, count, new, m: (
+                new if count == 0 else mean + (1 - np.exp(-m)) * (new - mean)
+            ),
+            "wrong",
+            "exponential moving average",
+        ),
+        (lambda mean, count, new, m: mean, "wrong", "count = 0"),
+        (
+            lambda mean, count, new, m: (
+                new
+                if count == 0
+                else mean
+                + np.exp(-m * (count + 1))
+                / (weights(count, m).sum() + np.exp(-m * (count + 1)))
+                * (new - mean)
+            ),
+            "wrong",
+            "i = count, not count + 1",
+        ),
+    ],
+)
+def test_the_running_mean(answer, state, says):
+    verdict = check("04.online", answer)
+    assert verdict.state == state
+    assert says in verdict.message
+
+
+def test_the_mean_age_of_an_ensemble():
+    for k in (1, 7, 50):
+        assert overlap.mean_age(0.0, k) == pytest.approx((k - 1) / 2)
+        assert overlap.mean_age(0.2, k) == pytest.approx(
+            overlap.mean_age(-0.2, k, oldest_first=False)
+        )
+    # Two predictions: the newest has age 0 and weight e^-m.
+    w = np.exp(-0.5)
+    assert overlap.mean_age(0.5, 2) == pytest.approx(1 / (1 + w))
+
+
+@pytest.fixture(scope="module")
+def found():
+    """A made-up rollout: a noisy ramp, chunks that are off by a constant each."""
+    rng = np.random.default_rng(0)
+    ramp = np.arange(60.0)[:, None] * np.ones(6) / 60
+    chunks = np.stack([ramp[t : t + 10] for t in range(50)])
+    chunks = chunks + rng.normal(0, 0.02, (50, 1, 6))
+    return overlap.Trace(chunks, chunks[:, 0], 30.0)
+
+
+def test_every_slider_goes_to_both_ends(found):
+    explorer = overlap.ensemble_explorer(found)
+    shown = set()
+    for m in (-0.3, 0.0, 0.3):
+        for direction in ("oldest first", "newest first"):
+            explorer.set(m=m, direction=direction)
+            shown.add(explorer.figure_html)
+            age = overlap.mean_age(m, 10, direction == "oldest first")
+            assert f"{age:.1f} ticks old" in explorer.says
+    assert explorer.errors == []
+    assert len(shown) >= 5  # at m = 0 the direction does not matter
+
+
+def test_the_explorer_tells_the_jerk_of_what_it_draws(found):
+    explorer = overlap.ensemble_explorer(found).set(m=0.0)
+    # The plain mean, from the definition.
+    mean = np.stack(
+        [
+            np.mean([found.chunks[s, t - s] for s in range(max(0, t - 9), t + 1)], 0)
+            for t in range(50)
+        ]
+    )
+    said = float(re.search(r"jerk (\d+)", explorer.says)[1])
+    assert said == pytest.approx(jerk(mean[:, :5], 30.0), abs=0.5)
+    assert said < jerk(found.executed[:, :5], 30.0)
+
+
+def test_a_trace_asks_at_every_tick():
+    from pathlib import Path
+
+    from act_minimal.course.place import ROOT
+    from act_minimal.policy import load_policy
+
+    policy = load_policy(Path(ROOT) / "data/checkpoints/so100_pick_place_state")
+    found = overlap.trace(policy, scene=1, ticks=30)
+    k = policy.chunk_size
+    assert found.chunks.shape == (30, k, 6)
+    np.testing.assert_array_equal(found.executed[: k // 2], found.chunks[0, : k // 2])
+    np.testing.assert_array_equal(
+        found.executed[k // 2 :], found.chunks[k // 2, : 30 - k // 2]
+    )
+    assert overlap.fan(found).axes
+    # An ensemble of almost only the newest knows of a moved cube at once; the mean of
+    # all of them has 1, 2, 3 ... of `at` + 1, `at` + 2 ... predictions that know.
+    at = 10
+    newest = overlap.reaction(policy, found, m=-30.0, at=at)
+    np.testing.assert_allclose(newest, 1.0, atol=1e-3)
+    mean = overlap.reaction(policy, found, m=0.0, at=at)
+    assert mean[0] == pytest.approx(1 / (at + 1), abs=1e-3)
+    assert mean[0] < mean[5] < mean[15]
+    fig, half = overlap.reaction_figure(policy, found, (-30.0, 0.0), at)
+    assert half[-30.0] == 0 < half[0.0]
+    assert len(fig.axes[0].lines) == 3

@@ -56,7 +56,9 @@ def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list
 
     JupyterLab prints its address, token included, when it has started.
     """
-    command = [sys.executable, "-m", "jupyterlab", str(lesson)]
+    command = [sys.executable, "-m", "jupyterlab"]
+    # Not as a file to open: the address that is printed would not lead to it.
+    command.append(f"--LabApp.default_url=/lab/tree/{lesson.name}")
     # Its own chatter left out, the address remains.
     command += [f"--notebook-dir={lesson.parent}", "--log-level=WARN"]
     if not browser:

@@ -52,7 +52,7 @@ STATE = Recipe(
         "state_noise": 0.02,
         "threads": 2,
     },
-    # The best of twenty variants: benchmarks/rollouts.py, `single_step`.
+    # The best of those tried: benchmarks/rollouts.py, `single_step`.
     single_step={
         "policy": "bc_mlp",
         "action_target": "delta",

@@ -203,7 +203,12 @@ EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Iterator[Job]]] = {
 
 def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
     """Record, train and roll out one policy; or find what was done before."""
+    import torch
+
     from act_minimal.sim import make_task
+
+    # Two policies side by side with two threads each would take turns at every layer.
+    torch.set_num_threads(1)
     from act_minimal.sim.recording import record
 
     out = runs / job.name

@@ -116,6 +116,9 @@ def numbers(tmp_path):
         ("one speed -> ms 2", "1.23"),
         ("one speed -> share percent1", "33.3 %"),
         ("one speed -> each.1", "8"),
+        ("one speed.ms", "1.2345"),
+        ("one speed.ms -> 1", "1.2"),
+        ("one speed.share -> percent", "33 %"),
     ],
 )
 def test_a_number_in_prose(numbers, expression, text):

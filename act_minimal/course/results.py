@@ -79,7 +79,8 @@ def look_up(expression: str, folder: Path | None = None) -> str:
     """The text that stands for `expression` in prose; see the module.
 
     Formats: `percent` (of a share), `percent1`, or a number of decimals; without a
-    field, a success rate with its interval.
+    field, a success rate with its interval. A path that leads to a number itself takes
+    a format only: `{{file key -> 2}}`.
 
     Raises:
         ResultError: the expression cannot be read, or leads nowhere.
@@ -88,10 +89,13 @@ def look_up(expression: str, folder: Path | None = None) -> str:
     name, path, *pairs = where.split()
     labels = dict(pair.split("=", 1) for pair in pairs)
     found = find_row(name, path, folder, **{k: _value(v) for k, v in labels.items()})
-    if not what.strip():
+    if not isinstance(found, dict | list):  # the path itself leads to a number
+        what = f"value {what}"
+        found = {"value": found}
+    if not what.strip() and isinstance(found, dict):
         return rate_text(found)
     field, *style = what.split()
-    number = found
+    number: Any = found
     for key in field.split("."):
         if isinstance(number, list):
             number = number[int(key)]

@@ -1,9 +1,11 @@
 """`act course`: what it opens, where, and what a hand-out holds."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -62,26 +64,38 @@ def test_a_hand_out_holds_no_solutions(tmp_path):
     assert (tmp_path / "class.zip").read_bytes() == first
 
 
-def test_jupyterlab_opens_at_the_lesson_and_prints_its_address(tmp_path):
+def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
     """The real JupyterLab, as `act course` starts it on a machine without a display."""
-    words = ["course", "--browser", "False", "--port", "18889"]
+    words = ["course", "--browser", "False"]
     with subprocess.Popen(
         [ACT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
             assert process.stdout is not None
             said = ""
-            end = time.monotonic() + 60
-            while "token=" not in said and time.monotonic() < end:
-                said += process.stdout.readline()
+            while "token=" not in said:
+                line = process.stdout.readline()
+                assert line, f"JupyterLab ended: {said}"
+                said += line
             assert "no display here: open the address below" in said
-            [address, *_] = [w for w in said.split() if "token=" in w and "http" in w]
-            assert "00_start_here.ipynb" in address
-            token = address.partition("token=")[2]
-            port = address.split(":")[2].partition("/")[0]
-            url = f"http://127.0.0.1:{port}/api/contents/00_start_here.ipynb"
-            with urllib.request.urlopen(f"{url}?token={token}", timeout=10) as answer:
-                assert json.load(answer)["type"] == "notebook"
+            [address] = re.findall(r"http://localhost\S+", said)
+            assert "/lab/tree/00_start_here.ipynb?" in address
+            base, token = re.findall(r"(http://localhost:\d+).*token=(\w+)", said)[0]
+            answer = fetch(f"{base}/api/contents/00_start_here.ipynb?token={token}")
+            assert answer["type"] == "notebook"
         finally:
             process.terminate()
             process.communicate(timeout=30)
+
+
+def fetch(url, seconds=30):
+    """The JSON at an address; a server that is just starting is asked again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)

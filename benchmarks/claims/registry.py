@@ -79,6 +79,13 @@ CLAIMS = (
         "m > 0 favours old ones.",
         "The paper and the original code say so; articles contradict each other.",
         ("claims/C04",),
+        "k = 50, oldest first: m = -0.1 {{claims/C04 summary order=oldest_first "
+        "m=-0.1}}, m = 0 {{claims/C04 summary order=oldest_first m=0.0}}, m = 0.1 "
+        "{{claims/C04 summary order=oldest_first m=0.1}}; newest first with -m gives "
+        "the same numbers.",
+        "Holds: i counts from the oldest, and counting from the newest is the same "
+        "with the sign of m turned. Favouring either end did not beat the plain mean "
+        "here.",
     ),
     Claim(
         "C5",
@@ -100,12 +107,30 @@ CLAIMS = (
         "A tuning guide; the KL is summed over the latent in the original, averaged in "
         "one article's code.",
         ("claims/C06",),
+        "z = 0 at test, KL summed over 16 dimensions: weight 0 {{claims/C06 summary "
+        "kl_weight=0.0 reduction=sum}} (KL {{claims/C06 summary kl_weight=0.0 "
+        "reduction=sum -> kl 0}} nats), 0.001 {{claims/C06 summary kl_weight=0.001 "
+        "reduction=sum}} ({{claims/C06 summary kl_weight=0.001 reduction=sum -> kl 0}} "
+        "nats), 0.01 {{claims/C06 summary kl_weight=0.01 reduction=sum}} "
+        "({{claims/C06 summary kl_weight=0.01 reduction=sum -> kl 4}} nats), 10 "
+        "{{claims/C06 summary kl_weight=10.0 reduction=sum}}; without a CVAE "
+        "{{claims/C06 summary kl_weight=none}}. Averaged instead, 0.01 gives "
+        "{{claims/C06 summary kl_weight=0.01 reduction=mean}}.",
+        "Does not hold here: weight 0 is not plain cloning but an autoencoder whose "
+        "z = 0 means nothing; from 0.01 on z has collapsed and the weight no longer "
+        "matters. The reduction matters as much as the weight.",
     ),
     Claim(
         "C7",
         "At test time z = 0, or a sample of the prior.",
         "Zhao et al.: z = 0. One article: a sample.",
         ("claims/C07",),
+        "KL weight 1: z = 0 {{claims/C07 summary kl_weight=1.0 reduction=sum z=zero}}, "
+        "z drawn {{claims/C07 summary kl_weight=1.0 reduction=sum z=drawn}}. KL weight "
+        "0.001: {{claims/C07 summary kl_weight=0.001 reduction=sum z=zero}} and "
+        "{{claims/C07 summary kl_weight=0.001 reduction=sum z=drawn}}.",
+        "Holds only when z has collapsed, and then both are the same. Where the "
+        "decoder uses z, neither works here: the posteriors leave the prior empty.",
     ),
     Claim(
         "C8",
@@ -132,6 +157,13 @@ CLAIMS = (
         "rate, rounded up to 25.",
         "A tuning guide: 0.5 to 4 s at 50 Hz.",
         ("claims/C11", "chunk_size"),
+        "30 Hz, human-like: the rule gives k = {{claims/C11 rule demonstrator=human "
+        "-> k 0}} with {{claims/C11 rule demonstrator=human}}, the best was k = "
+        "{{claims/C11 rule demonstrator=human -> best_k 0}} with {{claims/C11 rule "
+        "demonstrator=human -> best_success percent}}. 50 Hz: k = 25 {{claims/C11 "
+        "fifty k=25}}, k = 50 {{claims/C11 fifty k=50}}.",
+        "Holds only as a first guess: it is near the best, and a chunk of two "
+        "sub-motions was better at 30 Hz. Seconds carry over to 50 Hz, ticks do not.",
     ),
     Claim(
         "C12",
@@ -152,6 +184,14 @@ CLAIMS = (
         "A chunk cannot react: in a stochastic world, executing more of it hurts.",
         "The papers on real-time chunking and on bidirectional decoding.",
         ("claims/C14",),
+        "k = 50, the cube pushed by 3 to 5 cm mid-reach: executing 1 action a chunk "
+        "{{claims/C14 summary execute=1 pushed=true}}, 5 {{claims/C14 summary "
+        "execute=5 pushed=true}}, 10 {{claims/C14 summary execute=10 pushed=true}}, 25 "
+        "{{claims/C14 summary execute=25 pushed=true}}, 50 {{claims/C14 summary "
+        "execute=50 pushed=true}}; left alone, 10 {{claims/C14 summary execute=10 "
+        "pushed=false}} and 25 {{claims/C14 summary execute=25 pushed=false}}.",
+        "Holds only beyond some length: pushed, executing more than 10 hurts; but "
+        "executing fewer hurts too, pushed or not.",
     ),
     Claim(
         "C15",
@@ -197,12 +237,25 @@ CLAIMS = (
         "Cameras must not move: any shift hurts.",
         "A checklist.",
         ("claims/C21",),
+        "The committed vision policy, trained with shifts of 4 pixels (1.8 cm): where "
+        "it was {{claims/C21 summary axis=none}}; moved by 2 cm to the right "
+        "{{claims/C21 summary axis=x shift_cm=2}}, by 5 cm {{claims/C21 summary axis=x "
+        "shift_cm=5}}; by 5 cm towards the base {{claims/C21 summary axis=y "
+        "shift_cm=5}} or up {{claims/C21 summary axis=z shift_cm=5}}.",
+        "Holds only beyond what the augmentation covers: up to 2 cm nothing is lost, "
+        "5 cm sideways is ruin.",
     ),
     Claim(
         "C22",
         "Few consistent demonstrations beat many noisy ones.",
         "A checklist.",
         ("claims/C22",),
+        "The same updates on 50 scripted {{claims/C22 summary demonstrator=scripted "
+        "demonstrations=50}}, 50 human-like {{claims/C22 summary demonstrator=human "
+        "demonstrations=50}}, 200 human-like {{claims/C22 summary demonstrator=human "
+        "demonstrations=200}}.",
+        "Holds only at equal numbers: 50 clean ones beat 50 noisy ones; 200 noisy ones "
+        "come level with 50 clean ones.",
     ),
     Claim(
         "C25",

@@ -121,8 +121,8 @@ explorer = overlap.ensemble_explorer(found)
 explorer
 
 # %% directions [markdown]
-# Counting from the newest is counting from the oldest with −m, once an ensemble is
-# full. m = 0 is the plain mean. A large positive m (oldest first) is open loop: the
+# Counting from the newest is counting from the oldest with −m: the weights differ by a
+# factor that the sum takes out again. m = 0 is the plain mean. A large positive m (oldest first) is open loop: the
 # arm follows what was planned k ticks ago. A large negative m asks only the newest
 # prediction: a policy that executes one action of each chunk.
 

@@ -27,7 +27,7 @@ from act_minimal.evaluation import evaluate, wilson
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import write_json
 from act_minimal.training import TrainConfig, steps_that_fit, train
-from benchmarks.results import RESULTS, write
+from benchmarks.results import RESULTS, machine, write
 
 HALF = ExecutionConfig()
 ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
@@ -158,6 +158,11 @@ def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
         "transformer delta": transformer | delta,
         "transformer delta noise 0.02": transformer | delta | noise,
         "transformer delta noise 0.05": transformer | delta | {"state_noise": 0.05},
+        "transformer noise 0.02 lr 2e-3": transformer | noise | {"lr": 2e-3},
+        "transformer delta noise 0.02 lr 2e-3": transformer
+        | delta
+        | noise
+        | {"lr": 2e-3},
     }
     for variant, settings in variants.items():
         for seed in seeds:
@@ -206,11 +211,10 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
     import torch
 
     from act_minimal.sim import make_task
+    from act_minimal.sim.recording import record
 
     # Two policies side by side with two threads each would take turns at every layer.
     torch.set_num_threads(1)
-    from act_minimal.sim.recording import record
-
     out = runs / job.name
     done = out / f"{job.rows}.json"
     what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
@@ -257,7 +261,7 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
             job.labels
             | {"seed": job.seed, "execution": name, "execute": asdict(execution)}
             | {"steps": trained.steps, "train_seconds": round(trained.seconds, 1)}
-            | {"settings": job.settings}
+            | {"settings": job.settings, "machine": machine()}
             | result.to_json()
         )
         print(job.name, name, result, f"{trained.seconds:.0f} s", flush=True)
@@ -276,34 +280,52 @@ def _steps(config: TrainConfig, seconds: float) -> int:
     return json.loads(path.read_text())["steps"]
 
 
+def total(group: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of several seeds as one: successes and n added up, Wilson's interval."""
+    successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
+    return {
+        "success": successes / n,
+        "interval": wilson(successes, n),
+        "n": n,
+        "seeds": [r["seed"] for r in group],
+        "each_seed": [r["rate"] for r in group],
+    }
+
+
 def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
-    """Rows over all seeds: successes and n added up, with their Wilson interval."""
+    """Rows over all seeds, one for each way of execution and set of labels."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         key = json.dumps({name: row[name] for name in [*labels, "execution"]})
         groups.setdefault(key, []).append(row)
-    summary = []
-    for key, group in groups.items():
-        successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
-        summary.append(
-            json.loads(key)
-            | {
-                "success": successes / n,
-                "interval": wilson(successes, n),
-                "n": n,
-                "seeds": [r["seed"] for r in group],
-                "each_seed": [r["rate"] for r in group],
-                "jerk": sum(r["jerk"] for r in group) / len(group),
-                "frozen": sum(r["frozen"] for r in group) / len(group),
-                "train_seconds": [r["train_seconds"] for r in group],
-                "steps": [r["steps"] for r in group],
-            }
-        )
-    return summary
+    return [
+        json.loads(key)
+        | total(group)
+        | {
+            "jerk": sum(r["jerk"] for r in group) / len(group),
+            "frozen": sum(r["frozen"] for r in group) / len(group),
+            "train_seconds": [r["train_seconds"] for r in group],
+            "steps": [r["steps"] for r in group],
+        }
+        for key, group in groups.items()
+    ]
+
+
+def rows_of(
+    jobs: list[Job],
+    runs: Path,
+    processes: int,
+    work: Callable[[Job, Path], list[dict[str, Any]]] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of all jobs, each job in a process of its own, in order."""
+    work = work or run_job
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        return [r for rows in pool.map(work, jobs, [runs] * len(jobs)) for r in rows]
 
 
 def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
-    """Each job in a process of its own, `settings.jobs` at a time.
+    """The rows of all jobs, `settings.jobs` at a time.
 
     A row that the committed result file holds is not made again, if the same job made
     it with the same versions; delete the file to make all rows anew.
@@ -313,18 +335,16 @@ def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
     if path.exists():
         committed = json.loads(path.read_text())
         if committed["versions"] == versions():
-            kept = committed["runs"]
-    rows: list[dict[str, Any]] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.jobs, mp_context=spawn) as pool:
-        found = [committed_rows(job, kept) for job in jobs]
-        futures = [
-            None if known else pool.submit(run_job, job, settings.runs)
-            for job, known in zip(jobs, found, strict=True)
-        ]
-        for known, future in zip(found, futures, strict=True):
-            rows += future.result() if future else known
-    return rows
+            # Their seconds were measured where that file was made.
+            kept = [{"machine": committed["machine"]} | r for r in committed["runs"]]
+    known = [committed_rows(job, kept) for job in jobs]
+    missing = [job for job, found in zip(jobs, known, strict=True) if not found]
+    made = iter(rows_of(missing, settings.runs, settings.jobs))
+    return [
+        row
+        for job, found in zip(jobs, known, strict=True)
+        for row in found or [next(made) for _ in job.executions]
+    ]
 
 
 def committed_rows(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from act_minimal.sim import PickPlace, make_task
 from act_minimal.sim.pick_place import BIN_CENTRE
 from act_minimal.sim.variants import CLOSED, OPEN, Change, ChangedPickPlace
 from act_minimal.sim.world import World
-from benchmarks import results
+from benchmarks import results, rollouts
 from benchmarks.claims import (
     ablation,
     c16_gripper,
@@ -549,7 +549,7 @@ class Here:
 def written(tmp_path, monkeypatch):
     """Results go to a folder of their own; gives a function that reads them."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    for script in (on_changes, c16_gripper, c22_consistent):
+    for script in (on_changes, rollouts):
         monkeypatch.setattr(script, "ProcessPoolExecutor", Here)
     return lambda name: json.loads(
         (tmp_path / "results" / "claims" / f"{name}.json").read_text()
@@ -643,7 +643,7 @@ def test_clean_and_noisy_get_the_same_updates(tmp_path, monkeypatch, written):
     jobs = list(c22_consistent.jobs(c22_consistent.Settings(seeds=(0, 1))))
     assert len({job.name for job in jobs}) == 6
     assert len({json.dumps(job.settings) for job in jobs}) == 1
-    monkeypatch.setattr(c22_consistent, "run_job", done_job)
+    monkeypatch.setattr(rollouts, "run_job", done_job)
     runs = tmp_path / "runs"
     runs.mkdir()
     c22_consistent.main(c22_consistent.Settings(runs, seeds=(0,), n=1))

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from act_minimal.course.checks import EXERCISES, find_exercise
+from act_minimal.course.predictions import reveal
 from act_minimal.course.questions import QUESTIONS
 from act_minimal.course.results import load_result
 from act_minimal.errors import UserError
@@ -238,6 +239,22 @@ def test_the_teacher_gets_outputs_without_errors(lesson):
         text = json.dumps(output)
         for word in ("Traceback", "course-error", "Warning", "not attempted", "✗"):
             assert word not in text, f"{name}: {word}"
+
+
+@each_lesson
+def test_what_was_revealed_is_what_the_result_files_say(lesson, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACT_MINIMAL_COURSE", str(tmp_path))  # nobody has predicted
+    shown = {
+        name: out["data"]["text/plain"]
+        for name, out in outputs(lesson)
+        if "text/plain" in out.get("data", {})
+    }
+    found = 0
+    for cell in code(lesson):
+        for key in re.findall(r'^reveal\("([^"]+)"\)', cell.source, re.MULTILINE):
+            assert shown[cell.id] == repr(reveal(key)), "run make.py --execute -f"
+            found += 1
+    assert found
 
 
 @each_lesson

@@ -14,7 +14,7 @@ from ..sim import make_task
 from . import corrections
 from .place import home
 from .plots import COLOURS, LINES, MARKERS, figure, label
-from .runs import _alone
+from .runs import alone
 from .widgets import Explorer, choice, slider
 
 TASK = make_task(corrections.TASK)
@@ -142,7 +142,7 @@ def recorded(n: int, kind: str, *, seed: int = 0, disturb: float = 0.0) -> Path:
     """Demonstrations of `corrections.record`, made once; see there."""
     name = f"{kind}-{disturb:g}_{n}_{seed}"
     folder = home() / "demonstrations" / name
-    with _alone(folder):
+    with alone(folder):
         return corrections.record(folder, n, kind, seed=seed, disturb=disturb)
 
 

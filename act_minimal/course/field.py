@@ -8,10 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from matplotlib.figure import Figure
 
-from ..evaluation import Evaluation, Rollout, evaluate, fingerprint, wilson
+from ..evaluation import Evaluation, Rollout, wilson
 from ..gl import open_renderer
 from ..policy import Policy, load_policy
 from ..sim.film import Take, film
@@ -23,6 +22,7 @@ from .films import Film, show_film
 from .place import ROOT, home
 from .plots import COLOURS, LINES, MARKERS, figure, label
 from .results import load_result
+from .runs import rollouts
 from .widgets import Explorer, choice, slider
 
 Z95 = 1.96
@@ -416,11 +416,7 @@ def rollouts_on(
 ) -> Evaluation:
     """Roll a policy out on a changed task, or find these very rollouts."""
     task = ChangedPickPlace(change)
-    words = change.name.replace(" ", "_").replace(",", "") or "as_it_was"
-    out = home() / "rollouts" / f"{fingerprint(policy)}_{words}_{n}_{seed}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
-        return evaluate(policy, task, n=n, seed=seed, out=out, threads=threads)
+    return rollouts(policy, n=n, seed=seed, task=task, threads=threads)
 
 
 def field_trial(

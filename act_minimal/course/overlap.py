@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..control import Observation, run
 from ..evaluation import jerk
 from ..execution import ensemble_offline
 from ..policy import Policy
@@ -38,22 +39,41 @@ def trace(policy: Policy, scene: int = 0, ticks: int = 150) -> Trace:
     from ..sim.robot import SimRobot
 
     robot = SimRobot(make_task("so100_pick_place"), [scene], threads=1)
+    executor = _Keep(policy.chunk_size // 2)
+    seen: list[Observation] = []
+    executed: list[np.ndarray] = []
+
+    def on_tick(tick: int, observation: Observation, action: np.ndarray) -> None:
+        seen.append(observation)
+        executed.append(action[0])
+
     robot.connect()
-    half = policy.chunk_size // 2
-    chunks, executed, seen = [], [], []
     try:
-        for tick in range(ticks):
-            seen.append(robot.observe())
-            chunk = policy.predict_chunk(seen[-1])[0]  # (k, A)
-            if tick % half == 0:
-                current = chunk
-            chunks.append(chunk)
-            executed.append(current[tick % half])
-            robot.act(executed[-1][None])
+        run(robot, policy, executor, ticks, on_tick=on_tick)
     finally:
         robot.close()
     together = {key: np.concatenate([one[key] for one in seen]) for key in seen[0]}
-    return Trace(np.stack(chunks), np.stack(executed), robot.fps, together)
+    return Trace(np.stack(executor.chunks), np.stack(executed), robot.fps, together)
+
+
+class _Keep:
+    """An executor that asks at every tick, keeps all, executes `h` of every h-th."""
+
+    def __init__(self, h: int):
+        self.h = h
+        self.reset()
+
+    def reset(self) -> None:
+        self.chunks: list[np.ndarray] = []  # (k, A) each
+
+    def needs_chunk(self) -> bool:
+        return True
+
+    def step(self, chunk: np.ndarray | None) -> np.ndarray:
+        assert chunk is not None
+        self.chunks.append(chunk[0])
+        tick = len(self.chunks) - 1
+        return self.chunks[tick - tick % self.h][None, tick % self.h]  # (1, A)
 
 
 def fan(found: Trace, every: int = 5, joint: int = JOINT) -> Figure:

@@ -1,8 +1,6 @@
 """Lesson 06: training runs, their curves, their checkpoints, and what decides them."""
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +15,11 @@ from ..dataset import Demonstrations, Statistics, Windows, indices_for_step
 from ..evaluation import Evaluation
 from ..execution import ExecutionConfig
 from ..policy import Policy, load_policy, make_policy
-from ..training import TrainConfig, TrainResult, train
+from ..training import TrainResult
 from ..training_parts import mix
 from ..training_plot import plot_losses
-from .place import home
 from .plots import COLOURS, LINES, MARKERS, Picture, figure, label, render
-from .runs import _alone, rollouts
+from .runs import rollouts, trained
 from .widgets import Explorer, steps
 
 JOINTS = ("shoulder pan", "shoulder lift", "elbow", "wrist flex", "wrist roll", "jaw")
@@ -72,13 +69,8 @@ def train_live(data: Path, **settings: Any) -> TrainResult:
         data: folder of demonstrations.
         **settings: fields of `TrainConfig`. All checkpoints are kept.
     """
-    settings = {"threads": 1, "tensorboard": False, "keep": 0} | settings
-    content = json.dumps([data.name, settings], sort_keys=True, default=str)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    out = home() / "policies" / f"live_{data.name}_{digest}"
-    with _alone(out):
-        config = TrainConfig(data=data, out=out, **settings)
-        return train(config, on_step=LiveCurve(), progress=False)
+    settings = {"keep": 0} | settings
+    return trained(data, on_step=LiveCurve(), progress=False, **settings)
 
 
 def checkpoints(run: TrainResult) -> dict[int, Path]:

@@ -6,7 +6,8 @@ that want the same thing at once wait for each other.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from filelock import FileLock
 from ..evaluation import Evaluation, evaluate, fingerprint
 from ..execution import ExecutionConfig
 from ..policy import Policy
+from ..sim import Task, make_task
 from ..training import TrainResult, train
 from ..training_config import TrainConfig
 from .place import home
@@ -32,12 +34,11 @@ def demonstrations(
     cameras: tuple[str, ...] = (),
 ) -> Path:
     """A folder of `n` simulated demonstrations."""
-    from ..sim import make_task
     from ..sim.recording import record
 
     what = f"{demonstrator}_{n}_{seed}" + "".join(f"_{c}" for c in cameras)
     folder = home() / "demonstrations" / what
-    with _alone(folder):
+    with alone(folder):
         record(
             make_task(TASK),
             folder,
@@ -49,11 +50,19 @@ def demonstrations(
     return folder
 
 
-def trained(data: Path, **settings: Any) -> TrainResult:
+def trained(
+    data: Path,
+    *,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> TrainResult:
     """Train a policy on demonstrations, or find the finished run of these settings.
 
     Args:
         data: folder of demonstrations.
+        on_step: called with the log record of steps; see `training.train`.
+        progress: whether to show a bar.
         **settings: fields of `TrainConfig`.
     """
     settings = {"threads": 1, "val_fraction": 0.0, "tensorboard": False} | settings
@@ -61,23 +70,45 @@ def trained(data: Path, **settings: Any) -> TrainResult:
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     kind = settings.get("policy", "act")
     out = home() / "policies" / f"{kind}_{data.name}_{digest}"
-    with _alone(out):
-        return train(TrainConfig(data=data, out=out, **settings))
+    with alone(out):
+        config = TrainConfig(data=data, out=out, **settings)
+        return train(config, on_step=on_step, progress=progress)
 
 
 def rollouts(
-    policy: Policy, execution: ExecutionConfig | None = None, *, n: int, seed: int = 0
+    policy: Policy,
+    execution: ExecutionConfig | None = None,
+    *,
+    n: int,
+    seed: int = 0,
+    task: Task | None = None,
+    threads: int = 0,
 ) -> Evaluation:
-    """Roll a policy out on `n` fresh scenes, or find these very rollouts."""
+    """Roll a policy out on `n` fresh scenes, or find these very rollouts.
+
+    Args:
+        policy: the policy.
+        execution: how chunks become actions; by default half of each is executed.
+        n: number of rollouts.
+        seed: decides the scenes.
+        task: a changed task, with a name of its own; by default the course's.
+        threads: that step the scenes; 0 uses all CPUs.
+    """
     execution = execution or ExecutionConfig()
-    how = "_".join(str(x) for x in asdict(execution).values())
-    out = home() / "rollouts" / f"{fingerprint(policy)}_{how}_{n}_{seed}"
-    with _alone(out):
-        return evaluate(policy, TASK, execution, n=n, seed=seed, out=out)
+    task = task or make_task(TASK)
+    how = [fingerprint(policy), *asdict(execution).values(), n, seed]
+    if task.name != TASK:
+        how.append(re.sub(r"\W+", "_", task.name))
+    out = home() / "rollouts" / "_".join(map(str, how))
+    with alone(out):
+        return evaluate(
+            policy, task, execution, n=n, seed=seed, out=out, threads=threads
+        )
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time makes what is in `folder`; the others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
         yield

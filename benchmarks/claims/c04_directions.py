@@ -7,16 +7,14 @@ again or trained, executed with both orders and several m.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import tyro
 
 from act_minimal.execution import ExecutionConfig, Order
 from benchmarks.results import write
-from benchmarks.rollouts import Job, chunk_size_jobs, pooled, run_job
+from benchmarks.rollouts import Job, chunk_size_jobs, pooled, rows_of
 
 DECAYS = (-0.1, -0.01, 0.0, 0.01, 0.1)
 ORDERS: tuple[Order, ...] = ("oldest_first", "newest_first")
@@ -49,9 +47,7 @@ def jobs(settings: Settings) -> Iterator[Job]:
 def main(settings: Settings) -> None:
     """Roll out, and write data/results/claims/C04.json."""
     todo = list(jobs(settings))
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run_job, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs)
     for row in rows:
         row["m"], row["order"] = row["execute"]["m"], row["execute"]["order"]
     write(

@@ -9,9 +9,7 @@ policies out with another z.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from act_minimal.dataset import Demonstrations
 from act_minimal.demo import STATE
 from act_minimal.policy import load_policy
 from benchmarks.results import write
-from benchmarks.rollouts import HALF, Job, pooled, run_job
+from benchmarks.rollouts import HALF, Job, pooled, rows_of, run_job
 
 WEIGHTS = (("sum", (0.0, 0.001, 0.01, 0.1, 1.0, 10.0)), ("mean", (0.01, 0.1)))
 LABELS = ["kl_weight", "reduction", "z"]
@@ -96,9 +94,7 @@ def with_means(summary: list[dict], rows: list[dict]) -> list[dict]:
 def main(settings: Settings) -> None:
     """Train, roll out, and write data/results/claims/C06.json."""
     todo = list(jobs(settings))
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs, run)
     write(
         "claims/C06",
         sum(row["job_seconds"] for row in rows),

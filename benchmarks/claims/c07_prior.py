@@ -6,9 +6,7 @@ The policies of C6, found again (or trained), on the same scenes: whatever diffe
 z. Rows with z = zero are C6's.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from act_minimal.policy import load_policy
 from benchmarks.claims import c06_beta
 from benchmarks.claims.c06_beta import LABELS, Settings, with_means
 from benchmarks.results import write
-from benchmarks.rollouts import HALF, Job, pooled
+from benchmarks.rollouts import HALF, Job, pooled, rows_of
 
 
 def run(job: Job, runs: Path) -> list[dict[str, Any]]:
@@ -46,9 +44,7 @@ def main(settings: Settings) -> None:
     """Roll out, and write data/results/claims/C07.json."""
     jobs = c06_beta.jobs(settings)
     todo = [job for job in jobs if job.labels["kl_weight"] != "none"]
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs, run)
     write(
         "claims/C07",
         sum(row["seconds"] for row in rows if row["z"] == "drawn"),

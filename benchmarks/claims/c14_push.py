@@ -10,9 +10,7 @@ without a push stand beside.
 
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from act_minimal.files import write_json
 from act_minimal.policy import load_policy
 from act_minimal.sim import make_task
 from benchmarks.results import write
-from benchmarks.rollouts import Job, chunk_size_jobs, run_job
+from benchmarks.rollouts import Job, chunk_size_jobs, rows_of, run_job, total
 
 LENGTHS = (1, 5, 10, 25, 50)
 
@@ -106,27 +104,14 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for pushed in (False, True):
         for h in LENGTHS:
             ours = [r for r in rows if (r["execute"], r["pushed"]) == (h, pushed)]
-            won, n = sum(r["successes"] for r in ours), sum(r["n"] for r in ours)
-            summary.append(
-                {
-                    "execute": h,
-                    "pushed": pushed,
-                    "success": won / n,
-                    "interval": wilson(won, n),
-                    "n": n,
-                    "seeds": [r["seed"] for r in ours],
-                    "each_seed": [r["rate"] for r in ours],
-                }
-            )
+            summary.append({"execute": h, "pushed": pushed} | total(ours))
     return summary
 
 
 def main(settings: Settings) -> None:
     """Roll out, and write data/results/claims/C14.json."""
     todo = jobs(settings)
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs, run)
     write(
         "claims/C14",
         sum(row["seconds"] for row in rows),

@@ -10,9 +10,7 @@ predicted openings between 0.15 and 0.6, beside the demonstrations' own share.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from act_minimal.sim.so100 import jaw_to_gripper
 from act_minimal.sim.variants import Change, ChangedPickPlace
 from act_minimal.sim.world import World
 from benchmarks.results import write
-from benchmarks.rollouts import HALF, Job, pooled, run_job
+from benchmarks.rollouts import HALF, Job, pooled, rows_of, run_job
 
 THRESHOLD = 0.4  # between closed (0.02) and open (0.68 to 0.82)
 HALF_OPEN = (0.15, 0.6)
@@ -203,9 +201,7 @@ def main(settings: Settings) -> None:
             )
     for seed in settings.seeds:
         record(settings.runs / f"c16_fresh_human_{seed}", "human", FRESH, 50 + seed)
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run_one, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs, run_one)
     summary = pooled(rows, ["timing", "loss", "gripper"])
     for one in summary:
         same = [r for r in rows if all(r[k] == one[k] for k in ("timing", "loss"))]

@@ -4,16 +4,14 @@ uv run python -m benchmarks.claims.c22_consistent --jobs 2
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import tyro
 
 from act_minimal.demo import STATE
 from benchmarks.results import write
-from benchmarks.rollouts import HALF, Job, pooled, run_job
+from benchmarks.rollouts import HALF, Job, pooled, rows_of
 
 DATA = (("scripted", 50), ("human", 50), ("human", 200))
 
@@ -56,9 +54,7 @@ def jobs(settings: Settings) -> Iterator[Job]:
 def main(settings: Settings) -> None:
     """Train, roll out, and write data/results/claims/C22.json."""
     todo = list(jobs(settings))
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(run_job, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs)
     write(
         "claims/C22",
         sum(row.get("job_seconds", 0.0) for row in rows),

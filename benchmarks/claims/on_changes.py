@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from act_minimal.demo import VISION
-from act_minimal.evaluation import evaluate, wilson
+from act_minimal.evaluation import evaluate
 from act_minimal.policy import load_policy
 from act_minimal.sim.variants import Change, ChangedPickPlace
 from benchmarks.results import RESULTS
-from benchmarks.rollouts import HALF, Job, run_job
+from benchmarks.rollouts import HALF, Job, run_job, total
 
 CHECKPOINTS = RESULTS.parents[0] / "checkpoints"
 VISION_CHECKPOINT = CHECKPOINTS / "so100_pick_place_vision"
@@ -124,22 +124,13 @@ def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in labels), []).append(row)
-    summary = []
-    for key, group in groups.items():
-        successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
-        summary.append(
-            dict(zip(labels, key, strict=True))
-            | {
-                "success": successes / n,
-                "interval": wilson(successes, n),
-                "n": n,
-                "seeds": [r["seed"] for r in group],
-                "each_seed": [r["rate"] for r in group],
-                "jerk": sum(r["jerk"] for r in group) / len(group),
-                "frozen": sum(r["frozen"] for r in group) / len(group),
-                "kinds": {
-                    k: sum(r["kinds"][k] for r in group) for k in group[0]["kinds"]
-                },
-            }
-        )
-    return summary
+    return [
+        dict(zip(labels, key, strict=True))
+        | total(group)
+        | {
+            "jerk": sum(r["jerk"] for r in group) / len(group),
+            "frozen": sum(r["frozen"] for r in group) / len(group),
+            "kinds": {k: sum(r["kinds"][k] for r in group) for k in group[0]["kinds"]},
+        }
+        for key, group in groups.items()
+    ]

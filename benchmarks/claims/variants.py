@@ -1,15 +1,13 @@
 """What C8, C9, C10 and C18 share: one thing varied, the same updates, many seeds."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from act_minimal.demo import STATE
 from benchmarks.results import write
-from benchmarks.rollouts import HALF, Job, pooled, run_job
+from benchmarks.rollouts import HALF, Job, pooled, rows_of
 
 
 @dataclass
@@ -59,7 +57,7 @@ def run(
     settings: Settings,
     about: dict[str, Any],
     *,
-    work: Callable[[Job, Path], list[dict[str, Any]]] = run_job,
+    work: Callable[[Job, Path], list[dict[str, Any]]] | None = None,
 ) -> None:
     """Train and roll out, and write data/results/claims/<number>.json.
 
@@ -71,9 +69,7 @@ def run(
         work: makes the rows of a job.
     """
     todo = list(jobs)
-    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-        found = pool.map(work, todo, [settings.runs] * len(todo))
-        rows = [row for rows in found for row in rows]
+    rows = rows_of(todo, settings.runs, settings.jobs, work)
     summary = pooled(rows, list(todo[0].labels))
     for one in summary:
         seconds = one["train_seconds"]

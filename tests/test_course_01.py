@@ -67,11 +67,25 @@ def signed(policy, expert, step, start, T):
     return np.array(found)
 
 
+def restarted(policy, expert, step, start, T):
+    x, found = start, [0.0]
+    for _ in range(T):
+        found.append(abs(step(x, policy(x)) - step(x, expert(x))))
+        x = step(x, policy(x))
+    return np.array(found)
+
+
+def stepless(policy, expert, step, start, T):
+    return distances(policy, expert, lambda x, action: action, start, T)
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize(
     ("answer", "state", "says"),
     [
         (distances, "right", "closed loop"),
+        (restarted, "wrong", "starts from one place"),
+        (stepless, "wrong", "an action is not the next state"),
         (lambda *a: None, "not attempted", ""),
         (teacher_forced, "wrong", "open loop"),
         (blind, "wrong", "asked about the expert's"),
@@ -135,6 +149,13 @@ def nearest(v, d, std=None, of=np.min, axis=1):
         (lambda v, d: nearest(v, d, of=np.max), "wrong", "farthest"),
         (lambda v, d: nearest(v, d) ** 2, "wrong", "squared"),
         (lambda v, d: nearest(v, d, axis=0), "wrong", "over the visited"),
+        (lambda v, d: nearest(v, d, of=np.argmin), "wrong", "argmin"),
+        (lambda v, d: nearest(v, d, d.std()), "wrong", "std(0), one for each"),
+        (
+            lambda v, d: (np.abs(v[:, None] - d) / d.std(0)).sum(2).min(1),
+            "wrong",
+            "absolute differences",
+        ),
         (lambda v, d: nearest(v, d).sum(), "wrong", "one a visited state"),
         (lambda v, d: 0 * nearest(v, d), "wrong", "first visited state"),
     ],
@@ -169,6 +190,15 @@ def disturbed(expert, step, start, noise, *, label=0.0, done=1.0, seen=0.0, afte
         (lambda *a: disturbed(*a, done=0.0, label=1.0), "wrong", "wrong way round"),
         (lambda *a: disturbed(*a, seen=1.0), "wrong", "where the arm really is"),
         (lambda *a: disturbed(*a, after=1), "wrong", "the state after it"),
+        (lambda *a: disturbed(*a)[::-1], "wrong", "first the states"),
+        (
+            lambda e, s, x, noise: (
+                disturbed(e, s, x, 0 * noise)[0] + noise,
+                disturbed(e, s, x, 0 * noise)[1],
+            ),
+            "wrong",
+            "moves the arm",
+        ),
         (lambda *a: disturbed(*a)[0], "wrong", "two things"),
         (lambda *a: tuple(x[1:] for x in disturbed(*a)), "wrong", "shape (4, 2)"),
         (lambda *a: tuple(2 * x for x in disturbed(*a)), "wrong", "second state"),

@@ -149,6 +149,14 @@ def executed(c, h):
             "wrong",
             "read from its middle",
         ),
+        (
+            lambda c, h: c[
+                np.arange(len(c)) // h * h,
+                np.minimum(np.arange(len(c)) % h + 1, c.shape[1] - 1),
+            ],
+            "wrong",
+            "one step too far",
+        ),
         (lambda c, h: executed(c, h)[:-1], "wrong", "one action a tick"),
         (lambda c, h: 0 * executed(c, h), "wrong", "at tick 0"),
     ],

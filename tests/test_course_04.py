@@ -30,6 +30,11 @@ def average(predictions, m):
         (lambda p, m: weights(len(p), m) @ p, "wrong", "not divided by their sum"),
         (lambda p, m: weights(len(p), m) @ p / len(p), "wrong", "sum over n"),
         (lambda p, m: p.mean(0), "wrong", "m is not used"),
+        (
+            lambda p, m: m ** np.arange(7) @ p / (m ** np.arange(7)).sum(),
+            "wrong",
+            "not m ** i",
+        ),
         (lambda p, m: p[-1], "wrong", "newest prediction alone"),
         (lambda p, m: p[0], "wrong", "oldest prediction alone"),
         (lambda p, m: p.mean(), "wrong", "shape (3,)"),
@@ -73,6 +78,23 @@ def take_in(mean, count, new, m):
             "exponential moving average",
         ),
         (lambda mean, count, new, m: mean, "wrong", "count = 0"),
+        (
+            lambda mean, count, new, m: mean + np.exp(-m * count) * (new - mean),
+            "wrong",
+            "not its share",
+        ),
+        (
+            lambda mean, count, new, m: (
+                new
+                if count == 0
+                else mean
+                + np.exp(-m * (count - 1))
+                / (weights(count, m).sum() + np.exp(-m * (count - 1)))
+                * (new - mean)
+            ),
+            "wrong",
+            "i = count, not count - 1",
+        ),
         (
             lambda mean, count, new, m: (
                 new

@@ -148,6 +148,14 @@ CLAIMS = (
         "The paper's table; but the original code returns the first layer's output, "
         "and LeRobot has one layer.",
         ("claims/C09",),
+        "Equal updates: one layer {{claims/C09 summary layers=1 output=last}}; seven, "
+        "of which only the first is used, {{claims/C09 summary layers=7 "
+        "output=first}}; all seven in use {{claims/C09 summary layers=7 output=last}}, "
+        "in {{claims/C09 summary layers=7 output=last -> train_seconds_mean 0}} s of "
+        "training instead of {{claims/C09 summary layers=1 output=last -> "
+        "train_seconds_mean 0}} s.",
+        "Does not hold here: as the original code runs them, six of the seven do "
+        "nothing. All seven in use gain a few points for six times the training.",
     ),
     Claim(
         "C10",
@@ -175,6 +183,15 @@ CLAIMS = (
         "through.",
         "Zhao et al., in words.",
         ("claims/C12",),
+        "Scripted demonstrations without pauses: k = 1 {{claims/C12 summary "
+        "pauses=none k=1}}, k = 50 {{claims/C12 summary pauses=none k=50}}. With a "
+        "pause of 0 to 1 s after each move: k = 1 {{claims/C12 summary pauses=random "
+        "k=1}}, standing still {{claims/C12 summary pauses=random k=1 -> frozen "
+        "percent}} of the time, k = 10 {{claims/C12 summary pauses=random k=10}}, "
+        "k = 50 {{claims/C12 summary pauses=random k=50}}.",
+        "Holds, and more than anything else here: pauses alone turn a single-step "
+        "policy that nearly always succeeds into one that never does; a chunk longer "
+        "than the pause hardly notices.",
     ),
     Claim(
         "C13",
@@ -216,12 +233,25 @@ CLAIMS = (
         "Zhao et al.: 10 ms on a 2080 Ti. An article: 20 ms on a 3060 to 5 ms on an "
         "H100.",
         ("claims/C17",),
+        "On a CPU: the state policy on one thread {{claims/C17 summary network=small "
+        "device=cpu-1 -> hertz 0}} Hz, the vision policy (two 96 x 128 cameras) "
+        "{{claims/C17 summary network=medium device=cpu-1 -> hertz 0}} Hz, the paper's "
+        "size with four 480 x 640 cameras on two threads {{claims/C17 summary "
+        "network=paper device=cpu-all -> hertz 1}} Hz.",
+        "Holds only by size: the compact policies of this course are ten times faster "
+        "than that on one CPU core, the paper's network needs a GPU. None was at hand.",
     ),
     Claim(
         "C18",
         "A learning rate of 1e-5; 1e-4 is unstable, 1e-6 too slow.",
         "A tuning guide.",
         ("claims/C18",),
+        "State policy (150 thousand numbers), batch of 64, 1000 updates with warm-up "
+        "and cosine: 1e-6 {{claims/C18 summary lr=1e-6}}, 1e-5 {{claims/C18 summary "
+        "lr=1e-5}}, 1e-4 {{claims/C18 summary lr=1e-4}}, 1e-3 {{claims/C18 summary "
+        "lr=1e-3}}, 1e-2 {{claims/C18 summary lr=1e-2}}.",
+        "Does not hold here: a small network wants a rate a thousand times larger. "
+        "The advice belongs to the paper's 80 million numbers, which were not trained.",
     ),
     Claim(
         "C19",

@@ -31,10 +31,13 @@ from act_minimal.policy import Policy, load_policy
 from act_minimal.sim import make_task
 from act_minimal.sim.recording import scene_seed
 from act_minimal.sim.robot import SimRobot
+from act_minimal.sim.so100 import joint_limits
 from act_minimal.sim.world import World
 from act_minimal.training import TrainConfig, TrainResult, train
 
 TASK = make_task(corrections.TASK)
+LOWEST, HIGHEST = joint_limits().T.copy()  # (6,) each, rad
+LOWEST[5], HIGHEST[5] = 0.0, 1.0
 HALF = ExecutionConfig()
 ROUNDS = 5  # of DAgger
 CORRECTED_TICKS = 200  # of a corrected rollout at most
@@ -159,7 +162,9 @@ class Remembering:
 
     def act(self, action: np.ndarray) -> None:
         """Do the action, disturbed."""
-        self.last = np.asarray(action, np.float32)
+        # As it was sent: no arm is told to leave its range, and a policy that copies
+        # what it said would else run away to infinity.
+        self.last = np.clip(action, LOWEST, HIGHEST).astype(np.float32)
         self.robot.act(action + self.noise[self.tick])
         self.tick += 1
 

@@ -69,9 +69,20 @@ def check_drift(function: Callable) -> None:
     misled = [start]
     for x in mine[:-1]:
         misled.append(0.9 * misled[-1] + expert(x))
+    # Both asked in the policy's states, one step ahead.
+    beside = [0.0] + [abs(policy(x) - expert(x)) for x in mine[:-1]]
+    said, heard = [start], [start]
+    for _ in range(ticks):
+        said.append(policy(said[-1]))
+        heard.append(expert(heard[-1]))
     _name(
         answer,
         {
+            "the expert is asked in the policy's states, so every step starts from one "
+            "place; it should walk its own way from the start": beside,
+            "an action is not the next state: step(x, action) gives that": np.abs(
+                np.array(said) - np.array(heard)
+            ),
             "this is open loop: the policy is asked, and its step taken, from the "
             "expert's states, so no error ever reaches the next step": np.abs(lessons),
             "the policy moves its own state, but is asked about the expert's: it "
@@ -204,6 +215,14 @@ def check_nearest(function: Callable) -> None:
                 1
             ),
             "these are squared distances": right**2,
+            "these are the numbers of the nearest states (argmin), not their "
+            "distances": table(std).argmin(1),
+            "one deviation for all numbers together does not make their units equal: "
+            "std(0), one for each": table(demonstrated.std()).min(1),
+            "this adds up the absolute differences; the distance is the root of their "
+            "squares' sum": (
+                (np.abs(visited[:, None] - demonstrated[None]) / std).sum(2).min(1)
+            ),
             "the smallest is taken over the visited states: for each demonstrated "
             "state the nearest visited one": table(std).min(0),
             "this compares with the mean of the demonstrations, not with the nearest "
@@ -287,6 +306,13 @@ def check_disturb(function: Callable) -> None:
                 "the expert is shown a disturbed state; it is the action that is "
                 "disturbed, and the expert sees where the arm really is"
             )
+    if _same(states, ls) and _same(labels, xs):
+        raise Wrong("the wrong way round: first the states, then the labels")
+    if _same(states, calm + noise) and _same(labels, calm_labels):
+        raise Wrong(
+            "the noise is added to what is written down; it belongs to the action that "
+            "is done, and moves the arm"
+        )
     after = np.array([*xs[1:], end])
     if _same(states, after) and _same(labels, ls):
         raise Wrong(

@@ -176,6 +176,11 @@ def _blame(chunks: np.ndarray, h: int, answer: np.ndarray) -> None:
             ticks // h * h,
             0 * ticks,
         ),
+        "one step too far into the chunk: at the tick at which it is made, its first "
+        "action (number 0) is executed": (
+            ticks // h * h,
+            np.minimum(ticks % h + 1, k - 1),
+        ),
         "a fresh chunk at every tick, read from its middle: what is executed must come "
         "from one chunk for h ticks": (ticks, ticks % h),
     }

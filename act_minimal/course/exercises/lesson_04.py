@@ -39,12 +39,14 @@ def check_average(function: Callable) -> None:
             f"{answer.shape}. Over which axis do you average?"
         )
     mistakes = {
-        "the order is reversed: i = 0 is the oldest prediction, row 0, so it weighs "
-        "exp(0) = 1": _average(predictions, m, newest_first=True),
+        "the order is reversed (or m's sign, which is the same): i = 0 is the oldest "
+        "prediction, row 0, so it weighs exp(0) = 1, the most": _average(
+            predictions, m, newest_first=True
+        ),
         "the weights are not divided by their sum": np.exp(-m * np.arange(7))
         @ predictions,
-        "the sign of m is lost: weights are exp(-m i), not exp(m i)": _average(
-            predictions, -m
+        "the weights fall by exp(-m) each, not by m: exp(-m i), not m ** i": (
+            m ** np.arange(7) @ predictions / (m ** np.arange(7)).sum()
         ),
         "this is the plain mean; m is not used": predictions.mean(0),
         "this is the sum over n, not over the weights": np.exp(-m * np.arange(7))
@@ -87,33 +89,46 @@ def check_online(function: Callable) -> None:
         raise Wrong(f"the mean should keep its shape (2,); yours has {first.shape}")
     if not np.allclose(first, predictions[0]):
         raise Wrong("with count = 0 there is nothing older: the mean is the new one")
-    mean = predictions[0]
-    for count in range(1, 6):
-        new = predictions[count]
-        got = np.asarray(attempt(function, mean.copy(), count, new, m), float)
-        older = sum(np.exp(-m * i) for i in range(count))
-        right = _average(predictions[: count + 1], m)
-        if not np.allclose(got, right):
-            share = np.exp(-m * (count + 1)) / (older + np.exp(-m * (count + 1)))
-            reverse = 1 / sum(np.exp(-m * i) for i in range(count + 1))
-            fixed = {
-                "the newest of count + 1 predictions has i = count, not count + 1": mean
-                + share * (new - mean),
-                "the newest should weigh exp(-m count), the least; here it weighs "
-                "most: the order is reversed": mean + reverse * (new - mean),
-                "this is the plain running mean; m is not used": mean
-                + (new - mean) / (count + 1),
-                "an exponential moving average forgets at a fixed rate; here the "
-                "share depends on count": mean + (1 - np.exp(-m)) * (new - mean),
-                "this moves the wrong share: the new mean takes `share` of the new "
-                "prediction, not of the old": new
-                + np.exp(-m * count) / (older + np.exp(-m * count)) * (mean - new),
-            }
-            for mistake, value in fixed.items():
-                if np.allclose(got, value):
-                    raise Wrong(mistake)
-            raise Wrong(
-                f"after {count + 1} predictions the mean of joint 0 should be "
-                f"{right[0]:.3f}; yours is {got[0]:.3f}"
-            )
-        mean = right
+    counts = range(1, 6)
+    means = [_average(predictions[:c], m) for c in counts]
+    rights = [_average(predictions[: c + 1], m) for c in counts]
+    got = [
+        np.asarray(attempt(function, mean.copy(), c, predictions[c], m), float)
+        for c, mean in zip(counts, means, strict=True)
+    ]
+    if np.allclose(got, rights):
+        return
+
+    def share(c: int, newest: float) -> float:
+        return newest / (sum(np.exp(-m * i) for i in range(c)) + newest)
+
+    # A mistake has to explain every answer: with two predictions many look alike.
+    shares = {
+        "the newest of count + 1 predictions has i = count, not count + 1": lambda c: (
+            share(c, np.exp(-m * (c + 1)))
+        ),
+        "the newest of count + 1 predictions has i = count, not count - 1": lambda c: (
+            share(c, np.exp(-m * (c - 1)))
+        ),
+        "the newest should weigh exp(-m count), the least; here it weighs most: the "
+        "order is reversed": lambda c: 1 / sum(np.exp(-m * i) for i in range(c + 1)),
+        "this is the plain running mean; m is not used": lambda c: 1 / (c + 1),
+        "an exponential moving average forgets at a fixed rate; here the share "
+        "depends on count": lambda c: 1 - np.exp(-m),
+        "the newest's weight is not its share: divide it by the sum of all weights, "
+        "its own too": lambda c: np.exp(-m * c),
+        "this moves the wrong share: the new mean takes `share` of the new "
+        "prediction, not of the old": lambda c: 1 - share(c, np.exp(-m * c)),
+    }
+    for mistake, of in shares.items():
+        wrong = [
+            mean + of(c) * (predictions[c] - mean)
+            for c, mean in zip(counts, means, strict=True)
+        ]
+        if np.allclose(got, wrong):
+            raise Wrong(mistake)
+    c = next(c for c in counts if not np.allclose(got[c - 1], rights[c - 1]))
+    raise Wrong(
+        f"after {c + 1} predictions the mean of joint 0 should be "
+        f"{rights[c - 1][0]:.3f}; yours is {got[c - 1][0]:.3f}"
+    )

@@ -5,6 +5,7 @@ dataclass here; tyro makes the flags from them. Heavy imports happen inside the
 commands, so that `act --help` answers at once.
 """
 
+import importlib
 import inspect as inspection_of_code
 import json as jsonlib
 import os
@@ -32,6 +33,14 @@ The same, step by step:
   replay    do the recorded actions succeed again, without looking?
   train     a policy on demonstrations
   eval      roll a policy out on unseen scenes: success with its interval
+
+On an arm, real or virtual (hardware/so100/GUIDE.md leads through it):
+  virtual   plug in a virtual SO-100, with a port like a real one
+  ports, cameras, health      what is plugged in, and how it is
+  setup, calibrate            ids and calibration of a new arm
+  teleop    move the arm by a leader arm or keys
+  record    with --robot so100: demonstrations on the arm
+  deploy    let a policy drive the arm, trial by trial, with a tally
 
 The course:
   course    the notebooks in JupyterLab, from why single steps drift to a real arm
@@ -78,7 +87,7 @@ def record(
     """Record demonstrations by a simulated expert; only successes are kept.
 
     A recording that was stopped, even by kill -9, goes on when the same command is
-    given again; a larger --n adds to it.
+    given again; a larger --n adds to it. On an arm: act record --robot so100 --help
 
     $ act record --out demos --n 50
     $ act record --out demos_vision --n 200 --cameras top wrist
@@ -365,6 +374,16 @@ COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "eval": lambda: evaluate,
     "course": lambda: course,
 }
+ARM_COMMANDS = (
+    "virtual",
+    "ports",
+    "cameras",
+    "setup",
+    "calibrate",
+    "health",
+    "teleop",
+    "deploy",
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -395,12 +414,18 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(name: str, words: list[str]) -> int:
-    if name not in COMMANDS:
+    if name not in (*COMMANDS, *ARM_COMMANDS):
         raise SettingError(
-            f"no command '{name}'; the commands are: {', '.join(COMMANDS)} "
-            "(act --help explains them)"
+            f"no command '{name}'; the commands are: "
+            f"{', '.join((*COMMANDS, *ARM_COMMANDS))} (act --help explains them)"
         )
-    command = COMMANDS[name]()
+    on_arm = name == "record" and any(w.split("=")[0] == "--robot" for w in words)
+    if on_arm or name in ARM_COMMANDS:
+        # Looked up by name, so that the package works without the arm's room.
+        arm_commands = importlib.import_module("hardware.cli").COMMANDS
+        command = arm_commands["record --robot" if on_arm else name]
+    else:
+        command = COMMANDS[name]()
     about = inspection_of_code.getdoc(command) or ""
     return tyro.cli(
         command,

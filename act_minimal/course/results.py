@@ -6,6 +6,7 @@ the notebooks fills it in, and a test fails when the text and the file disagree.
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def look_up(expression: str, folder: Path | None = None) -> str:
         ResultError: the expression cannot be read, or leads nowhere.
     """
     where, _, what = expression.partition("->")
-    name, path, *pairs = where.split()
+    name, path, *pairs = shlex.split(where)  # gripper='as asked' has a blank
     labels = dict(pair.split("=", 1) for pair in pairs)
     found = find_row(name, path, folder, **{k: _value(v) for k, v in labels.items()})
     if not isinstance(found, dict | list):  # the path itself leads to a number

@@ -1,0 +1,141 @@
+"""Demonstrations on a real arm, into the same files as in simulation.
+
+An episode is kept in memory while it runs, and written whole when it ends: kill -9
+loses the running episode at most, never one that was finished.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from act_minimal.control import Observation
+from act_minimal.episodes import Episode, episode_path, list_episodes, save_episode
+from act_minimal.errors import UserError
+
+from .safety import SafeRobot, Stop
+from .teleop import Source, teleoperate
+
+Verdict = Literal["keep", "discard", "redo", "quit"]
+
+
+@dataclass
+class Recorder:
+    """Gathers one episode, tick by tick."""
+
+    fps: float
+    cameras: tuple[str, ...]
+    rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+
+    def add(self, observation: Observation, action: np.ndarray, when: float) -> None:
+        """One tick: what was seen, and what was sent (1, A)."""
+        for key in ("qpos", "qvel", "effort", *(f"images/{c}" for c in self.cameras)):
+            self.rows.setdefault(key, []).append(observation[key][0].copy())
+        self.rows.setdefault("action", []).append(action[0].astype(np.float32))
+        self.times.append(when)
+
+    def episode(self, attributes: dict[str, Any]) -> Episode:
+        """The episode so far.
+
+        Raises:
+            UserError: it has no ticks.
+        """
+        if not self.times:
+            raise UserError("the episode has no ticks; nothing was recorded")
+        arrays = {k: np.stack(v) for k, v in self.rows.items()}
+        periods = np.diff(self.times)
+        timing = {
+            "period_ms_p99": float(1000 * np.percentile(periods, 99)),
+            "late_ticks": int((periods > 1.5 / self.fps).sum()),
+        }
+        return Episode(
+            qpos=arrays["qpos"],
+            qvel=arrays["qvel"],
+            effort=arrays["effort"],
+            action=arrays["action"],
+            images={c: arrays[f"images/{c}"] for c in self.cameras},
+            fps=self.fps,
+            sim=False,
+            attributes=attributes | (timing if len(periods) else {}),
+        )
+
+
+def record_session(
+    robot: SafeRobot,
+    source: Source,
+    out: Path,
+    n: int,
+    *,
+    prepare: Callable[[int], Any],
+    over: Callable[[int], bool],
+    verdict: Callable[[], Verdict],
+    cameras: tuple[str, ...] = (),
+    seconds: float = 60.0,
+    attributes: dict[str, Any] | None = None,
+    say: Callable[[str], Any] = print,
+) -> list[Path]:
+    """Record until `out` holds `n` episodes.
+
+    Args:
+        robot: connected.
+        source: open; drives the arm.
+        out: folder; episodes that are there are kept, and counted.
+        n: how many in all.
+        prepare: called with the episode's number before it begins.
+        over: asked at every tick, with its number, whether the episode ends.
+        verdict: asked after each episode: keep it, discard it, redo the one before
+            too, or quit.
+        cameras: recorded.
+        seconds: that an episode may last.
+        attributes: written into each episode, such as the task.
+        say: takes each line of progress.
+
+    Returns:
+        The paths of all episodes.
+
+    Raises:
+        UserError: the disk is full, or the arm was stopped; what was kept is kept.
+    """
+    done = list_episodes(out)
+    while len(done) < n:
+        number = len(done)
+        prepare(number)
+        recorder = Recorder(robot.fps, cameras)
+
+        def on_tick(
+            tick: int,
+            observation: Observation,
+            action: np.ndarray,
+            recorder: Recorder = recorder,
+        ) -> bool:
+            recorder.add(observation, action, robot.arm.observed_at)
+            return over(tick)
+
+        stopped = ""
+        try:
+            teleoperate(
+                robot, source, int(seconds * robot.fps), on_tick, cameras=cameras
+            )
+        except Stop as error:
+            stopped = str(error)
+            say(f"episode {number} was stopped and is not kept: {stopped}")
+            robot.stop.check()  # an emergency stop ends the session too
+            continue
+        word = verdict()
+        if word == "keep":
+            path = episode_path(out, number)
+            episode = recorder.episode(attributes or {})
+            save_episode(path, episode, compression="jpeg", quality=95)
+            say(f"{path.name}: {len(episode)} ticks kept")
+        elif word == "redo" and done:
+            done[-1].unlink()
+            say(f"{done[-1].name} is removed, to be recorded again")
+        elif word == "quit":
+            break
+        else:
+            say(f"episode {number} is discarded")
+        done = list_episodes(out)
+    return list_episodes(out)

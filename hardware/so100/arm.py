@@ -1,0 +1,365 @@
+"""The SO-100 / SO-101 behind the Robot contract of `control.py`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act_minimal.control import Observation
+from act_minimal.errors import SettingError, UserError
+
+from ..cameras import Camera, Frame
+from ..clock import Ticker
+from .bus import Bus, BusError
+from .calibration import Calibration, load_calibration
+from .kinematics import ARMS, JOINTS
+from .protocol import Fault
+from .registers import CURRENT_UNIT, MODEL_NUMBER, MULTI_TURN, REGISTERS
+
+IDS: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+# One block holds all that is measured: position, speed, load, voltage, temperature,
+# status, current. Reading it costs 0.8 ms more a tick than the positions alone.
+BLOCK = REGISTERS["Present_Position"].address
+BLOCK_SIZE = REGISTERS["Present_Current"].address + 2 - BLOCK
+STALL_TORQUE = 3.5  # N·m, to give `effort` its unit: load is a share of it
+
+
+@dataclass
+class SO100Config:
+    """Which arm, and how it is driven."""
+
+    port: str = "/dev/ttyACM0"
+    """Its serial port; `act ports` finds it."""
+    calibration: Path = Path("calibration.json")
+    """Its calibration file, ours or LeRobot's."""
+    model: str = "so100"
+    """so100 or so101: the same servos and driver, other lengths."""
+    fps: float = 30.0
+    """Control ticks a second, Hz."""
+
+
+@dataclass
+class Health:
+    """What the servos say about themselves, (6,) each."""
+
+    voltage: np.ndarray  # V
+    temperature: np.ndarray  # °C
+    load: np.ndarray  # share of the stall torque, -1 to 1
+    current: np.ndarray  # A
+    faults: dict[str, Fault] = field(default_factory=dict)
+    """Joint -> what its servo complains of; joints without complaint are left out."""
+
+
+class SO100:
+    """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
+
+    `connect` moves nothing: torque comes on with each goal set to where its joint is.
+
+    Args:
+        config: which arm.
+        cameras: by name.
+
+    Raises:
+        BusError: from every method, naming the servo and the port.
+    """
+
+    n = 1
+    action_dim = 6
+
+    def __init__(self, config: SO100Config, cameras: dict[str, Camera] | None = None):
+        if config.model not in ARMS:
+            raise SettingError(
+                f"model is '{config.model}', expected one of: {', '.join(ARMS)}"
+            )
+        if not 1 <= config.fps <= 200:
+            raise SettingError(f"fps is {config.fps}, expected from 1 to 200 Hz")
+        self.config, self.fps = config, float(config.fps)
+        self.kinematics = ARMS[config.model]
+        self.sources = dict(cameras or {})
+        self.cameras = tuple(self.sources)
+        names = dict(zip(IDS, JOINTS, strict=True))
+        self.bus = Bus(config.port, names=names)
+        self.calibration: Calibration | None = None
+        self.ticker = Ticker(self.fps)
+        self.health: Health | None = None
+        self.frames: dict[str, Frame] = {}
+        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.torque = False
+
+    # ------------------------------------------------------------ Robot
+
+    def connect(self) -> None:
+        """Open the bus, check every servo, set it up, and hold the arm where it is.
+
+        Raises:
+            UserError: a servo is missing, of another model or firmware, starved,
+                or holds another calibration than the file.
+        """
+        self.calibration = load_calibration(self.config.calibration)
+        self.bus.open()
+        try:
+            check_servos(self.bus)
+            self.check_calibration()
+            configure(self.bus)
+            self.enable()
+            for camera in self.sources.values():
+                camera.open()
+        except BaseException:
+            self._abandon()
+            raise
+        self.ticker.start()
+
+    def observe(self, cameras: Sequence[str] = ()) -> Observation:
+        """See `Robot.observe`; also `qvel` and `effort`, and `self.health`.
+
+        Raises:
+            UserError: a camera shows nothing new.
+        """
+        state, velocity, health = self.measure()
+        self.observed_at = time.monotonic()
+        effort = health.load * STALL_TORQUE
+        self.health = health
+        seen = {
+            "qpos": state[None].astype(np.float32),
+            "qvel": velocity[None].astype(np.float32),
+            "effort": effort[None].astype(np.float32),
+        }
+        for name in cameras:
+            frame = self.sources[name].read()
+            self.frames[name] = frame
+            seen[f"images/{name}"] = frame.image[None]
+        return seen
+
+    def act(self, action: np.ndarray) -> None:
+        """Send joint targets (1, 6) and wait for the end of the tick."""
+        self.send(action[0])
+        self.ticker.wait()
+
+    def close(self) -> None:
+        """Let go: torque off, port and cameras closed. The arm sinks; see `land`.
+
+        Raises:
+            BusError: a servo did not hear it; says to pull the plug.
+        """
+        for camera in self.sources.values():
+            camera.close()
+        try:
+            if self.torque:
+                self.disable()
+        finally:
+            self.bus.close()
+
+    # ------------------------------------------------------------ parts
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
+        """State (6,) rad and opening, velocity (6,), and health, in one exchange."""
+        data = self.bus.sync_read(IDS, BLOCK, BLOCK_SIZE)
+        block = {name: _column(data, name) for name in _MEASURED}
+        assert self.calibration is not None
+        state = self.calibration.state_of(block["Present_Position"], self.kinematics)
+        speed = block["Present_Velocity"].astype(float)
+        velocity = self.calibration.velocity_of(speed, self.kinematics)
+        faults = {
+            joint: Fault(int(status) & 0x2F)
+            for joint, status in zip(JOINTS, block["Status"], strict=True)
+            if status & 0x2F
+        }
+        health = Health(
+            voltage=block["Present_Voltage"] / 10,
+            temperature=block["Present_Temperature"].astype(float),
+            load=block["Present_Load"] / 1000 * self.kinematics.sense,
+            current=block["Present_Current"] * CURRENT_UNIT,
+            faults=faults,
+        )
+        return state, velocity, health
+
+    def send(self, state: np.ndarray) -> None:
+        """Joint targets (6,), rad and opening, to the servos."""
+        assert self.calibration is not None
+        steps = self.calibration.steps_of(state, self.kinematics)
+        self.bus.write_all(
+            "Goal_Position", dict(zip(IDS, (int(s) for s in steps), strict=True))
+        )
+
+    def enable(self) -> None:
+        """Torque on, without a jump.
+
+        A servo keeps its last goal, from whenever that was, and would run there at
+        once: each goal is first set to the measured position, and read back.
+        """
+        here = self.bus.read_all(IDS, "Present_Position")
+        for id, steps in here.items():
+            self.bus.write(id, "Goal_Position", steps)
+        for id, goal in self.bus.read_all(IDS, "Goal_Position").items():
+            if goal != here[id]:
+                raise BusError(
+                    f"servo {id} holds goal {goal} instead of {here[id]}; torque "
+                    "stays off"
+                )
+        self.torque = True
+        for id in IDS:
+            self.bus.write(id, "Torque_Enable", 1)
+
+    def disable(self) -> None:
+        """Torque off, whatever it takes; every servo is tried.
+
+        Raises:
+            BusError: some servo did not confirm it.
+        """
+        deaf = []
+        for id in IDS:
+            for _ in range(5):
+                try:
+                    self.bus.write(id, "Torque_Enable", 0)
+                    break
+                except BusError:
+                    continue
+            else:
+                deaf.append(id)
+        self.torque = bool(deaf)
+        if deaf:
+            raise BusError(
+                f"servos {deaf} on {self.config.port} did not confirm that their "
+                "torque is off; support the arm and pull the servos' power plug",
+                deaf,
+            )
+
+    def check_calibration(self) -> None:
+        """Whether the servos hold what the file says.
+
+        Raises:
+            UserError: names the first difference.
+        """
+        assert self.calibration is not None
+        for joint, motor in self.calibration.motors.items():
+            wanted = {
+                "Homing_Offset": motor.homing_offset,
+                "Min_Position_Limit": motor.range_min,
+                "Max_Position_Limit": motor.range_max,
+            }
+            for name, value in wanted.items():
+                found = self.bus.read(motor.id, name)
+                if found != value:
+                    raise UserError(
+                        f"{joint}: {name} is {found} in the servo, but {value} in "
+                        f"{self.config.calibration}; write the file into the servos "
+                        f"with: act calibrate --port {self.config.port} --restore, or "
+                        "calibrate again"
+                    )
+
+    def _abandon(self) -> None:
+        """After a failed connect: leave nothing on."""
+        for camera in self.sources.values():
+            camera.close()
+        try:
+            if self.torque:
+                self.disable()
+        except BusError:
+            pass
+        finally:
+            self.bus.close()
+
+
+_MEASURED = (
+    "Present_Position",
+    "Present_Velocity",
+    "Present_Load",
+    "Present_Voltage",
+    "Present_Temperature",
+    "Status",
+    "Present_Current",
+)
+
+
+def _column(data: dict[int, bytes], name: str) -> np.ndarray:
+    """(6,) one register out of the measured block."""
+    r = REGISTERS[name]
+    start = r.address - BLOCK
+    return np.array([r.decode(data[id][start : start + r.size]) for id in IDS])
+
+
+def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
+    """Whether all servos are there, of the right model, of one firmware, and fed.
+
+    Raises:
+        UserError: names the servo and what is wrong with it.
+    """
+    models: dict[int, int] = {}
+    silent = []
+    for id in ids:
+        try:
+            models[id] = bus.read(id, "Model_Number")
+        except BusError:
+            silent.append(id)
+    if silent:
+        raise BusError(bus._silence(silent, list(ids)), silent)
+    for id, model in models.items():
+        if model != MODEL_NUMBER:
+            raise UserError(
+                f"{bus._who(id)} on {bus.port} is of model {model}, expected "
+                f"{MODEL_NUMBER} (STS3215)"
+            )
+    versions = {
+        id: (
+            bus.read(id, "Firmware_Major_Version"),
+            bus.read(id, "Firmware_Minor_Version"),
+        )
+        for id in ids
+    }
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{id}: {a}.{b}" for id, (a, b) in versions.items())
+        raise UserError(
+            f"the servos on {bus.port} have different firmware versions ({listed}); "
+            "bring them to one version with the maker's tool FD"
+        )
+    for id in ids:
+        fault = bus.traffic.faults.get(id, Fault(0))
+        if fault & Fault.VOLTAGE:
+            volts = bus.read(id, "Present_Voltage") / 10
+            low = bus.read(id, "Min_Voltage_Limit") / 10
+            high = bus.read(id, "Max_Voltage_Limit") / 10
+            raise UserError(
+                f"{bus._who(id)} gets {volts} V, expected {low} to {high} V; a 12 V "
+                "supply destroys 7.4 V servos, and a weak one lets them reset"
+            )
+        if fault:
+            raise UserError(
+                f"{bus._who(id)} reports: {fault.words()}; switch the servos' power "
+                "off and on, and let it cool down"
+            )
+
+
+def configure(bus: Bus) -> None:
+    """Set the servos up for a follower, torque off; the same values as LeRobot's.
+
+    P is lowered against shaking, and the gripper's strength is halved, so that it can
+    squeeze for long without harm.
+    """
+    for id in IDS:
+        bus.write(id, "Torque_Enable", 0)
+        bus.write(id, "Lock", 0)
+        settings: dict[str, Any] = {
+            "Return_Delay_Time": 0,
+            "Maximum_Acceleration": 254,
+            "Acceleration": 254,
+            "Operating_Mode": 0,
+            "P_Coefficient": 16,
+            "I_Coefficient": 0,
+            "D_Coefficient": 32,
+        }
+        phase = bus.read(id, "Phase")
+        if phase & MULTI_TURN:
+            settings["Phase"] = phase & ~MULTI_TURN
+        if id == IDS[-1]:
+            settings |= {
+                "Max_Torque_Limit": 500,
+                "Torque_Limit": 500,
+                "Protection_Current": 250,
+                "Overload_Torque": 25,
+            }
+        for name, value in settings.items():
+            bus.write(id, name, value)
+        bus.write(id, "Lock", 1)

@@ -1,0 +1,275 @@
+"""The client's end of the servo bus, on pyserial.
+
+Why not an SDK: `feetech-servo-sdk` 1.0.0 is no longer maintained, leaves late answers
+in the buffer, where the next call takes them for its own, stops a group read at the
+first silent servo, and stays "in use" after an interrupted call; `rustypot` hides the
+error byte, in which a servo says that it is overloaded or starved. Here every call
+clears what is stale, has a deadline, names who was silent, and keeps the error bytes.
+The tests hold the emulator, and so this file, against that SDK.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import serial
+from serial.tools import list_ports
+
+from act_minimal.errors import UserError
+
+from . import protocol
+from .protocol import BROADCAST, Fault, Packet, Parser
+from .registers import BAUD_RATES, REGISTERS, register
+
+PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
+PINGED = 0.25  # s to wait for all answers to a broadcast ping
+
+
+class BusError(UserError):
+    """The bus or a servo did not do what it was asked; says which, where and why.
+
+    Attributes:
+        silent: ids that did not answer.
+    """
+
+    def __init__(self, message: str, silent: Sequence[int] = ()):
+        super().__init__(message)
+        self.silent = tuple(silent)
+
+
+@dataclass
+class Traffic:
+    """What the bus went through; for reports."""
+
+    calls: int = 0
+    retries: int = 0
+    failures: int = 0
+    dropped_bytes: int = 0
+    faults: dict[int, Fault] = field(default_factory=dict)
+    """Error byte of each servo's last answer."""
+
+
+class Bus:
+    """A serial port with servos on it.
+
+    Args:
+        port: its device file, such as /dev/ttyACM0.
+        baud: of the servos; 1 000 000 unless somebody changed them.
+        names: what each id is called in messages.
+        tries: calls in all before an answer is given up.
+
+    Raises:
+        BusError: from every method; from `open` if the port cannot be opened.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        *,
+        baud: int = BAUD_RATES[0],
+        names: Mapping[int, str] | None = None,
+        tries: int = 3,
+    ):
+        self.port, self.baud, self.tries = str(port), baud, tries
+        self.names = dict(names or {})
+        self.traffic = Traffic()
+        self._serial: serial.Serial | None = None
+        self._parser = Parser()
+
+    def open(self) -> None:
+        """Open the port; nothing is sent yet."""
+        if self._serial:
+            return
+        try:
+            self._serial = serial.Serial(
+                self.port,
+                self.baud,
+                timeout=0.002,  # of one read; calls have deadlines of their own
+                write_timeout=0.5,
+                exclusive=True,
+            )
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise BusError(_why_closed(self.port, error)) from error
+
+    def close(self) -> None:
+        """Close the port; torque stays as it is."""
+        if self._serial:
+            with contextlib.suppress(serial.SerialException, OSError):
+                self._serial.close()
+        self._serial = None
+
+    def set_baud(self, baud: int) -> None:
+        """Talk at another rate from now on."""
+        self.baud = baud
+        if self._serial:
+            self._serial.baudrate = baud
+
+    # ------------------------------------------------------------ single servos
+
+    def ping(self, id: int) -> bool:
+        """Whether this servo answers."""
+        with contextlib.suppress(BusError):
+            self._ask(lambda ids: protocol.ping(id), [id], 0)
+            return True
+        return False
+
+    def find(self) -> list[int]:
+        """The ids of all servos that answer a broadcast ping, each once.
+
+        Two servos of one id answer at the same time and spoil each other's bytes, so
+        that they look like none, or like one.
+        """
+        answers = self._exchange(protocol.ping(BROADCAST), lambda got: False, PINGED)
+        return sorted({p.id for p in answers if not p.parameters})
+
+    def read(self, id: int, name: str) -> int:
+        """One register of one servo."""
+        r = register(name)
+        request = protocol.read(id, r.address, r.size)
+        return r.decode(self._ask(lambda ids: request, [id], r.size)[id])
+
+    def write(self, id: int, name: str, value: int) -> None:
+        """Write one register of one servo, and wait for its word that it was done.
+
+        Raises:
+            BusError: also when the register cannot hold the value.
+        """
+        try:
+            data = register(name).encode(value)
+        except ValueError as error:
+            raise BusError(f"{self._who(id)}: {error}") from error
+        request = protocol.write(id, register(name).address, data)
+        self._ask(lambda ids: request, [id], 0)
+
+    # ------------------------------------------------------------ many servos
+
+    def sync_read(
+        self, ids: Sequence[int], address: int, size: int
+    ) -> dict[int, bytes]:
+        """The same bytes of several servos, in one exchange."""
+        return self._ask(lambda ids: protocol.sync_read(ids, address, size), ids, size)
+
+    def read_all(self, ids: Sequence[int], name: str) -> dict[int, int]:
+        """One register of several servos."""
+        r = register(name)
+        data = self.sync_read(ids, r.address, r.size)
+        return {id: r.decode(data[id]) for id in ids}
+
+    def write_all(self, name: str, values: Mapping[int, int]) -> None:
+        """Write one register of several servos at once; nobody confirms it."""
+        r = register(name)
+        try:
+            data = {id: r.encode(value) for id, value in values.items()}
+        except ValueError as error:
+            raise BusError(str(error)) from error
+        self._send(protocol.sync_write(r.address, data))
+
+    # ------------------------------------------------------------ the wire
+
+    def _ask(
+        self, request: Callable[[list[int]], Packet], ids: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """One answer of `size` bytes from each of `ids`; who is silent is asked again.
+
+        Args:
+            request: makes the packet that asks the given ids.
+            ids: who should answer.
+            size: of the answer's parameters.
+        """
+        got: dict[int, bytes] = {}
+        left = list(ids)
+        self.traffic.calls += 1
+
+        def complete(packets: list[Packet]) -> bool:
+            for p in packets:
+                if p.id in left and len(p.parameters) == size:
+                    got[p.id] = p.parameters
+                    self.traffic.faults[p.id] = Fault(p.code & 0x2F)
+            return all(id in got for id in left)
+
+        for attempt in range(self.tries):
+            self.traffic.retries += attempt > 0
+            # Answers take ten bits a byte; six bytes frame each of them.
+            expected = 10 * len(left) * (size + 6) / self.baud
+            self._exchange(request(left), complete, expected + PATIENCE)
+            left = [id for id in left if id not in got]
+            if not left:
+                return got
+        self.traffic.failures += 1
+        raise BusError(self._silence(left, list(ids)), left)
+
+    def _exchange(
+        self, packet: Packet, complete: Callable[[list[Packet]], bool], seconds: float
+    ) -> list[Packet]:
+        """Send, then gather answers until `complete` or until the time is over."""
+        port = self._connected()
+        self._parser.clear()
+        found: list[Packet] = []
+        try:
+            port.reset_input_buffer()  # a late answer must not pass for this one's
+            port.write(packet.encode())
+            # The request has to leave first.
+            deadline = (
+                time.monotonic() + seconds + 10 * len(packet.encode()) / self.baud
+            )
+            while time.monotonic() < deadline:
+                data = port.read(max(1, port.in_waiting))
+                found += self._parser.feed(data)
+                if data and complete(found):
+                    break
+        except (serial.SerialException, OSError, TypeError) as error:
+            # pyserial answers a pulled cable with any of these.
+            raise BusError(f"the connection to {self.port} is lost: {error}") from error
+        self.traffic.dropped_bytes = self._parser.dropped
+        return found
+
+    def _send(self, packet: Packet) -> None:
+        self.traffic.calls += 1
+        try:
+            self._connected().write(packet.encode())
+        except (serial.SerialException, OSError) as error:
+            raise BusError(f"the connection to {self.port} is lost: {error}") from error
+
+    def _connected(self) -> serial.Serial:
+        if self._serial is None:
+            raise BusError(f"{self.port} is not open")
+        return self._serial
+
+    def _who(self, id: int) -> str:
+        name = self.names.get(id)
+        return f"servo {id} ({name})" if name else f"servo {id}"
+
+    def _silence(self, silent: list[int], asked: list[int]) -> str:
+        who = ", ".join(self._who(id) for id in silent)
+        tries = f"after {self.tries} tries" if self.tries > 1 else "in time"
+        if len(silent) == len(asked) > 1:
+            return (
+                f"no servo on {self.port} answers {tries}; check the servos' power "
+                f"supply, the cable from the board to the first servo, and the rate "
+                f"({self.baud} baud)"
+            )
+        verb = "does" if len(silent) == 1 else "do"
+        return (
+            f"{who} on {self.port} {verb} not answer {tries}; check the plugs on both "
+            "sides, the power supply, and that no two servos have one id"
+        )
+
+
+def _why_closed(port: str, error: Exception) -> str:
+    text = str(error)
+    if "Permission" in text or getattr(error, "errno", None) == 13:
+        return (
+            f"{port} may not be opened by you; on Linux: sudo usermod -aG dialout "
+            "$USER, then log out and in"
+        )
+    if "exclusively lock" in text or "busy" in text.lower():
+        return f"{port} is in use by another program; end that first"
+    there = ", ".join(p.device for p in list_ports.comports()) or "none"
+    return (
+        f"no serial port {port} could be opened ({text.split(':')[0]}); the ports here "
+        f"are: {there}. Find yours with: act ports"
+    )
+
+
+__all__ = ["REGISTERS", "Bus", "BusError", "Traffic"]

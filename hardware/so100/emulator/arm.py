@@ -1,0 +1,174 @@
+"""The arm that virtual servos turn: MuJoCo, the scene of a task, and a witness.
+
+The position loop is the simulated task's own, so that what works there works here; on
+top of it come the servo's steps, its profile, its torque limits and its faults. Choices
+where nothing is published:
+
+* stiffness is proportional to P_Coefficient, and P = 16 is the simulated task's;
+* a full Torque_Limit is the arm's 3.5 N·m, and for the gripper twice the force that the
+  simulated task gives it, since the driver halves the gripper's limit;
+* a motor without torque still brakes, as its gears do: the arm sinks, it does not fall.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from act_minimal.sim import Task, so100
+from act_minimal.sim.world import HOLD_TICKS, start
+
+from ..registers import STEPS
+from .servo import Servo
+
+# How each servo sits in the arm: the sense in which its steps count, seen from the
+# simulated joint.
+SENSE = np.array([-1, 1, 1, 1, 1, 1])
+STEPS_PER_RAD = STEPS / (2 * np.pi)
+USUAL_P = 16
+GRIPPER_RESERVE = 2.0
+
+
+@dataclass
+class Witness:
+    """What the arm went through, as somebody beside it would have seen it.
+
+    All are extremes since the last `clear`; angles in rad, the gripper's too.
+    """
+
+    lowest: np.ndarray = field(default_factory=lambda: np.full(6, np.inf))
+    highest: np.ndarray = field(default_factory=lambda: np.full(6, -np.inf))
+    speed: np.ndarray = field(default_factory=lambda: np.zeros(6))
+    pull: np.ndarray = field(default_factory=lambda: np.zeros(6))
+    """Farthest that a goal was from where the joint was, rad."""
+    tip_low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
+    tip_high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
+    """Box in which the fixed finger's tip was, m."""
+    falls: int = 0
+    """Times that torque went off while the arm was raised."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            k: v.tolist() if isinstance(v, np.ndarray) else v
+            for k, v in vars(self).items()
+        }
+
+
+class VirtualArm:
+    """Six servos and the scene they work in.
+
+    Args:
+        task: the simulated task whose scene this is.
+        mounting: steps that each servo shows at its joint's angle 0, (6,).
+        scene: number of the task's start.
+    """
+
+    def __init__(self, task: Task, mounting: np.ndarray, scene: int = 0):
+        self.task = task
+        self.model = task.model()
+        self.data = mujoco.MjData(self.model)
+        self.seconds = float(self.model.opt.timestep)
+        self.mounting = np.asarray(mounting, float)
+        self.servos = [Servo(id=i + 1) for i in range(6)]
+        self.witness = Witness()
+        self.supply, self.sag = 7.4, 0.0
+        self._gain = self.model.actuator_gainprm[:6, 0].copy()
+        self._damping = self.model.actuator_biasprm[:6, 2].copy()
+        self._force = self.model.actuator_forcerange[:6, 1].copy()
+        self._force[5] *= GRIPPER_RESERVE
+        self._tip = self.model.site("tcp").id
+        self._held = self._steps = 0
+        self._torque = np.zeros(6, bool)
+        self.success = False
+        self.powered = True
+        self.data.qpos[:] = start(task, scene)
+        mujoco.mj_forward(self.model, self.data)
+        self._show()
+        for servo in self.servos:
+            servo.power_up()
+
+    def lay(self, scene: int) -> None:
+        """Put the objects as in start number `scene`; the arm stays where it is."""
+        self.data.qpos[6:] = start(self.task, scene)[6:]
+        self.data.qvel[6:] = 0.0
+        self._held, self.success = 0, False
+        mujoco.mj_forward(self.model, self.data)
+
+    def put(self, joints: np.ndarray) -> None:
+        """Put the arm by hand, as one can without torque: angles (6,) rad."""
+        self.data.qpos[:6] = joints
+        self.data.qvel[:6] = 0.0
+        mujoco.mj_forward(self.model, self.data)
+        self._show()
+
+    def encoder_of(self, joints: np.ndarray) -> np.ndarray:
+        """Steps of the shafts at joint angles (6,) rad."""
+        return self.mounting + SENSE * joints * STEPS_PER_RAD
+
+    def joints_of(self, encoder: np.ndarray) -> np.ndarray:
+        """The inverse of `encoder_of`."""
+        return (encoder - self.mounting) / (SENSE * STEPS_PER_RAD)
+
+    def step(self) -> None:
+        """One step of physics, `self.seconds` long."""
+        strength = np.array([s.strength if self.powered else 0.0 for s in self.servos])
+        stiffness = np.array([s.get("P_Coefficient") for s in self.servos]) / USUAL_P
+        on = strength > 0
+        gain = np.where(on, self._gain * stiffness, 0.0)
+        self.model.actuator_gainprm[:6, 0] = gain
+        self.model.actuator_biasprm[:6, 1] = -gain
+        limit = np.where(on, self._force * strength, self._force)
+        self.model.actuator_forcerange[:6] = np.stack([-limit, limit], axis=1)
+        for servo in self.servos:
+            servo.advance(self.seconds)
+        target = self.joints_of(np.array([s.setpoint for s in self.servos]))
+        low, high = self.model.jnt_range[:6].T
+        self.data.ctrl[:6] = np.clip(target, low, high)
+        mujoco.mj_step(self.model, self.data)
+        self._show(on)
+        self._watch(on)
+
+    def _show(self, on: np.ndarray | None = None) -> None:
+        """Let the servos feel where they are."""
+        encoder = self.encoder_of(self.data.qpos[:6])
+        speed = SENSE * self.data.qvel[:6] * STEPS_PER_RAD
+        effort = SENSE * self.data.actuator_force[:6] / self._force
+        if on is not None:
+            effort = np.where(on, effort, 0.0)
+        voltage = self.supply - self.sag * min(1.0, float(np.abs(effort).sum()))
+        for i, servo in enumerate(self.servos):
+            servo.encoder, servo.speed = float(encoder[i]), float(speed[i])
+            servo.effort = float(np.clip(effort[i], -1, 1))
+            servo.supply = voltage
+
+    def _watch(self, on: np.ndarray) -> None:
+        w, joints = self.witness, self.data.qpos[:6]
+        np.minimum(w.lowest, joints, out=w.lowest)
+        np.maximum(w.highest, joints, out=w.highest)
+        np.maximum(w.speed, np.abs(self.data.qvel[:6]), out=w.speed)
+        goals = self.joints_of(np.array([s.goal() for s in self.servos]))
+        pull = np.where(on, np.abs(goals - joints), 0.0)
+        np.maximum(w.pull, pull, out=w.pull)
+        tip = self.data.site_xpos[self._tip]
+        np.minimum(w.tip_low, tip, out=w.tip_low)
+        np.maximum(w.tip_high, tip, out=w.tip_high)
+        if (self._torque & ~on)[:5].any() and tip[2] > 0.12:
+            w.falls += 1
+        self._torque = on
+        self._steps += 1
+        if self._steps % self.task.substeps == 0:  # the task's own tick
+            qpos, qvel = self.data.qpos[None], self.data.qvel[None]
+            placed = bool(self.task.placed(qpos, qvel)[0])
+            self._held = self._held + 1 if placed else 0
+            self.success |= self._held >= HOLD_TICKS
+
+    def tip_height(self) -> float:
+        """Of the fixed finger's tip over the table, m."""
+        return float(self.data.site_xpos[self._tip][2])
+
+
+def joint_ranges() -> np.ndarray:
+    """(6, 2) where the mechanical stops are, rad."""
+    return so100.joint_limits()

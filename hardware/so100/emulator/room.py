@@ -1,0 +1,172 @@
+"""The room of a virtual arm, for who is in it: lay the cube, look, pull a plug.
+
+A person beside a real arm does these things with their hands and eyes; tests, lessons
+and benchmarks do them through this socket. No policy sees anything of it.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act_minimal.errors import UserError
+
+from ...cameras import CameraConfig, CameraError
+from .service import VirtualArmConfig, _short_name, room_path
+
+
+class Room:
+    """A connection to the room of the virtual arm at `port`.
+
+    Raises:
+        UserError: no virtual arm runs there; or from a method, what it refused.
+    """
+
+    def __init__(self, port: str | Path):
+        self._socket, self._file = _enter(Path(port))
+
+    def ask(self, **wishes: Any) -> dict[str, Any]:
+        """Carry out wishes, in their order, and look."""
+        self._socket.sendall(json.dumps(wishes).encode() + b"\n")
+        line = self._file.readline()
+        if not line:
+            raise UserError("the virtual arm has ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise UserError(f"the virtual arm's room: {answer['error']}")
+        return answer
+
+    def look(self) -> dict[str, Any]:
+        """Everything to be seen: success, joints, objects, torque, witness."""
+        return self.ask(look=True)
+
+    def lay(self, scene: int) -> None:
+        """Put the objects as in this scene."""
+        self.ask(lay=scene)
+
+    def put(self, joints: np.ndarray) -> None:
+        """Put the arm at joint angles (6,) rad, by hand."""
+        self.ask(put=[float(q) for q in joints])
+
+    def faults(self, **switches: Any) -> None:
+        """Turn fault switches; see `wire.Faults`."""
+        self.ask(faults=switches)
+
+    def close(self) -> None:
+        """Leave."""
+        self._file.close()
+        self._socket.close()
+
+    def __enter__(self) -> "Room":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _enter(port: Path) -> tuple[socket.socket, Any]:
+    path = room_path(port)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_name(path) as name:
+            connection.connect(name)
+    except OSError as error:
+        connection.close()
+        raise UserError(
+            f"no virtual arm at {port} ({error.strerror}); start one with: "
+            f"act virtual --port {port}"
+        ) from error
+    return connection, connection.makefile("rb")
+
+
+def open_virtual_camera(
+    name: str, config: CameraConfig
+) -> tuple[Callable[[], tuple[np.ndarray, float]], Callable[[], None]]:
+    """A camera of a virtual arm, free-running at its own rate."""
+    port = Path(config.source.removeprefix("virtual:"))
+    connection, file = _enter(port)
+    wish = {"cameras": [name], "size": config.size, "fps": config.fps}
+    connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
+    connection.settimeout(5.0)
+    answer = json.loads(file.readline() or b"{}")
+    if "error" in answer:
+        connection.close()
+        raise CameraError(f"camera '{name}' of {port}: {answer['error']}")
+
+    def take() -> tuple[np.ndarray, float]:
+        head = json.loads(file.readline() or b"null")
+        if head is None:
+            raise CameraError("the virtual arm has ended")
+        shape = head["shape"]
+        data = file.read(int(np.prod(shape)))
+        # A copy, because nobody may write to the bytes themselves.
+        picture = np.frombuffer(data, np.uint8).reshape(shape).copy()
+        return picture, float(head["time"])
+
+    def stop() -> None:
+        file.close()
+        connection.close()
+
+    return take, stop
+
+
+class VirtualArmProcess:
+    """A virtual arm in a process of its own, for as long as the `with` block lasts.
+
+    Args:
+        config: which arm, and where.
+
+    Raises:
+        UserError: it did not start; with what it said.
+    """
+
+    def __init__(self, config: VirtualArmConfig):
+        self.config = config
+        self.port = str(config.port)
+
+    def __enter__(self) -> "VirtualArmProcess":
+        code = (
+            "import json, sys; from pathlib import Path; "
+            "from hardware.so100.emulator.service import VirtualArmConfig, serve; "
+            "c = json.loads(sys.argv[1]); c['port'] = Path(c['port']); "
+            "serve(VirtualArmConfig(**c))"
+        )
+        content = json.dumps(asdict(self.config) | {"port": self.port})
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, content],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 60
+        while not (room_path(Path(self.port)).exists() and Path(self.port).exists()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                said = self._process.communicate()[0]
+                raise UserError(f"the virtual arm did not start: {said.strip()}")
+            time.sleep(0.02)
+        self.room = Room(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.room.close()
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        # Ended by a signal, it could not clean up itself.
+        Path(self.port).unlink(missing_ok=True)
+        room_path(Path(self.port)).unlink(missing_ok=True)

@@ -1,0 +1,397 @@
+"""The process behind a virtual arm: a port for its bus, a socket for its room.
+
+One thread does it all, so that nothing has to be locked: it answers the bus, lets time
+pass in the physics, draws what the cameras see, and serves the room.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import time
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act_minimal.errors import UserError
+from act_minimal.sim import make_task, so100
+from act_minimal.sim.world import World
+
+from ..calibration import Calibration, middle_and_range
+from .arm import SENSE, STEPS_PER_RAD, VirtualArm
+from .wire import Wire
+
+LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
+TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
+
+
+@dataclass
+class VirtualArmConfig:
+    """A virtual SO-100, and where to find it."""
+
+    port: Path = Path("virtual_so100")
+    """The bus: a link to the pseudo-terminal. The room's socket is beside it."""
+    task: str = "so100_pick_place"
+    """The scene that the arm stands in."""
+    scene: int = 0
+    """Number of the scene's start."""
+    leader: bool = False
+    """A leader arm: its joints are moved by hand, through the room."""
+    fresh: bool = False
+    """As from the factory: every servo has id 1, and no calibration."""
+    seed: int = 0
+    """How the servos were mounted, and which answers the faults hit."""
+
+
+class VirtualArmService:
+    """Runs a virtual arm until `stop`.
+
+    Args:
+        config: which arm, and where.
+
+    Raises:
+        UserError: this system has no pseudo-terminals, or the place is taken.
+    """
+
+    def __init__(self, config: VirtualArmConfig):
+        if os.name != "posix":
+            raise UserError(
+                "a virtual arm needs pseudo-terminals, which this system lacks; "
+                "use Linux, macOS, or WSL"
+            )
+        self.config = config
+        self.arm, self.calibration = assemble(config)
+        self.wire = Wire(self.arm.servos, config.seed)
+        if config.fresh:
+            self.wire.servos = []  # nothing is plugged in yet
+        self.stopped = False
+        self._world = World(self.arm.task, 1)
+        self._noise = np.random.default_rng(config.seed)
+        self._frozen: dict[str, np.ndarray] = {}
+        self._hand: tuple[np.ndarray, float] | None = None
+        if config.leader:
+            self._hand = self.arm.data.qpos[:6].copy(), 1.0
+        self._watchers: dict[socket.socket, _Watcher] = {}
+        self._selector = selectors.SelectSelector()  # waits to the microsecond
+        self._open_port()
+        self._open_room()
+
+    # ------------------------------------------------------------ port and socket
+
+    def _open_port(self) -> None:
+        import tty
+
+        path = self.config.port
+        if path.is_symlink() and not path.exists():
+            path.unlink()  # of a virtual arm that was killed
+        if path.exists() or path.is_symlink():
+            raise UserError(
+                f"{path} is there already; another virtual arm may run on it: end "
+                "that, or choose another --port"
+            )
+        # The slave stays open here: without anybody at that end the master would fail.
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(os.ttyname(self._slave))
+        self._selector.register(self._master, selectors.EVENT_READ, self._bus_speaks)
+
+    def _open_room(self) -> None:
+        path = room_path(self.config.port)
+        path.unlink(missing_ok=True)
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _short_name(path) as name:
+            self._door.bind(name)
+        self._door.listen()
+        self._selector.register(self._door, selectors.EVENT_READ, self._knock)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.config.port.unlink(missing_ok=True)
+        room_path(self.config.port).unlink(missing_ok=True)
+        for watcher in list(self._watchers.values()):
+            self._leave(watcher)
+        self._selector.close()
+        self._door.close()
+        os.close(self._master)
+        os.close(self._slave)
+
+    def baud(self) -> int | None:
+        """The rate that the client has set; None where the system does not tell."""
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl
+
+            settings = array("i", [0] * 64)
+            fcntl.ioctl(self._slave, TCGETS2, settings)
+            return settings[9] or None
+        return None
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        try:
+            self._serve()
+        finally:
+            self._world.close()  # by the thread that drew: GL wants it so
+
+    def _serve(self) -> None:
+        clock = time.monotonic
+        then = clock()
+        while not self.stopped:
+            now = clock()
+            if now - then > LATEST:
+                then = now - LATEST
+            while then + self.arm.seconds <= now:
+                self._move_hand()
+                self.arm.step()
+                then += self.arm.seconds
+            self._send_answers(now)
+            self._send_pictures(now)
+            wait = then + self.arm.seconds - clock()
+            answer = self.wire.next_due()
+            if answer is not None:
+                wait = min(wait, answer - clock())
+            for key, _ in self._selector.select(max(0.0, wait)):
+                key.data()
+
+    def _bus_speaks(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._master, 4096)
+            now = time.monotonic()
+            self.arm.powered = not self.wire.faults.no_power
+            self.wire.receive(data, now, self.baud())
+            self._send_answers(time.monotonic())
+
+    def _send_answers(self, now: float) -> None:
+        data = self.wire.due(now)
+        if data and not self.wire.faults.unplugged:
+            with contextlib.suppress(BlockingIOError):  # nobody reads: it is lost
+                os.write(self._master, data)
+
+    # ------------------------------------------------------------ the room
+
+    def _knock(self) -> None:
+        connection, _ = self._door.accept()
+        connection.setblocking(False)
+        watcher = _Watcher(connection)
+        self._watchers[connection] = watcher
+        self._selector.register(
+            connection, selectors.EVENT_READ, lambda: self._asked(watcher)
+        )
+
+    def _leave(self, watcher: "_Watcher") -> None:
+        self._watchers.pop(watcher.connection, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(watcher.connection)
+        watcher.connection.close()
+
+    def _asked(self, watcher: "_Watcher") -> None:
+        try:
+            data = watcher.connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._leave(watcher)
+            return
+        watcher.heard += data
+        while b"\n" in watcher.heard:
+            line, _, watcher.heard = watcher.heard.partition(b"\n")
+            try:
+                answer = self._do(json.loads(line), watcher)
+            except (UserError, ValueError, TypeError, KeyError) as error:
+                answer = {"error": str(error)}
+            self._say(watcher, json.dumps(answer).encode() + b"\n")
+
+    def _say(self, watcher: "_Watcher", data: bytes) -> None:
+        try:
+            watcher.connection.setblocking(True)
+            watcher.connection.settimeout(1.0)
+            watcher.connection.sendall(data)
+            watcher.connection.setblocking(False)
+        except OSError:
+            self._leave(watcher)
+
+    def _do(self, wish: dict[str, Any], watcher: "_Watcher") -> dict[str, Any]:
+        arm = self.arm
+        for verb, value in wish.items():
+            if verb == "faults":
+                self.wire.faults.set(value)
+                self._turn_switches()
+            elif verb == "lay":
+                arm.lay(int(value))
+            elif verb == "put":
+                joints = np.clip(value, *arm.model.jnt_range[:6].T)
+                arm.put(joints)
+                # A leader stays in the hand that put it there.
+                self._hand = (joints, 1.0) if self.config.leader else None
+            elif verb == "hand":  # move there by hand, at most so fast (rad/s)
+                joints, speed = value
+                self._hand = np.asarray(joints, float), float(speed)
+            elif verb == "plug":
+                self.wire.servos = [arm.servos[int(i)] for i in value]
+            elif verb == "watch":
+                height, width = value["size"]
+                size = int(height), int(width)
+                for camera in value["cameras"]:
+                    self._picture(camera, size)  # refuses one that there is not
+                watcher.cameras, watcher.size = value["cameras"], size
+                watcher.period = 1.0 / value["fps"]
+            elif verb == "forget":
+                arm.witness = type(arm.witness)()
+            elif verb == "power":
+                self._power(bool(value))
+            elif verb == "stop":
+                self.stopped = True
+            elif verb != "look":
+                raise UserError(f"the room knows no '{verb}'")
+        return {
+            "success": bool(arm.success),
+            "joints": arm.data.qpos[:6].tolist(),
+            "objects": arm.data.qpos[6:].tolist(),
+            "state": arm.data.qpos.tolist(),
+            "torque": [s.torque_on for s in arm.servos],
+            "tip_height": arm.tip_height(),
+            "witness": arm.witness.to_json(),
+            "time": time.monotonic(),
+        }
+
+    def _turn_switches(self) -> None:
+        faults = self.wire.faults
+        self.arm.sag = faults.sag
+        self.wire.apply_faults()
+        self._power(not faults.no_power)
+        if faults.frozen_camera not in self._frozen:
+            self._frozen.clear()
+
+    def _power(self, on: bool) -> None:
+        if on and not self.arm.powered:
+            for servo in self.arm.servos:
+                servo.power_up()
+        elif not on:
+            for servo in self.arm.servos:
+                servo.poke("Torque_Enable", 0)
+        self.arm.powered = on
+
+    def _move_hand(self) -> None:
+        if self._hand is None:
+            return
+        joints, speed = self._hand
+        here = self.arm.data.qpos[:6]
+        step = speed * self.arm.seconds
+        self.arm.put(here + np.clip(joints - here, -step, step))
+
+    # ------------------------------------------------------------ the cameras
+
+    def _send_pictures(self, now: float) -> None:
+        for watcher in list(self._watchers.values()):
+            if watcher.period and now >= watcher.next:
+                # A camera keeps its own rate; what it missed is gone.
+                late = max(0.0, now - watcher.next) if watcher.next else 0.0
+                watcher.next = now - late % watcher.period + watcher.period
+                for camera in watcher.cameras:
+                    picture = self._picture(camera, watcher.size)
+                    head = {"camera": camera, "shape": picture.shape, "time": now}
+                    self._say(
+                        watcher, json.dumps(head).encode() + b"\n" + picture.tobytes()
+                    )
+
+    def _picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
+        if camera in self._frozen:
+            return self._frozen[camera]
+        self._world.qpos[0] = self.arm.data.qpos
+        picture = self._sensor_noise(self._world.render(camera, size))
+        if camera == self.wire.faults.frozen_camera:
+            self._frozen[camera] = picture
+        return picture
+
+    def _sensor_noise(self, picture: np.ndarray) -> np.ndarray:
+        """A hundredth of the values one brighter: no real picture comes twice."""
+        noisy = self._noise.integers(0, picture.size, picture.size // 100)
+        flat = picture.reshape(-1)  # a view: the renderer gave a copy of its own
+        flat[noisy] += flat[noisy] < 255
+        return picture
+
+
+@dataclass
+class _Watcher:
+    """Somebody in the room."""
+
+    connection: socket.socket
+    heard: bytes = b""
+    cameras: list[str] = field(default_factory=list)
+    size: tuple[int, int] = (96, 128)
+    period: float = 0.0
+    next: float = 0.0
+
+
+def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
+    """An arm with servos mounted as the seed says, and its true calibration.
+
+    The servos hold the calibration's offsets and limits, unless the arm is fresh.
+    """
+    ranges = so100.joint_limits()
+    middle = ranges.mean(axis=1)
+    rng = np.random.default_rng([config.seed, 100])
+    offsets = rng.integers(-800, 800, 6)
+    # At the middle of its range a joint shows 2047 once its offset is taken off.
+    mounting = 2047 + offsets - SENSE * middle * STEPS_PER_RAD
+    arm = VirtualArm(make_task(config.task), mounting, config.scene)
+    calibration = Calibration.of_ranges(
+        [
+            middle_and_range(int(offset), float(high - low))
+            for offset, (low, high) in zip(offsets, ranges, strict=True)
+        ]
+    )
+    for i, servo in enumerate(arm.servos):
+        servo.poke("Lock", 0)
+        if config.fresh:
+            servo.poke("ID", 1)
+            servo.id = 1
+        else:
+            motor = list(calibration.motors.values())[i]
+            servo.poke("ID", i + 1)
+            servo.poke("Homing_Offset", motor.homing_offset)
+            servo.poke("Min_Position_Limit", motor.range_min)
+            servo.poke("Max_Position_Limit", motor.range_max)
+        servo.saved[:] = servo.memory[: len(servo.saved)]
+        servo.power_up()
+    return arm, calibration
+
+
+def room_path(port: Path) -> Path:
+    """The socket of the room of the virtual arm at `port`."""
+    return port.with_name(port.name + ".room")
+
+
+@contextlib.contextmanager
+def _short_name(path: Path):
+    """A socket's name may have about 100 bytes: go to its folder for long ones."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        yield path.name
+    finally:
+        os.chdir(here)
+
+
+def serve(config: VirtualArmConfig) -> None:
+    """Run a virtual arm until Ctrl-C, or until its room is told to stop."""
+    service = VirtualArmService(config)
+    kind = "leader" if config.leader else "arm"
+    print(f"a virtual SO-100 {kind} is at {config.port}; Ctrl-C unplugs it", flush=True)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            service.run()
+    finally:
+        service.close()

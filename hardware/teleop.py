@@ -1,0 +1,138 @@
+"""Where a person's wishes come from: a leader arm, or keys."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from act_minimal.control import Observation
+
+from .keys import Keys
+from .safety import SafeRobot
+from .so100.arm import IDS
+from .so100.bus import Bus
+from .so100.calibration import Calibration, load_calibration
+from .so100.kinematics import ARMS, JOINTS
+
+STEP = 0.03  # rad, or openings of the jaw, a press
+KEYS = "qawsedrftgyh"  # up and down for each joint, in order
+
+
+class Source(Protocol):
+    """Gives joint targets, tick by tick."""
+
+    def open(self) -> None: ...
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """Joint targets (A,), given where the arm is."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Leader:
+    """A second SO-100 whose torque is off, moved by hand.
+
+    Args:
+        port: of its bus.
+        calibration: its own file.
+        model: so100 or so101.
+    """
+
+    def __init__(self, port: str, calibration: Path, model: str = "so100"):
+        self.bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
+        self.path, self.arm = calibration, ARMS[model]
+        self.calibration: Calibration | None = None
+
+    def open(self) -> None:
+        """Open its bus; makes sure that nothing holds it."""
+        self.calibration = load_calibration(self.path)
+        self.bus.open()
+        for id in IDS:
+            self.bus.write(id, "Torque_Enable", 0)
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """Where the leader is."""
+        assert self.calibration is not None
+        steps = self.bus.read_all(IDS, "Present_Position")
+        row = np.array([steps[id] for id in IDS])
+        return self.calibration.state_of(row, self.arm)
+
+    def close(self) -> None:
+        """Close its bus."""
+        self.bus.close()
+
+
+class Keyboard:
+    """Two keys a joint: q a, w s, e d, r f, t g, and y h for the gripper.
+
+    Args:
+        keys: of the terminal.
+    """
+
+    def __init__(self, keys: Keys):
+        self.keys = keys
+        self.target: np.ndarray | None = None
+
+    def open(self) -> None:
+        """Begin where the arm is."""
+        self.target = None
+
+    def press(self, key: str) -> None:
+        """Move the target by one step."""
+        place = KEYS.find(key)
+        if self.target is None or place < 0 or not key:
+            return
+        joint, down = divmod(place, 2)
+        self.target[joint] += STEP * (-1 if down else 1)
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """The target, moved by the keys that were pressed since."""
+        if self.target is None:
+            self.target = here.copy()
+        while key := self.keys.pressed():
+            self.press(key)
+        return self.target.copy()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def teleoperate(
+    robot: SafeRobot,
+    source: Source,
+    ticks: int | None = None,
+    on_tick: Callable[[int, Observation, np.ndarray], Any] | None = None,
+    cameras: tuple[str, ...] = (),
+) -> int:
+    """Let the arm follow a source within its limits, until `on_tick` says so.
+
+    The arm first goes slowly to where the source is, so that it never leaps there.
+
+    Args:
+        robot: connected.
+        source: open.
+        ticks: how many; None for no end.
+        on_tick: called with tick, observation and the target that was sent (1, A);
+            a true value ends it.
+        cameras: looked through at every tick.
+
+    Returns:
+        The number of ticks done.
+    """
+    limits = robot.limits
+    state, _, _ = robot.arm.measure()
+    first = np.clip(source.wish(state), limits.low, limits.high)
+    robot.go(first)
+    robot.arm.ticker.start()
+    tick = 0
+    while ticks is None or tick < ticks:
+        observation = robot.observe(cameras)
+        wish = source.wish(observation["qpos"][0].astype(float))
+        robot.act(wish[None])
+        sent = robot.governor.target
+        assert sent is not None
+        if on_tick and on_tick(tick, observation, sent[None].copy()):
+            return tick
+        tick += 1
+    return tick

@@ -1,0 +1,362 @@
+"""Nothing moves an arm past its limits, whatever a policy says."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from act_minimal.errors import UserError
+from hardware.clock import Ticker
+from hardware.safety import (
+    EmergencyStop,
+    Governor,
+    Interventions,
+    SafeRobot,
+    Stop,
+    so100_limits,
+)
+from hardware.so100.protocol import Fault
+
+pytestmark = pytest.mark.quick
+
+LIMITS = so100_limits()
+PERIOD = 1 / 30
+
+
+def outside(joints):
+    tip = LIMITS.tip_of(joints)
+    return np.max(np.maximum(LIMITS.box_low - tip, tip - LIMITS.box_high))
+
+
+wishes = st.lists(
+    st.lists(
+        st.one_of(st.floats(-8, 8), st.sampled_from([0.0, 1e300, -1e300])),
+        min_size=6,
+        max_size=6,
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(wishes, st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_no_sequence_of_wishes_passes_the_limits(sequence, follow, seed):
+    """`follow`: how much of each step the arm makes; it may also be pushed about."""
+    rng = np.random.default_rng(seed)
+    governor = Governor(LIMITS, PERIOD)
+    measured = LIMITS.ready.copy()
+    governor.reset(measured)
+    last = measured.copy()
+    for wish in sequence:
+        load = rng.uniform(-1, 1, 6)
+        target, _ = governor.allow(np.array(wish), measured, load)
+        assert (target >= LIMITS.low - 1e-9).all()
+        assert (target <= LIMITS.high + 1e-9).all()
+        assert (np.abs(target - last) <= LIMITS.speed * PERIOD + 1e-9).all()
+        assert outside(target) <= max(outside(last), 0) + 1e-9
+        measured = measured + follow * (target - measured) + rng.normal(0, 0.01, 6)
+        last = target
+
+
+@given(st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 5))
+def test_nonsense_is_refused(value, joint):
+    governor = Governor(LIMITS, PERIOD)
+    wish = LIMITS.ready.copy()
+    wish[joint] = value
+    with pytest.raises(Stop, match=f"action of joint {joint}"):
+        governor.allow(wish, LIMITS.ready)
+    measured = LIMITS.ready.copy()
+    measured[joint] = value
+    with pytest.raises(Stop, match=f"measured position of joint {joint}"):
+        governor.allow(LIMITS.ready, measured)
+
+
+def drive(wish, ticks, start=None, follow=1.0, load=None):
+    """Targets and kinds of a constant wish."""
+    governor = Governor(LIMITS, PERIOD)
+    measured = LIMITS.ready.copy() if start is None else start
+    targets, kinds = [measured.copy()], set()
+    governor.reset(measured)
+    for _ in range(ticks):
+        target, some = governor.allow(wish, measured, load)
+        measured = measured + follow * (target - measured)
+        targets.append(target)
+        kinds |= set(some)
+    return np.array(targets), kinds
+
+
+def test_a_wish_within_the_limits_is_passed_on_untouched():
+    wish = LIMITS.ready + [0.03, 0.03, -0.03, 0.03, 0.03, 0.05]
+    targets, kinds = drive(wish, 1)
+    assert targets[-1] == pytest.approx(wish)
+    assert kinds == set()
+
+
+def test_speed_and_acceleration_are_kept_and_the_wish_is_reached():
+    wish = LIMITS.ready + [1.0, 0, 0, 0, 0, 0]
+    targets, kinds = drive(wish, 40)
+    speed = np.diff(targets[:, 0]) / PERIOD
+    assert speed.max() == pytest.approx(LIMITS.speed[0])
+    assert speed[0] <= LIMITS.acceleration[0] * PERIOD + 1e-9
+    assert targets[-1] == pytest.approx(wish)
+    assert {"speed"} <= kinds
+
+
+def test_a_blocked_arm_is_not_pulled_far():
+    wish = LIMITS.ready + [1.5, 0, 0, 0, 0, 0]
+    targets, kinds = drive(wish, 60, follow=0.0)
+    assert targets[:, 0].max() <= LIMITS.ready[0] + LIMITS.step[0] + 1e-9
+    assert "step" in kinds
+
+
+def test_the_tip_stays_over_the_table():
+    wish = LIMITS.ready.copy()
+    wish[1:4] = [-0.2, 0.2, 1.2]  # reaches down through the table
+    assert LIMITS.tip_of(wish)[2] < -0.02
+    targets, kinds = drive(wish, 90)
+    assert LIMITS.tip_of(targets).min(axis=0)[2] >= LIMITS.box_low[2] - 1e-9
+    assert "workspace" in kinds
+
+
+def test_a_jaw_that_squeezes_too_hard_is_eased():
+    governor = Governor(LIMITS, PERIOD)
+    measured = LIMITS.ready.copy()
+    measured[5] = 0.4  # the jaw is stopped by something 0.4 wide
+    governor.reset(measured)
+    wish = measured.copy()
+    wish[5] = 0.0
+    stiffness = 3.0  # load per opening that it is asked to squeeze
+    target, kinds = measured, []
+    for _ in range(60):
+        load = np.zeros(6)
+        load[5] = stiffness * (target[5] - measured[5])
+        target, some = governor.allow(wish, measured, load)
+        kinds += some
+    assert "grip" in kinds
+    squeeze = stiffness * (measured[5] - target[5])
+    assert LIMITS.grip / 2 < squeeze <= 1.3 * LIMITS.grip
+
+
+# ---------------------------------------------------------------- the whole robot
+
+
+@dataclass
+class FakeArm:
+    """An arm that follows at once."""
+
+    n = 1
+    fps = 200.0
+    action_dim = 6
+    cameras = ()
+    state: np.ndarray = field(default_factory=lambda: LIMITS.ready.copy())
+    closed: bool = False
+
+    def __post_init__(self):
+        self.ticker = Ticker(self.fps)
+        self.observed_at = 0.0
+        self.sent = []
+        self.health = SimpleNamespace(
+            temperature=np.full(6, 30.0), load=np.zeros(6), faults={}
+        )
+
+    def connect(self):
+        self.ticker.start()
+
+    def measure(self):
+        return self.state.copy(), np.zeros(6), self.health
+
+    def observe(self, cameras=()):
+        self.observed_at = time.monotonic()
+        return {"qpos": self.state[None].astype(np.float32)}
+
+    def send(self, state):
+        self.sent.append(state.copy())
+        self.state = state.copy()
+
+    def act(self, action):
+        self.send(action[0])
+        self.ticker.wait()
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def robot(tmp_path):
+    # The ramps of a test need not be gentle.
+    limits = replace(LIMITS, slow=30.0)
+    robot = SafeRobot(FakeArm(), limits, tmp_path / "log.jsonl")
+    robot.connect()
+    yield robot
+    robot.interventions.close()
+
+
+def test_connect_sends_nothing(robot):
+    assert robot.arm.sent == []
+
+
+def test_close_lands_first(robot):
+    robot.observe()
+    robot.act(robot.limits.ready[None])
+    robot.close()
+    assert robot.arm.closed
+    assert robot.arm.state == pytest.approx(robot.limits.rest, abs=0.002)
+
+
+def test_ramps_keep_the_limits_too(robot):
+    robot.go(robot.limits.rest)
+    steps = np.abs(np.diff(np.array([LIMITS.ready, *robot.arm.sent]), axis=0))
+    assert (steps <= LIMITS.speed / robot.fps + 1e-9).all()
+
+
+def test_a_stale_observation_is_not_acted_on(robot):
+    robot.observe()
+    robot.arm.observed_at -= 0.3
+    with pytest.raises(
+        Stop, match=r"observation is 0.3\d s old, expected at most 0.15"
+    ):
+        robot.act(robot.limits.ready[None])
+    assert robot.arm.sent == []
+
+
+def test_acting_before_looking_is_refused(robot):
+    robot._measured = None
+    with pytest.raises(Stop, match="observation is"):
+        robot.act(robot.limits.ready[None])
+
+
+def test_a_tick_far_too_late_stops_the_arm(robot):
+    robot.observe()
+    robot.act(robot.limits.ready[None])
+    time.sleep(0.4)
+    robot.observe()
+    with pytest.raises(Stop, match=r"a tick came 0.4. s late|a tick came 0.3. s late"):
+        robot.act(robot.limits.ready[None])
+    assert robot.interventions.counts["late"] == 1
+
+
+def test_a_hot_servo_stops_the_arm(robot):
+    robot.arm.health.temperature[2] = 65
+    with pytest.raises(Stop, match="joint 2 is 65 °C hot, expected at most 60"):
+        robot.observe()
+
+
+def test_a_strain_stops_the_arm_only_if_it_lasts(robot):
+    robot.arm.health.load[1] = 0.95
+    for _ in range(100):  # half a second
+        robot.observe()
+    robot.arm.health.load[1] = 0.0
+    robot.observe()
+    robot.arm.health.load[1] = 0.95
+    for _ in range(195):  # not quite a second
+        robot.observe()
+
+    def a_little_longer():
+        for _ in range(15):
+            robot.observe()
+
+    with pytest.raises(Stop, match="joint 1 has pulled with 95 %"):
+        a_little_longer()
+
+
+def test_a_servos_complaint_stops_the_arm_but_not_the_grippers(robot):
+    robot.arm.health.faults = {"gripper": Fault.OVERLOAD}
+    robot.observe()
+    robot.arm.health.faults = {"elbow_flex": Fault.OVERLOAD}
+    with pytest.raises(Stop, match="servo of elbow_flex reports: overload"):
+        robot.observe()
+
+
+def test_every_intervention_is_counted_and_logged(robot):
+    robot.observe()
+    robot.act(robot.limits.ready[None] + 1.0)
+    assert robot.interventions.counts["speed"] == 1
+    text = (robot.log).read_text()
+    assert '"kind": "speed"' in text
+
+
+def test_the_log_takes_ten_lines_a_second_and_counts_all(tmp_path):
+    notes = Interventions(tmp_path / "log.jsonl")
+    for _ in range(100):
+        notes.note("speed")
+    notes.close()
+    assert notes.counts["speed"] == 100
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) < 5
+
+
+def test_the_emergency_stop_stops_and_landing_still_works(robot):
+    robot.observe()
+    robot.stop.raise_flag("space bar")
+    with pytest.raises(Stop, match="emergency stop: space bar"):
+        robot.act(robot.limits.ready[None])
+    assert robot.arm.sent == []
+    robot.close()
+    assert robot.arm.closed
+
+
+def test_signals_raise_the_flag_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with EmergencyStop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        with pytest.raises(Stop, match="SIGTERM"):
+            stop.check()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_failed_landing_lets_go_and_says_so(robot):
+    robot.arm.health.temperature[:] = 90
+    with pytest.raises(Stop, match=r"could not be put to rest .*90 °C"):
+        robot.close()
+    assert robot.arm.closed
+
+
+def test_an_unknown_arm_is_refused():
+    with pytest.raises(UserError, match="expected one of: so100, so101"):
+        so100_limits("so102")
+
+
+@pytest.mark.parametrize("model", ["so100", "so101"])
+def test_rest_and_ready_are_allowed_poses(model):
+    limits = so100_limits(model)
+    for pose in (limits.ready, limits.rest):
+        assert (pose >= limits.low).all()
+        assert (pose <= limits.high).all()
+        tip = limits.tip_of(pose)
+        assert (tip >= limits.box_low).all()
+        assert (tip <= limits.box_high).all()
+
+
+# ---------------------------------------------------------------- the clock
+
+
+def test_ticks_lie_on_a_grid():
+    ticker = Ticker(100.0)
+    ticker.start()
+    start = time.monotonic()
+    for i in range(20):
+        time.sleep(0.004 if i % 3 else 0.001)
+        ticker.wait()
+    assert time.monotonic() - start == pytest.approx(0.2, abs=0.02)
+    report = ticker.report()
+    assert report["ticks"] == 20
+    assert report["rate_hz"] == pytest.approx(100, rel=0.05)
+
+
+def test_missed_ticks_are_not_made_up_for():
+    ticker = Ticker(100.0)
+    ticker.start()
+    time.sleep(0.055)
+    ticker.wait()
+    assert ticker.missed == 4
+    start = time.monotonic()
+    ticker.wait()
+    assert time.monotonic() - start < 0.011
+    ticker.wait()
+    assert ticker.report()["missed"] == 4

@@ -129,6 +129,8 @@ def inspect(
 ) -> int:
     """Look at a dataset: counts, rates, ranges, pictures, and what is wrong with it.
 
+    Recordings of a real arm are also held against each other: poses, durations, grip,
+    timing, light, and whether a camera was moved.
     Reads this package's recordings and those of ALOHA and Mobile ALOHA. Exits with 1
     if a file cannot be read.
 
@@ -141,6 +143,9 @@ def inspect(
     from act_minimal import inspection
 
     report = inspection.inspect_dataset(data, progress=not json)
+    if report.real:
+        checklist = importlib.import_module("hardware.checklist")
+        report.warnings += checklist.check_recordings(data)
     if json:
         _print(inspection.report_json(report))
     else:

@@ -76,6 +76,7 @@ class Report:
     successes: int = 0  # episodes with the attribute success = True
     failures: int = 0  # with success = False
     unlabelled: int = 0  # without it
+    real: int = 0  # episodes of a real arm
     attributes: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # value -> count
@@ -188,6 +189,7 @@ def _add_file(report: Report, name: str, episode: Episode) -> None:
     report.successes += success is True
     report.failures += success is False
     report.unlabelled += success is None
+    report.real += not episode.sim
     for camera, size in cameras.items():
         sizes = report.cameras.setdefault(camera, [])
         if size not in sizes:

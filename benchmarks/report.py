@@ -49,9 +49,12 @@ def made_by(result: Row) -> str:
     """What every table ends with."""
     seeds = result.get("seeds")
     over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
+    # Rows that were found again may have been made on another machine than the rest.
+    runs = [r["machine"] for r in result.get("runs", ()) if "machine" in r]
+    cpus = sorted({machine["cpu"] for machine in runs or [result["machine"]]})
     return (
         f"\n\nMade by `{result['command']}` on {result['machine']['cores']} cores "
-        f"({result['machine']['cpu']}), torch {result['versions']['torch']}, MuJoCo "
+        f"({' and '.join(cpus)}), torch {result['versions']['torch']}, MuJoCo "
         f"{result['versions']['mujoco']}.{over}\n"
     )
 
@@ -111,7 +114,11 @@ def vision(result: Row) -> str:
         for r in result["summary"]
     ]
     head = ["demonstrations", "success", "n", "each seed, %", "training"]
-    return table(head, rows) + made_by(result)
+    threads = (
+        "\n\nTraining with 200 had two threads to itself; with fewer demonstrations it "
+        "had one, beside another training, so those times say little."
+    )
+    return table(head, rows) + threads * (len(rows) > 1) + made_by(result)
 
 
 def simulation(result: Row) -> str:

@@ -30,6 +30,7 @@ from act_minimal.errors import SettingError, UserError
 from .clock import Ticker
 
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
+OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
 THERE = 0.002  # rad, or openings: a target this near has arrived
 
@@ -157,8 +158,20 @@ class Governor:
         self._jaw: float | None = None  # where it was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
-        """Begin at the measured pose, at rest."""
+        """Begin at the measured pose, at rest.
+
+        Raises:
+            Stop: that is far outside the limits, so it would begin with a leap.
+        """
         limits = self.limits
+        beyond = np.maximum(limits.low - measured, measured - limits.high)
+        if not beyond.max() < OUTSIDE:
+            joint = int(np.argmax(beyond))
+            raise Stop(
+                f"joint {joint} is measured at {measured[joint]:.2f}, outside "
+                f"its range from {limits.low[joint]:.2f} to {limits.high[joint]:.2f}: "
+                "the calibration is of another arm, or it was homed in another pose"
+            )
         self.target = np.clip(measured, limits.low, limits.high)
         self.velocity = np.zeros(len(limits.low))
         self._jaw = None
@@ -356,13 +369,22 @@ class SafeRobot:
         self._connected = False
 
     def connect(self) -> None:
-        """Connect, and come slowly from the measured pose to the ready pose."""
+        """Connect; nothing moves yet.
+
+        Raises:
+            Stop: a servo is unwell, or the arm is measured outside its range.
+        """
         self.arm.connect()
-        self._connected = True
-        state, _, health = self.arm.measure()
-        self._look_after(health)
-        self.governor.reset(state)
+        try:
+            state, _, health = self.arm.measure()
+            self._look_after(health)
+            self.governor.reset(state)
+        except BaseException:
+            self.interventions.close()
+            self.arm.close()  # it has not moved yet, so it lies where it lay
+            raise
         self._measured = state
+        self._connected = True
 
     def go(self, pose: np.ndarray) -> None:
         """Slowly to a pose (A,), by a minimum-jerk ramp from the measured one.

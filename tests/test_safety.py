@@ -201,6 +201,26 @@ def test_connect_sends_nothing(robot):
     assert robot.arm.sent == []
 
 
+@pytest.mark.parametrize("joint", [1, 5])
+def test_an_arm_that_is_measured_outside_its_range_is_let_go(joint):
+    arm = FakeArm()
+    arm.state[joint] = LIMITS.high[joint] + 0.2
+    robot = SafeRobot(arm, LIMITS)
+    with pytest.raises(Stop, match=f"joint {joint} is measured at .* calibration"):
+        robot.connect()
+    assert arm.closed
+    assert arm.sent == []
+    robot.close()  # has nothing to do
+
+
+def test_an_unwell_arm_is_let_go_at_once():
+    arm = FakeArm()
+    arm.health.temperature[0] = 80
+    with pytest.raises(Stop, match="joint 0 is 80 °C hot"):
+        SafeRobot(arm, LIMITS).connect()
+    assert arm.closed
+
+
 def test_close_lands_first(robot):
     robot.observe()
     robot.act(robot.limits.ready[None])

@@ -165,9 +165,10 @@ def _cameras(episodes: list[Traits]) -> list[str]:
         for e in having:
             shift, sure = displacement(usual.astype(np.float32), e.pictures[camera])
             if sure > SURE and np.abs(shift).max() > SHIFT:
+                x, y = round(shift[0]), round(shift[1])
                 said.append(
                     f"{e.name}: the picture of camera {camera!r} is displaced by "
-                    f"{round(shift[0]):+d}, {round(shift[1]):+d} pixels: the camera was moved"
+                    f"{x:+d}, {y:+d} pixels: the camera was moved"
                 )
             first, last = e.brightness[camera]
             if abs(first - light) > BRIGHTNESS:

@@ -106,7 +106,12 @@ def against_horizon(trial: Trial, runs: Path) -> dict[str, Any]:
         "n": len(scenes),
         "cost": at,
         "power": drift.horizon_power(cost),
-        "distance": {str(k): float(np.nanmedian(far[:, k])) for k in LOOK},
+        # By the later ticks a good policy may have finished all of its scenes.
+        "distance": {
+            str(k): float(np.nanmedian(far[:, k]))
+            for k in LOOK
+            if np.isfinite(far[:, k]).any()
+        },
         "open_loop_rad": float(np.mean(np.concatenate(opened))),
         "closed_loop_rad": float(cost[-1] / len(cost)),
     }
@@ -131,7 +136,9 @@ def mean_over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row[key] = float(np.mean([r[key] for r in group]))
         for key in ("cost", "distance"):
             row[key] = {
-                k: float(np.mean([r[key][k] for r in group])) for k in group[0][key]
+                k: float(np.mean([r[key][k] for r in group]))
+                for k in group[0][key]
+                if all(k in r[key] for r in group)
             }
         out.append(row | {"power_each_seed": [r["power"] for r in group]})
     return out

@@ -40,6 +40,11 @@ def human(k: int, execution: str, cvae: bool = True) -> str:
     )
 
 
+def drift(expert: str, variant: str) -> str:
+    """A number of the fair trial of single steps."""
+    return f"{{{{claims/C01 summary expert={expert} variant={variant}}}}}"
+
+
 CLAIMS = (
     Claim(
         "C1",
@@ -47,6 +52,21 @@ CLAIMS = (
         "which lead to larger errors.",
         "Ross and Bagnell (2010): cost grows up to T² with the horizon T.",
         ("claims/C01", "single_step"),
+        "Single steps, 50 demonstrations, 3000 updates. Of a planner: "
+        f"{drift('scripted', 'absolute')}, k = 25 {drift('scripted', 'chunk-25')}; of "
+        f"an expert that reacts to the state: {drift('feedback', 'absolute')}. "
+        f"Human-like: absolute targets {drift('human', 'absolute')}, deltas "
+        f"{drift('human', 'delta')}, two observations {drift('human', 'history-2')}, "
+        f"deltas and input noise {drift('human', 'delta-noise')}, DART "
+        f"{drift('human', 'dart')}, DAgger {drift('human', 'dagger')}, k = 25 "
+        f"{drift('human', 'chunk-25')}. The error added up to T grows like T to the "
+        "power {{claims/C01 horizon expert=scripted variant=absolute -> power 1}} "
+        "(k = 1) and {{claims/C01 horizon expert=scripted variant=chunk-25 -> power "
+        "1}} (k = 25).",
+        "Holds only for demonstrations that follow a plan in time: cloned from an "
+        "expert that reacts to the state, single steps do not drift. Corrected labels "
+        "(DAgger) rescue most, input noise some; a longer history rescues nothing, "
+        "deltas little, DART differs from seed to seed. No rescue reaches a chunk.",
     ),
     Claim(
         "C2",
@@ -211,6 +231,17 @@ CLAIMS = (
         "breaks the shortcut.",
         "An article on driving.",
         ("claims/C13",),
+        "Human-like, delta targets, k = 1: without the last action as an input "
+        "{{claims/C13 summary target=delta k=1 last_action=false}} (error of the next "
+        "action on held-out demonstrations {{claims/C13 summary target=delta k=1 "
+        "last_action=false -> error_rad 4}} rad), with it {{claims/C13 summary "
+        "target=delta k=1 last_action=true}} ({{claims/C13 summary target=delta k=1 "
+        "last_action=true -> error_rad 4}} rad). k = 25: {{claims/C13 summary "
+        "target=delta k=25 last_action=false}} and {{claims/C13 summary target=delta "
+        "k=25 last_action=true}}.",
+        "Does not hold here: seeing the last action makes the error on the expert's "
+        "states several times smaller, as the shortcut should, but it costs no "
+        "success. The small error is what misleads.",
     ),
     Claim(
         "C14",
@@ -289,12 +320,30 @@ CLAIMS = (
         "The original code, whose epoch draws one step of each episode: 2000 epochs "
         "are about 10 000 updates.",
         ("claims/C19",),
+        "Three runs, nine checkpoints each: after 200 updates {{claims/C19 summary "
+        "step=200}}, 600 {{claims/C19 summary step=600}}, 1200 {{claims/C19 summary "
+        "step=1200}}, 2000 {{claims/C19 summary step=2000}}. Rank correlation of "
+        "success with the validation loss at z = 0: {{claims/C19 correlation.all -> "
+        "val 2}} over all checkpoints, {{claims/C19 correlation.late -> val 2}} over "
+        "the later half; with the training loss {{claims/C19 correlation.all -> train "
+        "2}} and {{claims/C19 correlation.late -> train 2}}.",
+        "Holds only in part: success comes early here, within 600 updates, and stays. "
+        "While it rises, any loss is a good guide. Afterwards neither is: the training "
+        "loss keeps falling, the validation loss rises while success stays.",
     ),
     Claim(
         "C20",
         "Actions must be normalised, or joints of different scales break training.",
         "A tuning guide.",
         ("claims/C20",),
+        "State policy, a plain training of 1000 updates: normalised {{claims/C20 "
+        "summary statistics=standard}}, not {{claims/C20 summary statistics=none}}. A "
+        "joint that never moved, displaced by 1 degree: error {{claims/C20 still "
+        "floor=0.01 degrees=1.0 -> l1 2}} with a floor of 0.01 rad on the deviation, "
+        "{{claims/C20 still floor=1e-08 degrees=1.0 -> l1 2}} without.",
+        "Holds only in part: radians and metres are of one size, so leaving them as "
+        "they are costs some successes and breaks nothing. A missing floor is worse: a "
+        "joint that never moved then ruins every prediction.",
     ),
     Claim(
         "C21",

@@ -262,6 +262,18 @@ CLAIMS = (
         "ACT averages two valid strategies; diffusion and flow matching do not.",
         "Articles.",
         ("claims/C15",),
+        "Two ways around a post, half of the demonstrators go left; whole chunks of "
+        "20. Without a CVAE: L2 {{claims/C15 summary variant=l2 left=0.5 execute=20 "
+        "z=zero}}, L1 {{claims/C15 summary variant=l1 left=0.5 execute=20 z=zero}}; "
+        "with one and z drawn: KL weight 1 {{claims/C15 summary variant=cvae "
+        "kl_weight=1.0 left=0.5 execute=20 z=drawn}}, 0.1 {{claims/C15 summary "
+        "variant=cvae kl_weight=0.1 left=0.5 execute=20 z=drawn}}. One action at a "
+        "time, L2 passes in {{claims/C15 summary variant=l2 left=0.5 execute=1 "
+        "z=zero}}.",
+        "Holds only for L2 and long execution: the mean of two ways hits the post. "
+        "L1, ACT's loss, takes the median, so mostly one of the ways, and a latent "
+        "that carries a nat does better still. Diffusion and flow matching were not "
+        "run.",
     ),
     Claim(
         "C16",

@@ -371,7 +371,7 @@ reveal("00.single_step")
 # goes from
 # {{claims/C13 summary target=delta k=1 last_action=false -> error_rad 4}} to
 # {{claims/C13 summary target=delta k=1 last_action=true -> error_rad 4}} rad (k = 1).
-# Success hardly notices: judge no policy by its error on the expert's states.
+# Success hardly notices: do not judge by that error.
 #
 # ## Summary
 #

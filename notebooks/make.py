@@ -214,7 +214,7 @@ def is_progress(output: NotebookNode) -> bool:
     if output.output_type == "stream":
         return output.name == "stderr"
     text = str(output.get("data", {}).get("text/plain", ""))
-    return bool(re.match(r"\S*:?\s+\d+%\|", text))
+    return bool(re.match(r"[^%|]*\d+%\|", text))
 
 
 def tidy(output: NotebookNode) -> NotebookNode:

@@ -22,6 +22,7 @@ from act_minimal.doctor import read_constraints
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "act_minimal"
+HARDWARE = ROOT / "hardware"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 FILE_LINES = 400  # of code: blank lines, comments and docstrings are free
@@ -269,7 +270,13 @@ def test_the_architecture_names_every_room():
     text = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
     rooms |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    unnamed = [room for room in sorted(rooms) if f"`{room}`" not in text]
+    rooms |= {path.name for path in HARDWARE.glob("*.py")} - {"__init__.py"}
+    rooms |= {path.name for path in HARDWARE.glob("so100/[!_]*.py")}
+    unnamed = [
+        room
+        for room in sorted(rooms)
+        if f"`{room}`" not in text and f"`so100/{room}`" not in text
+    ]
     assert not unnamed
 
 
@@ -323,7 +330,7 @@ def test_a_result_says_how_it_was_made(path: Path):
 
 @pytest.mark.quick
 def test_every_file_can_be_read_in_one_sitting():
-    for path in modules(PACKAGE).values():
+    for path in (*modules(PACKAGE).values(), *modules(HARDWARE).values()):
         lines = code_lines(path.read_text())
         name = path.relative_to(ROOT)
         assert lines <= FILE_LINES, f"{name} holds {lines} lines of code"
@@ -390,7 +397,7 @@ def test_a_circle_would_be_found():
 
 @pytest.mark.quick
 def test_nothing_unpickles():
-    for name, path in modules(PACKAGE).items():
+    for name, path in (modules(PACKAGE) | modules(HARDWARE)).items():
         banned = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
         found = {one.partition(".")[0] for one in imports(path, name)} & banned
         assert not found, f"{name} imports {found}"

@@ -305,7 +305,7 @@ def demo(
     """From nothing to a rolled-out ACT: record, train, evaluate, film. One command.
 
     Beside ACT, single-step behaviour cloning is trained on the same demonstrations for
-    the same time. About five minutes on two cores; a second call goes on where the
+    the same time. Two to five minutes on two cores; a second call goes on where the
     first was stopped.
 
     $ act demo
@@ -314,7 +314,7 @@ def demo(
     Args:
         out: Folder for everything; by default runs/demo, or runs/demo_vision.
         vision: Let the policies see camera images instead of the cube's pose; takes
-            about 25 minutes.
+            ten to twenty-five minutes.
         seed: Decides demonstrations, weights and scenes.
     """
     from act_minimal.demo import run_demo

@@ -15,7 +15,7 @@ import platform
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from act_minimal.errors import UserError
 
@@ -110,16 +110,52 @@ def open_renderer(
     backend = choose_gl_backend()
     if backend == DISABLED:
         raise GLError(missing_message())
-    import mujoco
 
     try:
-        return mujoco.Renderer(model, height, width, max_geom=max_geom)
+        return _renderer_type(backend)(model, height, width, max_geom=max_geom)
     except ValueError:
         raise  # the image is larger than the scene's buffer: not OpenGL's fault
     except Exception as error:
         # The bindings raise anything here: ImportError, RuntimeError, AttributeError,
         # mujoco.FatalError and PyOpenGL's own errors all mean "no OpenGL".
         raise GLError(_failure_message(backend, error)) from error
+
+
+@lru_cache
+def _renderer_type(backend: str) -> type[mujoco.Renderer]:
+    """MuJoCo's renderer, which holds its context only while it draws.
+
+    A context that stays current belongs to one thread, and no other may draw with it.
+    JupyterLab serves sliders from a thread of their own.
+    """
+    import mujoco
+
+    class Renderer(mujoco.Renderer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            _let_go(backend)
+
+        def render(self, *, out: Any = None) -> Any:
+            try:
+                return super().render(out=out)
+            finally:
+                _let_go(backend)
+
+    return Renderer
+
+
+def _let_go(backend: str) -> None:
+    """Make no context current in this thread, where one would be held by it."""
+    if backend == "egl":
+        import mujoco.egl
+        from OpenGL import EGL
+
+        nothing = (EGL.EGL_NO_SURFACE, EGL.EGL_NO_SURFACE, EGL.EGL_NO_CONTEXT)
+        EGL.eglMakeCurrent(mujoco.egl.EGL_DISPLAY, *nothing)
+    elif backend in ("glfw", "glx", "wgl"):
+        import glfw
+
+        glfw.make_context_current(None)  # pyright: ignore[reportArgumentType]
 
 
 def missing_message() -> str:

@@ -269,6 +269,19 @@ def readme(text: str) -> str:
             f"{cores} cores)"
         )
         text = with_block(text, "demo", table(head, rows) + note)
+    if seen := load("demo_vision"):
+        names = {"act": "ACT", "single_step": "single-step cloning"}
+        said = [
+            f"{title} {success(seen[key] | {'success': seen[key]['rate']})}"
+            for key, title in names.items()
+        ]
+        minutes = seen["seconds"] / 60
+        text = with_block(
+            text,
+            "demo_vision",
+            f"{', '.join(said)} (n = {seen['act']['n']} each), in {minutes:.0f} "
+            f"minutes on {seen['machine']['cores']} cores.",
+        )
     blocks = []
     for name in ("state", "vision"):
         result = load(name)

@@ -214,3 +214,33 @@ print("both")
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert result.stdout == "both\n", result.stderr
+
+
+def test_a_picture_can_be_drawn_from_another_thread():
+    """JupyterLab serves sliders from a thread of their own."""
+    import threading
+
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = gl.open_renderer(model, 48, 64)
+    pictures = []
+
+    def draw():
+        renderer.update_scene(data)
+        pictures.append(renderer.render())
+
+    draw()
+    for _ in range(3):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+    draw()
+    renderer.close()
+    assert len(pictures) == 5
+    assert all((picture == pictures[0]).all() for picture in pictures)
+    assert pictures[0].max() > 0

@@ -194,6 +194,8 @@ CLAIMS = (
         "demonstrations=200}}. With cameras: 50 {{vision summary demonstrations=50}}, "
         "100 {{vision summary demonstrations=100}}, 200 {{vision summary "
         "demonstrations=200}}.",
+        "Holds for this simple task: 50 reach most of what 200 reach when the cube's "
+        "pose is known. From pictures the step from 50 to 200 is larger, and worth it.",
     ),
     Claim(
         "C11",

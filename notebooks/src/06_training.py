@@ -282,7 +282,7 @@ show(
 #
 # ## With cameras
 #
-# `uv run act demo --vision` records, trains and rolls out with two cameras, in about 25
+# `uv run act demo --vision` records, trains and rolls out with two cameras, in 10 to 25
 # minutes. Its policy comes with the course:
 
 # %% vision

@@ -8,8 +8,11 @@ from typing import Any
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Told apart by colour-blind people; black is for what is given (data, an expert).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -85,12 +88,21 @@ def show(fig: Figure, alt: str) -> Picture:
 
 
 def render(fig: Figure, dpi: int = DPI) -> bytes:
-    """The figure as PNG bytes."""
-    buffer = io.BytesIO()
-    # Little compression: half the time of a slider's answer, a few bytes more.
-    options = {"compress_level": 1, "optimize": False}
+    """The figure as PNG bytes.
+
+    Not by `savefig`, which draws everything twice to learn how large it is.
+    """
+    buffer, usual = io.BytesIO(), fig.dpi
+    canvas = FigureCanvasAgg(fig)
     with matplotlib.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=dpi, pil_kwargs=options)
+        try:
+            fig.set_dpi(dpi)
+            canvas.draw()
+            picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+        finally:
+            fig.set_dpi(usual)
+    # Little compression: a few bytes more, in a fraction of the time.
+    picture.convert("RGB").save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 

@@ -65,6 +65,9 @@ class Explorer(ipywidgets.VBox):
             values = {name: control.value for name, control in self.controls.items()}
             fig, sentence = self.draw(**values)
             picture = Picture(render(fig, dpi=72), sentence)
+            # The first picture has laid the axes out; to do it again at every step of
+            # a slider would take a third of the answer's time, and let them jump.
+            fig.set_layout_engine("none")
             self._says.value = html.escape(sentence)
             self._picture.value = picture.html()
         except Exception:

@@ -410,6 +410,9 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
         [ACT, "record", "--out", out, "--n", "500"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what it puts into the background with Ctrl-C ignored, and
+        # tests that run there would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         until = time.monotonic() + 120

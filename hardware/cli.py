@@ -411,7 +411,8 @@ def teleop(
             ticks = None if seconds is None else int(seconds * arm.fps)
 
             def on_tick(*_: Any) -> bool:
-                return bool(leader) and keys.pressed() == " "
+                # The keyboard source reads all keys itself, and hands on the others.
+                return (keys.pressed() if leader else source.other()) == " "
 
             try:
                 teleoperate(arm, source, ticks, on_tick)
@@ -443,8 +444,8 @@ def record_arm(
 ) -> int:
     """Record demonstrations on an arm, by a leader arm or by keys.
 
-    Enter begins an episode; then s ends and keeps it, x ends and discards it, z also
-    removes the one before, and space ends the session. Episodes that were kept are
+    Enter begins an episode; Enter again ends and keeps it, x ends and discards it, z
+    also removes the one before, and space ends the session. Episodes that were kept are
     never lost; a second call goes on.
 
     $ act record --robot so100 --out demos --port /dev/ttyACM0 \
@@ -467,7 +468,7 @@ def record_arm(
     from .teleop import Keyboard, Leader
 
     eyes = parse_cameras(cameras, size)
-    words = {"s": "keep", "x": "discard", "z": "redo", " ": "quit"}
+    words = {"\n": "keep", "\r": "keep", "x": "discard", "z": "redo", " ": "quit"}
     with EmergencyStop() as stop, Keys() as keys:
         if keys._old is None:
             raise SettingError("act record --robot needs a terminal, to be told when")
@@ -489,7 +490,7 @@ def record_arm(
 
         def over(tick: int) -> bool:
             nonlocal said
-            key = keys.pressed()
+            key = keys.pressed() if leader else source.other()
             if key in words:
                 said = words[key]
                 return True

@@ -73,15 +73,19 @@ class Keyboard:
     def __init__(self, keys: Keys):
         self.keys = keys
         self.target: np.ndarray | None = None
+        self.others: list[str] = []
 
     def open(self) -> None:
         """Begin where the arm is."""
-        self.target = None
+        self.target, self.others = None, []
 
     def press(self, key: str) -> None:
-        """Move the target by one step."""
+        """Move the target by one step; keys that mean no joint go to `others`."""
         place = KEYS.find(key)
-        if self.target is None or place < 0 or not key:
+        if place < 0:
+            self.others.append(key)
+            return
+        if self.target is None:
             return
         joint, down = divmod(place, 2)
         self.target[joint] += STEP * (-1 if down else 1)
@@ -93,6 +97,10 @@ class Keyboard:
         while key := self.keys.pressed():
             self.press(key)
         return self.target.copy()
+
+    def other(self) -> str:
+        """The oldest key that meant no joint, or ""."""
+        return self.others.pop(0) if self.others else ""
 
     def close(self) -> None:
         """Nothing to close."""

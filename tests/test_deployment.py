@@ -196,3 +196,20 @@ def test_the_emergency_stop_ends_teleoperation(tmp_path):
         start = time.monotonic()
         leader.close()
         assert time.monotonic() - start < 1
+
+
+def test_keys_move_joints_and_hand_on_the_others():
+    from hardware.keys import Keys
+    from hardware.teleop import STEP, Keyboard
+
+    class Typed(Keys):
+        def __init__(self, text):
+            self.text = list(text)
+
+        def pressed(self, wait=0.0):
+            return self.text.pop(0) if self.text else ""
+
+    source = Keyboard(Typed("qqa sx"))
+    here = np.zeros(6)
+    assert source.wish(here) == pytest.approx([STEP, -STEP, 0, 0, 0, 0])
+    assert [source.other(), source.other(), source.other()] == [" ", "x", ""]

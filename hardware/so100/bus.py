@@ -20,7 +20,7 @@ from act_minimal.errors import UserError
 
 from . import protocol
 from .protocol import BROADCAST, Fault, Packet, Parser
-from .registers import BAUD_RATES, REGISTERS, register
+from .registers import BAUD_RATES, register
 
 PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
 PINGED = 0.25  # s to wait for all answers to a broadcast ping
@@ -272,4 +272,4 @@ def _why_closed(port: str, error: Exception) -> str:
     )
 
 
-__all__ = ["REGISTERS", "Bus", "BusError", "Traffic"]
+__all__ = ["Bus", "BusError", "Traffic"]

@@ -16,7 +16,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from act_minimal.sim import Task, so100
+from act_minimal.sim import Task
 from act_minimal.sim.world import HOLD_TICKS, start
 
 from ..registers import STEPS
@@ -167,8 +167,3 @@ class VirtualArm:
     def tip_height(self) -> float:
         """Of the fixed finger's tip over the table, m."""
         return float(self.data.site_xpos[self._tip][2])
-
-
-def joint_ranges() -> np.ndarray:
-    """(6, 2) where the mechanical stops are, rad."""
-    return so100.joint_limits()

@@ -22,5 +22,9 @@ with contextlib.suppress(gl.GLError):
 # No deadline: a shared machine may pause at any time. On CI the examples are always
 # the same, so that a red run can be repeated; at home they vary and search further.
 settings.register_profile("home", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
+# `HYPOTHESIS=long` searches for as long as one has patience.
+settings.load_profile(
+    os.environ.get("HYPOTHESIS") or ("ci" if os.environ.get("CI") else "home")
+)

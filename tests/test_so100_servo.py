@@ -1,7 +1,7 @@
 """One virtual servo: register semantics, as the fact sheet has them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hardware.so100 import protocol
@@ -287,7 +287,22 @@ bodies = st.builds(
 )
 
 
+@pytest.mark.parametrize("size", [0, 249, 254, 255])
+def test_a_read_of_more_than_a_packet_holds_is_met_with_silence(size):
+    wire = six()
+    for packet in (
+        Packet(1, Instruction.READ, bytes([0, size])),
+        Packet(0xFE, Instruction.SYNC_READ, bytes([0, size, 1, 2])),
+    ):
+        wire.receive(packet.encode(), 0.0)
+        assert wire.due(9.0) == b""
+    wire.receive(Packet(1, Instruction.READ, bytes([0, 248])).encode(), 10.0)
+    assert len(wire.due(99.0)) == 248 + 6
+
+
 @given(st.lists(bodies, max_size=8))
+@example([Packet(1, Instruction.READ, b"\x00\xfe")])
+@example([Packet(1, Instruction.WRITE, b"\x0a\x10")])  # half of a register
 def test_any_sequence_of_packets_leaves_numbers_in_range(sent):
     wire = six()
     for packet in sent:

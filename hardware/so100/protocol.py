@@ -16,6 +16,7 @@ HEADER = b"\xff\xff"
 BROADCAST = 0xFE
 MAX_ID = 0xFD
 MAX_LENGTH = 250  # the SDK sends and takes no more
+MAX_DATA = MAX_LENGTH - 2  # parameters of one packet
 
 
 class Instruction(IntEnum):
@@ -55,8 +56,15 @@ class Packet:
     parameters: bytes = b""
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
-        body = bytes([self.id, len(self.parameters) + 2, self.code]) + self.parameters
+        """The bytes on the wire.
+
+        Raises:
+            ValueError: More than `MAX_DATA` bytes of parameters.
+        """
+        count = len(self.parameters)
+        if count > MAX_DATA:
+            raise ValueError(f"{count} bytes in a packet, at most {MAX_DATA} fit")
+        body = bytes([self.id, count + 2, self.code]) + self.parameters
         return HEADER + body + bytes([checksum(body)])
 
 

@@ -7,7 +7,7 @@ is the arm's (`arm.py`); load is the motor's torque over its stall torque.
 
 from dataclasses import dataclass, field
 
-from ..protocol import Fault, Instruction, decode_signed
+from ..protocol import MAX_DATA, Fault, Instruction, decode_signed
 from ..registers import (
     CURRENT_UNIT,
     EPROM_END,
@@ -120,8 +120,9 @@ class Servo:
             if a not in _READ_ONLY:
                 self.memory[a] = data[a - address]
         for r in _SPANS:
-            if r.writable and r.address in span and not _holds(r, self.memory):
-                end = r.address + r.size
+            end = r.address + r.size
+            touched = r.address < span.stop and span.start < end
+            if r.writable and touched and not _holds(r, self.memory):
                 self.memory[r.address : end] = before[r.address : end]
         if not self.memory[REGISTERS["Lock"].address]:
             for a in span:
@@ -158,7 +159,7 @@ class Servo:
             return b""
         if instruction == Instruction.READ and len(parameters) == 2:
             address, size = parameters
-            return self.read(address, size) if size else None
+            return self.read(address, size) if 0 < size <= MAX_DATA else None
         if instruction == Instruction.WRITE and len(parameters) > 1:
             self.write(parameters[0], parameters[1:])
             return b""

@@ -12,7 +12,7 @@ from typing import Any
 
 from act_minimal.errors import SettingError
 
-from ..protocol import BROADCAST, Fault, Instruction, Packet, Parser
+from ..protocol import BROADCAST, MAX_DATA, Fault, Instruction, Packet, Parser
 from ..registers import BAUD_RATES
 from .servo import Servo
 
@@ -126,7 +126,7 @@ class Wire:
         code, p = packet.code, packet.parameters
         listening = [s for s in self.servos if self._hears(s, baud)]
         if code == Instruction.SYNC_READ and packet.id == BROADCAST and len(p) > 2:
-            for id in p[2:]:
+            for id in p[2:] if 0 < p[1] <= MAX_DATA else b"":
                 answers += [
                     (s, id, s.read(p[0], p[1])) for s in listening if s.id == id
                 ]

@@ -1,4 +1,4 @@
-"""Cameras and serial ports that are plugged in, without keeping hold of any."""
+"""Cameras, serial ports and CAN interfaces that are here, without keeping any."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def find_serial_ports(dev: Path = Path("/dev")) -> list[Device]:
         Device(path, names.get(path.resolve(), ""), _closed_group(path, "dialout"))
         for prefix in SERIAL_PREFIXES
         for path in _numbered(dev, prefix)
+    ]
+
+
+def find_can_interfaces(net: Path = Path("/sys/class/net")) -> list[tuple[str, bool]]:
+    """CAN interfaces by name, and whether each is up (Linux)."""
+    return [
+        (path.name, int(_text(path / "flags") or "0", 16) & 1 == 1)
+        for path in _listed(net)
+        if _text(path / "type") == "280"  # ARPHRD_CAN
     ]
 
 

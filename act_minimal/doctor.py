@@ -8,6 +8,7 @@ fail or be slow later (a serial port that may not be opened, a nearly full disk)
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -73,6 +74,7 @@ def diagnose() -> list[Check]:
         check_ffmpeg,
         check_cameras,
         check_serial_ports,
+        check_can,
         check_browser,
         check_uv,
     )
@@ -359,16 +361,34 @@ def check_cameras() -> list[Check]:
 
 
 def check_serial_ports() -> list[Check]:
-    """Serial ports that may be an arm's servo bus, and whether we may open them."""
+    """Serial ports that may be an arm's servo bus: may we open them, who answers?"""
     if platform.system() == "Windows":
         return [Check("serial ports", "info", "see Ports in Windows' Device Manager")]
-    checks = [
-        _no_permission("serial port", port)
-        if port.group
-        else Check("serial port", "ok", str(port))
-        for port in devices.find_serial_ports()
-    ]
+    checks = []
+    for port in devices.find_serial_ports():
+        if port.group:
+            checks.append(_no_permission("serial port", port))
+            continue
+        checkup = importlib.import_module("hardware.checkup")
+        status: Status = "ok"
+        said = str(port)
+        if port.name.startswith(checkup.SERVO_BOARDS):
+            status, answer = checkup.look_at_servos(str(port.path))
+            said = f"{port}: {answer}"
+        fix = "" if status == "ok" else f"act health --port {port.path}"
+        checks.append(Check("serial port", status, said, fix))
     return checks or [Check("serial ports", "info", "none (only a real arm needs one)")]
+
+
+def check_can() -> list[Check]:
+    """CAN interfaces, as an OpenArm's adapter gives them (Linux)."""
+    checks = []
+    for name, up in devices.find_can_interfaces():
+        rates = "bitrate 1000000 dbitrate 5000000 fd on"
+        fix = "" if up else f"sudo ip link set {name} up type can {rates}"
+        found = f"{name} is {'up' if up else 'down'}"
+        checks.append(Check("CAN", "ok" if up else "warning", found, fix))
+    return checks or [Check("CAN", "info", "none (only an OpenArm needs it)")]
 
 
 def check_browser() -> Check:

@@ -1,28 +1,38 @@
 """How long each lesson runs: first from nothing, then the other edition after it.
 
     uv run python -m benchmarks.lessons
+    uv run python -m benchmarks.lessons --only 08   # the others' times stay as they are
 
 Each lesson starts with an empty folder for what it makes, as on the first day.
 """
 
+import json
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
+import tyro
 from nbclient import NotebookClient
 
-from benchmarks.results import ROOT, write
+from benchmarks.results import RESULTS, ROOT, write
 
+LESSONS = RESULTS / "lessons.json"
 FOLDERS = {"first_run_seconds": "notebooks", "again_seconds": "notebooks/solutions"}
 
 
-def main() -> None:
-    """Write data/results/lessons.json."""
+def main(only: tuple[str, ...] = ()) -> None:
+    """Write data/results/lessons.json.
+
+    Args:
+        only: numbers of lessons; by default all.
+    """
     start = time.perf_counter()
-    lessons = {}
+    lessons = json.loads(LESSONS.read_text())["lessons"] if only else {}
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        if only and path.stem[:2] not in only:
+            continue
         row: dict[str, float] = {"n": 1}
         with tempfile.TemporaryDirectory() as home:
             os.environ["ACT_MINIMAL_COURSE"] = home
@@ -54,4 +64,4 @@ def run(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -193,6 +193,81 @@ def checkpoints(result: Row) -> str:
     return table(head, rows) + made_by(result)
 
 
+def arm_loop(result: Row) -> str:
+    """How steady the control loop of a virtual arm is."""
+    names = {
+        "policy_30_hz": "30 Hz, two cameras, vision policy",
+        "bare_100_hz": "100 Hz, no cameras",
+        "policy_50_hz": "50 Hz, state policy",
+        "bare_200_hz": "200 Hz, no policy",
+    }
+    rows = [
+        [
+            name,
+            f"{result[key]['ticks']:.0f}",
+            f"{result[key]['rate_hz']:.2f}",
+            f"{result[key]['jitter_ms_p99']:.2f}",
+            f"{result[key]['jitter_ms_max']:.1f}",
+            f"{100 * result[key]['late_share']:.3f} %",
+        ]
+        for key, name in names.items()
+        if key in result
+    ]
+    head = ["loop", "ticks", "Hz", "off by, ms (99 %)", "at worst, ms", "late ticks"]
+    note = "\n\nA tick is late when it lasts more than one and a half periods."
+    return table(head, rows) + note + made_by(result)
+
+
+def arm_success(result: Row) -> str:
+    """The same policy on the same scenes, in simulation and through the bus."""
+    rows = [
+        [name, success({"success": r.get("rate")} | r), str(r["n"])]
+        for r, name in (
+            (result["simulation"], "in simulation"),
+            (result["bus"], "through the bus"),
+        )
+    ]
+    bus = result["bus"]
+    kinds = [f"{k} {v}" for k, v in bus["interventions"].items()]
+    note = f"\n\nInterventions in all {bus['n']} trials: {', '.join(kinds) or 'none'}."
+    return table(["", "success", "n"], rows) + note + made_by(result)
+
+
+def arm_teleop(result: Row) -> str:
+    """The guide's way, command by command."""
+    commands = "\n".join(f"    {line}" for line in result["commands"])
+    d, training = result["demonstrations"], result["training"]
+    return (
+        f"{commands}\n\nSuccess {success(result['deploy'])} (n = "
+        f"{result['deploy']['n']}). {d['n']} demonstrations by a simulated hand at a "
+        f"virtual leader: {d['ticks']} ticks, {d['late_ticks']} of them late. Training "
+        f"on {training['episodes']} of them (the others are held out) took "
+        f"{training['seconds']:.0f} s, beside other work." + made_by(result)
+    )
+
+
+def arm_faults(result: Row) -> str:
+    """What broke, in which phase, and what was said."""
+    rows = [
+        [
+            r["phase"],
+            r["fault"],
+            "by hand" if r.get("by_hand") else "yes" if r["safe"] else "**no**",
+            r["said"] or r["landing"] or "nothing: it did no harm",
+        ]
+        for r in result["table"]
+    ]
+    head = ["phase", "fault", "safe", "what was said"]
+    note = (
+        f"\n\n{result['crashes']} crashes, {result['unsafe']} unsafe, "
+        f"{result['lost_episodes']} lost episodes in {len(rows)} trials. *Safe*: seen "
+        "from beside the arm, every joint stayed in its range and under its speed "
+        "limit, no goal was set far from its joint, no fingertip went into the table, "
+        "and the arm did not fall."
+    )
+    return table(head, rows) + note + made_by(result)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "state": ("State policies (joints and cube pose)", state),
     "single_step": ("The best single-step baseline", single_step),
@@ -202,6 +277,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "simulation": ("The simulator", simulation),
     "loader": ("Loading training samples", loader),
     "ensembling": ("Temporal ensembling", ensembling),
+    "so100_loop": ("Virtual SO-100: how steady the loop is", arm_loop),
+    "so100_success": ("Virtual SO-100: success through the bus", arm_success),
+    "so100_teleop": ("Virtual SO-100: from teleoperation to deployment", arm_teleop),
+    "so100_faults": ("Virtual SO-100: what breaks", arm_faults),
 }
 
 

@@ -1,25 +1,36 @@
 """How long a slider takes to answer, in the real JupyterLab and a real browser.
 
     uv run python -m benchmarks.sliders
+    uv run python -m benchmarks.sliders --only 08   # the others' times stay as they are
 
 From the key press on the first slider of each lesson to the new figure on the screen.
 """
 
+import json
 import time
 
 import numpy as np
+import tyro
 
 from benchmarks.lab import browser, find_explorer, jupyterlab, move_slider, run_lesson
-from benchmarks.results import ROOT, write
+from benchmarks.results import RESULTS, ROOT, write
 
 PRESSES = 40
 
 
-def main() -> None:
-    """Write data/results/sliders.json."""
+def main(only: tuple[str, ...] = ()) -> None:
+    """Write data/results/sliders.json.
+
+    Args:
+        only: numbers of lessons; by default all.
+    """
     start = time.perf_counter()
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     rows = []
+    if only:
+        names = [name for name in names if name[:2] in only]
+        before = json.loads((RESULTS / "sliders.json").read_text())["lessons"]
+        rows = [row for row in before if row["lesson"] not in names]
     with jupyterlab() as address, browser() as chromium:
         for name in names:
             page = chromium.new_page(viewport={"width": 1400, "height": 1000})
@@ -39,9 +50,12 @@ def main() -> None:
     write(
         "sliders",
         time.perf_counter() - start,
-        {"goal": {"ms_median": 100, "ms_p95": 250}, "lessons": rows},
+        {
+            "goal": {"ms_median": 100, "ms_p95": 250},
+            "lessons": sorted(rows, key=lambda row: row["lesson"]),
+        },
     )
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -3,36 +3,49 @@
     uv run python -m benchmarks.so100_bus loop
     uv run python -m benchmarks.so100_bus success
     uv run python -m benchmarks.so100_bus faults
+    uv run python -m benchmarks.so100_bus teleop
 
 Arm and program are two processes on one machine, as on a laptop with a real arm.
 """
 
 import contextlib
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
+from act_minimal.checkpoint import find_checkpoint
 from act_minimal.control import run
+from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.evaluation import evaluate, evaluation_scenes, wilson
 from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.policy import load_policy
+from act_minimal.sim.so100 import joint_limits
 from benchmarks.results import RESULTS, write
 from hardware.cameras import parse_cameras
 from hardware.deployment import RoomJudge, TimedPolicy, deploy
-from hardware.safety import SafeRobot, so100_limits
-from hardware.so100.arm import SO100, SO100Config
+from hardware.recording import record_session
+from hardware.safety import SafeRobot, Stop, so100_limits
+from hardware.so100.arm import IDS, SO100, SO100Config
+from hardware.so100.bus import Bus
 from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.room import VirtualArmProcess
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.so100.kinematics import JOINTS
+from hardware.so100.setup import calibrate
 
 VISION = RESULTS.parent / "checkpoints" / "so100_pick_place_vision"
 SIZE = (96, 128)
+OVERSHOOT = 0.05  # rad that a joint may swing past its target
 
 
 @contextlib.contextmanager
@@ -53,6 +66,12 @@ def safe_robot(
     return SafeRobot(SO100(config, eyes), so100_limits())
 
 
+def traffic_of(robot: SafeRobot) -> dict[str, Any]:
+    """What the bus went through."""
+    assert isinstance(robot.arm, SO100)
+    return vars(robot.arm.bus.traffic) | {"faults": {}}
+
+
 def loop(folder: Path, seconds: float) -> dict[str, Any]:
     """30 Hz with two cameras and the vision policy; 100 Hz without either."""
     with virtual(folder) as process:
@@ -69,7 +88,7 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
                 "prediction_ms_p50": float(np.median(timed.ms)),
                 "prediction_ms_p99": float(np.percentile(timed.ms, 99)),
                 "interventions": dict(robot.interventions.counts),
-                "bus": vars(robot.arm.bus.traffic) | {"faults": {}},
+                "bus": traffic_of(robot),
             }
         finally:
             robot.close()
@@ -84,7 +103,11 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
             without = bare.arm.ticker.report()
         finally:
             bare.close()
-    return {"policy_30_hz": with_cameras, "bare_100_hz": without}
+    return {
+        "repetitions": 1,
+        "policy_30_hz": with_cameras,
+        "bare_100_hz": without,
+    }
 
 
 def success(folder: Path, n: int, seed: int) -> dict[str, Any]:
@@ -137,91 +160,271 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def in_connect(robot: SafeRobot, cut: Callable[[], None]) -> None:
-    """The fault is there before the arm is connected."""
-    cut()
-    robot.connect()
-    robot.observe(("top",))
+@dataclass
+class Campaign:
+    """One row: an arm, and a phase of its life in which something breaks."""
+
+    folder: Path
+    process: VirtualArmProcess
+    cut: Callable[[], None]
+    """Turns the fault on."""
+    robot: SafeRobot
+
+    def connect(self) -> None:
+        """The fault is there before the arm is connected."""
+        self.cut()
+        self.robot.connect()
+        self.robot.arm.ticker.start()
+        for _ in range(45):  # a frozen picture shows only in time
+            self.robot.observe(("top",))
+            self.robot.arm.ticker.wait()
+
+    def calibrate(self) -> None:
+        """The fault comes while the joints are swept by hand."""
+        room = self.process.room
+        bus = Bus(self.process.port, names=dict(zip(IDS, JOINTS, strict=True)))
+        bus.open()
+        looks = 0
+
+        def moving() -> bool:
+            nonlocal looks
+            looks += 1
+            if looks == 20:
+                self.cut()
+            low, high = joint_limits().T
+            share = min(1.0, abs((looks % 40) / 20 - 1))
+            room.put(low + share * (high - low))
+            return looks < 60
+
+        def ask(text: str) -> None:
+            room.put(joint_limits().mean(axis=1))
+
+        try:
+            found = calibrate(bus, ask, lambda text: None, moving=moving)
+            save_calibration(self.folder / "new.json", found)
+        finally:
+            bus.close()
+
+    def record(self) -> None:
+        """One episode is kept; the fault comes in the middle of the second."""
+        ready = self.robot.limits.ready
+        self.robot.connect()
+        taken = 0
+
+        def over(tick: int) -> bool:
+            if taken == 1 and tick == 30:
+                self.cut()
+            return tick >= 60 + 30 * taken
+
+        def verdict() -> Literal["keep"]:
+            nonlocal taken
+            taken += 1
+            return "keep"
+
+        record_session(
+            self.robot,
+            Still(ready),
+            self.folder / "demos",
+            2,
+            prepare=lambda number: None,
+            over=over,
+            verdict=verdict,
+            cameras=("top",),
+            say=self.note,
+        )
+
+    def note(self, text: str) -> None:
+        """What a session says on its way; a stop ends the session here."""
+        if "was stopped" in text:
+            raise Stop(text)
+
+    def deploy(self) -> None:
+        """The fault comes in the middle of a policy's run."""
+        policy = load_policy(VISION)
+        self.robot.connect()
+        self.robot.go(self.robot.limits.ready)
+        self.robot.arm.ticker.start()
+        executor = make_executor(ExecutionConfig(), policy.chunk_size)
+
+        def on_tick(tick: int, *_: Any) -> bool:
+            if tick == 60:
+                self.cut()
+            return False
+
+        run(self.robot, policy, executor, 180, on_tick=on_tick)
 
 
-def in_deploy(robot: SafeRobot, cut: Callable[[], None]) -> None:
-    """The fault comes in the middle of a policy's run."""
-    policy = load_policy(VISION)
-    robot.connect()
-    robot.go(robot.limits.ready)
-    robot.arm.ticker.start()
-    executor = make_executor(ExecutionConfig(), policy.chunk_size)
+@dataclass
+class Still:
+    """A leader that sways a little."""
 
-    def on_tick(tick: int, *_: Any) -> bool:
-        if tick == 60:
-            cut()
-        return False
+    pose: np.ndarray
+    tick: int = 0
 
-    run(robot, policy, executor, 180, on_tick=on_tick)
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """The pose, and a slow sway of the shoulder."""
+        self.tick += 1
+        sway = np.zeros(6)
+        sway[0] = 0.3 * np.sin(self.tick / 15)
+        return self.pose + sway
+
+    def other(self) -> str:
+        """No keys."""
+        return ""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+PHASES = ("connect", "calibrate", "record", "deploy")
 
 
 def faults(folder: Path) -> dict[str, Any]:
     """Every fault in every phase: what was said, and what somebody there saw."""
-    limits = so100_limits()
     rows = []
-    for phase in (in_connect, in_deploy):
+    for phase in PHASES:
         for name, switches in FAULTS.items():
             place = Path(tempfile.mkdtemp(dir=folder))
             with virtual(place) as process:
-                robot = safe_robot(place, process, ("top", "wrist"), 30.0)
-                said, crash = "", ""
-                try:
-                    phase(robot, lambda p=process, s=switches: p.room.faults(**s))
-                except UserError as error:
-                    said = str(error)
-                except Exception as error:
-                    crash = repr(error)
-                landing = ""
-                try:
-                    robot.close()
-                except UserError as error:
-                    landing = str(error)
-                except Exception as error:
-                    crash = crash or repr(error)
-                witness = process.room.look()["witness"]
-            low, high = np.array(witness["lowest"]), np.array(witness["highest"])
-            margin = 0.05
-            rows.append(
-                {
-                    "phase": phase.__name__.removeprefix("in_"),
-                    "fault": name,
-                    "said": said.replace(str(place), "..."),
-                    "landing": landing.replace(str(place), "..."),
-                    "crash": crash,
-                    "inside_joint_limits": bool(
-                        (low[:5] >= limits.low[:5] - margin).all()
-                        and (high[:5] <= limits.high[:5] + margin).all()
-                    ),
-                    "fastest": max(witness["speed"][:5]),
-                    "farthest_pull": max(witness["pull"][:5]),
-                    "lowest_tip": witness["tip_low"][2],
-                    "falls": witness["falls"],
-                }
-            )
+                row = one_fault(phase, switches, place, process)
+            rows.append({"phase": phase, "fault": name} | row)
             print(rows[-1], flush=True)
-            time.sleep(0.1)
     return {
+        "n": len(rows),
         "table": rows,
         "crashes": sum(bool(r["crash"]) for r in rows),
-        "outside_limits": sum(not r["inside_joint_limits"] for r in rows),
+        "unsafe": sum(not r["safe"] for r in rows),
+        "lost_episodes": sum(r.get("lost_episodes", 0) for r in rows),
+    }
+
+
+def one_fault(
+    phase: str, switches: dict[str, Any], place: Path, process: VirtualArmProcess
+) -> dict[str, Any]:
+    """One row of the table."""
+    said = crash = landing = ""
+    robot = safe_robot(place, process, ("top", "wrist"), 30.0)
+    campaign = Campaign(place, process, lambda: process.room.faults(**switches), robot)
+    process.room.ask(forget=True)
+    try:
+        getattr(campaign, phase)()
+    except UserError as error:
+        said = str(error)
+    except Exception as error:
+        crash = repr(error)
+    try:
+        robot.close()
+    except UserError as error:
+        landing = str(error)
+    except Exception as error:
+        crash = crash or repr(error)
+    witness = process.room.look()["witness"]
+    row: dict[str, Any] = {
+        "said": said.replace(str(place), "..."),
+        "landing": landing.replace(str(place), "..."),
+        "crash": crash,
+    }
+    if phase == "record":
+        kept = list_episodes(place / "demos")
+        row["lost_episodes"] = int(not kept)
+        for path in kept:
+            load_episode(path)
+    # While it is calibrated a hand moves the arm, and torque is off.
+    judged = judge(witness) if phase != "calibrate" else {"safe": True, "by_hand": True}
+    return row | judged
+
+
+def judge(witness: dict[str, Any]) -> dict[str, Any]:
+    """What somebody beside the arm saw, against the limits."""
+    limits = so100_limits()
+    low, high = np.array(witness["lowest"]), np.array(witness["highest"])
+    inside = bool(
+        (low[:5] >= limits.low[:5] - OVERSHOOT).all()
+        and (high[:5] <= limits.high[:5] + OVERSHOOT).all()
+    )
+    fastest, pull = max(witness["speed"][:5]), max(witness["pull"][:5])
+    tip = float(witness["tip_low"][2])
+    safe = (
+        inside
+        and fastest <= float(limits.speed[0]) + 0.5
+        and pull <= float(limits.step[0]) + OVERSHOOT
+        and tip >= -0.005
+        and not witness["falls"]
+    )
+    return {
+        "safe": safe,
+        "inside_joint_limits": inside,
+        "fastest": fastest,
+        "farthest_pull": pull,
+        "lowest_tip": tip,
+        "falls": witness["falls"],
+    }
+
+
+GUIDE = (
+    "act record --robot so100 --out demos --n 50 --port arm --calibration arm.json "
+    "--leader leader --leader-calibration leader.json "
+    "--cameras top=virtual:arm wrist=virtual:arm --scenes 0",
+    "act train --data demos --out real --cameras top wrist --size medium "
+    "--chunk-size 50 --model cvae_actions_per_token 10 image_pool 2 --batch-size 32 "
+    "--shift-px 4 --state-noise 0.02 --steps 7500 --threads 2",
+    "act deploy --policy real --port arm --calibration arm.json "
+    "--cameras top=virtual:arm wrist=virtual:arm --scenes {seed} --trials {n}",
+)
+
+
+def teleop(n: int, seed: int) -> dict[str, Any]:
+    """The guide from teleoperation to a measured success, command by command."""
+    folder = RESULTS.parents[1] / "runs" / "benchmarks" / "so100_teleop"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as arms:
+        for name, leader in (("arm", False), ("leader", True)):
+            config = VirtualArmConfig(folder / name, leader=leader, seed=5 * leader)
+            save_calibration(folder / f"{name}.json", assemble(config)[1])
+            arms.enter_context(VirtualArmProcess(config))
+        for line in GUIDE:
+            words = line.format(n=n, seed=seed).split()
+            subprocess.run(
+                [sys.executable, "-m", "act_minimal.cli", *words[1:]],
+                cwd=folder,
+                check=True,
+            )
+    card = json.loads((find_checkpoint(folder / "real") / "card.json").read_text())
+    tally = json.loads((folder / "runs" / "deploy" / "tally.json").read_text())
+    episodes = [load_episode(p) for p in list_episodes(folder / "demos")]
+    late = [float(e.attributes["late_ticks"]) for e in episodes]
+    p99 = [float(e.attributes["period_ms_p99"]) for e in episodes]
+    return {
+        "commands": [line.format(n=n, seed=seed) for line in GUIDE],
+        "training": {"episodes": card["episodes"], "seconds": card["seconds"]},
+        "demonstrations": {
+            "n": len(episodes),
+            "ticks": sum(len(e) for e in episodes),
+            "late_ticks": int(sum(late)),
+            "period_ms_p99": float(np.median(p99)),
+        },
+        "deploy": {
+            "success": tally["successes"] / tally["n"],
+            "interval": list(wilson(tally["successes"], tally["n"])),
+            "n": tally["n"],
+            "seed": seed,
+        },
     }
 
 
 def main(
-    what: tyro.conf.Positional[Literal["loop", "success", "faults"]],
+    what: tyro.conf.Positional[Literal["loop", "success", "faults", "teleop"]],
     seconds: float = 300.0,
     n: int = 60,
     seed: int = 5,
 ) -> None:
-    """Measure one of the three, and write data/results/so100_<what>.json.
+    """Measure one of the four, and write data/results/so100_<what>.json.
 
     Args:
-        what: loop, success or faults.
+        what: loop, success, faults or teleop.
         seconds: the loop runs for so long.
         n: trials through the bus.
         seed: of their scenes.
@@ -236,6 +439,8 @@ def main(
             content = loop(folder, seconds)
         elif what == "success":
             content = success(folder, n, seed)
+        elif what == "teleop":
+            content = teleop(n, seed)
         else:
             content = faults(folder)
     write(f"so100_{what}", time.perf_counter() - start, content)

@@ -3,16 +3,20 @@
 `act virtual` stands in for the arm in every one of them: only the port differs.
 """
 
+import contextlib
 import json as jsonlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from act_minimal.errors import SettingError, UserError
 from act_minimal.execution import ExecutionConfig
+
+from .robots import VIRTUAL, RobotConfig
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 Port = Annotated[
@@ -21,14 +25,10 @@ Port = Annotated[
 Calibrated = Annotated[
     Path, tyro.conf.arg(help="The arm's calibration file, ours or LeRobot's.")
 ]
-Model = Annotated[
-    Literal["so100", "so101"], tyro.conf.arg(help="Which arm; one driver for both.")
-]
-Cameras = Annotated[
-    tuple[str, ...],
+Live = Annotated[
+    int,
     tyro.conf.arg(
-        help="name=source, such as top=0 wrist=/dev/video2; virtual:PORT is a virtual "
-        "arm's."
+        help="Port of a web page with the cameras' pictures; 0: a free one, -1: none."
     ),
 ]
 
@@ -225,15 +225,11 @@ def health(port: Port, json: Json = False) -> int:
 
 
 @dataclass(frozen=True)
-class DeployConfig:
+class DeployConfig(RobotConfig):
     """Which policy drives which arm, and how often it is tried."""
 
-    policy: Path
+    policy: Path = Path("runs/real")
     """A checkpoint folder, or a training run."""
-    port: Port
-    calibration: Calibrated = Path("calibration.json")
-    robot: Model = "so100"
-    cameras: Cameras = ()
     trials: int = 10
     """How many in all; those in --out count."""
     seconds: float = 20.0
@@ -245,6 +241,7 @@ class DeployConfig:
     """Tally and log of interventions; a second call goes on."""
     scenes: int | None = None
     """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
+    live: Live = 0
     threads: int = 1
     """CPU threads of the policy; one is steadier on a busy machine."""
 
@@ -262,59 +259,80 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     import torch
 
     from act_minimal.checkpoint import find_checkpoint
-    from act_minimal.evaluation import evaluation_scenes
     from act_minimal.policy import load_policy
 
-    from .cameras import parse_cameras
-    from .deployment import RoomJudge, check_fit, dry_run
+    from .deployment import check_fit, dry_run
     from .deployment import deploy as run_trials
     from .keys import Keys
-    from .safety import EmergencyStop, SafeRobot, so100_limits
-    from .so100.arm import SO100, SO100Config
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop
 
     torch.set_num_threads(config.threads)
     policy = load_policy(find_checkpoint(config.policy))
     height, width = policy.config.image_size
-    eyes = parse_cameras(config.cameras, (height, width))
-    arm = SO100(SO100Config(config.port, config.calibration, config.robot), eyes)
     say = (lambda text: None) if json else print
-    with EmergencyStop() as stop, Keys() as keys:
-        robot = SafeRobot(
-            arm, so100_limits(config.robot), config.out / "interventions.jsonl", stop
-        )
+    log = config.out / "interventions.jsonl"
+    with EmergencyStop() as stop, Keys() as keys, plugged_in(config) as here:
+        robot = make_robot(here, (height, width), stop, log)
         check_fit(policy, robot)
-        judge: Any = None
-        robot.connect()
-        try:
+        with contextlib.ExitStack() as last:
+            robot.connect()
+            last.callback(robot.close)
+            _look_on(last, robot, config.live, say)
             if config.dry_run:
                 robot.go(robot.limits.ready)
                 report = dry_run(policy, robot, config.execution)
                 _print(report) if json else _say_dry_run(report, robot.fps)
                 return 0
-            if config.scenes is not None:
-                scenes = evaluation_scenes(config.scenes, config.trials)
-                judge = RoomJudge(config.port, scenes)
-            else:
-                judge = Person(keys, stop)
             tally = run_trials(
                 policy,
                 robot,
-                judge,
+                _judge(config, here.port, keys, stop, last),
                 execution=config.execution,
                 trials=config.trials,
                 seconds=config.seconds,
                 out=config.out,
                 say=say,
             )
-        finally:
-            robot.close()
-            if judge is not None and hasattr(judge, "close"):
-                judge.close()
     if json:
         _print(tally.to_json() | {"interventions": dict(robot.interventions.counts)})
     else:
         print(f"interventions: {dict(robot.interventions.counts) or 'none'}")
     return 0
+
+
+def _judge(
+    config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
+) -> Any:
+    """Whoever lays the objects and says how a trial went: a person, or the room."""
+    from act_minimal.evaluation import evaluation_scenes
+
+    from .deployment import RoomJudge
+
+    if config.scenes is None and config.port != VIRTUAL:
+        return Person(keys, stop)
+    scenes = evaluation_scenes(config.scenes or 0, config.trials)
+    judge = RoomJudge(port, scenes)
+    last.callback(judge.close)
+    return judge
+
+
+def _look_on(
+    last: contextlib.ExitStack, robot: Any, port: int, say: Callable[[str], Any]
+) -> None:
+    """Open the live view, if there are cameras and it is wanted."""
+    if port < 0 or not robot.arm.sources:
+        return
+    from .live import LiveView
+
+    def said() -> dict[str, Any]:
+        timing = robot.arm.ticker.report()
+        return {k: round(v, 2) for k, v in timing.items()} | {
+            "interventions": dict(robot.interventions.counts)
+        }
+
+    view = last.enter_context(LiveView(robot.arm.sources, said, port))
+    say(f"what the cameras see: {view.address}")
 
 
 def _say_dry_run(report: dict[str, Any], fps: float) -> None:
@@ -363,65 +381,63 @@ class Person:
             key = self.keys.pressed(0.05)
             if key and key in wanted:
                 return key
-            if self.keys._old is None:
+            if not self.keys.here:
                 raise UserError(
                     "this is no terminal, so nobody can be asked; for a virtual arm "
                     "give --scenes"
                 )
 
 
-def teleop(
-    port: Port,
-    calibration: Calibrated = Path("calibration.json"),
-    leader: str | None = None,
-    leader_calibration: Path = Path("leader.json"),
-    robot: Model = "so100",
-    seconds: float | None = None,
-) -> int:
-    """Move the arm by a leader arm, or by keys, within its limits.
+@dataclass(frozen=True)
+class TeleopConfig(RobotConfig):
+    """Which arm is moved, and by what."""
+
+    leader: str | None = None
+    """Serial port of the leader arm; without one, the keys."""
+    leader_calibration: Path = Path("leader.json")
+    """The leader's own calibration file."""
+    gamepad: bool = False
+    """By the first gamepad that is plugged in."""
+    seconds: float | None = None
+    """End after so long; an episode lasts at most so long, or a minute."""
+    size: tuple[int, int] = (96, 128)
+    """Height and width of the pictures."""
+    live: Live = 0
+
+
+def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
+    """Move the arm by a leader arm, a gamepad or keys, within its limits.
 
     Keys, up and down for each joint: q a, w s, e d, r f, t g, and y h for the gripper;
     space ends it. The arm comes slowly to where the leader is, and rests at the end.
 
     $ act teleop --port /dev/ttyACM0 --leader /dev/ttyACM1
-
-    Args:
-        leader: Serial port of the leader arm; without one, the keys.
-        leader_calibration: The leader's own calibration file.
-        seconds: End after so long.
+    $ act teleop --port virtual
     """
     from .keys import Keys
-    from .safety import EmergencyStop, SafeRobot, Stop, so100_limits
-    from .so100.arm import SO100, SO100Config
-    from .teleop import Keyboard, Leader, teleoperate
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop, Stop
+    from .teleop import teleoperate
 
-    with EmergencyStop() as stop, Keys() as keys:
-        arm = SafeRobot(
-            SO100(SO100Config(port, calibration, robot)),
-            so100_limits(robot),
-            None,
-            stop,
-        )
-        source: Any = Keyboard(keys)
-        if leader:
-            source = Leader(leader, leader_calibration, robot)
+    with (
+        EmergencyStop() as stop,
+        Keys() as keys,
+        plugged_in(config) as here,
+        contextlib.ExitStack() as last,
+    ):
+        arm = make_robot(here, config.size, stop)
+        source = _source(config, keys, arm.fps)
         source.open()
+        last.callback(source.close)
+        arm.connect()
+        last.callback(arm.close)
+        _look_on(last, arm, config.live, print)
+        ticks = None if config.seconds is None else int(config.seconds * arm.fps)
         try:
-            arm.connect()
-            ticks = None if seconds is None else int(seconds * arm.fps)
-
-            def on_tick(*_: Any) -> bool:
-                # The keyboard source reads all keys itself, and hands on the others.
-                return (keys.pressed() if leader else source.other()) == " "
-
-            try:
-                teleoperate(arm, source, ticks, on_tick)
-            except Stop as error:
-                print(error)
-            timing = arm.arm.ticker.report()
-        finally:
-            arm.close()
-            source.close()
+            teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
+        except Stop as error:
+            print(error)
+        timing = arm.arm.ticker.report()
     print(
         f"{timing['ticks']:.0f} ticks, jitter {timing.get('jitter_ms_p99', 0):.1f} ms "
         f"(99th percentile); interventions: {dict(arm.interventions.counts) or 'none'}"
@@ -429,20 +445,31 @@ def teleop(
     return 0
 
 
-def record_arm(
-    out: Path,
-    port: Port,
-    robot: Model = "so100",
-    calibration: Calibrated = Path("calibration.json"),
-    leader: str | None = None,
-    leader_calibration: Path = Path("leader.json"),
-    cameras: Cameras = (),
-    size: tuple[int, int] = (96, 128),
-    n: int = 50,
-    seconds: float = 60.0,
-    task: str = "so100_pick_place",
-) -> int:
-    """Record demonstrations on an arm, by a leader arm or by keys.
+def _source(config: TeleopConfig, keys: Any, fps: float) -> Any:
+    from .teleop import Gamepad, Keyboard, Leader
+
+    if config.leader:
+        return Leader(config.leader, config.leader_calibration, config.robot, keys)
+    return Gamepad(fps) if config.gamepad else Keyboard(keys)
+
+
+@dataclass(frozen=True)
+class RecordConfig(TeleopConfig):
+    """Where the demonstrations go, and how many there shall be."""
+
+    out: Path = Path("demos")
+    """Folder for the episodes."""
+    n: int = 50
+    """How many episodes the folder shall hold."""
+    task: str = "so100_pick_place"
+    """Written into each episode."""
+    scenes: int | None = None
+    """For a virtual arm and a virtual leader: lay the demonstration scenes of this
+    seed, and let a simulated hand hold the leader."""
+
+
+def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
+    """Record demonstrations on an arm, by a leader arm, a gamepad or keys.
 
     Enter begins an episode; Enter again ends and keeps it, x ends and discards it, z
     also removes the one before, and space ends the session. Episodes that were kept are
@@ -450,70 +477,101 @@ def record_arm(
 
     $ act record --robot so100 --out demos --port /dev/ttyACM0 \
           --leader /dev/ttyACM1 --cameras top=0 wrist=2
-
-    Args:
-        out: Folder for the episodes.
-        leader: Serial port of the leader arm; without one, the keys.
-        leader_calibration: The leader's own calibration file.
-        size: Height and width of the pictures.
-        n: How many episodes the folder shall hold.
-        seconds: An episode lasts at most so long.
-        task: Written into each episode.
     """
-    from .cameras import parse_cameras
     from .keys import Keys
     from .recording import record_session
-    from .safety import EmergencyStop, SafeRobot, so100_limits
-    from .so100.arm import SO100, SO100Config
-    from .teleop import Keyboard, Leader
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop
 
-    eyes = parse_cameras(cameras, size)
-    words = {"\n": "keep", "\r": "keep", "x": "discard", "z": "redo", " ": "quit"}
-    with EmergencyStop() as stop, Keys() as keys:
-        if keys._old is None:
-            raise SettingError("act record --robot needs a terminal, to be told when")
-        arm = SafeRobot(
-            SO100(SO100Config(port, calibration, robot), eyes),
-            so100_limits(robot),
-            out / "interventions.jsonl",
-            stop,
-        )
-        source: Any = Leader(leader, leader_calibration, robot) if leader else None
-        source = source or Keyboard(keys)
-        source.open()
-        said = "keep"
-
-        def prepare(number: int) -> None:
-            print(f"episode {number}: lay the objects, press Enter")
-            while keys.pressed(0.05) not in ("\n", "\r"):
-                stop.check()
-
-        def over(tick: int) -> bool:
-            nonlocal said
-            key = keys.pressed() if leader else source.other()
-            if key in words:
-                said = words[key]
-                return True
-            return False
-
-        try:
-            arm.connect()
-            record_session(
-                arm,
-                source,
-                out,
-                n,
-                prepare=prepare,
-                over=over,
-                verdict=lambda: said,  # type: ignore[return-value]
-                cameras=arm.cameras,
-                seconds=seconds,
-                attributes={"task": task, "robot": robot, "recorded": time.time()},
+    with (
+        EmergencyStop() as stop,
+        Keys() as keys,
+        plugged_in(config) as here,
+        contextlib.ExitStack() as last,
+    ):
+        if config.scenes is None and not keys.here:
+            raise SettingError(
+                "act record --robot needs a terminal, to be told when; for a virtual "
+                "arm and leader give --scenes"
             )
-        finally:
-            arm.close()
-            source.close()
+        log = config.out / "interventions.jsonl"
+        arm = make_robot(here, config.size, stop, log)
+        source = _source(config, keys, arm.fps)
+        source.open()
+        last.callback(source.close)
+        who = _demonstrator(config, here.port, keys, stop, source, last)
+        arm.connect()
+        last.callback(arm.close)
+        _look_on(last, arm, config.live, print)
+        extras = {"task": config.task, "robot": config.robot}
+        record_session(
+            arm,
+            source,
+            config.out,
+            config.n,
+            prepare=who.prepare,
+            over=who.over,
+            verdict=who.verdict,
+            cameras=arm.cameras,
+            seconds=config.seconds or 60.0,
+            attributes=lambda: extras | {"recorded": time.time(), "scene": who.number},
+        )
     return 0
+
+
+def _demonstrator(
+    config: RecordConfig,
+    port: str,
+    keys: Any,
+    stop: Any,
+    source: Any,
+    last: contextlib.ExitStack,
+) -> Any:
+    """Whoever shows the task: a person at the keys, or a simulated hand."""
+    if config.scenes is None:
+        return AtTheKeys(keys, stop, source)
+    if not config.leader:
+        raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
+    from .so100.emulator.hand import Hand, scenes_left
+
+    scenes = scenes_left(config.out, config.scenes)
+    hand = Hand(port, config.leader, scenes, task=config.task)
+    last.callback(hand.close)
+    return hand
+
+
+class AtTheKeys:
+    """The one who demonstrates: says when an episode begins, ends, and is kept."""
+
+    WORDS: ClassVar = {
+        "\n": "keep",
+        "\r": "keep",
+        "x": "discard",
+        "z": "redo",
+        " ": "quit",
+    }
+
+    def __init__(self, keys: Any, stop: Any, source: Any):
+        self.keys, self.stop, self.source = keys, stop, source
+        self.said = "keep"
+        self.number = -1  # a real table has no scene's number
+
+    def prepare(self, number: int) -> None:
+        """Wait for Enter."""
+        print(f"episode {number}: lay the objects, press Enter")
+        while self.keys.pressed(0.05) not in ("\n", "\r"):
+            self.stop.check()
+
+    def over(self, tick: int) -> bool:
+        """Whether a key ended the episode."""
+        key = self.source.other()
+        if key in self.WORDS:
+            self.said = self.WORDS[key]
+        return key in self.WORDS
+
+    def verdict(self) -> Any:
+        """What that key said of it."""
+        return self.said
 
 
 COMMANDS = {

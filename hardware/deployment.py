@@ -152,7 +152,8 @@ def dry_run(
         observation = robot.observe(policy.cameras)
         chunk = timed.predict_chunk(observation)
         here = observation["qpos"][0]
-        jump = max(jump, float(np.abs(chunk[0, 0] - here)[:-1].max()))
+        leap = np.delete(np.abs(chunk[0, 0] - here), robot.limits.grippers)
+        jump = max(jump, float(leap.max()))
         scale = policy.scale("qpos")
         far = np.abs((here - scale.mean.cpu().numpy()) / scale.std.cpu().numpy()) > FAR
         unfamiliar |= set(np.flatnonzero(far).tolist())

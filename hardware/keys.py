@@ -26,6 +26,11 @@ class Keys:
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._old)
 
+    @property
+    def here(self) -> bool:
+        """Whether there is a terminal, and so somebody who can press keys."""
+        return self._old is not None
+
     def pressed(self, wait: float = 0.0) -> str:
         """The next key, or "" if none comes within `wait` seconds."""
         if self._old is None:

@@ -74,7 +74,7 @@ def record_session(
     verdict: Callable[[], Verdict],
     cameras: tuple[str, ...] = (),
     seconds: float = 60.0,
-    attributes: dict[str, Any] | None = None,
+    attributes: Callable[[], dict[str, Any]] | None = None,
     say: Callable[[str], Any] = print,
 ) -> list[Path]:
     """Record until `out` holds `n` episodes.
@@ -90,7 +90,8 @@ def record_session(
             too, or quit.
         cameras: recorded.
         seconds: that an episode may last.
-        attributes: written into each episode, such as the task.
+        attributes: asked after each episode for what is written into it, such as
+            the task.
         say: takes each line of progress.
 
     Returns:
@@ -127,7 +128,8 @@ def record_session(
         word = verdict()
         if word == "keep":
             path = episode_path(out, number)
-            episode = recorder.episode(attributes or {})
+            extras = attributes() if attributes else {}
+            episode = recorder.episode({"success": True} | extras)
             save_episode(path, episode, compression="jpeg", quality=95)
             say(f"{path.name}: {len(episode)} ticks kept")
         elif word == "redo" and done:

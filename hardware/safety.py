@@ -11,6 +11,7 @@ All checks happen on measured positions and on what is sent, never on what a pol
 about itself. If the program hangs or dies, servos keep their last goal: the arm holds.
 """
 
+import contextlib
 import json
 import math
 import signal
@@ -27,8 +28,10 @@ import numpy as np
 from act_minimal.control import Observation, Robot
 from act_minimal.errors import SettingError, UserError
 
+from .cameras import Camera, Frame
 from .clock import Ticker
 
+RISE = 3.0  # s that an arm may take to rise from a table before it goes to rest
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
@@ -39,7 +42,7 @@ THERE = 0.002  # rad, or openings: a target this near has arrived
 class Limits:
     """What an arm may do. Arrays have one entry a joint; angles in rad.
 
-    The gripper's entry, the last, is in openings: 0 closed, 1 open.
+    The entries of `grippers` are in openings: 0 closed, 1 open.
     """
 
     low: np.ndarray
@@ -51,16 +54,18 @@ class Limits:
     step: np.ndarray
     """Farthest that a target may be from where the joint is."""
     box_low: np.ndarray
-    """(3,) m, where the tip may be."""
+    """(3,) m, where the arm's joints and fingertips may be."""
     box_high: np.ndarray
-    tip_of: Callable[[np.ndarray], np.ndarray]
-    """Joint angles -> (3,) position of the tip, m."""
+    points_of: Callable[[np.ndarray], np.ndarray]
+    """State (..., A) -> (..., P, 3) m: the joints and fingertips that are watched."""
     ready: np.ndarray
     """Pose from which policies start."""
     rest: np.ndarray
     """Pose in which the arm may lose torque without falling."""
+    grippers: tuple[int, ...] = (5,)
+    """Which entries are grippers."""
     grip: float = 0.2
-    """Most load of the gripper, as a share of its stall torque."""
+    """Most load of a gripper, as a share of its stall torque."""
     load: float = 0.9
     """Load of an arm joint that is a strain, as a share of its stall torque."""
     load_seconds: float = 1.0
@@ -106,7 +111,7 @@ def so100_limits(model: str = "so100") -> Limits:
         step=np.array([0.5] * 5 + [1.0]),
         box_low=box[:, 0],
         box_high=box[:, 1],
-        tip_of=arm.tip_of,
+        points_of=arm.watched_of,
         ready=ready,
         rest=rest,
     )
@@ -155,7 +160,7 @@ class Governor:
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
         self.velocity = np.zeros(len(limits.low))
-        self._jaw: float | None = None  # where it was a tick ago
+        self._before: np.ndarray | None = None  # measured a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
         """Begin at the measured pose, at rest.
@@ -174,7 +179,7 @@ class Governor:
             )
         self.target = np.clip(measured, limits.low, limits.high)
         self.velocity = np.zeros(len(limits.low))
-        self._jaw = None
+        self._before = None
 
     def allow(
         self, wish: np.ndarray, measured: np.ndarray, load: np.ndarray | None = None
@@ -235,26 +240,28 @@ class Governor:
         While it still closes its load is inertia and friction, no grip.
         """
         assert self.target is not None
-        before, self._jaw = self._jaw, float(measured[-1])
-        if before is None or abs(before - self._jaw) > JAW_STANDS * self.period:
-            return goal
-        gap = measured[-1] - self.target[-1]  # how far it is asked to squeeze
-        squeeze = abs(load[-1])
-        if gap <= 0 or squeeze <= 0.5 * self.limits.grip:
-            return goal
-        floor = measured[-1] - gap * self.limits.grip / squeeze
-        if goal[-1] >= floor:
+        before, self._before = self._before, measured.copy()
+        if before is None:
             return goal
         goal = goal.copy()
-        goal[-1] = floor
-        if squeeze > self.limits.grip:
-            kinds.append("grip")
+        for jaw in self.limits.grippers:
+            if abs(before[jaw] - measured[jaw]) > JAW_STANDS * self.period:
+                continue
+            gap = measured[jaw] - self.target[jaw]  # how far it is asked to squeeze
+            squeeze = abs(load[jaw])
+            if gap <= 0 or squeeze <= 0.5 * self.limits.grip:
+                continue
+            floor = measured[jaw] - gap * self.limits.grip / squeeze
+            if goal[jaw] < floor:
+                goal[jaw] = floor
+                if squeeze > self.limits.grip:
+                    kinds.append("grip")
         return goal
 
     def _inside_box(
         self, last: np.ndarray, target: np.ndarray, kinds: list[str]
     ) -> np.ndarray:
-        """As much of the step as keeps the tip in the box, or brings it nearer."""
+        """As much of the step as keeps the arm in the box, or brings it nearer."""
         outside = self._outside
         if (there := outside(target)) <= 0 or there < outside(last):
             return target
@@ -270,12 +277,55 @@ class Governor:
                 bad = middle
         return last + good * (target - last)
 
-    def _outside(self, joints: np.ndarray) -> float:
-        """How far the tip is outside the box, m; at most 0 inside."""
-        tip = self.limits.tip_of(joints)
-        return float(
-            np.max(np.maximum(self.limits.box_low - tip, tip - self.limits.box_high))
-        )
+    def _outside(self, state: np.ndarray) -> float:
+        """How far states (..., A) are outside the box at most, m; <= 0 inside."""
+        points = self.limits.points_of(state)
+        low, high = self.limits.box_low, self.limits.box_high
+        return float(np.max(np.maximum(low - points, points - high)))
+
+    def way(self, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
+        """Stops of a way between two states that stays in the box.
+
+        Straight if that is free; else some joints go before others, in as few groups
+        as will do. Two arms move alike: the same joints of both go first.
+
+        Returns:
+            The stops, the last is `end`; none if there is no such way.
+        """
+        joints = len(start) // len(self.limits.grippers)
+        bits = np.arange(len(start)) % joints
+
+        def at(done: int) -> np.ndarray:
+            return np.where(done >> bits & 1, end, start)
+
+        everything = 2**joints - 1
+        came, waiting = {0: 0}, [0]
+        for done in waiting:
+            for more in range(everything, done, -1):
+                if more & done != done or more in came:
+                    continue
+                if self._is_free(at(done), at(more)):
+                    came[more] = done
+                    waiting.append(more)
+                    if more == everything:
+                        stops = [more]
+                        while came[stops[0]]:
+                            stops.insert(0, came[stops[0]])
+                        return [at(stop) for stop in stops]
+        return []
+
+    def _is_free(self, start: np.ndarray, end: np.ndarray) -> bool:
+        """Whether the straight way keeps to the box, or leads back to it."""
+        shares = np.linspace(0, 1, 25)[1:, None]
+        beyond = self._outside(start + shares * (end - start))
+        return beyond <= max(0.0, self._outside(start))
+
+    def upward(self, state: np.ndarray) -> np.ndarray:
+        """(A,) how to move the joints to raise the arm's lowest point, at most 1."""
+        step = 1e-3
+        lowest = self.limits.points_of(state + step * np.eye(len(state)))[..., 2]
+        slope = lowest.min(axis=-1) - self.limits.points_of(state)[:, 2].min()
+        return slope / max(float(np.abs(slope).max()), 1e-9)
 
 
 def _clip(
@@ -333,6 +383,12 @@ class Arm(Robot, Protocol):
 
     ticker: Ticker
     observed_at: float
+    """s, monotonic: when the last observation was taken."""
+    health: Any
+    """Of the last observation: `load`, `temperature` (A,), `faults` by joint."""
+    sources: dict[str, Camera]
+    frames: dict[str, Frame]
+    """The last picture of each camera."""
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Any]:
         """State (A,), velocity (A,); health: `load`, `temperature`, `faults`."""
@@ -340,6 +396,10 @@ class Arm(Robot, Protocol):
 
     def send(self, state: np.ndarray) -> None:
         """Joint targets (A,), at once."""
+        ...
+
+    def soften(self) -> None:
+        """Let the torque fade, then off."""
         ...
 
 
@@ -354,7 +414,7 @@ class SafeRobot:
         stop: flag of an emergency stop.
     """
 
-    arm: Any
+    arm: Arm
     limits: Limits
     log: Path | None = None
     stop: EmergencyStop = field(default_factory=EmergencyStop)
@@ -387,7 +447,10 @@ class SafeRobot:
         self._connected = True
 
     def go(self, pose: np.ndarray) -> None:
-        """Slowly to a pose (A,), by a minimum-jerk ramp from the measured one.
+        """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
+
+        Where the table is in the way some joints go first, or the arm rises until they
+        can.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -398,28 +461,49 @@ class SafeRobot:
             raise Stop("the pose to go to is outside the joint limits")
         state, _, _ = self.arm.measure()
         self.governor.reset(state)
-        start = np.clip(state, limits.low, limits.high)
+        self.arm.ticker.start()
+        for stop in self._rise(pose):
+            self.arm.ticker.start()  # to look for the way took its time
+            self._ramp(stop)
+
+    def _rise(self, pose: np.ndarray) -> list[np.ndarray]:
+        """Raise the arm until there is a way to the pose; returns that way."""
+        governor, limits = self.governor, self.limits
+        for tick in range(math.ceil(RISE * self.fps)):
+            assert governor.target is not None
+            if tick % 10 == 0 and (way := governor.way(governor.target, pose)):
+                return way
+            up = limits.slow / self.fps * governor.upward(governor.target)
+            self._creep(governor.target + up)
+        return [pose]  # the governor keeps it in the box on this one, too
+
+    def _ramp(self, pose: np.ndarray) -> None:
+        limits = self.limits
+        assert self.governor.target is not None
+        start = self.governor.target
         # A minimum-jerk ramp is 1.875 times as fast in its middle as on the whole.
         seconds = max(1.875 * float(np.abs(pose - start).max()) / limits.slow, 0.3)
         ticks = math.ceil(seconds * self.fps)
-        self.arm.ticker.start()
         # What the limits held back on the way is caught up with at its end.
         for tick in range(1, ticks + math.ceil(CATCH_UP * self.fps)):
-            self.stop.check()
-            state, _, health = self.arm.measure()
-            self._look_after(health)
             s = min(tick / ticks, 1.0)
             s = s**3 * (10 - 15 * s + 6 * s * s)
-            target, kinds = self.governor.allow(
-                start + s * (pose - start), state, health.load
-            )
-            for kind in kinds:
-                self.interventions.note(kind, phase="ramp")
-            self.arm.send(target)
-            self.arm.ticker.wait()
+            target = self._creep(start + s * (pose - start))
             if tick >= ticks and np.abs(target - pose).max() < THERE:
                 return
         raise Stop("the limits, or something in its way, keep the arm from its pose")
+
+    def _creep(self, wish: np.ndarray) -> np.ndarray:
+        """One tick of a ramp; returns what was sent."""
+        self.stop.check()
+        state, _, health = self.arm.measure()
+        self._look_after(health)
+        target, kinds = self.governor.allow(wish, state, health.load)
+        for kind in kinds:
+            self.interventions.note(kind, phase="ramp")
+        self.arm.send(target)
+        self.arm.ticker.wait()
+        return target
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
         """Observe, and look after the servos' health.
@@ -475,7 +559,7 @@ class SafeRobot:
         self.go(self.limits.rest)
 
     def close(self) -> None:
-        """Land, then let go. If landing fails, the arm is let go where it holds.
+        """Land, then let go. If landing fails, the torque fades, and the arm sinks.
 
         Raises:
             UserError: why it could not land; the arm may sink.
@@ -488,6 +572,8 @@ class SafeRobot:
         except UserError as error:
             failure = error
             self.interventions.note("no landing", why=str(error))
+            with contextlib.suppress(UserError):  # the bus may be what failed
+                self.arm.soften()
         finally:
             self._connected = False
             self.interventions.close()
@@ -497,8 +583,8 @@ class SafeRobot:
                 failure = failure or error
         if failure:
             raise Stop(
-                f"the arm could not be put to rest ({failure}); hold it, and switch "
-                "the servos' power off"
+                f"the arm could not be put to rest ({failure}); it sinks, or holds if "
+                "nobody can reach it: support it, and switch its power off"
             )
 
     def _look_after(self, health: Any) -> None:
@@ -511,7 +597,9 @@ class SafeRobot:
                 f"at most {limits.temperature:.0f} °C; let it cool down"
             )
         strained = np.abs(health.load) > limits.load
-        strained[-1] = False  # the gripper squeezes on purpose, and is eased
+        strained[list(limits.grippers)] = (
+            False  # they squeeze on purpose, and are eased
+        )
         self._strained = np.where(strained, self._strained + 1 / self.fps, 0.0)
         if (self._strained > limits.load_seconds).any():
             joint = int(np.argmax(self._strained))
@@ -522,6 +610,6 @@ class SafeRobot:
                 f"of its torque for {limits.load_seconds} s: something is in its way"
             )
         for joint, fault in health.faults.items():
-            if joint != "gripper":
+            if not joint.endswith("gripper"):
                 self.interventions.note("servo fault", joint=joint)
                 raise Stop(f"the servo of {joint} reports: {fault.words()}")

@@ -1,12 +1,14 @@
-"""Where a person's wishes come from: a leader arm, or keys."""
+"""Where a person's wishes come from: a leader arm, a gamepad, or keys."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from act_minimal.control import Observation
+from act_minimal.errors import UserError
 
 from .keys import Keys
 from .safety import SafeRobot
@@ -16,6 +18,8 @@ from .so100.calibration import Calibration, load_calibration
 from .so100.kinematics import ARMS, JOINTS
 
 STEP = 0.03  # rad, or openings of the jaw, a press
+PAD_SPEED = 0.9  # rad/s, or openings/s, of a stick pushed to its end
+DEAD = 0.12  # share of a stick's way in which it counts as at rest
 KEYS = "qawsedrftgyh"  # up and down for each joint, in order
 
 
@@ -25,6 +29,10 @@ class Source(Protocol):
     def open(self) -> None: ...
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Joint targets (A,), given where the arm is."""
+        ...
+
+    def other(self) -> str:
+        """The next key that means no joint: Enter, space, x, z; or ""."""
         ...
 
     def close(self) -> None: ...
@@ -37,9 +45,17 @@ class Leader:
         port: of its bus.
         calibration: its own file.
         model: so100 or so101.
+        keys: of the terminal, for starting and stopping.
     """
 
-    def __init__(self, port: str, calibration: Path, model: str = "so100"):
+    def __init__(
+        self,
+        port: str,
+        calibration: Path,
+        model: str = "so100",
+        keys: Keys | None = None,
+    ):
+        self.keys = keys
         self.bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
         self.path, self.arm = calibration, ARMS[model]
         self.calibration: Calibration | None = None
@@ -57,6 +73,10 @@ class Leader:
         steps = self.bus.read_all(IDS, "Present_Position")
         row = np.array([steps[id] for id in IDS])
         return self.calibration.state_of(row, self.arm)
+
+    def other(self) -> str:
+        """The next key."""
+        return self.keys.pressed() if self.keys else ""
 
     def close(self) -> None:
         """Close its bus."""
@@ -104,6 +124,90 @@ class Keyboard:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+class Gamepad:
+    """Sticks and buttons of a gamepad; how far a stick is pushed is how fast.
+
+    Left stick: shoulder pan and lift. Right stick: wrist roll and elbow. Cross: wrist.
+    Shoulder buttons: the gripper. A or cross is Enter, B or circle x, start is space.
+
+    Args:
+        fps: ticks a second.
+        pad: a pygame joystick; None takes the first that is plugged in.
+
+    Raises:
+        UserError: none is plugged in, or pygame is missing.
+    """
+
+    BUTTONS: ClassVar = {0: "\n", 1: "x", 3: "z", 7: " "}
+    OPEN, CLOSE = 5, 4  # shoulder buttons, right and left
+
+    def __init__(self, fps: float, pad: Any = None):
+        self.pad = pad or _first_gamepad()
+        self.step = PAD_SPEED / fps
+        self.target: np.ndarray | None = None
+        self.others: list[str] = []
+        self._down: set[int] = set()
+
+    def open(self) -> None:
+        """Begin where the arm is."""
+        self.target, self.others = None, []
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """The target, moved by how far the sticks are pushed now."""
+        if self.target is None:
+            self.target = here.copy()
+        _pump()
+        pad = self.pad
+        across, down, right_across, right_down = (
+            _dead(pad.get_axis(i)) for i in (0, 1, 3, 4)
+        )
+        hat = pad.get_hat(0)[1] if pad.get_numhats() else 0
+        jaw = pad.get_button(self.OPEN) - pad.get_button(self.CLOSE)
+        push = np.array([across, -down, -right_down, hat, right_across, jaw])
+        self.target = self.target + self.step * push
+        now = {b for b in self.BUTTONS if pad.get_button(b)}
+        self.others += [self.BUTTONS[b] for b in sorted(now - self._down)]
+        self._down = now
+        return self.target.copy()
+
+    def other(self) -> str:
+        """The oldest button that meant no joint, or ""."""
+        return self.others.pop(0) if self.others else ""
+
+    def close(self) -> None:
+        """Let it go."""
+        self.pad.quit()
+
+
+def _dead(value: float) -> float:
+    """No stick rests at exactly 0."""
+    return 0.0 if abs(value) < DEAD else value
+
+
+def _pump() -> None:
+    import pygame
+
+    if pygame.get_init():
+        pygame.event.pump()
+
+
+def _first_gamepad() -> Any:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is wanted
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame
+    except ImportError:
+        raise UserError(
+            "a gamepad needs pygame; install it with: uv sync --extra gamepad"
+        ) from None
+    pygame.init()
+    if not pygame.joystick.get_count():
+        raise UserError("no gamepad is plugged in; without --gamepad the keys are used")
+    pad = pygame.joystick.Joystick(0)
+    pad.init()
+    return pad
 
 
 def teleoperate(

@@ -163,7 +163,7 @@ def test_a_leader_moves_the_follower_and_demonstrations_are_recorded(tmp_path):
             over=over,
             verdict=lambda: next(verdicts),
             cameras=("top",),
-            attributes={"task": "so100_pick_place"},
+            attributes=lambda: {"task": "so100_pick_place"},
         )
         leader.close()
     assert [p.name for p in paths] == ["episode_0.hdf5", "episode_1.hdf5"]

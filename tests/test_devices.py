@@ -93,3 +93,17 @@ def test_a_camera_that_may_not_be_opened_is_not_tried(dev, names, monkeypatch):
     monkeypatch.setattr(devices.subprocess, "Popen", None)  # calling it would raise
     [camera] = devices.find_cameras(dev, names)
     assert camera.group is not None
+
+
+def test_can_interfaces_and_whether_they_are_up(tmp_path):
+    for name, kind, flags in (
+        ("can0", "280", "0x40080"),
+        ("can1", "280", "0x400c1"),
+        ("eth0", "1", "0x1003"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "type").write_text(kind)
+        (tmp_path / name / "flags").write_text(flags)
+    (tmp_path / "bonding_masters").write_text("")
+    assert devices.find_can_interfaces(tmp_path) == [("can0", False), ("can1", True)]
+    assert devices.find_can_interfaces(tmp_path / "nowhere") == []

@@ -30,7 +30,7 @@ PERIOD = 1 / 30
 
 
 def outside(joints):
-    tip = LIMITS.tip_of(joints)
+    tip = LIMITS.points_of(joints)
     return np.max(np.maximum(LIMITS.box_low - tip, tip - LIMITS.box_high))
 
 
@@ -118,9 +118,9 @@ def test_a_blocked_arm_is_not_pulled_far():
 def test_the_tip_stays_over_the_table():
     wish = LIMITS.ready.copy()
     wish[1:4] = [-0.2, 0.2, 1.2]  # reaches down through the table
-    assert LIMITS.tip_of(wish)[2] < -0.02
+    assert LIMITS.points_of(wish)[..., 2].min() < -0.02
     targets, kinds = drive(wish, 90)
-    assert LIMITS.tip_of(targets).min(axis=0)[2] >= LIMITS.box_low[2] - 1e-9
+    assert LIMITS.points_of(targets)[..., 2].min() >= LIMITS.box_low[2] - 1e-9
     assert "workspace" in kinds
 
 
@@ -160,6 +160,7 @@ class FakeArm:
     def __post_init__(self):
         self.ticker = Ticker(self.fps)
         self.observed_at = 0.0
+        self.sources, self.frames = {}, {}
         self.sent = []
         self.health = SimpleNamespace(
             temperature=np.full(6, 30.0), load=np.zeros(6), faults={}
@@ -182,6 +183,9 @@ class FakeArm:
     def act(self, action):
         self.send(action[0])
         self.ticker.wait()
+
+    def soften(self):
+        self.softened = True
 
     def close(self):
         self.closed = True
@@ -334,6 +338,7 @@ def test_a_failed_landing_lets_go_and_says_so(robot):
     robot.arm.health.temperature[:] = 90
     with pytest.raises(Stop, match=r"could not be put to rest .*90 °C"):
         robot.close()
+    assert robot.arm.softened
     assert robot.arm.closed
 
 
@@ -348,7 +353,7 @@ def test_rest_and_ready_are_allowed_poses(model):
     for pose in (limits.ready, limits.rest):
         assert (pose >= limits.low).all()
         assert (pose <= limits.high).all()
-        tip = limits.tip_of(pose)
+        tip = limits.points_of(pose)
         assert (tip >= limits.box_low).all()
         assert (tip <= limits.box_high).all()
 

@@ -147,6 +147,24 @@ QUESTIONS: dict[str, Question] = {
         "{{claims/C19 correlation.late -> val 2}}. (-1: a lower loss always succeeds "
         "more often; 0: the loss says nothing.)",
     ),
+    "08.torque": Question(
+        "An arm was carried by hand from where it last stood to somewhere else, its "
+        "torque off. Now torque is switched on. Nothing was sent. What does it do?",
+        choices=(
+            "it holds where it is",
+            "it goes slowly to where it last stood",
+            "it runs to where it last stood, as fast as its motors can",
+        ),
+        answer="It runs: the servo kept its last goal, and torque on means go there, "
+        "now. So every goal is set to the measured position before torque comes on.",
+    ),
+    "08.bus": Question(
+        "The vision policy, through the servos' own bytes, with free-running cameras, "
+        "30 Hz by the clock and all limits in between: in how many of 100 fresh scenes "
+        "does it succeed?",
+        "so100_success",
+        "bus",
+    ),
     "00.growth": Question(
         "A clone makes a mistake in one of a thousand steps, and does not know the way "
         "back. How does the time that it spends lost grow with the horizon T, while T "

@@ -88,6 +88,7 @@ class SO100:
         self.frames: dict[str, Frame] = {}
         self.observed_at = 0.0  # s, monotonic: when the last observation was taken
         self.torque = False
+        self._strength: dict[int, int] = {}  # Torque_Limit of each servo
 
     # ------------------------------------------------------------ Robot
 
@@ -199,9 +200,25 @@ class SO100:
                     f"servo {id} holds goal {goal} instead of {here[id]}; torque "
                     "stays off"
                 )
+        self._strength = self.bus.read_all(IDS, "Torque_Limit")
         self.torque = True
         for id in IDS:
             self.bus.write(id, "Torque_Enable", 1)
+
+    def soften(self, seconds: float = 2.0) -> None:
+        """Let the torque fade, then off: an arm that cannot be laid down sinks slowly.
+
+        Args:
+            seconds: that it takes.
+        """
+        for share in np.linspace(1.0, 0.0, 21)[1:]:
+            weak = {id: round(share * limit) for id, limit in self._strength.items()}
+            self.bus.write_all("Torque_Limit", weak)  # nobody has to answer
+            time.sleep(seconds / 20)
+        try:
+            self.disable()
+        finally:
+            self.bus.write_all("Torque_Limit", self._strength)
 
     def disable(self) -> None:
         """Torque off, whatever it takes; every servo is tried.
@@ -295,11 +312,11 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
         except BusError:
             silent.append(id)
     if silent:
-        raise BusError(bus._silence(silent, list(ids)), silent)
+        raise BusError(bus.silence(silent, list(ids)), silent)
     for id, model in models.items():
         if model != MODEL_NUMBER:
             raise UserError(
-                f"{bus._who(id)} on {bus.port} is of model {model}, expected "
+                f"{bus.who(id)} on {bus.port} is of model {model}, expected "
                 f"{MODEL_NUMBER} (STS3215)"
             )
     versions = {
@@ -322,12 +339,12 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
             low = bus.read(id, "Min_Voltage_Limit") / 10
             high = bus.read(id, "Max_Voltage_Limit") / 10
             raise UserError(
-                f"{bus._who(id)} gets {volts} V, expected {low} to {high} V; a 12 V "
+                f"{bus.who(id)} gets {volts} V, expected {low} to {high} V; a 12 V "
                 "supply destroys 7.4 V servos, and a weak one lets them reset"
             )
         if fault:
             raise UserError(
-                f"{bus._who(id)} reports: {fault.words()}; switch the servos' power "
+                f"{bus.who(id)} reports: {fault.words()}; switch the servos' power "
                 "off and on, and let it cool down"
             )
 
@@ -349,6 +366,7 @@ def configure(bus: Bus) -> None:
             "P_Coefficient": 16,
             "I_Coefficient": 0,
             "D_Coefficient": 32,
+            "Torque_Limit": bus.read(id, "Max_Torque_Limit"),  # once softened, weak
         }
         phase = bus.read(id, "Phase")
         if phase & MULTI_TURN:

@@ -138,7 +138,7 @@ class Bus:
         try:
             data = register(name).encode(value)
         except ValueError as error:
-            raise BusError(f"{self._who(id)}: {error}") from error
+            raise BusError(f"{self.who(id)}: {error}") from error
         request = protocol.write(id, register(name).address, data)
         self._ask(lambda ids: request, [id], 0)
 
@@ -197,7 +197,7 @@ class Bus:
             if not left:
                 return got
         self.traffic.failures += 1
-        raise BusError(self._silence(left, list(ids)), left)
+        raise BusError(self.silence(left, list(ids)), left)
 
     def _exchange(
         self, packet: Packet, complete: Callable[[list[Packet]], bool], seconds: float
@@ -213,10 +213,13 @@ class Bus:
             deadline = (
                 time.monotonic() + seconds + 10 * len(packet.encode()) / self.baud
             )
-            while time.monotonic() < deadline:
+            while True:
+                # Looked at after each read: a program that was held up beyond the
+                # deadline finds the answer waiting for it.
+                over = time.monotonic() > deadline
                 data = port.read(max(1, port.in_waiting))
                 found += self._parser.feed(data)
-                if data and complete(found):
+                if (data and complete(found)) or (over and not data):
                     break
         except (serial.SerialException, OSError, TypeError) as error:
             # pyserial answers a pulled cable with any of these.
@@ -236,12 +239,14 @@ class Bus:
             raise BusError(f"{self.port} is not open")
         return self._serial
 
-    def _who(self, id: int) -> str:
+    def who(self, id: int) -> str:
+        """What a message calls a servo."""
         name = self.names.get(id)
         return f"servo {id} ({name})" if name else f"servo {id}"
 
-    def _silence(self, silent: list[int], asked: list[int]) -> str:
-        who = ", ".join(self._who(id) for id in silent)
+    def silence(self, silent: list[int], asked: list[int]) -> str:
+        """The sentence for servos that did not answer, and what to look at."""
+        who = ", ".join(self.who(id) for id in silent)
         tries = f"after {self.tries} tries" if self.tries > 1 else "in time"
         if len(silent) == len(asked) > 1:
             return (

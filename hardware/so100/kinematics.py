@@ -5,6 +5,7 @@ points to -y at 0), SO-101 as in the maker's `so101_new_calib` (to +x, 0 is mid-
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -28,6 +29,9 @@ class Kinematics:
         links: One row a joint of the chain: (position m, quaternion wxyz, axis) of its
             frame in the one before.
         tip: The fixed finger's tip in the last frame, m.
+        jaw: The moving jaw's frame in the last one, as a row of `links`.
+        jaw_tip: 5 mm inside the moving jaw's end in its frame, m: at a grasp the end
+            itself may touch the table.
         ranges: (6, 2) mechanical range of each joint, rad.
         sense: (6,) 1 where the servo's steps grow with the angle, else -1.
     """
@@ -35,6 +39,8 @@ class Kinematics:
     name: str
     links: tuple[tuple[tuple, tuple, tuple], ...]
     tip: tuple[float, float, float]
+    jaw: tuple[tuple, tuple, tuple]
+    jaw_tip: tuple[float, float, float]
     ranges: np.ndarray
     sense: np.ndarray
 
@@ -49,17 +55,59 @@ class Kinematics:
 
     def points_of(self, joints: np.ndarray) -> np.ndarray:
         """(..., 5 or more) -> (..., 6, 3) m: each joint's origin, then the tip."""
+        return self._chain(joints)[0]
+
+    def watched_of(self, state: np.ndarray) -> np.ndarray:
+        """What may hit a table, of a state (..., 6): angles in rad and the opening.
+
+        Returns:
+            (..., 5, 3) m: elbow, wrist, gripper, and the tips of finger and jaw.
+        """
+        state = np.asarray(state, float)
+        points, position, rotation = self._chain(state)
+        closed, opened = self.ranges[5]
+        angle = closed + state[..., 5] * (opened - closed)
+        offset, frame, axis = self._frames[-1]
+        jaw = position + rotation @ offset
+        jaw = jaw + (rotation @ (frame @ axis.turn(angle))) @ np.array(self.jaw_tip)
+        return np.concatenate([points[..., 2:, :], jaw[..., None, :]], axis=-2)
+
+    @cached_property
+    def _frames(self) -> list[tuple[np.ndarray, np.ndarray, "Axis"]]:
+        """Offset, rotation and axis of each link, and of the jaw; made once."""
+        rows = (*self.links, self.jaw)
+        return [(np.array(p), _matrix(np.array(q)), Axis(a)) for p, q, a in rows]
+
+    def _chain(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`points_of`, and position and rotation of the gripper's frame."""
         joints = np.asarray(joints, float)
         position = np.zeros((*joints.shape[:-1], 3))
         rotation = np.broadcast_to(np.eye(3), (*joints.shape[:-1], 3, 3))
         points = []
-        for i, (offset, quat, axis) in enumerate(self.links):
-            position = position + rotation @ np.array(offset)
+        for i, (offset, frame, axis) in enumerate(self._frames[:-1]):
+            position = position + rotation @ offset
             points.append(position)
-            turn = _turn(np.array(axis), joints[..., i])
-            rotation = rotation @ _matrix(np.array(quat)) @ turn
+            rotation = rotation @ (frame @ axis.turn(joints[..., i]))
         points.append(position + rotation @ np.array(self.tip))
-        return np.stack(points, axis=-2)
+        return np.stack(points, axis=-2), position, rotation
+
+
+class Axis:
+    """Turns about one axis, by Rodrigues' formula.
+
+    Args:
+        axis: of length 1.
+    """
+
+    def __init__(self, axis: tuple):
+        x, y, z = axis
+        self._k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], float)
+        self._kk = self._k @ self._k
+
+    def turn(self, angle: np.ndarray) -> np.ndarray:
+        """(...,) angles in rad -> (..., 3, 3)."""
+        angle = np.asarray(angle)[..., None, None]
+        return np.eye(3) + np.sin(angle) * self._k + (1 - np.cos(angle)) * self._kk
 
 
 def _matrix(quat: np.ndarray) -> np.ndarray:
@@ -74,14 +122,6 @@ def _matrix(quat: np.ndarray) -> np.ndarray:
     )
 
 
-def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """(...,) angles about one axis -> (..., 3, 3), by Rodrigues' formula."""
-    x, y, z = axis
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.asarray(angle)[..., None, None]
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)
-
-
 SO100 = Kinematics(
     name="so100",
     links=(
@@ -92,6 +132,8 @@ SO100 = Kinematics(
         ((0, -0.0601, 0), (S, 0, S, 0), (0, 1, 0)),
     ),
     tip=(0, -0.1014, 0),
+    jaw=((-0.0202, -0.0244, 0), (0, 0, 1, 0), (0, 0, 1)),
+    jaw_tip=(-0.0028, -0.0770, 0),
     ranges=np.array(
         [
             (-1.92, 1.92),
@@ -118,6 +160,8 @@ SO101 = Kinematics(
         ),
     ),
     tip=(-0.0079, -0.000218121, -0.0981274),
+    jaw=((0.0202, 0.0188, -0.0234), (S, S, 0, 0), (0, 0, 1)),
+    jaw_tip=(-0.0012, -0.0770, 0.0189),
     ranges=np.array(
         [
             (-1.91986, 1.91986),

@@ -143,7 +143,7 @@ def _home(bus: Bus) -> dict[int, int]:
         offset = position - HALF_TURN
         if abs(offset) > 2047:
             raise UserError(
-                f"{bus._who(id)} would need an offset of {offset}, expected at most "
+                f"{bus.who(id)} would need an offset of {offset}, expected at most "
                 "2047 either way: turn its horn by half a turn, or hold the joint "
                 "nearer to its middle"
             )

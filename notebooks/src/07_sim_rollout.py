@@ -348,5 +348,5 @@ print(f"{mine.name}: {tried}: {field.kinds_text(tried)}")
 #
 # ## Where next
 #
-# Next comes a real SO-100: wiring, calibration, a safe first run. Policy B came from
-# [04](04_temporal_ensembling.ipynb).
+# Next comes an SO-100, [08](08_so100.ipynb): bytes, calibration, a safe first run.
+# Policy B came from [04](04_temporal_ensembling.ipynb).

@@ -28,6 +28,7 @@ SENSE = np.array([-1, 1, 1, 1, 1, 1])
 STEPS_PER_RAD = STEPS / (2 * np.pi)
 USUAL_P = 16
 GRIPPER_RESERVE = 2.0
+SOFT = 0.1  # share of the torque that may go at once: the arm has sunk by then
 
 
 @dataclass
@@ -41,12 +42,13 @@ class Witness:
     highest: np.ndarray = field(default_factory=lambda: np.full(6, -np.inf))
     speed: np.ndarray = field(default_factory=lambda: np.zeros(6))
     pull: np.ndarray = field(default_factory=lambda: np.zeros(6))
-    """Farthest that a goal was from where the joint was, rad."""
+    """Farthest from its joint that a goal was moved still farther away, rad: what a
+    push from outside does to the distance is not the goal's."""
     tip_low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
     tip_high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
     """Box in which the fixed finger's tip was, m."""
     falls: int = 0
-    """Times that torque went off while the arm was raised."""
+    """Times that much torque went off at once while the arm was raised."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -80,7 +82,8 @@ class VirtualArm:
         self._force[5] *= GRIPPER_RESERVE
         self._tip = self.model.site("tcp").id
         self._held = self._steps = 0
-        self._torque = np.zeros(6, bool)
+        self._strength = np.zeros(6)
+        self._goals = np.zeros(6)
         self.success = False
         self.powered = True
         self.data.qpos[:] = start(task, scene)
@@ -88,6 +91,7 @@ class VirtualArm:
         self._show()
         for servo in self.servos:
             servo.power_up()
+        self._goals = self.data.qpos[:6].copy()
 
     def lay(self, scene: int) -> None:
         """Put the objects as in start number `scene`; the arm stays where it is."""
@@ -128,7 +132,7 @@ class VirtualArm:
         self.data.ctrl[:6] = np.clip(target, low, high)
         mujoco.mj_step(self.model, self.data)
         self._show(on)
-        self._watch(on)
+        self._watch(on, strength)
 
     def _show(self, on: np.ndarray | None = None) -> None:
         """Let the servos feel where they are."""
@@ -143,20 +147,22 @@ class VirtualArm:
             servo.effort = float(np.clip(effort[i], -1, 1))
             servo.supply = voltage
 
-    def _watch(self, on: np.ndarray) -> None:
+    def _watch(self, on: np.ndarray, strength: np.ndarray) -> None:
         w, joints = self.witness, self.data.qpos[:6]
         np.minimum(w.lowest, joints, out=w.lowest)
         np.maximum(w.highest, joints, out=w.highest)
         np.maximum(w.speed, np.abs(self.data.qvel[:6]), out=w.speed)
         goals = self.joints_of(np.array([s.goal() for s in self.servos]))
-        pull = np.where(on, np.abs(goals - joints), 0.0)
-        np.maximum(w.pull, pull, out=w.pull)
+        pull = np.abs(goals - joints)
+        moved_away = on & (pull > np.abs(self._goals - joints) + 1e-6)
+        np.maximum(w.pull, np.where(moved_away, pull, 0.0), out=w.pull)
+        self._goals = goals
         tip = self.data.site_xpos[self._tip]
         np.minimum(w.tip_low, tip, out=w.tip_low)
         np.maximum(w.tip_high, tip, out=w.tip_high)
-        if (self._torque & ~on)[:5].any() and tip[2] > 0.12:
+        if ((self._strength > SOFT) & ~on)[:5].any() and tip[2] > 0.12:
             w.falls += 1
-        self._torque = on
+        self._strength = strength
         self._steps += 1
         if self._steps % self.task.substeps == 0:  # the task's own tick
             qpos, qvel = self.data.qpos[None], self.data.qvel[None]

@@ -159,6 +159,9 @@ class VirtualArmProcess:
 
     def __exit__(self, *_: object) -> None:
         self.room.close()
+        if self._process.poll() is not None and self._process.stdout:
+            said = self._process.stdout.read().strip()
+            print(f"the virtual arm ended by itself: {said}", file=sys.stderr)
         self._process.terminate()
         try:
             self._process.wait(5)

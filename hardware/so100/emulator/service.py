@@ -73,6 +73,8 @@ class VirtualArmService:
         self._noise = np.random.default_rng(config.seed)
         self._frozen: dict[str, np.ndarray] = {}
         self._hand: tuple[np.ndarray, float] | None = None
+        self._tape: tuple[np.ndarray, float] | None = None
+        self._tape_time = 0.0
         if config.leader:
             self._hand = self.arm.data.qpos[:6].copy(), 1.0
         self._watchers: dict[socket.socket, _Watcher] = {}
@@ -211,11 +213,17 @@ class VirtualArmService:
             self._say(watcher, json.dumps(answer).encode() + b"\n")
 
     def _say(self, watcher: "_Watcher", data: bytes) -> None:
+        watcher.pending += data
+        self._flush(watcher)
+
+    def _flush(self, watcher: "_Watcher") -> None:
+        """Send what the other side takes now: the servos wait for nobody."""
         try:
-            watcher.connection.setblocking(True)
-            watcher.connection.settimeout(1.0)
-            watcher.connection.sendall(data)
-            watcher.connection.setblocking(False)
+            while watcher.pending:
+                sent = watcher.connection.send(watcher.pending)
+                watcher.pending = watcher.pending[sent:]
+        except BlockingIOError:
+            pass
         except OSError:
             self._leave(watcher)
 
@@ -230,11 +238,16 @@ class VirtualArmService:
             elif verb == "put":
                 joints = np.clip(value, *arm.model.jnt_range[:6].T)
                 arm.put(joints)
+                self._tape = None
                 # A leader stays in the hand that put it there.
                 self._hand = (joints, 1.0) if self.config.leader else None
             elif verb == "hand":  # move there by hand, at most so fast (rad/s)
                 joints, speed = value
                 self._hand = np.asarray(joints, float), float(speed)
+            elif verb == "play":  # rows of joint angles (T, 6), so many a second
+                rows, rate = value
+                self._tape = np.asarray(rows, float).reshape(-1, 6), float(rate)
+                self._tape_time = 0.0
             elif verb == "plug":
                 self.wire.servos = [arm.servos[int(i)] for i in value]
             elif verb == "watch":
@@ -281,6 +294,15 @@ class VirtualArmService:
         self.arm.powered = on
 
     def _move_hand(self) -> None:
+        if self._tape is not None:
+            rows, rate = self._tape
+            self._tape_time += self.arm.seconds
+            place = self._tape_time * rate
+            ticks = np.arange(len(rows))
+            joints = np.array([np.interp(place, ticks, row) for row in rows.T])
+            self._hand = joints, np.inf
+            if place >= len(rows) - 1:
+                self._tape = None
         if self._hand is None:
             return
         joints, speed = self._hand
@@ -292,10 +314,14 @@ class VirtualArmService:
 
     def _send_pictures(self, now: float) -> None:
         for watcher in list(self._watchers.values()):
+            if watcher.pending:
+                self._flush(watcher)
             if watcher.period and now >= watcher.next:
                 # A camera keeps its own rate; what it missed is gone.
                 late = max(0.0, now - watcher.next) if watcher.next else 0.0
                 watcher.next = now - late % watcher.period + watcher.period
+                if watcher.pending:
+                    continue  # who is slow misses pictures
                 for camera in watcher.cameras:
                     picture = self._picture(camera, watcher.size)
                     head = {"camera": camera, "shape": picture.shape, "time": now}
@@ -326,6 +352,7 @@ class _Watcher:
 
     connection: socket.socket
     heard: bytes = b""
+    pending: bytes = b""
     cameras: list[str] = field(default_factory=list)
     size: tuple[int, int] = (96, 128)
     period: float = 0.0
@@ -387,6 +414,8 @@ def _short_name(path: Path):
 
 def serve(config: VirtualArmConfig) -> None:
     """Run a virtual arm until Ctrl-C, or until its room is told to stop."""
+    with contextlib.suppress(OSError):  # where it may: servos never wait for a CPU
+        os.nice(-10)
     service = VirtualArmService(config)
     kind = "leader" if config.leader else "arm"
     print(f"a virtual SO-100 {kind} is at {config.port}; Ctrl-C unplugs it", flush=True)

@@ -1,0 +1,41 @@
+"""What `act doctor` asks of a bus that is plugged in: who answers, and how they are."""
+
+from typing import Literal
+
+from act_minimal.errors import UserError
+
+from .so100.arm import IDS
+from .so100.bus import Bus
+from .so100.setup import health
+
+# Other machines on a serial port may start up, or reset, when it is opened.
+SERVO_BOARDS = "usb-1a86_"  # WCH, whose chips the servo boards carry
+
+
+def look_at_servos(port: str) -> tuple[Literal["ok", "warning"], str]:
+    """Who answers on a servo bus; nothing moves.
+
+    Args:
+        port: its serial port.
+
+    Returns:
+        A status, and a sentence for the person beside the arm.
+    """
+    bus = Bus(port, tries=2)
+    try:
+        bus.open()
+        found = bus.find()
+        if not found:
+            return "warning", "no servo answers; are they powered?"
+        if found != list(IDS):
+            return "warning", f"servos {found} answer, expected {list(IDS)}"
+        rows = health(bus)
+    except UserError as error:
+        return "warning", str(error)
+    finally:
+        bus.close()
+    volts = [row["volts"] for row in rows]
+    hottest = max(row["celsius"] for row in rows)
+    faults = [f"{r['joint']}: {r['fault']}" for r in rows if r["fault"] != "none"]
+    said = f"six servos, {min(volts):.1f} V, at most {hottest} °C"
+    return ("warning", f"{said}; {', '.join(faults)}") if faults else ("ok", said)

@@ -1,0 +1,384 @@
+"""What stands around an arm: live view, gamepad, virtual hand, and the commands."""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import tyro
+
+from act_minimal import cli, devices, doctor
+from act_minimal.episodes import list_episodes, load_episode
+from act_minimal.errors import SettingError, UserError
+from hardware import checkup, teleop
+from hardware import cli as hardware_cli
+from hardware.cameras import CameraConfig, CameraError, Frame, make_camera
+from hardware.live import LiveView
+from hardware.so100.arm import IDS
+from hardware.so100.bus import Bus
+from hardware.so100.calibration import save_calibration
+from hardware.so100.emulator.hand import Hand, scenes_left
+from hardware.so100.emulator.room import VirtualArmProcess
+from hardware.so100.emulator.service import VirtualArmConfig, assemble, room_path
+
+ROOT = Path(__file__).parents[1]
+posix = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
+
+
+# ---------------------------------------------------------------- cameras
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A second of video: a square that moves to the right."""
+    path = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (160, 120)
+    )
+    assert writer.isOpened()
+    for i in range(30):
+        image = np.zeros((120, 160, 3), np.uint8)
+        image[40:80, 4 * i : 4 * i + 40] = (0, 0, 255)  # red, as OpenCV has it
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def test_a_video_file_is_a_camera(film):
+    camera = make_camera("top", CameraConfig(str(film), size=(60, 80)))
+    camera.open()
+    try:
+        seen = {}
+        end = time.monotonic() + 1.6  # longer than the film: it begins anew
+        while time.monotonic() < end:
+            frame = camera.read()
+            seen[frame.number] = frame
+            time.sleep(0.01)
+    finally:
+        camera.close()
+    assert 35 <= len(seen) <= 55  # 30 a second
+    image = frame.image
+    assert image.shape == (60, 80, 3)
+    assert image[..., 0].max() > 150 > 100 > image[..., 2].max()  # red comes first
+    times = [f.time for f in seen.values()]
+    assert np.median(np.diff(times)) == pytest.approx(1 / 30, abs=0.01)
+    time.sleep(0.3)
+    with pytest.raises(CameraError, match="newest picture is"):
+        camera.read()
+
+
+def test_a_file_that_is_no_film_is_refused(tmp_path):
+    path = tmp_path / "film.mp4"
+    path.write_text("no film")
+    camera = make_camera("top", CameraConfig(str(path)))
+    with pytest.raises(CameraError, match=r"film\.mp4 cannot be opened"):
+        camera.open()
+
+
+# ---------------------------------------------------------------- live view
+
+
+class Still:
+    """A camera that shows one colour."""
+
+    def __init__(self, colour):
+        self.colour = colour
+
+    def read(self):
+        if self.colour is None:
+            raise CameraError("frozen")
+        return Frame(np.full((96, 128, 3), self.colour, np.uint8), time.monotonic(), 1)
+
+
+def picture(address, name):
+    with urllib.request.urlopen(f"{address}{name}", timeout=5) as answer:
+        data = b""
+        while b"\xff\xd9" not in data:
+            data += answer.read(500)
+    start, end = data.index(b"\xff\xd8"), data.index(b"\xff\xd9") + 2
+    image = cv2.imdecode(np.frombuffer(data[start:end], np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def test_the_live_view_shows_each_camera_and_what_is_said():
+    cameras = {"top": Still((200, 30, 30)), "wrist": Still(None)}
+    with LiveView(cameras, lambda: {"ticks": 7}) as view:
+        with urllib.request.urlopen(view.address, timeout=5) as answer:
+            page = answer.read().decode()
+        assert 'src="/top"' in page
+        assert 'alt="what camera wrist sees"' in page
+        with urllib.request.urlopen(f"{view.address}said", timeout=5) as answer:
+            assert json.loads(answer.read()) == {"ticks": 7}
+        assert picture(view.address, "top").mean((0, 1)) == pytest.approx(
+            (200, 30, 30), abs=5
+        )
+        assert picture(view.address, "wrist").max() == 0  # black, and no crash
+        port = int(view.address.rstrip("/").rpartition(":")[2])
+        with pytest.raises(SettingError, match=f"cannot use port {port}"):
+            LiveView(cameras, port=port)
+
+
+# ---------------------------------------------------------------- gamepad
+
+
+class Pad:
+    """As pygame shows a gamepad."""
+
+    def __init__(self):
+        self.axes, self.buttons, self.hat = [0.0] * 6, set(), (0, 0)
+
+    def get_axis(self, i):
+        return self.axes[i]
+
+    def get_button(self, i):
+        return int(i in self.buttons)
+
+    def get_numhats(self):
+        return 1
+
+    def get_hat(self, i):
+        return self.hat
+
+    def quit(self):
+        self.gone = True
+
+
+def test_sticks_move_joints_and_buttons_say_words():
+    pad = Pad()
+    source = teleop.Gamepad(30.0, pad)
+    source.open()
+    here = np.zeros(6)
+    assert source.wish(here) == pytest.approx(here)
+    pad.axes[0], pad.axes[1] = 1.0, 0.05  # fully to the right; the other is at rest
+    for _ in range(30):
+        wish = source.wish(here)
+    assert wish == pytest.approx([teleop.PAD_SPEED, 0, 0, 0, 0, 0])
+    pad.axes[0] = 0.0
+    pad.buttons = {source.OPEN, 7}
+    assert source.wish(here)[5] == pytest.approx(teleop.PAD_SPEED / 30)
+    source.wish(here)
+    assert [source.other(), source.other()] == [" ", ""]  # held, but pressed once
+    source.close()
+    assert pad.gone
+
+
+def test_no_gamepad_is_said_in_one_sentence():
+    with pytest.raises(UserError, match="no gamepad is plugged in"):
+        teleop.Gamepad(30.0)
+
+
+# ---------------------------------------------------------------- hand and commands
+
+
+@contextlib.contextmanager
+def follower_and_leader(folder):
+    with contextlib.ExitStack() as arms:
+        for name, leader in (("arm", False), ("leader", True)):
+            config = VirtualArmConfig(folder / name, leader=leader, seed=5 * leader)
+            save_calibration(folder / f"{name}.json", assemble(config)[1])
+            arms.enter_context(VirtualArmProcess(config))
+        yield
+
+
+RECORD = (
+    "record --robot so100 --out demos --port arm --calibration arm.json "
+    "--leader leader --leader-calibration leader.json "
+    "--cameras top=virtual:arm --scenes 0 --live -1"
+)
+
+
+def act(folder, line, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "act_minimal.cli", *line.split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        **options,
+    )
+
+
+@posix
+def test_a_hand_at_the_leader_records_and_kill_9_loses_nothing(tmp_path):
+    with follower_and_leader(tmp_path):
+        first = subprocess.Popen(
+            [sys.executable, "-m", "act_minimal.cli", *RECORD.split(), "--n", "3"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert first.stdout
+        for line in first.stdout:
+            if "kept" in line:
+                break
+        time.sleep(3.0)  # in the middle of the second episode
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        first.stdout.close()
+        [kept] = list_episodes(tmp_path / "demos")
+        before = load_episode(kept)
+        second = act(tmp_path, f"{RECORD} --n 2")
+        assert second.returncode == 0, second.stderr
+    paths = list_episodes(tmp_path / "demos")
+    assert [p.name for p in paths] == ["episode_0.hdf5", "episode_1.hdf5"]
+    episode = load_episode(paths[1])
+    # The next scene, not the first one again; nothing left of the episode in between.
+    assert episode.attributes["scene"] == before.attributes["scene"] + 1
+    assert not list((tmp_path / "demos").glob("*.tmp*"))
+    assert episode.attributes["success"]
+    assert not episode.sim
+    assert len(episode) > 100
+    assert np.ptp(episode.action[:, 0]) > 0.3  # from the cube to the bin
+
+
+@posix
+def test_a_full_disk_loses_the_running_episode_only(tmp_path):
+    """A file may grow to 100 kB: as on a disk that fills up while it is written."""
+    with follower_and_leader(tmp_path):
+        full = act(tmp_path, f"{RECORD} --n 1", preexec_fn=_small_disk)
+    assert full.returncode == 1
+    [said] = [x for x in full.stderr.splitlines() if x.startswith("act:")]
+    assert "episode_0.hdf5" in said
+    assert list_episodes(tmp_path / "demos") == []
+
+
+def _small_disk():
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+@posix
+def test_teleop_and_deploy_plug_in_a_virtual_arm_themselves(tmp_path):
+    moved = act(tmp_path, "teleop --port virtual --seconds 1 --live -1")
+    assert moved.returncode == 0, moved.stderr
+    assert "30 ticks, jitter" in moved.stdout
+    refused = act(tmp_path, "teleop --port virtual --robot so101")
+    assert refused.returncode == 2
+    assert "virtual arm is a so100" in refused.stderr
+    no_terminal = act(
+        tmp_path, "record --robot so100 --port virtual", stdin=subprocess.DEVNULL
+    )
+    assert no_terminal.returncode == 2
+    assert "needs a terminal" in no_terminal.stderr
+
+
+def test_scenes_go_on_after_the_last_episode(tmp_path, monkeypatch):
+    scenes = scenes_left(tmp_path, 3)
+    first = next(scenes)
+    assert next(scenes) == first + 1
+    episode = SimpleNamespace(attributes={"scene": first + 6})
+    monkeypatch.setattr("hardware.so100.emulator.hand.load_episode", lambda p: episode)
+    (tmp_path / "episode_0.hdf5").touch()
+    assert next(scenes_left(tmp_path, 3)) == first + 7
+
+
+def test_the_hand_needs_a_virtual_arm(tmp_path):
+    with pytest.raises(UserError, match="no virtual arm at"):
+        Hand(tmp_path / "arm", tmp_path / "leader", [1])
+
+
+# ---------------------------------------------------------------- doctor and guide
+
+
+@posix
+def test_the_doctor_asks_who_answers(tmp_path):
+    config = VirtualArmConfig(tmp_path / "arm")
+    with VirtualArmProcess(config) as process:
+        status, said = checkup.look_at_servos(process.port)
+        assert (status, said) == ("ok", "six servos, 7.4 V, at most 25 °C")
+        process.room.faults(missing=3)
+        status, said = checkup.look_at_servos(process.port)
+        assert status == "warning"
+        assert "servos [1, 2, 4, 5, 6] answer" in said
+        process.room.faults(missing=0, no_power=True)
+        assert checkup.look_at_servos(process.port) == (
+            "warning",
+            "no servo answers; are they powered?",
+        )
+    status, said = checkup.look_at_servos(str(tmp_path / "gone"))
+    assert status == "warning"
+    assert "could be opened" in said
+
+
+def test_the_doctor_opens_only_what_may_be_a_servo_board(monkeypatch):
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    ports = [
+        devices.Device(Path("/dev/ttyACM0"), "usb-Prusa_printer"),
+        devices.Device(Path("/dev/ttyACM1"), "usb-1a86_USB_Single_Serial"),
+    ]
+    monkeypatch.setattr(devices, "find_serial_ports", lambda: ports)
+    asked = []
+
+    def look(port):
+        asked.append(port)
+        return "warning", "no servo answers; are they powered?"
+
+    monkeypatch.setattr(checkup, "look_at_servos", look)
+    printer, arm = doctor.check_serial_ports()
+    assert asked == ["/dev/ttyACM1"]
+    assert printer.status == "ok"
+    assert arm.fix == "act health --port /dev/ttyACM1"
+
+
+def guide_commands():
+    """Every `act` line of the guide, its continuation lines joined."""
+    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
+    return [line.partition("#")[0].strip() for line in lines]
+
+
+def test_the_guide_names_every_command_of_the_arm():
+    named = {line.split()[0] for line in guide_commands()}
+    assert set(cli.ARM_COMMANDS) - {"setup"} <= named | {"setup"}
+    assert {"record", "train", "inspect"} <= named
+
+
+@pytest.mark.parametrize("line", guide_commands())
+def test_the_guides_commands_are_understood(line):
+    name, *words = line.split()
+    on_arm = name == "record" and "--robot" in words
+    if name in hardware_cli.COMMANDS or on_arm:
+        command = hardware_cli.COMMANDS["record --robot" if on_arm else name]
+    else:
+        command = cli.COMMANDS[name]()
+
+    @functools.wraps(command)
+    def understood(*args, **kwargs):
+        return 42
+
+    # It would exit where a flag is unknown or missing.
+    settings = (tyro.conf.FlagCreatePairsOff,)
+    assert tyro.cli(understood, args=words, config=settings) == 42
+
+
+@posix
+def test_who_is_slow_to_look_misses_pictures_and_holds_nobody_up(tmp_path):
+    with VirtualArmProcess(VirtualArmConfig(tmp_path / "arm")) as process:
+        wish = {"watch": {"cameras": ["top"], "size": [96, 128], "fps": 30}}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sleeper:
+            sleeper.connect(str(room_path(tmp_path / "arm")))
+            sleeper.sendall(json.dumps(wish).encode() + b"\n")
+            time.sleep(1.0)  # 30 pictures are more than the socket holds
+            bus = Bus(process.port, tries=1)
+            bus.open()
+            start = time.monotonic()
+            for _ in range(50):
+                bus.read_all(IDS, "Present_Position")
+            assert time.monotonic() - start < 0.5
+            bus.close()

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import tyro
 
-from act_minimal.errors import SettingError, UserError
+from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 
 from .robots import VIRTUAL, RobotConfig
@@ -310,7 +310,9 @@ def _judge(
     from .deployment import RoomJudge
 
     if config.scenes is None and config.port != VIRTUAL:
-        return Person(keys, stop)
+        from .person import Judging
+
+        return Judging(keys, stop)
     scenes = evaluation_scenes(config.scenes or 0, config.trials)
     judge = RoomJudge(port, scenes)
     last.callback(judge.close)
@@ -350,42 +352,6 @@ def _say_dry_run(report: dict[str, Any], fps: float) -> None:
             "demonstrations: check the calibration"
         )
     print("nothing was sent; without --dry-run the arm will move")
-
-
-class Person:
-    """The one beside the arm: lays the objects, watches, and says how it went."""
-
-    def __init__(self, keys: Any, stop: Any):
-        self.keys, self.stop = keys, stop
-
-    def prepare(self, trial: int) -> None:
-        """Wait for Enter."""
-        print(f"trial {trial + 1}: lay the objects, stand back, press Enter")
-        self._key("\n\r")
-
-    def done(self) -> bool:
-        """Space stops the arm, s ends the trial."""
-        key = self.keys.pressed()
-        if key == " ":
-            self.stop.raise_flag("space bar")
-        return key == "s"
-
-    def verdict(self) -> bool:
-        """Ask y or n."""
-        print("did it succeed? y or n")
-        return self._key("yn") == "y"
-
-    def _key(self, wanted: str) -> str:
-        while True:
-            self.stop.check()
-            key = self.keys.pressed(0.05)
-            if key and key in wanted:
-                return key
-            if not self.keys.here:
-                raise UserError(
-                    "this is no terminal, so nobody can be asked; for a virtual arm "
-                    "give --scenes"
-                )
 
 
 @dataclass(frozen=True)
@@ -529,7 +495,9 @@ def _demonstrator(
 ) -> Any:
     """Whoever shows the task: a person at the keys, or a simulated hand."""
     if config.scenes is None:
-        return AtTheKeys(keys, stop, source)
+        from .person import Demonstrating
+
+        return Demonstrating(keys, stop, source)
     if not config.leader:
         raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
     from .so100.emulator.hand import Hand, scenes_left
@@ -538,40 +506,6 @@ def _demonstrator(
     hand = Hand(port, config.leader, scenes, task=config.task)
     last.callback(hand.close)
     return hand
-
-
-class AtTheKeys:
-    """The one who demonstrates: says when an episode begins, ends, and is kept."""
-
-    WORDS: ClassVar = {
-        "\n": "keep",
-        "\r": "keep",
-        "x": "discard",
-        "z": "redo",
-        " ": "quit",
-    }
-
-    def __init__(self, keys: Any, stop: Any, source: Any):
-        self.keys, self.stop, self.source = keys, stop, source
-        self.said = "keep"
-        self.number = -1  # a real table has no scene's number
-
-    def prepare(self, number: int) -> None:
-        """Wait for Enter."""
-        print(f"episode {number}: lay the objects, press Enter")
-        while self.keys.pressed(0.05) not in ("\n", "\r"):
-            self.stop.check()
-
-    def over(self, tick: int) -> bool:
-        """Whether a key ended the episode."""
-        key = self.source.other()
-        if key in self.WORDS:
-            self.said = self.WORDS[key]
-        return key in self.WORDS
-
-    def verdict(self) -> Any:
-        """What that key said of it."""
-        return self.said
 
 
 COMMANDS = {

@@ -1,0 +1,143 @@
+"""A look, a zero and a first movement: `python -m hardware.openarm look`."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from act_minimal.errors import UserError
+
+from ..safety import EmergencyStop, SafeRobot
+from .arm import OpenArm, OpenArmConfig
+from .bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, Bus
+from .limits import openarm_limits
+from .model import gravity_of, load_alone
+from .motors import SIDES
+from .setup import look, set_zero
+
+
+@dataclass
+class Look:
+    """How every motor is; nothing moves."""
+
+    right: str = "can0"
+    """The right arm's bus; see hardware/openarm/bus.py for what there is."""
+    left: str = "can1"
+    """The left arm's."""
+    fd: bool = True
+    """Speak CAN-FD."""
+
+    def run(self) -> None:
+        """Print a line a motor."""
+        for side, channel in zip(SIDES, (self.right, self.left), strict=True):
+            with opened(Bus(channel, fd=self.fd, side=side)) as bus:
+                print(f"{side} arm, {channel}")
+                for one in look(bus):
+                    print(f"  {one}")
+
+
+@dataclass
+class Zero:
+    """Tell the motors of one arm that they stand at 0; torque goes off."""
+
+    channel: str
+    """The arm's bus."""
+    side: Literal["right", "left"]
+    """Which arm that is."""
+    fd: bool = True
+    """Speak CAN-FD."""
+
+    def run(self) -> None:
+        """Ask, and do it."""
+        with opened(Bus(self.channel, fd=self.fd, side=self.side)) as bus:
+            set_zero(bus, lambda text: input(f"{text} "))
+
+
+@dataclass
+class Move:
+    """A first movement: forearms slowly forwards, a while there, and down again."""
+
+    right: str = "can0"
+    """The right arm's bus."""
+    left: str = "can1"
+    """The left arm's."""
+    fd: bool = True
+    """Speak CAN-FD."""
+    gains: Literal["gentle", "firm"] = "gentle"
+    """gentle at first; firm is what policies are run with."""
+    seconds: float = 3.0
+    """To stay there."""
+
+    def run(self) -> None:
+        """Ctrl-C stops the arms; they are laid down then."""
+        config = OpenArmConfig(self.right, self.left, fd=self.fd, gains=self.gains)
+        arm = OpenArm(config)
+        arm.gravity = gravity_of(load_alone(), arm.kinematics)
+        limits = openarm_limits(config.version)
+        with EmergencyStop() as stop:
+            robot = SafeRobot(arm, limits, None, stop)
+            robot.connect()
+            try:
+                robot.go(limits.ready)
+                for _ in range(round(self.seconds * robot.fps)):
+                    robot.observe()
+                    robot.act(limits.ready[None])
+                state = robot.observe()["qpos"][0]
+                far = float(np.abs(state - limits.ready).max())
+                print(f"there, {far:.3f} rad off at most; laying the arms down")
+            finally:
+                robot.close()
+
+
+@dataclass
+class Virtual:
+    """Two virtual arms, on buses like real ones; Ctrl-C unplugs them."""
+
+    port: Path = Path("virtual_openarm")
+    """Its name; the room's socket is beside it."""
+    right: str = VIRTUAL_RIGHT
+    """The right arm's bus."""
+    left: str = VIRTUAL_LEFT
+    """The left arm's bus."""
+    fd: bool = True
+    """The motors speak CAN-FD; if not, classic CAN."""
+    scene: str = "alone"
+    """What is around the arms: alone, or a simulated task such as openarm_handover."""
+
+    def run(self) -> None:
+        """Serve; only this command needs the simulated scenes."""
+        from .emulator.service import VirtualOpenArmConfig, serve
+
+        serve(
+            VirtualOpenArmConfig(
+                self.port, self.right, self.left, self.fd, scene=self.scene
+            )
+        )
+
+
+@contextlib.contextmanager
+def opened(bus: Bus):
+    """The bus, open for as long as the block lasts."""
+    bus.open()
+    try:
+        yield bus
+    finally:
+        bus.close()
+
+
+def main() -> None:
+    """Run one of the commands."""
+    commands = {"look": Look, "zero": Zero, "move": Move, "virtual": Virtual}
+    chosen = tyro.extras.subcommand_cli_from_dict(commands)
+    try:
+        chosen.run()
+    except UserError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,497 @@
+"""The OpenArm, both arms of it, behind the Robot contract of `control.py`.
+
+A motor in MIT mode is a spring with a damper, no servo: between two goals it pushes
+with kp times the distance, and what carries the arm's own weight has to come on top of
+it. `gravity` does that; without it the arm hangs lower than it is told, the more so the
+softer it is. Nothing brakes a motor without torque: an arm that is let go falls, so it
+is laid down first, or sinks (`soften`).
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from act_minimal.control import Observation
+from act_minimal.errors import SettingError, UserError
+
+from ..cameras import Camera, Frame
+from ..clock import Ticker
+from .bus import Bus, BusError
+from .kinematics import ARMS
+from .motors import ARM_MOTORS, BRAKE, GRIPPERS, IDS, NAMES, PEAK, SIDES, gains_of
+from .protocol import Command, Mit, Mode, Status
+from .registers import TIMEOUT_UNIT
+
+Gravity = Callable[[np.ndarray], np.ndarray]
+"""State (16,), rad and openings -> torques (16,) that hold the arms, N·m."""
+
+ANSWER = 0.012  # s for the answers of all motors within a tick; two arms take 0.003
+# s, and frames in a row, without an answer after which a motor counts as silent. The
+# frames are for a computer that was held up: its own pause is no fault of the motors.
+LOST, IGNORED = 0.15, 6
+FROZEN, MOVED = 0.3, 0.05  # s of the same answer, rad that its goal moved meanwhile
+OUTSIDE = 0.15  # rad beyond the range: more is a motor without its zero
+RISE = 0.5  # s in which stiffness comes up at the start
+CALM = 0.2  # rad/s: an arm that has sunk
+SINK = 3.0  # s that a sinking arm may take on top of the fading
+RATE = 100  # goals a second while stiffness comes and goes
+
+
+@dataclass
+class OpenArmConfig:
+    """Which arms, and how they are driven."""
+
+    right: str = "can0"
+    """The right arm's bus: can0, slcan:..., udp_multicast:..., or virtual:..."""
+    left: str = "can1"
+    """The left arm's bus."""
+    fd: bool = True
+    """Speak CAN-FD; if not, classic CAN. The motors have to be set to the same."""
+    version: str = "v2"
+    """v2 or v1: the same motors and frames, other wrists and grippers."""
+    gains: str = "firm"
+    """firm, as in demonstrations; gentle, for first movements."""
+    timeout: float = 0.0
+    """Seconds without a command after which the motors let go by themselves; 0 leaves
+    them as they are set. An arm that is let go falls: 0 keeps it where it was told."""
+    fps: float = 50.0
+    """Control ticks a second, Hz."""
+
+
+@dataclass
+class Health:
+    """What the motors say about themselves, (16,) each."""
+
+    temperature: np.ndarray  # °C, of the hotter of driver and coils
+    load: np.ndarray  # share of the peak torque, -1 to 1
+    torque: np.ndarray  # N·m
+    age: np.ndarray  # s since each motor's feedback
+    faults: dict[str, Status] = field(default_factory=dict)
+    """Joint -> why its motor gives no torque; joints that work are left out."""
+
+
+class OpenArm:
+    """Two arms: `connect`, then `observe` and `act` in turns, then `close`.
+
+    `connect` moves nothing: the motors are enabled without stiffness, their goal is
+    where the arm is, and stiffness comes up slowly.
+
+    Args:
+        config: which arms.
+        cameras: by name.
+        gravity: what carries the arms' weight; see `model.gravity_of`.
+
+    Raises:
+        BusError: from every method, naming motor and bus.
+    """
+
+    n = 1
+    action_dim = len(NAMES)
+
+    def __init__(
+        self,
+        config: OpenArmConfig,
+        cameras: dict[str, Camera] | None = None,
+        gravity: Gravity | None = None,
+    ):
+        if config.version not in ARMS:
+            raise SettingError(
+                f"version is '{config.version}', expected one of: {', '.join(ARMS)}"
+            )
+        if not 1 <= config.fps <= 500:
+            raise SettingError(f"fps is {config.fps}, expected from 1 to 500 Hz")
+        if not 0 <= config.timeout < math.inf:
+            raise SettingError(f"timeout is {config.timeout}, expected seconds, or 0")
+        if config.right == config.left:
+            raise SettingError(
+                f"right and left are both on '{config.right}'; the arms' motors have "
+                "the same ids, so each arm needs a bus of its own"
+            )
+        self.config, self.fps = config, float(config.fps)
+        self.kinematics, self.gravity = ARMS[config.version], gravity
+        gains = gains_of(config.gains)
+        self.kp, self.kd = np.tile(gains.kp, 2), np.tile(gains.kd, 2)
+        self.sources = dict(cameras or {})
+        self.cameras = tuple(self.sources)
+        channels = (config.right, config.left)
+        self.buses = tuple(
+            Bus(channel, fd=config.fd, side=side)
+            for channel, side in zip(channels, SIDES, strict=True)
+        )
+        self.ticker, self.ramp = Ticker(self.fps), ramp
+        self.health: Health | None = None
+        self.frames: dict[str, Frame] = {}
+        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.torque = False
+        self._angles = np.zeros(len(NAMES))  # rad, as measured last
+        self._goals: np.ndarray | None = None  # rad, as sent last
+        # Where each motor's goal was when its answers last changed, and since when it
+        # has been away from there.
+        self._goal_then = np.full(len(NAMES), np.nan)
+        self._away_since = np.full(len(NAMES), np.inf)
+
+    # ------------------------------------------------------------ Robot
+
+    def connect(self) -> None:
+        """Open the buses, check every motor, and hold the arms where they are.
+
+        Raises:
+            UserError: a motor is missing, of another type, unwell, or fed wrongly.
+        """
+        try:
+            for bus in self.buses:
+                bus.open()
+            for bus in self.buses:
+                prepare(bus, self.config.timeout)
+            self.check_zero()
+            # A camera may take seconds to start: before the motors wait for commands.
+            for camera in self.sources.values():
+                camera.open()
+            self.enable()
+        except BaseException:
+            self._abandon()
+            raise
+        self.ticker.start()
+
+    def observe(self, cameras: Sequence[str] = ()) -> Observation:
+        """See `Robot.observe`; also `qvel` and `effort`, and `self.health`.
+
+        Raises:
+            UserError: a motor is silent, or a camera shows nothing new.
+        """
+        state, velocity, health = self.measure()
+        self.observed_at = time.monotonic() - float(health.age.max())
+        self.health = health
+        seen = {
+            "qpos": state[None].astype(np.float32),
+            "qvel": velocity[None].astype(np.float32),
+            "effort": health.torque[None].astype(np.float32),
+        }
+        for name in cameras:
+            frame = self.sources[name].read()
+            self.frames[name] = frame
+            seen[f"images/{name}"] = frame.image[None]
+        return seen
+
+    def act(self, action: np.ndarray) -> None:
+        """Send joint targets (1, 16) and wait for the end of the tick."""
+        self.send(action[0])
+        self.ticker.wait()
+
+    def close(self) -> None:
+        """Let go: torque off, buses and cameras closed. The arms fall; see `land`.
+
+        Raises:
+            BusError: a motor did not hear it; says to press the emergency stop.
+        """
+        for camera in self.sources.values():
+            camera.close()
+        try:
+            if self.torque:
+                self.disable()
+        finally:
+            for bus in self.buses:
+                bus.close()
+
+    # ------------------------------------------------------------ parts
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
+        """State (16,) rad and opening, velocity (16,), and health, in one exchange.
+
+        A motor whose answer was lost once is given as it was; `health.age` says so.
+
+        Raises:
+            BusError: a motor has been silent for too long, or answers the same for ever
+                though its goal moves.
+        """
+        for _ in range(2):
+            silent = self._exchange(lambda bus: bus.ask_feedback())
+            if not any(silent):
+                break
+        while self._is_old(silent):
+            self._expect_heard(silent)
+            silent = self._exchange(lambda bus: bus.ask_feedback())
+        state, velocity, health = self._read()
+        self._expect_alive()
+        return state, velocity, health
+
+    def send(self, state: np.ndarray) -> None:
+        """Joint targets (16,), rad and opening, to the motors.
+
+        Raises:
+            BusError: a target is NaN, or a motor has been silent for too long.
+        """
+        goals = self.kinematics.angles_of(state)
+        if not np.isfinite(goals).all():
+            joint = NAMES[int(np.flatnonzero(~np.isfinite(goals))[0])]
+            raise BusError(f"the target of {joint} is no number; nothing was sent")
+        self._expect_heard(self._push(goals, self.kp, self.kd, 1.0))
+        self._goals = goals
+
+    def check_zero(self) -> None:
+        """Whether every joint is where it can be.
+
+        One that is not has no zero set. Torque must stay off then: what carries the
+        arms' weight would push them, because it believes them to be elsewhere.
+
+        Raises:
+            UserError: names the joint.
+        """
+        state, _, _ = self._read()
+        low, high = self.kinematics.ranges.T
+        beyond = np.maximum(low - state, state - high)
+        beyond[list(GRIPPERS)] /= 2  # an opening is about two radians of its motor
+        worst = int(np.argmax(beyond))
+        if beyond[worst] > OUTSIDE:
+            raise UserError(
+                f"{NAMES[worst]} says that it is at {state[worst]:.2f}, outside its "
+                f"range from {low[worst]:.2f} to {high[worst]:.2f}: its zero is not "
+                "set; see 'Zero' in hardware/openarm/GUIDE.md"
+            )
+
+    def enable(self) -> None:
+        """Torque on, without a jump.
+
+        A motor that is enabled gives no torque until its first goal; that one has no
+        stiffness, so it does not matter where it is. Stiffness then comes up at the
+        measured pose, within half a second.
+
+        Raises:
+            BusError: a motor stays disabled; all are disabled then.
+        """
+        self._exchange(lambda bus: bus.ask_feedback())
+        self._read()
+        here = self._angles.copy()
+        self.torque = True
+        for bus in self.buses:
+            bus.command(IDS, Command.ENABLE)
+        self._expect_heard(self._push(here, 0 * self.kp, self.kd, 1.0))
+        for bus in self.buses:
+            for id, feedback in bus.refresh().items():
+                if feedback.status is not Status.ENABLED:
+                    raise BusError(
+                        f"{bus.who(id)} stays without torque: it reports "
+                        f"{feedback.status.words()}"
+                    )
+        for share in self.ramp(RISE):
+            self._expect_heard(self._push(here, share * self.kp, self.kd, 1.0))
+        self._goals = here
+
+    def soften(self, seconds: float = 2.0) -> None:
+        """Let stiffness fade, keep the brake, then let go: raised arms sink.
+
+        Motors that no longer answer are left to themselves; the others sink all the
+        same.
+
+        Args:
+            seconds: for the fading; the arms may take some more to come to rest.
+        """
+        goals = self._angles if self._goals is None else self._goals
+        kd = np.maximum(self.kd, np.tile(BRAKE, 2))
+        with contextlib.suppress(BusError):
+            for share in self.ramp(seconds):
+                left = 1.0 - share
+                self._push(goals, left * self.kp, kd, left)
+                self._read()
+            for _ in self.ramp(SINK):
+                self._push(goals, 0 * self.kp, kd, 0.0)
+                _, velocity, health = self._read()
+                if np.abs(velocity[health.age < LOST]).max(initial=0.0) < CALM:
+                    break
+        self.disable()
+
+    def disable(self) -> None:
+        """Torque off, whatever it takes; every motor is tried.
+
+        Raises:
+            BusError: some motor did not confirm it.
+        """
+        deaf: list[str] = []
+        for bus in self.buses:
+            left = tuple(IDS)
+            for _ in range(2):  # each asks three times those that are silent
+                try:
+                    answers = bus.command(left, Command.DISABLE)
+                    left = tuple(
+                        id for id, f in answers.items() if f.status is Status.ENABLED
+                    )
+                except BusError as error:
+                    left = error.silent or left
+                if not left:
+                    break
+            deaf += [bus.who(id) for id in left]
+        self.torque = bool(deaf)
+        if deaf:
+            raise BusError(
+                f"{', '.join(deaf)} did not confirm that the torque is off; support "
+                "the arms and press the emergency stop"
+            )
+
+    # ------------------------------------------------------------ a tick's exchange
+
+    def _exchange(self, say: Callable[[Bus], Any]) -> list[list[int]]:
+        """Speak on both buses, then wait for both: they answer at the same time.
+
+        Returns:
+            For each bus, the ids that were silent.
+        """
+        for bus in self.buses:
+            say(bus)
+        deadline = time.monotonic() + ANSWER
+        return [bus.gather(IDS, deadline - time.monotonic()) for bus in self.buses]
+
+    def _push(
+        self, goals: np.ndarray, kp: np.ndarray, kd: np.ndarray, weight: float
+    ) -> list[list[int]]:
+        """Send goals (16,) rad, with a share of what carries the arms' weight."""
+        torque = np.zeros(len(NAMES))
+        if self.gravity is not None and weight > 0:
+            torque = weight * self.gravity(self.kinematics.state_of(self._angles))
+        rows = zip(
+            goals.tolist(), kp.tolist(), kd.tolist(), torque.tolist(), strict=True
+        )
+        mits = [Mit(goal, 0.0, p, d, t) for goal, p, d, t in rows]
+        sent = iter((mits[:8], mits[8:]))
+        return self._exchange(
+            lambda bus: bus.send(dict(zip(IDS, next(sent), strict=True)))
+        )
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray, Health]:
+        """What the newest feedback of all motors says."""
+        rows = [bus.latest[id] for bus in self.buses for id in IDS]
+        self._angles = np.array([f.position for f in rows])
+        velocity = np.array([f.velocity for f in rows])
+        torque = np.array([f.torque for f in rows])
+        heat = [max(f.driver_temperature, f.rotor_temperature) for f in rows]
+        working = Status.ENABLED if self.torque else Status.DISABLED
+        health = Health(
+            temperature=np.array(heat, float),
+            load=torque / np.tile(PEAK, 2),
+            torque=torque,
+            age=np.array([bus.age(id) for bus in self.buses for id in IDS]),
+            faults={
+                name: f.status
+                for name, f in zip(NAMES, rows, strict=True)
+                if f.status.is_error or f.status is not working
+            },
+        )
+        state = self.kinematics.state_of(self._angles)
+        return state, self.kinematics.state_of(velocity), health
+
+    def _is_old(self, silent: list[list[int]]) -> bool:
+        """Whether what is known of a silent motor is too old to go on with."""
+        pairs = zip(self.buses, silent, strict=True)
+        return any(bus.age(id) > LOST for bus, ids in pairs for id in ids)
+
+    def _expect_heard(self, silent: list[list[int]]) -> None:
+        for bus, ids in zip(self.buses, silent, strict=True):
+            lost = []
+            for id in ids:
+                seconds, count = bus.ignored(id)
+                if seconds > LOST and count >= IGNORED:
+                    lost.append(id)
+            if lost:
+                raise BusError(bus.silence(lost, list(IDS)), lost)
+
+    def _expect_alive(self) -> None:
+        """A motor that says the same for ever while its goal moves is not measured."""
+        goals = self._goals
+        if goals is None or not self.torque:
+            return
+        now = time.monotonic()
+        places = [(bus, id) for bus in self.buses for id in IDS]
+        for i, (bus, id) in enumerate(places):
+            if bus.unchanged(id) < 1.5 / self.fps or np.isnan(self._goal_then[i]):
+                self._goal_then[i], self._away_since[i] = goals[i], np.inf
+                continue
+            moved = abs(goals[i] - self._goal_then[i])
+            if moved > MOVED:
+                self._away_since[i] = min(self._away_since[i], now)
+            if now - self._away_since[i] > FROZEN:
+                raise BusError(
+                    f"{bus.who(id)} has answered the same for {bus.unchanged(id):.1f} "
+                    f"s though its goal moved by {moved:.2f} rad: its feedback is stale"
+                )
+
+    def _abandon(self) -> None:
+        """After a failed connect: leave nothing on."""
+        for camera in self.sources.values():
+            camera.close()
+        try:
+            if self.torque:
+                self.disable()
+        except BusError:
+            pass
+        finally:
+            for bus in self.buses:
+                bus.close()
+
+
+def ramp(seconds: float) -> Iterator[float]:
+    """Shares of a time from 0 to 1, each when its moment has come."""
+    ticker = Ticker(RATE)
+    ticker.start()
+    steps = max(round(seconds * RATE), 1)
+    for step in range(steps):
+        yield (step + 1) / steps
+        ticker.wait()
+
+
+def prepare(bus: Bus, timeout: float = 0.0) -> None:
+    """Check an arm's motors and set them up for MIT mode; nothing moves.
+
+    A motor that let go because the last program's commands stopped is put right; every
+    other error is a person's to look at.
+
+    Args:
+        bus: the arm's, open.
+        timeout: seconds without commands after which motors let go; 0 leaves it.
+
+    Raises:
+        UserError: names the motor, and what is wrong with it.
+    """
+    bus.refresh()  # is everybody there?
+    for motor in ARM_MOTORS:
+        scale = bus.learn_scales([motor.id])[motor.id]
+        if scale.torque != motor.type.scale.torque:
+            raise UserError(
+                f"{bus.who(motor.id)} says that its TMAX is {scale.torque:g} N·m, "
+                f"expected {motor.type.scale.torque:g} of a {motor.type.name}: it is a "
+                "motor of another type, or was set differently"
+            )
+    bus.refresh()  # once more, in the right scales
+    for id in IDS:
+        if bus.latest[id].status is Status.LOST_COMMUNICATION:
+            bus.command([id], Command.CLEAR_ERROR)
+        status = bus.latest[id].status
+        if status.is_error:
+            raise UserError(complaint(bus, id, status))
+        bus.set_mode(id, Mode.MIT)
+        if timeout:
+            bus.write(id, "TIMEOUT", round(timeout / TIMEOUT_UNIT))
+
+
+_ADVICE = {
+    Status.OVER_VOLTAGE: "check the 24 V supply; braking arms feed energy back",
+    Status.UNDER_VOLTAGE: "check the supply, 24 V and strong enough, and its plugs",
+    Status.OVER_CURRENT: "look whether it is blocked, then switch the power off and on",
+    Status.DRIVER_TOO_HOT: "let it cool down",
+    Status.ROTOR_TOO_HOT: "let it cool down",
+    Status.LOST_COMMUNICATION: "its commands stop coming: check the cable",
+    Status.OVERLOAD: "look what is in its way, then switch the power off and on",
+}
+
+
+def complaint(bus: Bus, id: int, status: Status) -> str:
+    """The sentence for a motor that has shut itself off, and what to do."""
+    volts = ""
+    if status in (Status.OVER_VOLTAGE, Status.UNDER_VOLTAGE):
+        with contextlib.suppress(BusError):  # older firmware does not tell
+            volts = f" at {bus.read(id, 'VBus'):.1f} V"
+    advice = _ADVICE.get(status, "switch its power off and on")
+    return f"{bus.who(id)} reports {status.words()}{volts}; {advice}"

@@ -1,0 +1,214 @@
+"""Both arms that virtual motors turn: a MuJoCo model, and a witness.
+
+The model may be any that has the arms' joints. Its own actuators are switched off; the
+motors' torques are applied to the joints, and friction and damping are the model's. A
+motor without torque turns freely, as the real ones do: without power the arm falls.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from ..kinematics import ARMS, Kinematics
+from ..model import places_of
+from ..motors import ARM_MOTORS, SIDES
+from ..protocol import Status
+from .motor import Motor
+
+RAISED = 0.12  # m above where the hand hangs: from there it falls
+HELD = 2.0  # N·m in all: an arm that loses more than this at once is let fall
+STIFF = 20.0  # N·m/rad in an elbow: from there on an arm holds itself
+
+
+@dataclass
+class Witness:
+    """What the arms went through, as somebody beside them would have seen it.
+
+    All are extremes since the last `clear`, in the order of the sixteen motors; angles
+    in rad, the grippers' as openings.
+    """
+
+    lowest: np.ndarray = field(default_factory=lambda: np.full(16, np.inf))
+    highest: np.ndarray = field(default_factory=lambda: np.full(16, -np.inf))
+    speed: np.ndarray = field(default_factory=lambda: np.zeros(16))
+    """Of the motors, rad/s."""
+    torque: np.ndarray = field(default_factory=lambda: np.zeros(16))
+    """Of the motors, N·m."""
+    hand_low: np.ndarray = field(default_factory=lambda: np.full((2, 3), np.inf))
+    hand_high: np.ndarray = field(default_factory=lambda: np.full((2, 3), -np.inf))
+    """Box in which each arm's wrist was, m, right and left."""
+    falls: int = 0
+    """Times that an arm which was raised lost its torque at once."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            k: v.tolist() if isinstance(v, np.ndarray) else v
+            for k, v in vars(self).items()
+        }
+
+
+class VirtualOpenArm:
+    """Sixteen motors and the scene they work in.
+
+    Args:
+        model: the scene; it is copied.
+        kinematics: which version of the arm it shows.
+        zeros: (16,) rad, where on its shaft each motor believes the angle 0 to be; all
+            zero for an arm that is set up.
+        state: (16,) how it stands at first; it hangs if not given.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        kinematics: Kinematics = ARMS["v2"],
+        zeros: np.ndarray | None = None,
+        state: np.ndarray | None = None,
+    ):
+        self.model = copy.copy(model)
+        self.kinematics = kinematics
+        self.places = places_of(model, kinematics)
+        self.data = mujoco.MjData(self.model)
+        self.seconds = float(model.opt.timestep)
+        self.witness = Witness()
+        self.powered = [True, True]
+        self._still_the_actuators()
+        # A simulated task may float its arms, which is the driver's work on real ones.
+        self.model.body_gravcomp[:] = 0.0
+        zeros = np.zeros(16) if zeros is None else zeros
+        self.motors = [
+            [
+                Motor(m.id, m.master, m.type, zero=float(zeros[8 * side + i]))
+                for i, m in enumerate(ARM_MOTORS)
+            ]
+            for side in range(len(SIDES))
+        ]
+        self._all = [motor for side in self.motors for motor in side]
+        self._held = np.zeros(2)
+        self._hand: list[np.ndarray | None] = [None for _ in SIDES]
+        mujoco.mj_resetData(self.model, self.data)
+        self.put(np.zeros(16), hold=False)
+        self._hanging = self._hands()[:, 2].copy()
+        if state is not None:
+            self.put(state)
+
+    def _still_the_actuators(self) -> None:
+        model, ours = self.model, set(self.places.dof.tolist())
+        for i in range(model.nu):
+            joint = model.actuator_trnid[i, 0]
+            if (
+                model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_JOINT
+                and int(model.jnt_dofadr[joint]) in ours
+            ):
+                model.actuator_gainprm[i] = 0.0
+                model.actuator_biasprm[i] = 0.0
+
+    @property
+    def state(self) -> np.ndarray:
+        """(16,) where the joints are: rad, and openings."""
+        return self.kinematics.state_of(self.places.angles_of(self.data.qpos))
+
+    def put(self, state: np.ndarray, *, hold: bool = True) -> None:
+        """Put the arms by hand, as one can without torque: a state (16,).
+
+        Args:
+            state: where.
+            hold: keep them there until their motors do; else they fall.
+        """
+        angles = self.kinematics.angles_of(np.asarray(state, float))
+        self.places.set_angles(self.data.qpos, angles)
+        self.data.qvel[self.places.dof] = 0.0
+        mujoco.mj_forward(self.model, self.data)
+        for motor, angle in zip(self._all, angles, strict=True):
+            motor.shaft, motor.speed = float(angle), 0.0
+        self._hand = [angles.copy() if hold else None for _ in SIDES]
+
+    def let_go(self) -> None:
+        """Take the hands away."""
+        self._hand = [None for _ in SIDES]
+
+    def _hold(self) -> None:
+        """What a hand holds does not move; it lets go of an arm that holds itself."""
+        for side, angles in enumerate(self._hand):
+            if angles is None:
+                continue
+            goals = [motor.goal for motor in self.motors[side][:7]]
+            if all(goals) and (goals[3].kp if goals[3] else 0.0) > STIFF:
+                self._hand[side] = None
+                continue
+            here = self.places.angles_of(self.data.qpos)
+            rows = slice(8 * side, 8 * side + 7)
+            here[rows] = angles[rows]
+            self.places.set_angles(self.data.qpos, here)
+            self.data.qvel[self.places.dof[rows]] = 0.0
+
+    def lay(self, qpos: np.ndarray, *, arms: bool = False) -> None:
+        """Put the scene's objects as in a model's positions (nq,).
+
+        Args:
+            qpos: of the whole model.
+            arms: put the arms there, too; else they go on as they were.
+        """
+        angles = self.places.angles_of(qpos if arms else self.data.qpos)
+        speeds = self.data.qvel[self.places.dof].copy()
+        self.data.qpos[:], self.data.qvel[:] = qpos, 0.0
+        self.places.set_angles(self.data.qpos, angles)
+        if not arms:
+            self.data.qvel[self.places.dof] = speeds
+        mujoco.mj_forward(self.model, self.data)
+        for motor, angle in zip(self._all, angles, strict=True):
+            motor.shaft = float(angle)
+        if arms:
+            self._hand = [angles.copy() for _ in SIDES]
+
+    def power(self, side: int, on: bool) -> None:
+        """Switch the supply of one arm."""
+        if on and not self.powered[side]:
+            for motor in self.motors[side]:
+                motor.power_up()
+        elif not on:
+            for motor in self.motors[side]:
+                motor.status, motor.goal, motor.torque = Status.DISABLED, None, 0.0
+        self.powered[side] = on
+
+    def step(self) -> None:
+        """One step of physics, `self.seconds` long."""
+        self._hold()
+        angles = self.places.angles_of(self.data.qpos)
+        speeds = self.places.velocities_of(self.data.qvel)
+        # Floats, because numbers of NumPy are slow one by one.
+        rows = zip(self._all, angles.tolist(), speeds.tolist(), strict=True)
+        torques = np.array([m.drive(a, s, self.seconds) for m, a, s in rows])
+        for side in range(2):
+            if not self.powered[side]:
+                torques[8 * side : 8 * side + 8] = 0.0
+        self.data.qfrc_applied[self.places.dof] = torques * self.places.ratio
+        mujoco.mj_step(self.model, self.data)
+        self._watch(angles, speeds, torques)
+
+    def _hands(self) -> np.ndarray:
+        return self.data.xpos[list(self.places.hands)]
+
+    def _watch(
+        self, angles: np.ndarray, speeds: np.ndarray, torques: np.ndarray
+    ) -> None:
+        w = self.witness
+        state = self.kinematics.state_of(angles)
+        np.minimum(w.lowest, state, out=w.lowest)
+        np.maximum(w.highest, state, out=w.highest)
+        np.maximum(w.speed, np.abs(speeds), out=w.speed)
+        np.maximum(w.torque, np.abs(torques), out=w.torque)
+        hands = self._hands()
+        np.minimum(w.hand_low, hands, out=w.hand_low)
+        np.maximum(w.hand_high, hands, out=w.hand_high)
+        for side in range(2):
+            arm = torques[8 * side : 8 * side + 7]
+            held = float(np.abs(arm).sum())
+            lost = not arm.any() and self._held[side] > HELD
+            if lost and hands[side, 2] > self._hanging[side] + RAISED:
+                w.falls += 1
+            self._held[side] = held

@@ -1,0 +1,236 @@
+"""Where the OpenArm's elbows, wrists and fingertips are, from joint angles. NumPy only.
+
+The robot faces +x, +y is its left, and z = 0 is the ground that its pedestal stands on:
+the point between its shoulders, `origin`, is 0.698 m above it. For a robot mounted at a
+table, move the origin so that z = 0 is the table's top:
+
+    kinematics = replace(ARMS["v2"], origin=(0.0, 0.0, 0.40))
+
+Lengths and axes: the maker's models, `openarm_bimanual.xml` of v1 and v2. v2 is mirror
+symmetric; v1 is not quite: its elbow and hand lean to the same side on both arms.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+S = np.sqrt(0.5)
+SHOULDERS = (0.0, 0.0, 0.698)  # m, on the maker's pedestal
+ELBOW, WRIST = 3, 6  # places of joint4 and joint7 in the chain
+Row = tuple[tuple, tuple, tuple]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One arm: seven turning joints, and two fingers that open together.
+
+    Attributes:
+        base: (position m, quaternion wxyz) of its base, from the robot's origin.
+        links: One row a joint: (position m, quaternion wxyz, axis) of its frame in the
+            one before.
+        tool: The point whose place counts as the hand's, in the last frame, m.
+        fingers: One row a finger, in the last frame: pivot m, axis, and the fingertip
+            from the pivot, m.
+        travel: Way of a finger from closed to open: rad, or m where it slides.
+        open_at: Angle of the gripper's motor when it is open, rad; closed is 0.
+        ranges: (7, 2) mechanical range of each joint, rad.
+    """
+
+    base: tuple[tuple, tuple]
+    links: tuple[Row, ...]
+    tool: tuple[float, float, float]
+    fingers: tuple[Row, Row]
+    travel: float
+    open_at: float
+    ranges: np.ndarray
+
+
+@dataclass(frozen=True)
+class Kinematics:
+    """Both arms of one version of the OpenArm.
+
+    Attributes:
+        name: "v1" or "v2".
+        sides: the right arm and the left one.
+        slides: whether the fingers slide, instead of turning.
+        origin: (3,) m, the point between the shoulders in the world.
+    """
+
+    name: str
+    sides: tuple[Side, Side]
+    slides: bool
+    origin: tuple[float, float, float] = SHOULDERS
+
+    @property
+    def ranges(self) -> np.ndarray:
+        """(16, 2) of both arms' joints, rad; of the grippers as openings, 0 to 1."""
+        return np.vstack([row for side in self.sides for row in (side.ranges, (0, 1))])
+
+    @property
+    def open_at(self) -> np.ndarray:
+        """(2,) angle of the right and the left gripper's motor when open, rad."""
+        return np.array([side.open_at for side in self.sides])
+
+    def angles_of(self, state: np.ndarray) -> np.ndarray:
+        """States (..., 16) -> angles of the motors (..., 16), rad."""
+        angles = np.array(state, float)
+        angles[..., 7::8] *= self.open_at
+        return angles
+
+    def state_of(self, angles: np.ndarray) -> np.ndarray:
+        """The inverse of `angles_of`; for velocities, too."""
+        state = np.array(angles, float)
+        state[..., 7::8] /= self.open_at
+        return state
+
+    def tool_of(self, joints: np.ndarray, side: int) -> np.ndarray:
+        """(..., 7 or more) joint angles of one arm in rad -> (..., 3) its hand, m."""
+        _, position, rotation = self._chain(joints, side)
+        return position + rotation @ np.array(self.sides[side].tool)
+
+    def rotation_of(self, joints: np.ndarray, side: int) -> np.ndarray:
+        """(..., 7 or more) joint angles of one arm, rad -> (..., 3, 3) of its hand."""
+        return self._chain(joints, side)[2]
+
+    def points_of(self, joints: np.ndarray, side: int) -> np.ndarray:
+        """(..., 7 or more) -> (..., 8, 3) m: each joint's origin, then the hand."""
+        points, position, rotation = self._chain(joints, side)
+        tool = position + rotation @ np.array(self.sides[side].tool)
+        return np.concatenate([points, tool[..., None, :]], axis=-2)
+
+    def watched_of(self, state: np.ndarray) -> np.ndarray:
+        """What may hit a table, of a state (..., 16): angles in rad and openings.
+
+        Returns:
+            (..., 8, 3) m: elbow, wrist and both fingertips, of the right arm and then
+            of the left one.
+        """
+        state = np.asarray(state, float)
+        watched = []
+        for side in (0, 1):
+            joints = state[..., 8 * side : 8 * side + 8]
+            points, position, rotation = self._chain(joints, side)
+            watched += [points[..., ELBOW, :], points[..., WRIST, :]]
+            way = self.sides[side].travel * joints[..., 7]
+            for pivot, axis, tip in self.sides[side].fingers:
+                local = np.array(pivot) + self._swing(np.array(axis), way, tip)
+                watched.append(position + (rotation @ local[..., None])[..., 0])
+        return np.stack(watched, axis=-2)
+
+    def _swing(self, axis: np.ndarray, way: np.ndarray, tip: tuple) -> np.ndarray:
+        """(...,) way of a finger -> (..., 3) its tip from the pivot, m."""
+        if self.slides:
+            return np.array(tip) + way[..., None] * axis
+        return _turn(axis, way) @ np.array(tip)
+
+    def _chain(
+        self, joints: np.ndarray, side: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(..., 7, 3) the joints' origins; position and rotation of the last frame."""
+        joints = np.asarray(joints, float)
+        arm = self.sides[side]
+        position = np.array(self.origin) + np.array(arm.base[0])
+        position = np.broadcast_to(position, (*joints.shape[:-1], 3))
+        rotation = _matrix(np.array(arm.base[1]))
+        rotation = np.broadcast_to(rotation, (*joints.shape[:-1], 3, 3))
+        points = []
+        for i, (offset, quat, axis) in enumerate(arm.links):
+            position = position + rotation @ np.array(offset)
+            points.append(position)
+            turn = _turn(np.array(axis), joints[..., i])
+            rotation = rotation @ _matrix(np.array(quat)) @ turn
+        return np.stack(points, axis=-2), position, rotation
+
+
+def _matrix(quat: np.ndarray) -> np.ndarray:
+    """Rotation matrix of a quaternion wxyz."""
+    w, x, y, z = quat / np.linalg.norm(quat)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """(...,) angles about one axis -> (..., 3, 3), by Rodrigues' formula."""
+    x, y, z = axis
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.asarray(angle)[..., None, None]
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)
+
+
+def _ranges(r: int, first: tuple, second: tuple, rest: np.ndarray) -> np.ndarray:
+    """(7, 2) of the right arm (r = 1); the left one's first two joints are mirrored."""
+    two = np.array([first, second])
+    return np.vstack([two if r > 0 else -two[:, ::-1], rest])
+
+
+_REST = np.array(
+    [
+        (-1.570796, 1.570796),
+        (0.0, 2.443461),
+        (-1.570796, 1.570796),
+        (-0.785398, 0.785398),
+        (-1.570796, 1.570796),
+    ]
+)
+_WHOLE = (1.0, 0.0, 0.0, 0.0)  # no rotation
+
+
+def _v1(r: int) -> Side:
+    """The right arm (r = 1) or the left one (r = -1) of version 1."""
+    side = (S, r * S, 0, 0)
+    return Side(
+        base=((0, -r * 0.031, 0), side),
+        links=(
+            ((0, 0, 0.0625), _WHOLE, (0, 0, 1)),
+            ((-0.0301, 0, 0.06), side, (-1, 0, 0)),
+            ((0.0301, 0, 0.06625), _WHOLE, (0, 0, 1)),
+            ((0, 0.0315, 0.15375), _WHOLE, (0, 1, 0)),
+            ((0, -0.0315, 0.0955), _WHOLE, (0, 0, 1)),
+            ((0.0375, 0, 0.1205), _WHOLE, (1, 0, 0)),
+            ((-0.0375, 0, 0), _WHOLE, (0, r, 0)),
+        ),
+        tool=(0, -0.0045, 0.1801),
+        # The fingers' pads meet 6 mm beside the hand's middle.
+        fingers=(
+            ((0, 0.0015, 0.1001), (0, -1, 0), (0, 0, 0.0955)),
+            ((0, 0.0015, 0.1001), (0, 1, 0), (0, 0, 0.0955)),
+        ),
+        travel=0.044,
+        open_at=-1.0472,
+        ranges=_ranges(r, (-1.396263, 3.490659), (-0.174533, 3.316125), _REST),
+    )
+
+
+def _v2(r: int) -> Side:
+    """The right arm (r = 1) or the left one (r = -1) of version 2."""
+    return Side(
+        base=((0, -r * 0.031, 0), _WHOLE),
+        links=(
+            ((0, -r * 0.0625, 0), _WHOLE, (0, -r, 0)),
+            ((0, -r * 0.06, 0), _WHOLE, (-1, 0, 0)),
+            ((0, 0, -0.06625), _WHOLE, (0, 0, -1)),
+            ((0, 0, -0.15375), _WHOLE, (0, -1, 0)),
+            ((0, 0, -0.0955), _WHOLE, (0, 0, -1)),
+            ((0, 0, -0.1205), _WHOLE, (0, r, 0)),
+            ((0, 0, 0), _WHOLE, (1, 0, 0)),
+        ),
+        tool=(0, 0, 0),
+        fingers=(
+            ((-0.00143, r * 0.018, -0.068), (-1, 0, 0), (0, -r * 0.0105, -0.102)),
+            ((-0.00143, -r * 0.018, -0.068), (1, 0, 0), (0, r * 0.0105, -0.102)),
+        ),
+        travel=-r * 0.7854,
+        open_at=-r * np.pi / 2,
+        ranges=_ranges(r, (-1.3963, 3.4907), (-0.17453, 3.3161), _REST),
+    )
+
+
+ARMS = {
+    "v1": Kinematics("v1", (_v1(1), _v1(-1)), slides=True),
+    "v2": Kinematics("v2", (_v2(1), _v2(-1)), slides=False),
+}

@@ -1,0 +1,96 @@
+"""A new OpenArm, or one that behaves oddly: a look at its motors, and their zero.
+
+Ids and bit rates are set with the maker's tool, one motor at a time; here they are only
+checked. Steps that need a person take two functions, so that tests can be the person:
+`ask(text)` shows a sentence and returns when it has been done, `say(text)` shows one.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from act_minimal.errors import UserError
+
+from .bus import Bus, BusError
+from .motors import ARM_MOTORS, IDS
+from .protocol import Command, Scale, Status
+
+STILL = 0.15  # rad/s: faster, and somebody is still moving it
+ZERO = 0.01  # rad: what a motor may say right after its zero was set
+
+
+@dataclass
+class Look:
+    """What one motor says of itself; `status` is None if it says nothing."""
+
+    joint: str
+    id: int
+    status: Status | None = None
+    position: float = 0.0  # rad
+    temperature: float = 0.0  # °C
+    volts: float | None = None  # V; older firmware does not tell
+    scale: Scale | None = None
+
+    def __str__(self) -> str:
+        if self.status is None or self.scale is None:
+            return f"{self.joint:8} motor {self.id}: silent"
+        volts = "" if self.volts is None else f", {self.volts:.1f} V"
+        return (
+            f"{self.joint:8} motor {self.id}: {self.status.words()}, "
+            f"{self.position:+.3f} rad, {self.temperature:.0f} °C{volts}, "
+            f"VMAX {self.scale.velocity:g} rad/s"
+        )
+
+
+def look(bus: Bus) -> list[Look]:
+    """How all motors of an arm are; nothing moves, nothing is changed."""
+    seen = []
+    for motor in ARM_MOTORS:
+        one = Look(motor.joint, motor.id)
+        with contextlib.suppress(BusError):
+            one.scale = bus.learn_scales([motor.id])[motor.id]
+            feedback = bus.refresh([motor.id])[motor.id]
+            one.status, one.position = feedback.status, feedback.position
+            one.temperature = max(
+                feedback.driver_temperature, feedback.rotor_temperature
+            )
+            with contextlib.suppress(BusError):
+                one.volts = bus.read(motor.id, "VBus")
+        seen.append(one)
+    return seen
+
+
+def set_zero(
+    bus: Bus, ask: Callable[[str], Any], say: Callable[[str], Any] = print
+) -> None:
+    """Tell all motors of an arm that where they stand is 0; kept without power.
+
+    Torque goes off first: a motor under torque would run to where its goal is now.
+
+    Raises:
+        UserError: a motor is silent, moves, or does not take it.
+    """
+    bus.learn_scales()
+    bus.command(IDS, Command.DISABLE)
+    arm = f"the {bus.side} arm" if bus.side else "the arm"
+    ask(
+        f"let {arm} hang straight down, elbow stretched, gripper closed, nobody "
+        "touching it, then press Enter"
+    )
+    for id, feedback in bus.refresh().items():
+        if abs(feedback.velocity) > STILL:
+            raise UserError(
+                f"{bus.who(id)} still turns with {feedback.velocity:.2f} rad/s; let "
+                "it come to rest, and begin again"
+            )
+    for id in IDS:
+        before = bus.latest[id].position
+        bus.command([id], Command.SET_ZERO)
+        after = bus.refresh([id])[id].position
+        if abs(after) > ZERO:
+            raise UserError(
+                f"{bus.who(id)} is at {after:.3f} rad after its zero was set, expected "
+                "0; switch its power off and on, and begin again"
+            )
+        say(f"{bus.who(id)}: {before:+.3f} rad is now 0")

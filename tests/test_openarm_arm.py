@@ -1,0 +1,501 @@
+"""Driver and virtual OpenArm over python-can's virtual bus; every fault, its sentence.
+
+Bus and motors are in one process, and time is the clock's.
+"""
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from act_minimal.errors import SettingError, UserError
+from hardware.openarm.arm import OpenArm, OpenArmConfig
+from hardware.openarm.bus import Bus, BusError, ip_link, parse_channel
+from hardware.openarm.emulator.service import (
+    VirtualOpenArmConfig,
+    VirtualOpenArmService,
+)
+from hardware.openarm.model import gravity_of
+from hardware.openarm.motors import IDS, NAMES
+from hardware.openarm.protocol import Command, Mit, Mode, Status
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
+NUMBERS = itertools.count()  # virtual channels are the process's: each test has its own
+RAISED = np.zeros(16)
+RAISED[[0, 3, 7, 8, 11, 15]] = 0.5, 1.5, 0.3, -0.5, 1.5, 0.3
+
+
+class Clock:
+    """Time that goes on only while somebody waits; the virtual arm lives in it, too.
+
+    A busy computer then holds up the test, and not the arm in it.
+    """
+
+    STEP = 0.0002  # s
+
+    def __init__(self):
+        self.now, self.service = 1000.0, None
+
+    def monotonic(self):
+        self.now += 1e-6  # who asks again and again waits, too
+        return self.now
+
+    perf_counter = time = monotonic
+
+    def sleep(self, seconds):
+        end = self.now + seconds
+        while self.now < end:
+            self.step(end - self.now)
+
+    def step(self, most=STEP):
+        self.now += min(self.STEP, most)
+        if self.service:
+            self.service.listen()
+            self.service.turn()
+
+    def receive(self, bus, seconds):
+        """Instead of `Bus._receive`, which would wait in the computer's own time."""
+        end = self.now + seconds
+        while (message := bus._connected().recv(0)) is None and self.now < end:
+            self.step()
+        return message
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    openarm = ("openarm.bus", "openarm.arm", "openarm.emulator.service")
+    for module in (*openarm, "clock", "safety"):
+        monkeypatch.setattr(f"hardware.{module}.time", clock)
+    monkeypatch.setattr(Bus, "_receive", lambda bus, s: clock.receive(bus, s))
+    return clock
+
+
+def config_of(folder: Path, **settings):
+    number = next(NUMBERS)
+    channels = {"right": f"virtual:r{number}", "left": f"virtual:l{number}"}
+    return VirtualOpenArmConfig(folder / "arm", **(channels | settings))
+
+
+@contextlib.contextmanager
+def virtual(clock, folder: Path, **settings):
+    """A virtual OpenArm in the clock's time; gives its service."""
+    service = VirtualOpenArmService(config_of(folder, **settings))
+    clock.service, service.clock = service, clock
+    try:
+        yield service
+    finally:
+        clock.service = None
+        service.close()
+
+
+@pytest.fixture
+def service(clock, tmp_path):
+    with virtual(clock, tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def bus(service):
+    bus = Bus(service.config.right, side="right")
+    bus.open()
+    yield bus
+    bus.close()
+
+
+@pytest.fixture
+def arm(service):
+    arm = driver(service)
+    yield arm
+    with contextlib.suppress(UserError):
+        arm.close()
+
+
+def driver(service, **settings):
+    config = OpenArmConfig(service.config.right, service.config.left, **settings)
+    gravity = gravity_of(service.arm.model, service.arm.kinematics)
+    return OpenArm(config, gravity=gravity)
+
+
+def raised(service, arm):
+    """Connect with both arms raised, as held by a hand."""
+    service.arm.put(RAISED)
+    arm.connect()
+    witness = service.arm.witness = type(service.arm.witness)()
+    return witness
+
+
+def hold(arm, seconds):
+    for _ in range(round(seconds * arm.fps)):
+        arm.observe()
+        arm.act(RAISED[None])
+
+
+# ---------------------------------------------------------------- the bus
+
+
+def test_registers_of_a_motor(bus):
+    assert bus.read(3, "VMAX") == 8.0
+    bus.write(3, "TIMEOUT", 1000)
+    assert bus.read(3, "TIMEOUT") == 1000
+    with pytest.raises(BusError, match=r"motor 3 \(right joint3\): CTRL_MODE = 9"):
+        bus.write(3, "CTRL_MODE", 9)
+    with pytest.raises(BusError, match=r"joint3\) keeps Gr at 40, instead of 7"):
+        bus.write(3, "Gr", 7.0)
+
+
+def test_what_is_saved_outlasts_the_power(service, bus):
+    bus.write(2, "TIMEOUT", 400)
+    bus.save(2)
+    bus.write(2, "TIMEOUT", 500)
+    for on in (False, True):
+        service.fault(0, no_power=not on)
+    assert bus.read(2, "TIMEOUT") == 400
+    bus.command([2], Command.ENABLE)
+    with pytest.raises(BusError, match="saves only when disabled"):
+        bus.save(2)
+
+
+def test_enable_goal_disable(bus):
+    assert bus.command(IDS, Command.ENABLE)[4].status is Status.ENABLED
+    bus.send({id: Mit(kp=0, kd=1) for id in IDS})
+    assert bus.gather(IDS, 0.5) == []
+    assert {bus.latest[id].id for id in IDS} == set(IDS)
+    assert all(bus.age(id) < 0.5 for id in IDS)
+    assert bus.command(IDS, Command.DISABLE)[4].status is Status.DISABLED
+
+
+def test_zero_is_where_the_arm_is(service, bus):
+    service.arm.put(RAISED)
+    assert bus.refresh([4])[4].position == pytest.approx(1.5, abs=0.1)
+    bus.command([4], Command.SET_ZERO)
+    assert abs(bus.refresh([4])[4].position) < 0.2
+    assert bus.refresh([1])[1].position > 0.1
+
+
+def test_modes(bus):
+    bus.set_mode(8, Mode.POS_FORCE)
+    assert bus.read(8, "CTRL_MODE") == Mode.POS_FORCE
+    bus.command([8], Command.ENABLE)
+    bus.send({8: Mit(position=1.0, kp=10)})
+    assert bus.gather([8], 0.1) == [8]  # a goal of the wrong mode
+
+
+def test_who_is_there(service, bus):
+    assert bus.find() == {id: 0x10 + id for id in IDS}
+    service.fault(0, silent=2, wrong_id=5)
+    found = bus.find()
+    assert found[15] == 0x1F
+    assert 2 not in found
+    assert 5 not in found
+
+
+def test_nobody_hears_the_other_kind(service):
+    bus = Bus(service.config.right, fd=False, side="right")
+    bus.open()
+    with pytest.raises(BusError, match=r"no motor of the right arm .*classic CAN"):
+        bus.refresh()
+    bus.close()
+
+
+def test_own_frames_are_no_answers(service, bus):
+    import can
+
+    mirror = can.Bus(interface="virtual", channel=service.config.right[8:])
+    bus.send({1: Mit()})
+    # What a bus does that shows its own frames to who sent them.
+    mirror.send(mirror.recv(0.5))
+    assert bus.gather([1], 0.5) == []
+    bus.gather([2], 0.05)
+    assert bus.traffic.echoes == 1
+    assert bus.latest[1].status is Status.DISABLED
+    mirror.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("usb:can0", "channel is 'usb:can0', expected a name such as can0"),
+        ("virtual:", "expected a name"),
+        ("udp_multicast:239.1.1.1", "expected a group and a port"),
+        ("slcan:/dev/ttyACM0", "speak no CAN-FD"),
+    ],
+)
+def test_channels_that_there_are_not(text, says):
+    with pytest.raises(SettingError, match=says):
+        parse_channel(text, True)
+
+
+def test_channels_that_there_are():
+    assert parse_channel("can0", True) == {
+        "interface": "socketcan",
+        "channel": "can0",
+        "fd": True,
+    }
+    assert parse_channel("slcan:/dev/ttyACM0", False)["bitrate"] == 1_000_000
+    multicast = parse_channel("udp_multicast:239.74.163.2:43114", True)
+    assert (multicast["channel"], multicast["port"]) == ("239.74.163.2", 43114)
+
+
+def test_a_bus_that_is_not_there_says_how_to_bring_it_up():
+    with pytest.raises(BusError, match="ip link set nocan7 up type can bitrate") as e:
+        Bus("nocan7").open()
+    assert "dbitrate 5000000 fd on" in str(e.value)
+    assert "fd on" not in ip_link("can0", False)
+
+
+# ---------------------------------------------------------------- the arms
+
+
+def test_connect_moves_nothing(clock, service, arm):
+    service.arm.put(RAISED)
+    service.arm.witness = type(service.arm.witness)()
+    arm.connect()
+    clock.sleep(0.2)
+    witness = service.arm.witness
+    assert all(m.status is Status.ENABLED for side in service.arm.motors for m in side)
+    assert witness.lowest == pytest.approx(RAISED, abs=0.02)
+    assert witness.highest == pytest.approx(RAISED, abs=0.02)
+    assert witness.speed.max() < 0.2
+    assert witness.falls == 0
+
+
+def test_a_hanging_arm_does_not_stir(clock, service, arm):
+    arm.connect()
+    clock.sleep(0.3)
+    assert service.arm.witness.speed[:7].max() < 0.2
+    assert np.abs(service.arm.state[:7]).max() < 0.05
+
+
+def test_observe_and_act(service, arm):
+    raised(service, arm)
+    start = arm.observe()["qpos"][0].astype(float)
+    goal = RAISED.copy()
+    goal[[1, 6, 7, 9, 14, 15]] = 0.3, -0.4, 0.8, -0.3, 0.4, 0.6
+    for tick in range(100):
+        share = min((tick + 1) / 60, 1.0)
+        seen = arm.observe()
+        arm.act((start + share * (goal - start))[None])
+    assert seen["qpos"].shape == seen["qvel"].shape == seen["effort"].shape == (1, 16)
+    assert service.arm.state == pytest.approx(goal, abs=0.02)
+    assert seen["qpos"][0] == pytest.approx(service.arm.state, abs=0.01)
+    assert np.abs(seen["effort"]).max() > 3.0  # what the shoulders carry
+    assert arm.health.faults == {}
+    assert arm.ticker.report()["rate_hz"] == pytest.approx(50, rel=0.1)
+    assert service.arm.witness.speed[:7].max() < 2.0
+
+
+def test_without_gravity_compensation_it_hangs_lower(service):
+    config = OpenArmConfig(service.config.right, service.config.left, gains="gentle")
+    arm = OpenArm(config)
+    raised(service, arm)
+    for _ in range(60):
+        arm.observe()
+        arm.act(RAISED[None])
+    assert 0.05 < np.abs(service.arm.state - RAISED).max() < 0.3
+    arm.close()
+
+
+def test_ranges_of_velocity_are_read_from_the_motors(clock, tmp_path):
+    with virtual(clock, tmp_path, newer=True) as service:
+        arm = driver(service)
+        raised(service, arm)
+        assert arm.buses[0].scales[3].velocity == 10.0
+        assert arm.buses[0].scales[1].velocity == 45.0
+        for tick in range(60):
+            seen = arm.observe()
+            goal = RAISED.copy()
+            goal[3] = RAISED[3] - 0.02 * tick  # 1 rad/s
+            arm.act(goal[None])
+        # Read in 8 instead of 10, it would be -0.8.
+        assert seen["qvel"][0, 3] == pytest.approx(-1.0, abs=0.1)
+        arm.close()
+
+
+def test_close_lets_go(service, arm):
+    arm.connect()
+    arm.close()
+    assert not any(
+        m.status is Status.ENABLED for side in service.arm.motors for m in side
+    )
+    assert service.arm.witness.falls == 0  # it hung
+
+
+def test_an_arm_that_is_let_go_falls_and_the_witness_sees_it(clock, service, arm):
+    witness = raised(service, arm)
+    hold(arm, 0.5)
+    arm.close()
+    clock.sleep(0.5)
+    assert witness.falls == 2
+    assert witness.speed[:7].max() > 2.0
+
+
+def test_softened_arms_sink(clock, service, arm):
+    witness = raised(service, arm)
+    hold(arm, 0.5)
+    arm.soften()
+    assert not arm.torque
+    assert witness.falls == 0
+    assert witness.speed[[*range(7), *range(8, 15)]].max() < 2.0
+    clock.sleep(0.3)
+    assert np.abs(service.arm.state[[0, 8]]).max() < 0.2
+
+
+def test_a_target_that_is_no_number_is_not_sent(service, arm):
+    arm.connect()
+    sent = arm.buses[0].traffic.sent
+    goal = np.zeros(16)
+    goal[9] = np.nan
+    with pytest.raises(BusError, match="the target of left_joint2 is no number"):
+        arm.send(goal)
+    assert arm.buses[0].traffic.sent == sent
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"version": "v3"}, "version is 'v3', expected one of: v1, v2"),
+        ({"gains": "hard"}, "gains is 'hard', expected one of: firm, gentle"),
+        ({"left": "can0"}, "right and left are both on 'can0'"),
+        ({"fps": 0.0}, "fps is 0.0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings, says):
+    with pytest.raises(SettingError, match=says):
+        OpenArm(OpenArmConfig(**settings))
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"silent": 4}, r"motor 4 \(left joint4\) on virtual:.* does not answer"),
+        ({"wrong_rate": 2}, r"motor 2 \(left joint2\) .* does not answer.* its rate"),
+        ({"wrong_id": 3}, r"motor 3 \(left joint3\) .* does not answer"),
+        ({"wrong_kind": True}, r"no motor of the left arm .* speak CAN-FD"),
+        ({"unplugged": True}, r"no motor of the left arm .* the cable"),
+        ({"no_power": True}, r"no motor of the left arm .* 24 V supply"),
+        ({"over_voltage": True}, r"motor 1 .* reports over voltage at 36.0 V"),
+        ({"under_voltage": True}, r"motor 1 .* reports under voltage at 12.0 V"),
+        ({"driver_hot": 5}, r"motor 5 \(left joint5\) reports driver too hot; let it"),
+        ({"rotor_hot": 6}, r"motor 6 .* reports rotor too hot; let it cool"),
+        ({"over_current": 7}, r"motor 7 .* reports over current"),
+        ({"overload": 8}, r"motor 8 \(left gripper\) reports overload; look what"),
+        ({"lost_communication": 1}, r"motor 1 .* reports lost communication"),
+    ],
+)
+def test_connect_refuses_what_is_wrong(service, arm, faults, says):
+    service.fault(1, **faults)
+    with pytest.raises(UserError, match=says):
+        arm.connect()
+    assert not arm.torque
+    assert not any(
+        m.status is Status.ENABLED for side in service.arm.motors for m in side
+    )
+    assert service.arm.witness.speed[:7].max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"silent": 4}, r"motor 4 \(right joint4\) on virtual:.* does not answer"),
+        ({"unplugged": True}, r"no motor of the right arm .* answers"),
+        ({"no_power": True}, r"no motor of the right arm .* emergency stop"),
+    ],
+)
+def test_silence_in_a_run_is_an_error_of_its_own(service, arm, faults, says):
+    raised(service, arm)
+    hold(arm, 0.2)
+    service.fault(0, **faults)
+    with pytest.raises(BusError, match=says):
+        hold(arm, 1.0)
+    # The left arm still holds, and can be laid down softly.
+    assert service.arm.state[8:15] == pytest.approx(RAISED[8:15], abs=0.05)
+    with contextlib.suppress(BusError):
+        arm.soften()
+    assert service.arm.witness.speed[8:15].max() < 2.0
+
+
+@pytest.mark.parametrize(
+    ("faults", "joint", "words"),
+    [
+        ({"over_voltage": True}, "right_joint1", "over voltage"),
+        ({"driver_hot": 4}, "right_joint4", "driver too hot"),
+        ({"over_current": 2}, "right_joint2", "over current"),
+        ({"overload": 8}, "right_gripper", "overload"),
+        ({"lost_communication": 7}, "right_joint7", "lost communication"),
+    ],
+)
+def test_a_motor_that_gives_up_in_a_run_is_named(service, arm, faults, joint, words):
+    raised(service, arm)
+    hold(arm, 0.2)
+    service.fault(0, **faults)
+    hold(arm, 0.1)
+    assert arm.health.faults[joint].words() == words
+    assert set(arm.health.faults) <= {n for n in NAMES if n.startswith("right")}
+
+
+def test_lost_and_doubled_frames_change_nothing(service, arm):
+    witness = raised(service, arm)
+    for side in (0, 1):
+        service.fault(side, dropped=0.05, doubled=0.05)
+    hold(arm, 2.0)
+    assert service.arm.state == pytest.approx(RAISED, abs=0.03)
+    assert witness.falls == 0
+    assert sum(bus.traffic.repeated + bus.traffic.late for bus in arm.buses) > 0
+
+
+def test_late_answers_are_not_taken_for_new_ones(service, arm):
+    raised(service, arm)
+    service.fault(0, late=0.2, late_by=0.015)
+    hold(arm, 1.0)
+    assert arm.buses[0].traffic.late > 0
+    assert service.arm.state == pytest.approx(RAISED, abs=0.03)
+
+
+def test_stale_feedback_is_noticed(service, arm):
+    raised(service, arm)
+    hold(arm, 0.2)
+    service.fault(0, frozen=1)
+    hold(arm, 0.6)  # at rest nobody can tell
+    goal = RAISED.copy()
+
+    def go_on():
+        for _ in range(100):
+            arm.observe()
+            goal[0] += 0.01
+            arm.act(goal[None])
+
+    with pytest.raises(BusError, match=r"motor 1 \(right joint1\) has answered the sa"):
+        go_on()
+    assert goal[0] < RAISED[0] + 0.3
+
+
+def test_motors_let_go_when_commands_stop_if_told_so(clock, service):
+    arm = driver(service, timeout=0.1)
+    arm.connect()
+    hold_still = np.zeros((1, 16))
+    for _ in range(10):
+        arm.observe()
+        arm.act(hold_still)
+    clock.sleep(0.3)
+    assert {m.status for m in service.arm.motors[0]} == {Status.LOST_COMMUNICATION}
+    arm.observe()
+    assert len(arm.health.faults) == 16
+    arm.close()
+    again = driver(service)
+    again.connect()  # this error is put right
+    assert again.observe()["qpos"].shape == (1, 16)
+    again.close()
+
+
+def test_motors_of_another_type_are_refused(service, arm):
+    service.arm.motors[1][4].poke("TMAX", 54.0)
+    with pytest.raises(UserError, match=r"motor 5 \(left joint5\) says .* 54 N·m"):
+        arm.connect()

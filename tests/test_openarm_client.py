@@ -1,0 +1,223 @@
+"""The virtual arm against an independent client, and between two processes."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from act_minimal.errors import UserError
+from hardware.openarm.arm import OpenArm, OpenArmConfig
+from hardware.openarm.bus import Bus
+from hardware.openarm.emulator.room import VirtualOpenArmProcess
+from hardware.openarm.emulator.service import (
+    VirtualOpenArmConfig,
+    VirtualOpenArmService,
+)
+from hardware.openarm.motors import ARM_MOTORS, IDS, MotorType
+from hardware.openarm.protocol import Command, Status
+
+from .test_openarm_arm import RAISED, clock, config_of, driver, hold, virtual  # noqa: F401
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
+
+
+@contextlib.contextmanager
+def threaded(folder, **settings):
+    """A virtual OpenArm in a thread, in the computer's time; gives its service."""
+    service = VirtualOpenArmService(config_of(folder, **settings))
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        yield service
+    finally:
+        service.stopped = True
+        thread.join(10)
+        service.close()
+
+
+# ---------------------------------------------------------------- damiao-motor
+
+
+def name_of(type: MotorType) -> str:
+    """What damiao-motor calls a type."""
+    return type.name.removeprefix("DM")
+
+
+@pytest.fixture
+def client(tmp_path):
+    """A right arm in classic CAN, newer DM4340, and damiao-motor on its bus."""
+    from damiao_motor import DaMiaoController
+
+    with threaded(tmp_path, fd=False, newer=True) as service:
+        channel = service.config.right.removeprefix("virtual:")
+        with pytest.warns(DeprecationWarning, match="bustype"):
+            client = DaMiaoController(channel, "virtual")
+        for motor in ARM_MOTORS:
+            client.add_motor(motor.id, motor.master, name_of(motor.type))
+        yield service, client
+        client.shutdown()
+
+
+def eventually(what, seconds=20.0):
+    """Its reader has a thread of its own."""
+    deadline = time.monotonic() + seconds
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert what()
+
+
+def test_damiao_motor_reads_the_registers(client):
+    _, client = client
+    for motor in ARM_MOTORS:
+        found = client.get_motor(motor.id)
+        assert found.get_register(21) == motor.type.scale.position
+        assert found.get_register(22) == found._v_max
+        assert found.get_register(23) == motor.type.scale.torque
+        assert found.get_register(7) == motor.master
+        assert found.get_register(8) == motor.id
+    table = client.get_motor(1).read_all_registers()
+    errors = [rid for rid, value in table.items() if isinstance(value, str)]
+    assert set(errors) <= {56, 63, 64, 65}  # of which nobody else knows
+
+
+def test_damiao_motor_moves_the_arm(client):
+    service, client = client
+    service.arm.put(RAISED)
+    elbow = client.get_motor(4)
+    client.enable_all()
+    eventually(lambda: elbow.get_states().get("status") == "ENABLED")
+    wished = service.arm.kinematics.angles_of(RAISED)[:8]
+    wished[3] = 1.2
+    kp = [230, 230, 190, 190, 30, 30, 30, 10]
+
+    def there():
+        for id in IDS:
+            client.send_cmd(id, wished[id - 1], stiffness=kp[id - 1], damping=2.0)
+        return abs(service.arm.state[3] - 1.2) < 0.05 and abs(elbow.state["vel"]) < 0.1
+
+    eventually(there)
+    seen = elbow.get_states()
+    assert seen["arbitration_id"] == 0x14
+    assert seen["pos"] == pytest.approx(service.arm.state[3], abs=0.05)
+    assert abs(seen["torq"]) > 1.0
+    client.disable_all()
+    eventually(lambda: elbow.get_states()["status"] == "DISABLED")
+
+
+def test_damiao_motor_sets_zero_mode_and_timeout(client):
+    service, client = client
+    motor = client.get_motor(8)
+    motor.set_can_timeout(100)
+    eventually(lambda: service.arm.motors[0][7].get("TIMEOUT") == 2000)
+    motor.write_register(10, 4)
+    eventually(lambda: service.arm.motors[0][7].get("CTRL_MODE") == 4)
+    motor.store_parameters()
+    eventually(lambda: service.arm.motors[0][7].saved[9] == b"\xd0\x07\0\0")
+    service.arm.put(RAISED)
+    elbow = client.get_motor(4)
+    elbow.set_zero_position()
+    eventually(lambda: abs(elbow.get_states().get("pos", 9.0)) < 0.01)
+
+
+def test_damiao_motor_sees_faults_and_clears_them(client):
+    service, client = client
+    elbow = client.get_motor(4)
+
+    def says(status):
+        elbow.request_motor_feedback()
+        return elbow.get_states().get("status") == status
+
+    service.fault(0, overload=4)
+    eventually(lambda: says("OVERLOAD"))
+    service.fault(0, overload=0)
+    elbow.clear_error()
+    eventually(lambda: says("DISABLED"))
+
+
+# ---------------------------------------------------------------- two processes
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A virtual OpenArm in a process of its own, on udp_multicast."""
+    config = VirtualOpenArmConfig(
+        tmp_path / "arm",
+        right=f"udp_multicast:239.74.163.2:{free_port()}",
+        left=f"udp_multicast:239.74.163.2:{free_port()}",
+    )
+    probe = Bus(config.right)
+    try:
+        probe.open()
+    except UserError as error:
+        pytest.skip(f"this computer has no multicast: {error}")
+    probe.close()
+    with VirtualOpenArmProcess(config) as process:
+        yield process
+
+
+def test_across_processes(outside, monkeypatch):
+    # Here time is the computer's, and its pauses are no fault of the motors.
+    monkeypatch.setattr("hardware.openarm.arm.LOST", 0.5)
+    monkeypatch.setattr("hardware.openarm.arm.IGNORED", 40)
+    config = outside.config
+    arm = OpenArm(OpenArmConfig(config.right, config.left, gains="firm"))
+    for bus in arm.buses:
+        bus.tries = 20
+    outside.room.put(RAISED)
+    arm.connect()
+    outside.room.ask(forget=True)
+    hold(arm, 0.5)
+    seen = arm.observe()
+    there = outside.room.look()
+    assert seen["qpos"][0] == pytest.approx(np.array(there["joints"]), abs=0.02)
+    assert all(there["torque"])
+    assert max(there["witness"]["speed"][:7]) < 1.0
+    # This bus shows everybody everything, own frames too.
+    assert all(bus.traffic.echoes > 100 for bus in arm.buses)
+    assert not any(bus.traffic.strangers for bus in arm.buses)
+    outside.room.faults(right={"silent": 2})
+    with pytest.raises(UserError, match=r"motor 2 \(right joint2\) on udp_multicast"):
+        hold(arm, 1.0)
+    outside.room.faults(right={"silent": 0})
+    arm.close()
+    assert not any(outside.room.look()["torque"])
+    outside.room.ask(power={"left": False})
+    left = Bus(config.left, side="left")
+    left.open()
+    with pytest.raises(UserError, match="no motor of the left arm"):
+        left.refresh()
+    left.close()
+
+
+def test_the_room_refuses_what_it_does_not_know(outside):
+    for wish, says in (
+        ({"dance": True}, "the room knows no 'dance'"),
+        ({"faults": {"middle": {}}}, "the side is 'middle', expected: right or left"),
+        ({"faults": {"left": {"slient": 1}}}, "no fault 'slient'"),
+        ({"lay": 3}, "has no objects to lay"),
+    ):
+        with pytest.raises(UserError, match=says):
+            outside.room.ask(**wish)
+
+
+def test_a_scene_with_objects(clock, tmp_path):  # noqa: F811
+    with virtual(clock, tmp_path, scene="openarm_handover", number=3) as service:
+        before = service.arm.data.qpos[18:21].copy()
+        service.arm.let_go()
+        arm = driver(service)
+        with contextlib.closing(arm):
+            arm.connect()
+            service._lay(4)
+            assert np.abs(service.arm.data.qpos[18:21] - before).max() > 1e-3
+            assert arm.buses[1].command([2], Command.ENABLE)[2].status is Status.ENABLED
+            assert not service.scene.success

@@ -88,6 +88,20 @@ VISION = Recipe(
     execution=ExecutionConfig(),
 )
 
+# Two arms, at 50 Hz: longer episodes of more joints, so more steps of training.
+TWO_ARMS_STATE = replace(STATE, act=STATE.act | {"steps": 6000})
+# Three cameras and 9 s an episode: 100 demonstrations are 5 GB of images.
+TWO_ARMS_VISION = replace(
+    VISION, demonstrations=100, cameras=("top", "right_wrist", "left_wrist")
+)
+
+
+def recipe_for(task_name: str, vision: bool) -> Recipe:
+    """What `act demo` does with a task, without or with cameras."""
+    if task_name.startswith("openarm"):
+        return TWO_ARMS_VISION if vision else TWO_ARMS_STATE
+    return VISION if vision else STATE
+
 
 def run_demo(
     out: Path,
@@ -105,7 +119,7 @@ def run_demo(
         task_name: a simulated task.
         vision: cameras instead of the object's pose.
         seed: decides demonstrations, weights and scenes.
-        recipe: by default `VISION` or `STATE`, as `vision` says.
+        recipe: by default that of `recipe_for`.
 
     Returns:
         The content of `result.json`.
@@ -119,8 +133,8 @@ def run_demo(
 
     evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
     console = Console(quiet=not progress)
-    recipe = recipe or (VISION if vision else STATE)
     task = make_task(task_name)
+    recipe = recipe or recipe_for(task_name, vision)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
     if (out / "result.json").exists():
         result = json.loads((out / "result.json").read_text())
@@ -184,7 +198,7 @@ def run_demo(
             console.print(f"[bold]No film:[/] {error}")
 
     result = {
-        "command": f"act demo{' --vision' if vision else ''} --seed {seed}",
+        "command": _command(task_name, vision, seed),
         "task": task_name,
         "seed": seed,
         "demonstrations": recipe.demonstrations,
@@ -201,6 +215,12 @@ def run_demo(
     console.print(_table(result))
     console.print(f"result.json, film.mp4, loss.png and checkpoint/ are in {out}")
     return result
+
+
+def _command(task_name: str, vision: bool, seed: int) -> str:
+    """The command line that does the same again."""
+    task = "" if task_name == "so100_pick_place" else f" --task {task_name}"
+    return f"act demo{task}{' --vision' if vision else ''} --seed {seed}"
 
 
 class Clock:

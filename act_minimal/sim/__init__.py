@@ -12,11 +12,17 @@ from ..gl import choose_gl_backend
 
 choose_gl_backend()  # MuJoCo reads MUJOCO_GL when it is imported
 
+from .handover import Handover  # noqa: E402
+from .insertion import Insertion  # noqa: E402
 from .pick_place import PickPlace  # noqa: E402
 from .world import Task, World  # noqa: E402
 
-TASKS: dict[str, type] = {PickPlace.name: PickPlace}
-GYM_IDS = {"act_minimal/SO100PickPlace-v0": PickPlace.name}
+TASKS: dict[str, type] = {task.name: task for task in (PickPlace, Handover, Insertion)}
+GYM_IDS = {
+    "act_minimal/SO100PickPlace-v0": PickPlace.name,
+    "act_minimal/OpenArmHandover-v0": Handover.name,
+    "act_minimal/OpenArmInsertion-v0": Insertion.name,
+}
 
 
 def make_task(name: str) -> Task:
@@ -51,4 +57,13 @@ for _id, _task in GYM_IDS.items():
         kwargs={"task_name": _task},
     )
 
-__all__ = ["GYM_IDS", "TASKS", "PickPlace", "Task", "World", "make_task"]
+__all__ = [
+    "GYM_IDS",
+    "TASKS",
+    "Handover",
+    "Insertion",
+    "PickPlace",
+    "Task",
+    "World",
+    "make_task",
+]

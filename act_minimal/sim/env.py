@@ -9,7 +9,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from . import so100
 from .world import DEMONSTRATION_SCENES, Task, World
 
 
@@ -25,8 +24,7 @@ def _spaces(
     }
     for camera in cameras:
         parts[f"images/{camera}"] = spaces.Box(0, 255, (*size, 3), np.uint8)
-    low, high = so100.joint_limits().astype(np.float32).T
-    low[5], high[5] = 0.0, 1.0
+    low, high = task.action_limits.astype(np.float32).T
     return spaces.Dict(parts), spaces.Box(low, high, dtype=np.float32)
 
 
@@ -53,6 +51,7 @@ class TaskEnv(gymnasium.Env):
         size: tuple[int, int] = (96, 128),
         render_mode: str | None = None,
     ):
+        self.metadata = TaskEnv.metadata | {"render_fps": task.fps}
         self.world = World(task, 1)
         self.cameras, self.size = tuple(cameras), (size[0], size[1])
         self.render_mode = render_mode
@@ -108,7 +107,10 @@ class TaskVectorEnv(VectorEnv):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ):
-        self.metadata = TaskEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.metadata = TaskEnv.metadata | {
+            "render_fps": task.fps,
+            "autoreset_mode": AutoresetMode.NEXT_STEP,
+        }
         self.num_envs, self.render_mode = num_envs, render_mode
         self.world = World(task, num_envs)
         self.cameras, self.size = tuple(cameras), (size[0], size[1])

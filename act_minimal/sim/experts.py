@@ -250,15 +250,21 @@ class Reach:
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def _tremor(steps: int, scale: float, fps: int, rng: np.random.Generator) -> np.ndarray:
-    """(T, 6) slowly varying noise (Ornstein-Uhlenbeck, 0.15 s), none on the jaw."""
-    noise = np.zeros((steps, 6))
+def _tremor(
+    steps: int, scale: float, fps: int, rng: np.random.Generator, joints: int = 5
+) -> np.ndarray:
+    """Slowly varying noise (Ornstein-Uhlenbeck, 0.15 s) on one arm's joint targets.
+
+    Returns:
+        (T, joints + 1) rad; the last column, the gripper's, is 0.
+    """
+    noise = np.zeros((steps, joints + 1))
     if scale == 0:
         return noise
     keep = np.exp(-1 / (0.15 * fps))
-    kicks = rng.normal(0, scale * np.sqrt(1 - keep**2), (steps, 5))
+    kicks = rng.normal(0, scale * np.sqrt(1 - keep**2), (steps, joints))
     for t in range(1, steps):
-        noise[t, :5] = keep * noise[t - 1, :5] + kicks[t]
+        noise[t, :joints] = keep * noise[t - 1, :joints] + kicks[t]
     return noise
 
 

@@ -49,6 +49,7 @@ def film(
     *,
     columns: int = 4,
     size: tuple[int, int] = (240, 320),
+    model: mujoco.MjModel | None = None,
     progress: bool = True,
 ) -> Path:
     """Write an mp4 of rollouts side by side; a rollout that is over stands still.
@@ -61,6 +62,8 @@ def film(
         path: of the film; its suffix becomes .mp4.
         columns: rollouts in a row.
         size: (H, W) of each rollout's picture.
+        model: draws instead of the task's own: an OpenArm task's `model(meshes=True)`
+            shows the arms as they are, and takes ten times as long.
         progress: whether to show a bar.
 
     Returns:
@@ -73,12 +76,12 @@ def film(
     if not takes:
         raise UserError(f"there is no rollout to film into {path}")
     columns = min(columns, len(takes))
-    model = task.model()
-    model.vis.global_.offheight, model.vis.global_.offwidth = size
+    scene = task.model() if model is None else model
+    scene.vis.global_.offheight, scene.vis.global_.offwidth = size
     # A film is looked at by people: smooth edges are worth the time.
-    model.vis.quality.offsamples = 4
-    data = mujoco.MjData(model)
-    renderer = open_renderer(model, *size)
+    scene.vis.quality.offsamples = 4
+    data = mujoco.MjData(scene)
+    renderer = open_renderer(scene, *size)
     stride = SPEED  # one film frame every so many ticks, played at the task's rate
     frames = max(len(take.qpos) for take in takes) // stride + AFTER
     rows = -(-len(takes) // columns)
@@ -96,9 +99,9 @@ def film(
                     cell = last[i]
                     if cell is None or not over:
                         data.qpos[:] = take.qpos[tick]
-                        mujoco.mj_kinematics(model, data)
-                        mujoco.mj_comPos(model, data)
-                        mujoco.mj_camlight(model, data)
+                        mujoco.mj_kinematics(scene, data)
+                        mujoco.mj_comPos(scene, data)
+                        mujoco.mj_camlight(scene, data)
                         renderer.update_scene(data, "scene")
                         cell = last[i] = renderer.render()
                     cells.append(_caption(cell, take, over, tick / task.fps))

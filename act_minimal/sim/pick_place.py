@@ -32,8 +32,10 @@ class PickPlace:
     joints: tuple[str, ...] = so100.JOINTS
     action_dim = 6
     env_state_dim = 7
+    place_dim = 3
 
     _low, _high = so100.joint_limits().T
+    action_limits = np.array([*so100.joint_limits()[:5], [0.0, 1.0]])
 
     def model(self) -> mujoco.MjModel:
         """Compile the scene."""
@@ -79,6 +81,10 @@ class PickPlace:
         ctrl = np.array(action, dtype=np.float64)
         ctrl[:, 5] = so100.gripper_to_jaw(ctrl[:, 5])
         return np.clip(ctrl, self._low, self._high, out=ctrl)
+
+    def hold(self, qpos: np.ndarray) -> np.ndarray:
+        """Servo targets (n, 6) that hold the arm where it is."""
+        return qpos[:, :6]
 
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """(n,) whether the cube now rests in the bin with the jaw open."""

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
 from ..errors import SettingError, UserError
-from .experts import Expert
+from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
 TOGETHER = 8  # scenes recorded side by side
@@ -98,7 +98,7 @@ def demonstrate(
     size: tuple[int, int] = (96, 128),
 ) -> Iterator[tuple[int, Episode]]:
     """Yield (attempt, episode) in order, failures too (attribute `success`)."""
-    expert = Expert(task, demonstrator)  # refuses an unknown demonstrator
+    expert = make_expert(task, demonstrator)  # refuses an unknown demonstrator
     world = World(task, TOGETHER)
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
     try:

@@ -25,6 +25,8 @@ class Task(Protocol):
     joints: tuple[str, ...]
     action_dim: int
     env_state_dim: int
+    place_dim: int  # numbers in [0, 1) that say where the objects lie
+    action_limits: np.ndarray  # (A, 2): rad, and openings of a gripper
 
     def model(self) -> mujoco.MjModel: ...
     def sample(
@@ -34,12 +36,15 @@ class Task(Protocol):
     def velocity(self, qvel: np.ndarray) -> np.ndarray: ...
     def env_state(self, qpos: np.ndarray) -> np.ndarray: ...
     def ctrl(self, action: np.ndarray) -> np.ndarray: ...
+    def hold(self, qpos: np.ndarray) -> np.ndarray: ...
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray: ...
 
 
 DEMONSTRATION_SCENES = 1_000_000_000  # scenes from here on are never evaluated on
 SCENES_A_RUN = 100_000  # demonstration scenes of one seed
 HOLD_TICKS = 10  # a success counts once it has lasted this long
+# The roots of x^(d + 1) = x + 1 for d dimensions.
+GOLDEN = {3: 1.2207440846057596, 6: 1.1127756842787055}
 
 
 def start(task: Task, scene: int) -> np.ndarray:
@@ -53,9 +58,10 @@ def start(task: Task, scene: int) -> np.ndarray:
     if scene < DEMONSTRATION_SCENES:
         return task.sample(rng)
     run, attempt = divmod(scene - DEMONSTRATION_SCENES, SCENES_A_RUN)
-    golden = 1.2207440846057596  # the root of x^4 = x + 1, for three dimensions
-    offset = np.random.default_rng([DEMONSTRATION_SCENES, run]).random(3)
-    place = (offset + attempt * golden ** -np.arange(1.0, 4.0)) % 1.0
+    dimensions = task.place_dim
+    offset = np.random.default_rng([DEMONSTRATION_SCENES, run]).random(dimensions)
+    steps = GOLDEN[dimensions] ** -np.arange(1.0, dimensions + 1)
+    place = (offset + attempt * steps) % 1.0
     return task.sample(rng, place)
 
 
@@ -98,7 +104,7 @@ class World:
         self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         for i, seed in zip(ids, seeds, strict=True):
             self.qpos[i] = start(self.task, int(seed))
-        self._ctrl[ids] = self.qpos[ids][:, : self.task.action_dim]
+        self._ctrl[ids] = self.task.hold(self.qpos[ids])
         self._batch.forward(ids)
         self.ticks[ids] = self._held[ids] = 0
         self.success[ids] = False

@@ -42,6 +42,11 @@ On an arm, real or virtual (hardware/so100/GUIDE.md leads through it):
   record    with --robot so100: demonstrations on the arm
   deploy    let a policy drive the arm, trial by trial, with a tally
 
+Data and policies, here and elsewhere:
+  data      merge, split, repair folders of episodes; convert LeRobot's datasets
+  export-lerobot, import-lerobot      a policy to LeRobot and back
+  export-onnx                         a policy as one ONNX file
+
 The course:
   course    the notebooks in JupyterLab, from why single steps drift to a real arm
 
@@ -369,6 +374,13 @@ def course(
     return classroom.open_lab(path, browser=shown, port=port)
 
 
+def exchange(name: str) -> Callable[..., int]:
+    """One of the commands that carry policies elsewhere and back."""
+    from act_minimal.exchange_cli import COMMANDS as commands
+
+    return commands[name]
+
+
 COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "demo": lambda: demo,
     "doctor": lambda: doctor,
@@ -378,6 +390,9 @@ COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "train": train_command,
     "eval": lambda: evaluate,
     "course": lambda: course,
+    "export-lerobot": lambda: exchange("export-lerobot"),
+    "import-lerobot": lambda: exchange("import-lerobot"),
+    "export-onnx": lambda: exchange("export-onnx"),
 }
 ARM_COMMANDS = (
     "virtual",
@@ -419,16 +434,25 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(name: str, words: list[str]) -> int:
-    if name not in (*COMMANDS, *ARM_COMMANDS):
+    known = (*COMMANDS, "data", *ARM_COMMANDS)
+    if name not in known:
         raise SettingError(
-            f"no command '{name}'; the commands are: "
-            f"{', '.join((*COMMANDS, *ARM_COMMANDS))} (act --help explains them)"
+            f"no command '{name}'; the commands are: {', '.join(known)} "
+            "(act --help explains them)"
         )
     on_arm = name == "record" and any(w.split("=")[0] == "--robot" for w in words)
     if on_arm or name in ARM_COMMANDS:
         # Looked up by name, so that the package works without the arm's room.
         arm_commands = importlib.import_module("hardware.cli").COMMANDS
         command = arm_commands["record --robot" if on_arm else name]
+    elif name == "data":
+        from act_minimal import data_cli
+
+        if words[:1] in ([], ["-h"], ["--help"]):
+            print(data_cli.OVERVIEW, end="", file=sys.stdout if words else sys.stderr)
+            return 0 if words else 2
+        command = data_cli.find_verb(words)
+        name, words = f"data {words[0]}", words[1:]
     else:
         command = COMMANDS[name]()
     about = inspection_of_code.getdoc(command) or ""

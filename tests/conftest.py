@@ -9,7 +9,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import contextlib
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from act_minimal import gl
@@ -28,3 +30,11 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS") or ("ci" if os.environ.get("CI") else "home")
 )
+
+
+@pytest.fixture(scope="session")
+def lerobot_python() -> Path:
+    """A Python with LeRobot 0.4.4; see tests/lerobot_room.py."""
+    from tests.lerobot_room import make_room
+
+    return make_room()

@@ -1,62 +1,23 @@
-"""LeRobot's unchanged client drives the virtual arm, in an environment of its own.
-
-LeRobot pins an older torch and a good deal that a servo bus does not need. Its package
-is therefore installed without its dependencies, beside the few that its robots import;
-torch, which they import but do not use here, is borrowed from this environment.
-"""
+"""LeRobot's unchanged client drives the virtual arm, in an environment of its own."""
 
 import json
 import os
-import shutil
-import site
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from hardware.so100.calibration import load_calibration, save_calibration
 from hardware.so100.emulator.room import VirtualArmProcess
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from tests.lerobot_room import needs_room
 
 ROOT = Path(__file__).parents[1]
-LEROBOT = "lerobot==0.4.4"
-NEEDED = (
-    *("accelerate", "av", "datasets", "deepdiff", "draccus==0.10.0", "einops"),
-    *("feetech-servo-sdk", "huggingface-hub", "jsonlines", "numpy", "pillow"),
-    *("opencv-python-headless", "psutil", "pyserial", "pyyaml", "tqdm"),
-)
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals"),
-    pytest.mark.skipif(not shutil.which("uv"), reason="no uv to make LeRobot's room"),
+    needs_room,
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def lerobot_python():
-    """A Python with LeRobot 0.4.4; made once, then found again."""
-    folder = ROOT / ".cache" / "lerobot-client"
-    ready = folder / "ready.txt"
-    made_of = " ".join((LEROBOT, *NEEDED, sys.version))
-    folder.parent.mkdir(exist_ok=True)
-    with FileLock(folder.parent / "lerobot-client.lock"):
-        if not ready.exists() or ready.read_text() != made_of:
-            shutil.rmtree(folder, ignore_errors=True)
-            python = folder / "bin" / "python"
-            pip = ("uv", "pip", "install", "--quiet", "--python", python)
-            for command in (
-                ("uv", "venv", "--quiet", "--python", sys.executable, folder),
-                (*pip, "--no-deps", LEROBOT, "accelerate"),
-                (*pip, *(n for n in NEEDED if n != "accelerate")),
-            ):
-                subprocess.run([str(word) for word in command], check=True)
-            [packages] = folder.glob("lib/python*/site-packages")
-            # Last on the path: LeRobot's own versions come first.
-            (packages / "zz_borrowed.pth").write_text(site.getsitepackages()[0] + "\n")
-            ready.write_text(made_of)
-    return folder / "bin" / "python"
 
 
 def test_lerobots_follower_connects_observes_acts_and_lets_go(tmp_path, lerobot_python):

@@ -1,0 +1,162 @@
+"""Folders of episodes: new ones made whole, what one holds, whether all are alike."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import h5py
+import numpy as np
+import psutil
+
+from act_minimal.episodes import EpisodeError, list_episodes, load_episode
+from act_minimal.errors import UserError
+from act_minimal.lerobot_read import INFO
+
+Item = TypeVar("Item")
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `path`, which gets that name at a clean end.
+
+    After an exception nothing is left; after kill -9 the hidden folder is, which the
+    next call for the same path removes.
+
+    Raises:
+        UserError: There is something at `path` already, or it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already and not empty; choose another place")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.partial"):
+            owner = re.fullmatch(r".*\.(\d+)\.partial", left.name)
+            if owner and not psutil.pid_exists(int(owner[1])):
+                shutil.rmtree(left, ignore_errors=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():  # the content reaches the disk before the name does
+                    with open(file, "rb+") as opened:
+                        os.fsync(opened.fileno())
+            if path.exists():
+                path.rmdir()  # empty
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            why = "no space left on the disk; free some, or choose another place"
+        raise UserError(f"{path} could not be written: {why}") from error
+
+
+def kind_of(folder: str | Path) -> str:
+    """What a folder holds: "hdf5" or "lerobot".
+
+    Raises:
+        UserError: Neither, or both.
+    """
+    folder = Path(folder)
+    lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
+    if lerobot and hdf5:
+        raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
+    if lerobot or hdf5:
+        return "lerobot" if lerobot else "hdf5"
+    what = "is not a folder"
+    if folder.is_dir():
+        what = f"has no *.hdf5 episodes, and no {INFO} of a LeRobot dataset"
+    raise UserError(f"{folder} {what}")
+
+
+def episodes_of(folder: str | Path) -> list[Path]:
+    """The episode files of a folder that is no LeRobot dataset.
+
+    Raises:
+        UserError: It is one, or holds no episodes.
+    """
+    if kind_of(folder) == "lerobot":
+        raise UserError(
+            f"{folder} is a LeRobot dataset; make episodes of it first with: act data "
+            f"convert {folder} OUT --to hdf5 (--skip-broken leaves broken ones out)"
+        )
+    return list_episodes(folder)
+
+
+def with_bar(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
+    """The items, with a bar on standard error where one is wanted."""
+    if not progress:
+        return items
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=what)
+
+
+# --- what has to be alike -------------------------------------------------------------
+
+
+def shape_of(path: Path) -> dict[str, Any]:
+    """What all episodes of a dataset have in common, without reading all images.
+
+    Raises:
+        EpisodeError: The file is broken.
+    """
+    episode = load_episode(path, images=False)
+    arrays = {"qpos": episode.qpos, "action": episode.action}
+    arrays |= {"env_state": episode.env_state, "base_action": episode.base_action}
+    shape: dict[str, Any] = {"frames a second": float(episode.fps)}
+    for name, array in arrays.items():
+        shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
+    cameras = {}
+    with h5py.File(path, "r") as root:
+        group = root.get("observations/images")
+        found = dict(group.items()) if isinstance(group, h5py.Group) else {}
+        for camera, images in found.items():
+            if str(camera).endswith("_depth") or not isinstance(images, h5py.Dataset):
+                continue
+            size = images.shape[1:3]
+            if images.ndim == 2 and len(images):  # JPEG
+                image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)
+                size = (0, 0) if image is None else image.shape[:2]
+            cameras[camera] = "x".join(str(int(n)) for n in size)
+    shape["cameras"] = ", ".join(f"{c} {s}" for c, s in sorted(cameras.items()))
+    return shape
+
+
+def difference_of(path: Path, shape: dict, other: Path, expected: dict) -> str:
+    """One sentence on the first thing in which two episodes differ; "" if in none."""
+    for key, value in shape.items():
+        if value != expected[key]:
+            return (
+                f"{path}: {key}: {_said(value)}, but {_said(expected[key])} in {other}"
+            )
+    return ""
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value or "none")
+
+
+def check_alike(paths: Sequence[Path], *, progress: bool = False) -> None:
+    """Refuse episodes that cannot be one dataset.
+
+    Raises:
+        EpisodeError: One is broken, or differs from the first one in its rate, widths
+            or cameras; names both files.
+    """
+    first: dict[str, Any] | None = None
+    for path in with_bar(paths, "compare", progress):
+        shape = shape_of(path)
+        first = shape if first is None else first
+        if fault := difference_of(path, shape, paths[0], first):
+            raise EpisodeError(fault)

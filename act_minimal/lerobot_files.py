@@ -1,0 +1,125 @@
+"""The files of a LeRobot dataset: JSON, lines of JSON, parquet, pictures in parquet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from act_minimal.episodes import EpisodeError
+
+
+def read_json(path: Path) -> Any:
+    """Any JSON value."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise EpisodeError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A file of one JSON dictionary a line."""
+    if not path.is_file():
+        raise EpisodeError(f"{path}: no such file")
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+    except (ValueError, OSError) as error:
+        raise EpisodeError(f"{path} is not one JSON value a line: {error}") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise EpisodeError(f"{path}: a line holds no dictionary")
+    return lines
+
+
+def read_table(path: Path) -> Any:
+    """A parquet file as an Arrow table."""
+    if not path.is_file():
+        raise EpisodeError(f"{path}: no such file")
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise EpisodeError(
+            f"{path}: not a whole parquet file ({' '.join(str(error).split())[:100]}); "
+            "a recording that was not finalized leaves such files"
+        ) from error
+
+
+def numbers_of(table: Any, key: str, path: Path) -> np.ndarray:
+    """A column of numbers, or of lists of numbers, as (rows, width)."""
+    column = table.column(key).combine_chunks()
+    kind = column.type
+    if column.null_count:
+        raise EpisodeError(f"{path}: {key} has empty rows")
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        widths = column.value_lengths().unique()
+        flat = column.flatten()
+        if len(widths) > 1 or flat.null_count:
+            raise EpisodeError(f"{path}: {key} has rows of different length")
+    else:
+        flat = column
+    if not any(
+        is_kind(flat.type)
+        for is_kind in (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
+    ):
+        raise EpisodeError(f"{path}: {key} holds {kind}, expected numbers")
+    return flat.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def decode_pictures(cells: list[Any], where: str, folder: Path) -> np.ndarray:
+    """Pictures that lie in the parquet file itself: (T, H, W, 3) uint8 RGB."""
+    out = []
+    for k, cell in enumerate(cells):
+        content = cell.get("bytes") if isinstance(cell, dict) else None
+        if not content and isinstance(cell, dict) and cell.get("path"):
+            path = folder / str(cell["path"])
+            if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+                content = path.read_bytes()
+        coded = np.frombuffer(content or b"", np.uint8)
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if len(coded) else None
+        if image is None or (out and image.shape != out[0].shape):
+            raise EpisodeError(f"{where}: frame {k} is no whole picture like frame 0")
+        out.append(image)
+    return np.stack(out)
+
+
+def table_of(columns: dict[str, np.ndarray]) -> Any:
+    """Numbers as an Arrow table: one a cell where the width is 1, else a list."""
+    arrays = {}
+    for key, rows in columns.items():
+        flat = pa.array(np.ascontiguousarray(rows).ravel())
+        width = rows.shape[1]
+        arrays[key] = pa.FixedSizeListArray.from_arrays(flat, width)
+        if width == 1:
+            arrays[key] = flat
+    return pa.table(arrays)
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """One JSON dictionary a line."""
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    path.write_text(text)
+
+
+def write_tasks(path: Path, tasks: list[str]) -> None:
+    """A table of tasks and their numbers, with the task as pandas' index."""
+
+    def column(name: str, kind: str, numpy_kind: str) -> dict[str, Any]:
+        kinds = {"pandas_type": kind, "numpy_type": numpy_kind}
+        return {"name": name, "field_name": name, **kinds, "metadata": None}
+
+    said = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            column("task_index", "int64", "int64"),
+            column("task", "unicode", "object"),
+        ],
+        "pandas_version": "2.0.0",
+    }
+    table = pa.table(
+        {"task_index": np.arange(len(tasks)), "task": pa.array(tasks, pa.string())}
+    )
+    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(said)}), path)

@@ -1,0 +1,389 @@
+"""Episodes written as a LeRobot dataset, v2.1 or v3.0.
+
+What LeRobot has no place for (success, scene, seed, ...) goes to meta/act_minimal.json,
+which LeRobot does not look at, so that nothing is lost on the way there and back.
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from act_minimal.episodes import Episode, EpisodeError, check_episode
+from act_minimal.errors import SettingError, UserError
+from act_minimal.files import write_json
+from act_minimal.lerobot_edge import Edge, check_names
+from act_minimal.lerobot_files import table_of, write_lines, write_tasks
+from act_minimal.lerobot_read import (
+    ACTION,
+    COUNTERS,
+    EXTRAS,
+    INFO,
+    OURS,
+    STATE,
+    camera_key,
+)
+from act_minimal.lerobot_stats import Levels, of_numbers
+from act_minimal.lerobot_video import Codec, VideoWriter, threads_for
+
+Version = Literal["v2.1", "v3.0"]
+DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000  # LeRobot's own limits of files and folders
+# LeRobot looks frames up by 32-bit times, 0.1 ms exactly; later than this they are
+# coarser than that, and it would refuse frames that are there.
+VIDEO_SECONDS = 1000.0
+DATA_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+VIDEO_V2 = (
+    "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+)
+DATA_V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_V3 = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+NO_TASK = "no task given"
+
+
+class Alike:
+    """Holds every episode against the first one."""
+
+    def __init__(self):
+        self.first: dict[str, Any] = {}
+        self._where = ""
+
+    def check(self, episode: Episode, where: str) -> None:
+        """Refuse what does not fit together.
+
+        Raises:
+            EpisodeError: Names both episodes and what differs.
+        """
+        cameras = {c: a.shape[1:3] for c, a in sorted(episode.images.items())}
+        shape: dict[str, Any] = {"frames a second": float(episode.fps)}
+        shape["cameras (height, width)"] = cameras
+        for name in ("qpos", "action", *EXTRAS):
+            array = getattr(episode, name)
+            shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
+        if not self.first:
+            self.first, self._where = shape, where
+        for key, value in shape.items():
+            if value != self.first[key]:
+                raise EpisodeError(
+                    f"{where}: {key}: {value}, but {self.first[key]} in {self._where}"
+                )
+
+
+class LeRobotWriter:
+    """A dataset that grows episode by episode, and is whole after `close`.
+
+    Args:
+        folder: Empty or missing; made whole elsewhere, it should be a temporary place.
+        version: "v2.1" or "v3.0".
+        edge: Units and names of the robot.
+        codec: Of the videos: "h264", "av1" or "lossless".
+        lean: Leave out velocities, efforts and the scene's state, which LeRobot would
+            feed to a policy.
+        task: What the episodes show; by default what each says itself.
+        video_mb: Size at which v3.0 begins the next video.
+        data_mb: Size at which v3.0 begins the next parquet file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: Version,
+        edge: Edge,
+        *,
+        codec: Codec = "h264",
+        lean: bool = False,
+        task: str | None = None,
+        video_mb: float = VIDEO_MB,
+        data_mb: float = DATA_MB,
+    ):
+        if version not in ("v2.1", "v3.0"):
+            raise SettingError(f"version is {version!r}, expected 'v2.1' or 'v3.0'")
+        self.folder, self.version, self.edge = folder, version, edge
+        self.codec: Codec = codec
+        self.lean, self.task = lean, task
+        self.video_mb, self.data_mb = video_mb, data_mb
+        self.rows: list[dict[str, Any]] = []  # one an episode, as in meta/episodes
+        self.tasks: list[str] = []
+        self.frames = 0
+        self._ours: list[dict[str, Any]] = []
+        self._numbers: dict[str, list[np.ndarray]] = {}
+        self._levels: dict[str, Levels] = {}
+        self._videos: dict[str, VideoWriter] = {}
+        self._files: dict[str, int] = {}  # how many files of each kind are begun
+        self._data: pq.ParquetWriter | None = None
+        self._alike = Alike()
+        self._video_info: dict[str, Any] = {}
+        self._pool = ThreadPoolExecutor()
+
+    # --- episodes -----------------------------------------------------------------
+
+    def add(self, episode: Episode, where: str) -> None:
+        """Append an episode.
+
+        Args:
+            episode: Its content; the first one decides on cameras, widths and rate.
+            where: What messages call it.
+
+        Raises:
+            EpisodeError: It is not valid, or differs from the first one.
+        """
+        check_episode(episode, where)
+        if not self.rows:
+            check_names(list(episode.images), where)
+            if episode.fps != round(episode.fps):
+                raise UserError(
+                    f"{where} has {episode.fps:g} frames a second, LeRobot keeps whole "
+                    "numbers only"
+                )
+        self._alike.check(episode, where)
+        index, length = len(self.rows), len(episode)
+        task = self.task or str(episode.attributes.get("task") or NO_TASK)
+        if task not in self.tasks:
+            self.tasks.append(task)
+        columns = self._columns(episode, index, self.tasks.index(task))
+        row: dict[str, Any] = {"episode_index": index, "tasks": [task]}
+        row["length"] = length
+        # Cameras side by side: encoders leave Python alone for most of the time.
+        jobs = {
+            camera: self._pool.submit(self._add_video, camera, images, index)
+            for camera, images in episode.images.items()
+        }
+        row |= self._add_data(columns, index)
+        row["dataset_from_index"] = self.frames
+        row["dataset_to_index"] = self.frames + length
+        quantiles = self.version == "v3.0"
+        statistics = {}
+        for key, rows in columns.items():
+            self._numbers.setdefault(key, []).append(rows)
+            statistics[key] = of_numbers(rows, quantiles=quantiles)
+        done = {camera: job.exception() for camera, job in jobs.items()}
+        for error in done.values():
+            if error is not None:
+                raise error
+        for camera, job in jobs.items():
+            place, levels = job.result()
+            row |= place
+            self._levels.setdefault(camera, Levels()).merge(levels)
+            key = camera_key(camera)
+            statistics[key] = levels.statistics(quantiles=quantiles)
+        row["stats"] = statistics
+        self.rows.append(row)
+        self.frames += length
+        attributes = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in episode.attributes.items()
+        }
+        whole = {key: v for key, v in attributes.items() if _is_finite(v)}
+        self._ours.append(
+            {"episode_index": index, "length": length, "sim": bool(episode.sim)}
+            | {"attributes": whole}
+        )
+
+    def _columns(
+        self, episode: Episode, index: int, task: int
+    ) -> dict[str, np.ndarray]:
+        """Everything that goes to the parquet file: key -> (T, width)."""
+        steps = np.arange(len(episode))
+        columns = {
+            STATE: self.edge.there(episode.qpos),
+            ACTION: self.edge.there(episode.action),
+        }
+        if not self.lean:
+            speed = self.edge.there(episode.qvel, speed=True)
+            found = {"qvel": speed, "effort": episode.effort}
+            found |= {"env_state": episode.env_state}
+            found |= {"base_action": episode.base_action}
+            for name, array in found.items():
+                if array is not None:
+                    columns[EXTRAS[name]] = np.asarray(array, np.float32)
+        counters = (steps / episode.fps, steps, 0 * steps + index, self.frames + steps)
+        for key, values in zip(COUNTERS, (*counters, 0 * steps + task), strict=True):
+            kind = np.float32 if key == "timestamp" else np.int64
+            columns[key] = values.astype(kind)[:, None]
+        return columns
+
+    def _add_data(self, columns: dict[str, np.ndarray], index: int) -> dict[str, int]:
+        table = table_of(columns)
+        if self.version == "v2.1":
+            path = self.folder / DATA_V2.format(
+                episode_chunk=index // CHUNK, episode_index=index
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path)
+            return {}
+        if self._data is not None:
+            begun = Path(self._data.where).stat().st_size
+            if begun > self.data_mb * 2**20:
+                self._data.close()
+                self._data = None
+        if self._data is None:
+            path = self.folder / DATA_V3.format(**self._next_file("data"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._data = pq.ParquetWriter(path, table.schema)
+        self._data.write_table(table)  # a row group an episode
+        return {f"data/{k}": v for k, v in self._place("data").items()}
+
+    def _add_video(
+        self, camera: str, images: np.ndarray, index: int
+    ) -> tuple[dict[str, Any], Levels]:
+        """Encode one camera's images; say where they are, and how bright."""
+        levels, key = Levels(), camera_key(camera)
+        levels.add(images)
+        video = self._videos.get(camera)
+        v3 = self.version == "v3.0"
+        full = video is not None and (
+            not v3
+            or video.bytes > self.video_mb * 2**20
+            or video.frames + len(images) > VIDEO_SECONDS * video.fps
+        )
+        if video is not None and full:
+            video.close()
+        if video is None or full:
+            if v3:
+                name = VIDEO_V3.format(video_key=key, **self._next_file(key))
+            else:
+                chunk = index // CHUNK
+                name = VIDEO_V2.format(
+                    episode_chunk=chunk, video_key=key, episode_index=index
+                )
+            size, fps = images.shape[1:3], int(self._alike.first["frames a second"])
+            threads = threads_for(len(self._alike.first["cameras (height, width)"]))
+            video = VideoWriter(self.folder / name, fps, size, self.codec, threads)
+            self._videos[camera] = video
+            self._video_info[camera] = video.info()
+        start = video.seconds
+        video.add(images)
+        if not v3:
+            return {}, levels
+        place: dict[str, Any] = {
+            f"videos/{key}/{k}": v for k, v in self._place(key).items()
+        }
+        place[f"videos/{key}/from_timestamp"] = start
+        place[f"videos/{key}/to_timestamp"] = video.seconds
+        return place, levels
+
+    def _next_file(self, kind: str) -> dict[str, int]:
+        self._files[kind] = self._files.get(kind, 0) + 1
+        return self._place(kind)
+
+    def _place(self, kind: str) -> dict[str, int]:
+        chunk, file = divmod(self._files[kind] - 1, CHUNK)
+        return {"chunk_index": chunk, "file_index": file}
+
+    # --- the end ------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Let go of the files without making them whole."""
+        self._pool.shutdown()
+        for video in self._videos.values():
+            video.close()
+        if self._data is not None:
+            self._data.close()
+
+    def close(self) -> None:
+        """Make the dataset whole: what the encoders hold, then everything in meta/.
+
+        Raises:
+            UserError: There are no episodes.
+        """
+        if not self.rows:
+            raise UserError(f"{self.folder}: a dataset needs at least one episode")
+        self.abandon()
+        meta = self.folder / "meta"
+        meta.mkdir(parents=True, exist_ok=True)
+        statistics = {row["episode_index"]: row.pop("stats") for row in self.rows}
+        if self.version == "v2.1":
+            write_lines(
+                meta / "episodes.jsonl", [_without_indices(r) for r in self.rows]
+            )
+            write_lines(
+                meta / "episodes_stats.jsonl",
+                [{"episode_index": i, "stats": s} for i, s in statistics.items()],
+            )
+            write_lines(
+                meta / "tasks.jsonl",
+                [{"task_index": i, "task": task} for i, task in enumerate(self.tasks)],
+            )
+        else:
+            self._write_episodes(statistics)
+            write_tasks(meta / "tasks.parquet", self.tasks)
+            whole = {k: of_numbers(np.concatenate(v)) for k, v in self._numbers.items()}
+            for camera, levels in self._levels.items():
+                whole[camera_key(camera)] = levels.statistics()
+            write_json(meta / "stats.json", whole)
+        edge = self.edge
+        write_json(
+            self.folder / OURS,
+            {"robot": edge.robot, "units": edge.units, "episodes": self._ours},
+        )
+        write_json(self.folder / INFO, self._info())  # last: it makes the dataset one
+
+    def _write_episodes(self, statistics: dict[int, dict[str, Any]]) -> None:
+        path = self.folder / EPISODES_V3.format(chunk_index=0, file_index=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for row in self.rows:
+            flat = {
+                f"stats/{key}/{name}": value
+                for key, values in statistics[row["episode_index"]].items()
+                for name, value in values.items()
+            }
+            place = {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+            rows.append(row | flat | place)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+
+    def _info(self) -> dict[str, Any]:
+        features: dict[str, Any] = {}
+        for key, rows in self._numbers.items():
+            width = rows[0].shape[1]
+            names = None
+            if key in (STATE, ACTION, EXTRAS["qvel"], EXTRAS["effort"]):
+                names = self.edge.names(width)
+            dtype = str(rows[0].dtype)
+            features[key] = {"dtype": dtype, "shape": [width], "names": names}
+        cameras = {}
+        for camera, (height, width) in self._alike.first[
+            "cameras (height, width)"
+        ].items():
+            cameras[camera_key(camera)] = {
+                "dtype": "video",
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
+                "info": self._video_info[camera],
+            }
+        n, v3 = len(self.rows), self.version == "v3.0"
+        info: dict[str, Any] = {
+            "codebase_version": self.version,
+            "robot_type": self.edge.robot_type,
+            "total_episodes": n,
+            "total_frames": self.frames,
+            "total_tasks": len(self.tasks),
+        }
+        if v3:
+            info |= {
+                "data_files_size_in_mb": DATA_MB,
+                "video_files_size_in_mb": VIDEO_MB,
+            }
+        else:
+            info["total_videos"] = n * len(cameras)
+            info["total_chunks"] = math.ceil(n / CHUNK)
+        info["chunks_size"] = CHUNK
+        info["fps"] = int(self._alike.first["frames a second"])
+        info["splits"] = {"train": f"0:{n}"}
+        info["data_path"] = DATA_V3 if v3 else DATA_V2
+        video_path = VIDEO_V3 if v3 else VIDEO_V2
+        info["video_path"] = video_path if cameras else None
+        return info | {"features": cameras | features}
+
+
+def _is_finite(value: object) -> bool:
+    """Whether JSON can hold a number: not infinite, not NaN."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _without_indices(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("episode_index", "tasks", "length")}

@@ -1,0 +1,1027 @@
+"""LeRobot's datasets, there and back; and LeRobot itself, where uv is at hand.
+
+Every image says which one it is, in dark and bright squares: the number of its frame,
+of its episode, and the camera. So a frame out of place is seen, whatever the video did.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from act_minimal.data_folders import new_folder
+from act_minimal.data_tools import convert
+from act_minimal.episodes import (
+    Episode,
+    EpisodeError,
+    episode_path,
+    list_episodes,
+    load_episode,
+    save_episode,
+)
+from act_minimal.errors import SettingError, UserError
+from act_minimal.lerobot_edge import make_edge, robot_of_episode, robot_of_type
+from act_minimal.lerobot_files import numbers_of
+from act_minimal.lerobot_read import LeRobotReader
+from act_minimal.lerobot_stats import Levels, of_numbers
+from act_minimal.lerobot_video import VideoReader, VideoWriter
+from act_minimal.lerobot_write import LeRobotWriter
+from hardware.so100.calibration import Calibration
+from hardware.so100.kinematics import ARMS, JOINTS
+from tests.lerobot_room import needs_room, run
+
+VERSIONS = ("lerobot-v2.1", "lerobot-v3.0")
+BITS = 2 ** np.arange(6)
+
+
+def draw(frames: int, episode: int, camera: int, size=(32, 48)) -> np.ndarray:
+    """(T, H, W, 3): a grid of 4 x 6 cells that are dark (0) or bright (1).
+
+    The first row is the number of the frame in binary digits, the second one that of
+    the episode, the last one is red or blue: which camera.
+    """
+    row, column = size[0] // 4, size[1] // 6
+    digits = np.zeros((frames, 4, 6, 3), np.uint8)
+    for t in range(frames):
+        digits[t, 0] = 40 + 170 * ((t & BITS) > 0)[:, None]
+        digits[t, 1] = 40 + 170 * ((episode & BITS) > 0)[:, None]
+    digits[:, 3] = (60, 120, 180) if camera else (180, 120, 60)
+    cells = digits.repeat(row, axis=1).repeat(column, axis=2)
+    more = (0, size[0] - 4 * row), (0, size[1] - 6 * column)
+    return np.pad(cells, ((0, 0), *more, (0, 0)), mode="edge")
+
+
+def read_numbers(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Frame and episode that each image says it is, and whether it is camera 0."""
+    row, column = images.shape[1] // 4, images.shape[2] // 6
+    cells = images[:, : 4 * row, : 6 * column].reshape(
+        len(images), 4, row, 6, column, 3
+    )
+    cells = cells.mean(axis=(2, 4))  # (T, 4, 6, 3)
+    digits = cells[:, :2].mean(axis=-1) > 125
+    bottom = cells[:, 3].mean(axis=(0, 1))
+    frame, episode = np.moveaxis(digits @ BITS, 1, 0)
+    return frame, episode, bool(bottom[0] > bottom[2])
+
+
+def make_episode(
+    frames: int, number: int, cameras=("top", "wrist"), width: int = 6, **changes
+) -> Episode:
+    rng = np.random.default_rng(number)
+
+    def numbers(n: int) -> np.ndarray:
+        return rng.uniform(-1.5, 1.5, (frames, n)).astype(np.float32)
+
+    episode = Episode(
+        qpos=numbers(width),
+        qvel=numbers(width),
+        effort=numbers(width),
+        action=numbers(width),
+        env_state=numbers(7),
+        images={c: draw(frames, number, i) for i, c in enumerate(cameras)},
+        fps=30.0,
+        attributes={
+            "task": "so100_pick_place",
+            "success": number % 2 == 0,
+            "scene": 1_000_000_000 + number,
+            "speed": 0.1 * number,
+        },
+    )
+    for name, value in changes.items():
+        setattr(episode, name, value)
+    return episode
+
+
+def make_folder(folder: Path, lengths: list[int], **changes) -> Path:
+    for i, frames in enumerate(lengths):
+        save_episode(episode_path(folder, i), make_episode(frames, i, **changes))
+    return folder
+
+
+def assert_same_numbers(a: Episode, b: Episode, tolerance: float) -> None:
+    for name in ("qpos", "qvel", "effort", "action", "env_state", "base_action"):
+        x, y = getattr(a, name), getattr(b, name)
+        assert (x is None) == (y is None), name
+        if x is not None:
+            assert y.dtype == np.float32
+            np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance)
+
+
+def assert_right_frames(episode: Episode, number: int, cameras=("top", "wrist")):
+    assert set(episode.images) == set(cameras)
+    for i, camera in enumerate(cameras):
+        frame, shown, first = read_numbers(episode.images[camera])
+        np.testing.assert_array_equal(frame, np.arange(len(episode)))
+        assert (shown == number).all()
+        assert first == (i == 0)
+
+
+# --- there and back -------------------------------------------------------------------
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    version=st.sampled_from(VERSIONS),
+    robot=st.sampled_from(["so100", "so101", "other"]),
+    cameras=st.integers(0, 2),
+    codec=st.sampled_from(["h264", "lossless"]),
+)
+@example([1], "lerobot-v2.1", "so100", 2, "h264")
+@example([1, 1, 7], "lerobot-v3.0", "so100", 2, "h264")
+@example([3, 9, 2], "lerobot-v3.0", "so101", 1, "av1")
+@settings(max_examples=12, deadline=None)
+def test_there_and_back(tmp_path_factory, lengths, version, robot, cameras, codec):
+    folder = tmp_path_factory.mktemp("back")
+    names = ("top", "wrist")[:cameras]
+    source = make_folder(folder / "ours", lengths, cameras=names)
+    size = 64 if codec == "av1" else 32
+    if codec == "av1":  # its encoder wants larger pictures
+        for i, frames in enumerate(lengths):
+            big = {c: draw(frames, i, j, (size, 96)) for j, c in enumerate(names)}
+            save_episode(
+                episode_path(source, i), make_episode(frames, i, names, images=big)
+            )
+    done = convert(source, folder / "theirs", version, robot=robot, video=codec)
+    assert (done.source, done.episodes, done.frames) == (
+        "hdf5",
+        len(lengths),
+        sum(lengths),
+    )
+    back = convert(folder / "theirs", folder / "back", "hdf5", compression="raw")
+    assert (back.source, back.robot) == (version[-4:], robot)
+    assert (back.episodes, back.frames) == (len(lengths), sum(lengths))
+    assert not back.left_out + back.faults + list(back.skipped)
+    exact = 0.0 if robot == "other" else 1e-6  # degrees round to the last digit
+    for i, path in enumerate(list_episodes(folder / "back")):
+        first, second = load_episode(episode_path(source, i)), load_episode(path)
+        assert_same_numbers(first, second, exact)
+        assert_right_frames(second, i, names)
+        assert second.attributes == first.attributes
+        assert (second.fps, second.sim) == (first.fps, first.sim)
+        for camera in names if codec == "lossless" else ():
+            np.testing.assert_array_equal(first.images[camera], second.images[camera])
+
+
+@pytest.mark.quick
+def test_files_of_several_episodes_read_in_any_order(tmp_path):
+    lengths = [5, 1, 9, 3, 4, 7]
+    writer = LeRobotWriter(
+        tmp_path / "set",
+        "v3.0",
+        make_edge("so100"),
+        video_mb=1e-3,  # two files of video,
+        data_mb=4e-3,  # and others of numbers
+    )
+    for i, frames in enumerate(lengths):
+        writer.add(make_episode(frames, i), f"episode {i}")
+    writer.close()
+    videos = sorted((tmp_path / "set/videos/observation.images.top").rglob("*.mp4"))
+    tables = sorted((tmp_path / "set/data").rglob("*.parquet"))
+    assert 1 < len(videos) < len(lengths)
+    assert 1 < len(tables) < len(lengths)
+    with LeRobotReader(tmp_path / "set") as reader:
+        for i in (0, 1, 2, 3, 4, 5, 5, 4, 2, 0, 3, 1):
+            episode = reader.read(i)
+            assert len(episode) == lengths[i]
+            assert_right_frames(episode, i)
+            assert_same_numbers(make_episode(lengths[i], i), episode, 1e-6)
+        assert reader.read(3, images=False).images == {}
+
+
+@pytest.mark.quick
+def test_a_new_video_begins_before_32_bit_times_are_too_coarse(tmp_path, monkeypatch):
+    monkeypatch.setattr("act_minimal.lerobot_write.VIDEO_SECONDS", 10 / 30)
+    source = make_folder(tmp_path / "ours", [6, 4, 1, 9])
+    convert(source, tmp_path / "set", "lerobot-v3.0")
+    [table] = (tmp_path / "set/meta/episodes").rglob("*.parquet")
+    rows = pq.read_table(table).to_pylist()
+    key = "videos/observation.images.top"
+    assert [row[f"{key}/file_index"] for row in rows] == [0, 0, 1, 1]
+    begins = [row[f"{key}/from_timestamp"] for row in rows]
+    np.testing.assert_allclose(begins, [0, 6 / 30, 0, 1 / 30])
+    ends = [row[f"{key}/to_timestamp"] for row in rows]
+    np.testing.assert_allclose(ends, [6 / 30, 10 / 30, 1 / 30, 10 / 30])
+    with LeRobotReader(tmp_path / "set") as reader:
+        for i, episode in enumerate(reader.episodes()):
+            assert_right_frames(episode, i)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_documented_layout(tmp_path, version):
+    source = make_folder(tmp_path / "ours", [4, 6])
+    convert(source, tmp_path / "set", version)
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    assert info["codebase_version"] == version[-4:]
+    assert info["robot_type"] == "so100_follower"
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (
+        2,
+        10,
+        1,
+    )
+    assert (info["fps"], info["chunks_size"], info["splits"]) == (
+        30,
+        1000,
+        {"train": "0:2"},
+    )
+    assert info["features"]["observation.state"] == {
+        "dtype": "float32",
+        "shape": [6],
+        "names": [f"{joint}.pos" for joint in JOINTS],
+    }
+    assert info["features"]["observation.images.top"]["shape"] == [32, 48, 3]
+    assert info["features"]["timestamp"]["dtype"] == "float32"
+    everything = (p for p in (tmp_path / "set").rglob("*") if p.is_file())
+    files = {p.relative_to(tmp_path / "set").as_posix() for p in everything}
+    if version == "lerobot-v2.1":
+        assert (info["total_videos"], info["total_chunks"]) == (4, 1)
+        assert files == {
+            *(f"data/chunk-000/episode_00000{i}.parquet" for i in (0, 1)),
+            *(
+                f"videos/chunk-000/observation.images.{c}/episode_00000{i}.mp4"
+                for c in ("top", "wrist")
+                for i in (0, 1)
+            ),
+            *(
+                f"meta/{name}"
+                for name in (
+                    *("info.json", "episodes.jsonl", "episodes_stats.jsonl"),
+                    *("tasks.jsonl", "act_minimal.json"),
+                )
+            ),
+        }
+        lines = (tmp_path / "set/meta/episodes.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [
+            {"episode_index": i, "tasks": ["so100_pick_place"], "length": n}
+            for i, n in ((0, 4), (1, 6))
+        ]
+        table = pq.read_table(tmp_path / "set/data/chunk-000/episode_000001.parquet")
+    else:
+        assert "total_videos" not in info
+        assert files == {
+            "data/chunk-000/file-000.parquet",
+            *(
+                f"videos/observation.images.{c}/chunk-000/file-000.mp4"
+                for c in ("top", "wrist")
+            ),
+            "meta/episodes/chunk-000/file-000.parquet",
+            *(f"meta/{n}" for n in ("info.json", "stats.json", "tasks.parquet")),
+            "meta/act_minimal.json",
+        }
+        table = pq.read_table(tmp_path / "set/data/chunk-000/file-000.parquet").slice(4)
+        tasks = pq.read_table(tmp_path / "set/meta/tasks.parquet")
+        assert tasks.to_pylist() == [{"task_index": 0, "task": "so100_pick_place"}]
+    assert table.column("index").to_pylist() == list(range(4, 10))
+    assert table.column("frame_index").to_pylist() == list(range(6))
+    assert table.column("episode_index").to_pylist() == [1] * 6
+    assert table.schema.field("timestamp").type == pa.float32()
+    np.testing.assert_allclose(table.column("timestamp"), np.arange(6) / 30, rtol=1e-6)
+
+
+@pytest.mark.quick
+def test_lean_leaves_out_what_a_policy_must_not_see(tmp_path):
+    source = make_folder(tmp_path / "ours", [4])
+    convert(source, tmp_path / "set", "lerobot-v3.0", lean=True, task="Put it there.")
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    seen = {key for key in info["features"] if key.startswith("observation")}
+    assert seen == {
+        "observation.state",
+        "observation.images.top",
+        "observation.images.wrist",
+    }
+    with LeRobotReader(tmp_path / "set") as reader:
+        episode = reader.read(0)
+    first = load_episode(episode_path(source, 0))
+    assert episode.env_state is None
+    assert not episode.effort.any()
+    speed = np.gradient(first.qpos, axis=0) * 30  # what positions say of velocities
+    np.testing.assert_allclose(episode.qvel, speed, rtol=1e-3, atol=1e-3)
+    shutil.move(tmp_path / "set/meta/act_minimal.json", tmp_path / "aside.json")
+    with LeRobotReader(tmp_path / "set") as reader:  # as from a stranger
+        episode = reader.read(0)
+    assert episode.attributes == {"task": "Put it there.", "robot": "so100"}
+    assert episode.sim is False
+    np.testing.assert_allclose(episode.qpos, first.qpos, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("size", [(33, 47), (16, 16), (31, 64)])
+def test_sizes_that_codecs_dislike(tmp_path, size):
+    images = {"top": draw(5, 0, 0, size)}
+    save_episode(tmp_path / "ours/episode_0.hdf5", make_episode(5, 0, images=images))
+    for codec in ("h264", "lossless"):
+        out = tmp_path / codec
+        convert(tmp_path / "ours", out, "lerobot-v3.0", video=codec)
+        with LeRobotReader(out) as reader:
+            difference = reader.read(0).images["top"].astype(int) - images["top"]
+        assert np.abs(difference).mean() < (1e-9 if codec == "lossless" else 3)
+    if size[0] % 2:
+        with pytest.raises(SettingError, match="'av1' needs an even width and height"):
+            convert(tmp_path / "ours", tmp_path / "no", "lerobot-v3.0", video="av1")
+        assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.quick
+def test_settings_that_cannot_be_meant(tmp_path):
+    source, out = make_folder(tmp_path / "ours", [3]), tmp_path / "out"
+    for message, words in {
+        "to is 'zip'": {"to": "zip"},
+        "video is 'gif'": {"to": "lerobot-v3.0", "video": "gif"},
+        "robot is 'panda'": {"robot": "panda"},
+        "units are 'miles'": {"units": "miles"},
+        "units are 'degrees', which only": {"units": "degrees", "robot": "openarm"},
+    }.items():
+        with pytest.raises(SettingError, match=message):
+            convert(source, out, **words)
+    make_folder(tmp_path / "seven", [3], width=7)
+    with pytest.raises(UserError, match="7 numbers a frame, expected 6 an arm"):
+        convert(tmp_path / "seven", out, "lerobot-v3.0")
+    make_folder(tmp_path / "rate", [3], fps=29.97)
+    with pytest.raises(UserError, match=r"episode_0.hdf5 has 29.97 frames a second"):
+        convert(tmp_path / "rate", out, "lerobot-v3.0")
+    make_folder(tmp_path / "name", [3], images={"a{b}": draw(3, 0, 0)})
+    with pytest.raises(UserError, match=r"'a\{b\}' is no name for a camera"):
+        convert(tmp_path / "name", out, "lerobot-v3.0")
+    for empty in ("missing", "bare"):
+        (tmp_path / "bare").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"{empty} (is not a folder|has no)"):
+            convert(tmp_path / empty, out)
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*"))
+    make_folder(out, [2])
+    with pytest.raises(UserError, match="is there already and not empty"):
+        convert(source, out, "lerobot-v3.0")
+    assert len(list_episodes(out)) == 1
+
+
+# --- units ----------------------------------------------------------------------------
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("robot", ["so100", "so101"])
+@given(st.lists(st.integers(0, 4095), min_size=6, max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_degrees_are_those_that_lerobot_reads_from_the_same_servos(robot, steps):
+    rows = [(0, 1000 - 50 * i, 3000 + 30 * i) for i in range(6)]
+    calibration = Calibration.of_ranges(rows)
+    state = calibration.state_of(np.array([steps], float), ARMS[robot])  # ours
+    motors = list(calibration.motors.values())
+    degrees = [
+        (step - (m.range_min + m.range_max) / 2) * 360 / 4095
+        for step, m in zip(steps, motors, strict=True)
+    ]
+    gripper = motors[5].range_max - motors[5].range_min
+    degrees[5] = (steps[5] - motors[5].range_min) / gripper * 100
+    edge = make_edge(robot)
+    np.testing.assert_allclose(edge.there(state), [degrees], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(edge.here(np.array([degrees])), state, atol=1e-5)
+    # Speeds have no zero: two moments' difference, whatever the moments.
+    np.testing.assert_allclose(
+        edge.there(state, speed=True),
+        edge.there(state).astype(float) - edge.there(np.zeros((1, 6))),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("robot", ["so100", "so101"])
+def test_percent_is_100_at_the_ends_of_a_joint(robot):
+    arm, edge = ARMS[robot], make_edge(robot, "percent")
+    ends = np.where(arm.sense > 0, arm.ranges.T, arm.ranges.T[::-1])  # (2, 6)
+    ends[:, 5] = 0, 1
+    ends[:, 4] = (
+        arm.middle[4] - np.pi * 4095 / 4096,
+        arm.middle[4] + np.pi * 4095 / 4096,
+    )
+    wanted = np.array([[-100.0] * 5 + [0], [100.0] * 5 + [100]])
+    np.testing.assert_allclose(edge.there(ends), wanted, atol=0.05)
+    np.testing.assert_allclose(edge.here(wanted), ends, atol=1e-3)
+
+
+@pytest.mark.quick
+def test_which_robot_it_is():
+    where = "info.json"
+    assert robot_of_type("so101_follower", where) == ("so101", "auto")
+    assert robot_of_type("bi_openarm_follower", where) == ("openarm", "auto")
+    assert robot_of_type("aloha", where) == ("aloha", "auto")
+    assert robot_of_type("panda", where) == ("other", "same")
+    assert robot_of_type(None, where) == ("other", "same")
+    with pytest.raises(UserError, match="--robot so100 or --robot so101"):
+        robot_of_type("so_follower", where)
+    for robot in ("so100", "so101", "openarm", "aloha", "other"):
+        for units in ("auto", "same"):
+            edge = make_edge(robot, units)
+            found, implied = robot_of_type(edge.robot_type, where)
+            again = make_edge(found, implied)
+            assert (again.robot, again.units) == (edge.robot, edge.units)
+    assert robot_of_episode({"robot": "so101", "task": "so100_x"}, 6) == "so101"
+    assert robot_of_episode({"task": "openarm_handover"}, 16) == "openarm"
+    assert robot_of_episode({}, 14) == "aloha"
+    assert robot_of_episode({"task": "knit"}, 6) == "other"
+
+
+@pytest.mark.quick
+def test_numbers_go_by_their_names_where_there_are_any(tmp_path):
+    source = make_folder(tmp_path / "ours", [3])
+    convert(source, tmp_path / "set", "lerobot-v2.1")
+    path = tmp_path / "set/data/chunk-000/episode_000000.parquet"
+    table = pq.read_table(path)
+    order = [5, 0, 1, 2, 3, 4]  # the gripper first
+    rows = np.array(table.column("action").to_pylist(), np.float32)[:, order]
+    place = table.column_names.index("action")
+    table = table.set_column(place, "action", pa.array(rows.tolist()))
+    pq.write_table(table, path)
+    info_path = tmp_path / "set/meta/info.json"
+    info = json.loads(info_path.read_text())
+    names = [f"main_{JOINTS[i]}" for i in order]
+    info["features"]["action"]["names"] = {"motors": names}
+    info_path.write_text(json.dumps(info))
+    with LeRobotReader(tmp_path / "set") as reader:
+        read = reader.read(0)
+    assert_same_numbers(load_episode(episode_path(source, 0)), read, 1e-6)
+
+
+# --- statistics -----------------------------------------------------------------------
+
+
+@pytest.mark.quick
+def test_statistics_are_those_of_the_data():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(80, 3)).astype(np.float32)
+    found = of_numbers(rows)
+    np.testing.assert_allclose(found["mean"], rows.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found["std"], rows.std(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found["q90"], np.quantile(rows, 0.9, axis=0), atol=1e-6)
+    assert found["count"] == [80]
+    halves, whole = [Levels(), Levels()], Levels()
+    images = rng.integers(3, 250, (60, 20, 30, 3), dtype=np.uint8)
+    for levels, part in zip(halves, (images[:20], images[20:]), strict=True):
+        levels.add(part)
+        whole.merge(levels)
+    found = whole.statistics()
+    flat = images.reshape(-1, 3) / 255
+    for name, value in {
+        "mean": flat.mean(axis=0),
+        "std": flat.std(axis=0),
+        "min": flat.min(axis=0),
+        "max": flat.max(axis=0),
+        "q10": np.quantile(flat, 0.1, axis=0, method="inverted_cdf"),
+    }.items():
+        np.testing.assert_allclose(np.ravel(found[name]), value, atol=1e-9)
+        assert np.shape(found[name]) == (3, 1, 1)
+    assert found["count"] == [60]
+
+
+# --- faults ---------------------------------------------------------------------------
+
+
+def edit_json(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_table(path: Path, key: str, values: list) -> None:
+    table = pq.read_table(path)
+    place, kind = table.column_names.index(key), table.schema.field(key).type
+    pq.write_table(table.set_column(place, key, pa.array(values, kind)), path)
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+V2_DATA = "data/chunk-000/episode_000001.parquet"
+V3_DATA = "data/chunk-000/file-000.parquet"
+V2_VIDEO = "videos/chunk-000/observation.images.top/episode_000001.mp4"
+V3_VIDEO = "videos/observation.images.top/chunk-000/file-000.mp4"
+V3_META = "meta/episodes/chunk-000/file-000.parquet"
+FAULTS = {
+    # name: (version, what is done to the folder, what is said, what can be kept)
+    "no info": (
+        "v3.0",
+        lambda f: (f / "meta/info.json").unlink(),
+        "has no .*hdf5",
+        None,
+    ),
+    "info cut": ("v3.0", lambda f: cut(f / "meta/info.json"), "be read as JSON", None),
+    "version": (
+        "v3.0",
+        lambda f: edit_json(f / "meta/info.json", codebase_version="v9.0"),
+        "codebase_version is 'v9.0', expected one of: v2.0, v2.1, v3.0",
+        None,
+    ),
+    "no rate": (
+        "v2.1",
+        lambda f: edit_json(f / "meta/info.json", fps=0),
+        "fps is 0, expected a positive",
+        None,
+    ),
+    "no action": (
+        "v2.1",
+        lambda f: edit_json(
+            f / "meta/info.json", features={"observation.state": {"dtype": "float32"}}
+        ),
+        "the feature action is missing",
+        None,
+    ),
+    "leads out": (
+        "v3.0",
+        lambda f: edit_json(f / "meta/info.json", data_path="../../{file_index}.x"),
+        "data_path leads out of it",
+        None,
+    ),
+    "odd pattern": (
+        "v3.0",
+        lambda f: edit_json(f / "meta/info.json", data_path="data/{nonsense}"),
+        "which cannot be filled in",
+        None,
+    ),
+    "episodes": (
+        "v3.0",
+        lambda f: edit_json(f / "meta/info.json", total_episodes=4),
+        "total_episodes is 4, meta/episodes has 3",
+        [0, 1, 2],
+    ),
+    "frames": (
+        "v2.1",
+        lambda f: edit_json(f / "meta/info.json", total_frames=3),
+        "total_frames is 3, meta/episodes.jsonl has 15",
+        [0, 1, 2],
+    ),
+    "not finalized": ("v3.0", lambda f: cut(f / V3_META), "not a whole parquet", None),
+    "no listing": (
+        "v3.0",
+        lambda f: shutil.rmtree(f / "meta/episodes"),
+        "was not finalized",
+        None,
+    ),
+    "no lines": (
+        "v2.1",
+        lambda f: (f / "meta/episodes.jsonl").unlink(),
+        "episodes.jsonl: no such file",
+        None,
+    ),
+    "half a line": (
+        "v2.1",
+        lambda f: cut(f / "meta/episodes.jsonl"),
+        "is not one JSON value a line",
+        None,
+    ),
+    "length": (
+        "v3.0",
+        lambda f: edit_table(f / V3_META, "length", [4, 7, 4]),
+        "file-000.parquet: episode 1 has 6 frames, meta/episodes says 7",
+        [0],
+    ),
+    "gone numbers": (
+        "v2.1",
+        lambda f: (f / V2_DATA).unlink(),
+        r"episode_000001.parquet: no such file",
+        [0, 2],
+    ),
+    "cut numbers": (
+        "v2.1",
+        lambda f: cut(f / V2_DATA),
+        "episode_000001.parquet: not a whole parquet file",
+        [0, 2],
+    ),
+    "order": (
+        "v2.1",
+        lambda f: edit_table(f / V2_DATA, "frame_index", [0, 1, 3, 2, 4, 5]),
+        "episode 1 has frame_index 3 where 2 is expected",
+        [0, 2],
+    ),
+    "strange index": (
+        "v3.0",
+        lambda f: edit_table(f / V3_DATA, "episode_index", [0] * 4 + [1] * 5 + [2] * 6),
+        "episode 1 has 5 frames, meta/episodes says 6",
+        [0],
+    ),
+    "nan": (
+        "v2.1",
+        lambda f: edit_table(
+            f / V2_DATA, "action", [[float("nan")] * 6] + [[0.0] * 6] * 5
+        ),
+        "episode 1: /action has a NaN or infinite value at frame 0",
+        [0, 2],
+    ),
+    "no time": (
+        "v2.1",
+        lambda f: edit_table(f / V2_DATA, "timestamp", [0.0] * 5 + [float("nan")]),
+        "episode 1 has a timestamp that is no number",
+        [0, 2],
+    ),
+    "no column": (
+        "v2.1",
+        lambda f: pq.write_table(
+            pq.read_table(f / V2_DATA).drop_columns(["action"]), f / V2_DATA
+        ),
+        "episode_000001.parquet: the column action is missing",
+        [0, 2],
+    ),
+    "gone video": (
+        "v2.1",
+        lambda f: (f / V2_VIDEO).unlink(),
+        "episode_000001.mp4: no such file",
+        [0, 2],
+    ),
+    "cut video": (
+        "v2.1",
+        lambda f: cut(f / V2_VIDEO),
+        "episode_000001.mp4: not a whole video",
+        [0, 2],
+    ),
+    "no video": (
+        "v2.1",
+        lambda f: (f / V2_VIDEO).write_bytes(b"text" * 500),
+        "episode_000001.mp4: not a whole video",
+        [0, 2],
+    ),
+    "another video": (
+        "v2.1",
+        lambda f: shutil.copy(f / V2_VIDEO.replace("01.", "00."), f / V2_VIDEO),
+        r"frame 4 of the episode belongs at 0.133 s, the video ends after 0.100 s",
+        [0, 2],
+    ),
+    "damaged video": ("v3.0", lambda f: cut(f / V3_VIDEO), "not a whole video", None),
+    "video too short": (
+        "v3.0",
+        lambda f: edit_table(
+            f / V3_META,
+            "videos/observation.images.top/from_timestamp",
+            [0.0, 4 / 30, 12 / 30],
+        ),
+        r"frame 3 of the episode belongs at 0.500 s, the video ends after 0.467 s",
+        [0, 1],
+    ),
+}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_named_and_what_is_whole_is_kept(tmp_path, name):
+    version, harm, message, kept = FAULTS[name]
+    lengths = [4, 6, 5]
+    whole = make_folder(tmp_path / "ours", lengths)
+    convert(whole, tmp_path / "set", f"lerobot-{version}")
+    harm(tmp_path / "set")
+    with pytest.raises(UserError, match=message) as caught:
+        convert(tmp_path / "set", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*"))
+    if kept is None:
+        with pytest.raises(UserError):
+            convert(tmp_path / "set", tmp_path / "out", skip_broken=True)
+        return
+    done = convert(tmp_path / "set", tmp_path / "out", skip_broken=True)
+    assert done.episodes == len(kept)
+    assert bool(done.faults) == (kept == [0, 1, 2])
+    assert len(done.skipped) == 3 - len(kept)
+    for path, i in zip(list_episodes(tmp_path / "out"), kept, strict=True):
+        episode = load_episode(path)
+        assert len(episode) == lengths[i]
+        assert_right_frames(episode, i)
+    # And the counts of what is written anew are right.
+    convert(tmp_path / "set", tmp_path / "mended", "lerobot-v3.0", skip_broken=True)
+    with LeRobotReader(tmp_path / "mended") as reader:
+        assert len(reader) == len(kept)
+        for episode, i in zip(reader.episodes(), kept, strict=True):
+            assert_right_frames(episode, i)
+
+
+@pytest.mark.quick
+def test_a_video_that_lost_a_frame_shifts_nothing(tmp_path):
+    """The times of a frame that is gone stay empty; no other frame takes its place."""
+    writer = VideoWriter(tmp_path / "a.mp4", 30, (32, 48))
+    images = draw(9, 0, 0)
+    writer.add(images[:4])
+    writer.frames += 1  # a tick without a picture
+    writer.add(images[5:])
+    writer.close()
+    reader = VideoReader()
+    times = np.arange(9) / 30
+    there = np.delete(np.arange(9), 4)
+    found = reader.read(tmp_path / "a.mp4", times[there], 30)
+    np.testing.assert_array_equal(read_numbers(found)[0], there)
+    with pytest.raises(EpisodeError, match=r"frame 4 .* at 0.133 s, .* is at 0.167 s"):
+        reader.read(tmp_path / "a.mp4", times, 30)
+    late = reader.read(tmp_path / "a.mp4", times[5:] + 0.4 / 30, 30)  # a clock's jitter
+    np.testing.assert_array_equal(read_numbers(late)[0], np.arange(5, 9))
+    reader.close()
+
+
+@pytest.mark.quick
+def test_far_into_a_long_video(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", 30, (32, 48))
+    steps = np.arange(900) % 35
+    writer.add(draw(35, 0, 0)[steps])
+    writer.close()
+    reader = VideoReader()
+    for start in (870, 3, 400, 410, 200):  # with and without a jump
+        times = (start + np.arange(20)) / 30
+        found = read_numbers(reader.read(tmp_path / "a.mp4", times, 30))[0]
+        np.testing.assert_array_equal(found, steps[start : start + 20])
+    reader.close()
+
+
+@pytest.mark.quick
+def test_velocities_of_other_joints_than_the_state_are_not_taken(tmp_path):
+    source = make_folder(tmp_path / "ours", [4], cameras=())
+    convert(source, tmp_path / "set", "lerobot-v2.1", robot="other")
+    path = tmp_path / "set/data/chunk-000/episode_000000.parquet"
+    table = pq.read_table(path).drop_columns(["observation.velocity"])
+    other = pa.array([[1.0, 2.0]] * 4)
+    pq.write_table(table.append_column("observation.velocity", other), path)
+    with LeRobotReader(tmp_path / "set") as reader:
+        episode = reader.read(0)
+    speed = np.gradient(episode.qpos, axis=0) * 30
+    np.testing.assert_allclose(episode.qvel, speed, rtol=1e-5)
+
+
+@pytest.mark.quick
+def test_pictures_inside_the_parquet_file(tmp_path):
+    source = make_folder(tmp_path / "ours", [3, 4], cameras=("top",))
+    convert(source, tmp_path / "set", "lerobot-v2.1")
+    info_path = tmp_path / "set/meta/info.json"
+    info = json.loads(info_path.read_text())
+    info["features"]["observation.images.top"]["dtype"] = "image"
+    info["features"]["next.success"] = {"dtype": "bool", "shape": [1]}
+    info["features"]["next.reward"] = {"dtype": "float32", "shape": [1]}
+    info_path.write_text(json.dumps(info))
+    (tmp_path / "set/meta/act_minimal.json").unlink()
+    for i, n in enumerate((3, 4)):
+        path = tmp_path / f"set/data/chunk-000/episode_00000{i}.parquet"
+        pictures = [
+            {"bytes": cv2.imencode(".png", x[..., ::-1])[1].tobytes(), "path": "a.png"}
+            for x in draw(n, i, 0)
+        ]
+        table = pq.read_table(path)
+        table = table.append_column("observation.images.top", pa.array(pictures))
+        won = pa.array([False] * (n - 1) + [i == 0])
+        pq.write_table(table.append_column("next.success", won), path)
+    done = convert(tmp_path / "set", tmp_path / "back", compression="raw")
+    assert done.left_out == ["next.reward"]
+    for i, path in enumerate(list_episodes(tmp_path / "back")):
+        episode = load_episode(path)
+        np.testing.assert_array_equal(episode.images["top"], draw(3 + i, i, 0))
+        assert episode.attributes["success"] == (i == 0)
+    edit_table(path := tmp_path / "set" / V2_DATA, "observation.images.top", 4 * [None])
+    with pytest.raises(EpisodeError, match=f"{path.name}: .* frame 0 is no whole"):
+        convert(tmp_path / "set", tmp_path / "no")
+
+
+@pytest.mark.quick
+def test_columns_that_hold_no_rows_of_numbers():
+    where = Path("a.parquet")
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.float64(), 2)):
+        table = pa.table({"x": pa.array([[1, 2], [3, 4], [5, 6]], kind)})
+        cut = numbers_of(table.slice(1), "x", where)  # a slice's own rows
+        np.testing.assert_array_equal(cut, [[3, 4], [5, 6]])
+    flags = numbers_of(pa.table({"x": [True, False]}), "x", where)
+    np.testing.assert_array_equal(flags, [[True], [False]])
+    for values, message in (
+        ([[1.0, 2.0], [3.0]], "rows of different length"),
+        ([[1.0, 2.0], None], "has empty rows"),
+        ([[1.0, None], [2.0, 3.0]], "rows of different length"),
+        (["left", "right"], "holds string, expected numbers"),
+    ):
+        with pytest.raises(EpisodeError, match=f"a.parquet: x .*{message}"):
+            numbers_of(pa.table({"x": values}), "x", where)
+
+
+# --- sudden ends ----------------------------------------------------------------------
+
+CHILD = """
+import sys
+from act_minimal import data_tools
+source, out, to = sys.argv[1:]
+print("ready", flush=True)
+data_tools.convert(source, out, to)
+"""
+
+
+@pytest.mark.parametrize("to", ["lerobot-v2.1", "lerobot-v3.0", "hdf5"])
+def test_kill_in_the_middle_leaves_nothing_that_looks_whole(tmp_path, to):
+    source, out = make_folder(tmp_path / "ours", [35] * 8), tmp_path / "out"
+    seen = set()
+    for delay in (0.0, 0.1, 0.2, 0.3, 0.45):
+        command = [sys.executable, "-c", CHILD, str(source), str(out), to]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(delay)
+            os.kill(child.pid, signal.SIGKILL)
+        if out.exists():
+            seen.add("whole")
+            break
+        left = [path for path in tmp_path.iterdir() if path != source]
+        assert all(path.name.startswith(".out.") for path in left)
+        seen.add("partial" if left else "nothing")
+    if not out.exists():
+        assert seen & {"partial", "nothing"}
+        convert(source, out, to)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    back = convert(out, tmp_path / "back", "hdf5")
+    assert (back.episodes, back.frames) == (8, 280)
+
+
+@pytest.mark.quick
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    def fail() -> None:
+        with new_folder(tmp_path / "a" / "b") as folder:
+            (folder / "x").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list((tmp_path / "a").iterdir()) == []
+    dead = tmp_path / "a" / ".b.999999999.partial"
+    living = tmp_path / "a" / f".b.{os.getppid()}.partial"
+    other = tmp_path / "a" / ".c.999999999.partial"
+    for path in (dead, living, other):
+        path.mkdir()
+    (tmp_path / "a/b").mkdir()  # empty: as good as none
+    with new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "x").write_text("x")
+        assert not any((tmp_path / "a/b").iterdir())
+    assert (tmp_path / "a/b/x").read_text() == "x"
+    left = {path.name for path in (tmp_path / "a").iterdir()}
+    assert left == {"b", living.name, other.name}
+
+
+@pytest.mark.quick
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    source = make_folder(tmp_path / "ours", [3])
+    monkeypatch.setattr("act_minimal.data_folders.os.fsync", full)
+    with pytest.raises(UserError, match="could not be written: no space left"):
+        convert(source, tmp_path / "out", "lerobot-v3.0")
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
+# --- LeRobot itself -------------------------------------------------------------------
+
+
+def client(python: Path, tmp_path: Path, *words: object) -> str:
+    script = Path(__file__).with_name("lerobot_data_client.py")
+    home = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    return run(python, script, *map(str, words), **home)
+
+
+def assert_seen(read: Path, lengths: list[int]) -> tuple[dict, dict]:
+    """What LeRobot read are the very episodes 0, 1, ... of make_episode."""
+    said = json.loads(read.with_suffix(".json").read_text())
+    arrays = dict(np.load(read.with_suffix(".npz")))
+    assert (said["episodes"], said["frames"]) == (len(lengths), sum(lengths))
+    assert said["fps"] == 30
+    start = 0
+    for i, n in enumerate(lengths):
+        rows = slice(start, start + n)
+        expected = make_episode(n, i)
+        edge = make_edge("so100")
+        for key, value in {
+            "observation.state": edge.there(expected.qpos),
+            "action": edge.there(expected.action),
+        }.items():
+            np.testing.assert_allclose(arrays[key][rows], value, rtol=1e-6, atol=1e-5)
+        assert (arrays["episode_index"][rows] == i).all()
+        np.testing.assert_array_equal(arrays["frame_index"][rows], np.arange(n))
+        np.testing.assert_array_equal(arrays["index"][rows], start + np.arange(n))
+        for c, camera in enumerate(("top", "wrist")):
+            images = arrays[f"observation.images.{camera}"][rows]  # (T, 3, H, W), to 1
+            assert (images.shape, images.dtype) == ((n, 3, 32, 48), np.float32)
+            images = (images * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+            frame, shown, first = read_numbers(images)
+            np.testing.assert_array_equal(frame, np.arange(n))
+            assert (shown == i).all()
+            assert first == (c == 0)
+        start += n
+    return said, arrays
+
+
+@needs_room
+@pytest.mark.timeout(900)
+def test_lerobot_reads_what_is_written_here(tmp_path, lerobot_python):
+    lengths = [5, 9, 3]
+    source = make_folder(tmp_path / "ours", lengths)
+    convert(source, tmp_path / "set", "lerobot-v3.0")
+    client(lerobot_python, tmp_path, "read", tmp_path / "set", tmp_path / "read")
+    said, arrays = assert_seen(tmp_path / "read", lengths)
+    assert said["robot_type"] == "so100_follower"
+    assert set(said["tasks"]) == {"so100_pick_place"}
+    # As LeRobot's policies ask for it: shapes, statistics, windows over a seam.
+    assert said["features"]["observation.state"] == ["STATE", [6]]
+    assert said["features"]["action"] == ["ACTION", [6]]
+    assert said["features"]["observation.environment_state"] == ["ENV", [7]]
+    assert said["features"]["observation.images.top"] == ["VISUAL", [3, 32, 48]]
+    assert said["stats"]["observation.images.top"]["mean"] == [3, 1, 1]
+    for name in ("min", "max", "mean", "std", "q01", "q99"):
+        assert said["stats"]["action"][name] == [6]
+        assert said["stats"]["timestamp"][name] == [1]
+    assert said["seam"]["padded"] == [False, True]
+    assert said["seam"]["images"] == [[2, 3, 32, 48]] * 2
+    # Pixels as ours, not only nearly: both sides decode the same.
+    with LeRobotReader(tmp_path / "set") as reader:
+        ours = np.concatenate([e.images["wrist"] for e in reader.episodes()])
+    theirs = arrays["observation.images.wrist"].transpose(0, 2, 3, 1) * 255
+    assert np.abs(ours - theirs).max() <= 2
+
+
+@needs_room
+@pytest.mark.timeout(900)
+def test_lerobot_upgrades_our_v21_and_records_on(tmp_path, lerobot_python):
+    lengths = [5, 9]
+    source = make_folder(tmp_path / "ours", lengths)
+    convert(source, tmp_path / "set", "lerobot-v2.1")
+    # Recording goes on in a dataset of ours, and comes back with both parts.
+    convert(source, tmp_path / "mine", "lerobot-v3.0", lean=True)
+    more, edge = make_episode(7, 2), make_edge("so100")
+    arrays = {
+        "observation.state": edge.there(more.qpos),
+        "action": edge.there(more.action),
+        "lengths": np.array([7]),
+    }
+    arrays |= {f"observation.images.{c}": x for c, x in more.images.items()}
+    np.savez(tmp_path / "more.npz", **arrays)
+    commands = (
+        ("upgrade", tmp_path, "set"),
+        ("read", tmp_path / "set", tmp_path / "upgraded"),
+        ("append", tmp_path / "mine", tmp_path / "more"),
+        ("read", tmp_path / "mine", tmp_path / "appended"),
+    )
+    words = (word for command in commands for word in ("+", *command))
+    client(lerobot_python, tmp_path, *list(words)[1:])
+    assert_seen(tmp_path / "upgraded", lengths)
+    assert_seen(tmp_path / "appended", [*lengths, 7])
+    with LeRobotReader(tmp_path / "mine") as reader:
+        for i, episode in enumerate(reader.episodes()):
+            expected = make_episode([*lengths, 7][i], i)
+            assert_right_frames(episode, i)
+            np.testing.assert_allclose(
+                episode.qpos, expected.qpos, rtol=1e-5, atol=1e-5
+            )
+            if i < 2:
+                assert episode.attributes == expected.attributes
+            else:
+                assert episode.attributes == {"task": "task 0", "robot": "so100"}
+
+
+@needs_room
+@pytest.mark.timeout(900)
+def test_datasets_that_lerobot_records_load_here(tmp_path, lerobot_python):
+    lengths, rng = [6, 4, 8], np.random.default_rng(5)
+    total = sum(lengths)
+    arrays = {
+        "observation.state": rng.uniform(-90, 90, (total, 6)).astype(np.float32),
+        "action": rng.uniform(-90, 90, (total, 6)).astype(np.float32),
+        "next.success": np.zeros((total, 1), bool),
+        "lengths": np.array(lengths),
+        "fps": np.array(30),
+        "robot_type": np.array("so101_follower"),
+    }
+    arrays["next.success"][total - 1] = True
+    for c, camera in enumerate(("top", "wrist")):
+        arrays[f"observation.images.{camera}"] = np.concatenate(
+            [draw(n, i, c) for i, n in enumerate(lengths)]
+        )
+    words = []
+    for kind in ("video", "image"):
+        np.savez(tmp_path / f"{kind}-in.npz", kind=np.array(kind), **arrays)
+        words += ["+", "write", tmp_path / kind, tmp_path / f"{kind}-in"]
+    client(lerobot_python, tmp_path, *words[1:])
+    for kind in ("video", "image"):
+        back = tmp_path / f"{kind}-back"
+        done = convert(tmp_path / kind, back, compression="raw")
+        assert (done.episodes, done.frames, done.robot) == (3, total, "so101")
+        edge, start = make_edge("so101"), 0
+        for i, n in enumerate(lengths):
+            episode = load_episode(episode_path(back, i))
+            rows = slice(start, start + n)
+            for key, found in {
+                "observation.state": episode.qpos,
+                "action": episode.action,
+            }.items():
+                there = edge.there(found)
+                np.testing.assert_allclose(there, arrays[key][rows], atol=1e-4)
+            assert_right_frames(episode, i)
+            assert episode.attributes == {
+                "task": f"task {i % 2}",
+                "robot": "so101",
+                "success": i == 2,
+            }
+            assert (episode.fps, episode.sim) == (30.0, False)
+            start += n

@@ -44,8 +44,9 @@ On an arm, real or virtual (hardware/so100/GUIDE.md leads through it):
 
 Data and policies, here and elsewhere:
   data      merge, split, repair folders of episodes; convert LeRobot's datasets
-  export-lerobot, import-lerobot      a policy to LeRobot and back
-  export-onnx                         a policy as one ONNX file
+  export-lerobot   a policy as a LeRobot checkpoint
+  import-lerobot   a LeRobot checkpoint as a policy
+  export-onnx      a policy as one ONNX file
 
 The course:
   course    the notebooks in JupyterLab, from why single steps drift to a real arm

@@ -103,7 +103,9 @@ def test_damiao_motor_moves_the_arm(client):
     seen = elbow.get_states()
     assert seen["arbitration_id"] == 0x14
     assert seen["pos"] == pytest.approx(service.arm.state[3], abs=0.05)
-    assert abs(seen["torq"]) > 1.0
+    # The law of the mode: stiffness times the distance, less damping times the speed.
+    law = 190 * (1.2 - seen["pos"]) - 2.0 * seen["vel"]
+    assert seen["torq"] == pytest.approx(law, abs=0.5)
     client.disable_all()
     eventually(lambda: elbow.get_states()["status"] == "DISABLED")
 

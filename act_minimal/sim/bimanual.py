@@ -26,7 +26,7 @@ class BimanualTask:
     name = ""
     fps = 50
     substeps = 10
-    max_ticks = 800
+    max_ticks = 900
     cameras: tuple[str, ...] = ("top", "right_wrist", "left_wrist")
     joints: tuple[str, ...] = openarm.JOINTS
     action_dim = 16

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UserError
 from . import openarm
-from .bimanual import ARM_NQ, SHOULDER, TABLE
+from .bimanual import ARM_NQ, HOME_ARM, SHOULDER, TABLE
 from .experts import DEMONSTRATORS, _tremor
 from .insertion import CUP_DEPTH, PEG
 from .world import Task
@@ -22,6 +22,8 @@ CLOSED = 0.0  # gripper opening asked for: whatever is between the fingers stops
 CLEAR = 0.021  # m over the table: there the corner of a leaning fingertip clears it
 REACHING = np.array([0.5, 0.8, -0.6, 1.3, -0.2, 0.2, 1.25])  # rad, an elbow at ease
 LEAN = 0.35  # rad: how a hand that picks up leans outwards, along the object
+LONGEST_STEP = 0.5  # rad, in one iteration of inverse kinematics
+NEAR = 3e-3  # m: as near to a point as an arm should get
 MOVES = 12  # more than any plan has
 
 
@@ -344,7 +346,7 @@ class HandReach:
             seed: joint angles (7,) to start from; `REACHING` by default.
 
         Raises:
-            UserError: the point cannot be reached to 5 mm.
+            UserError: the point cannot be reached to 2 cm.
         """
         mirror, flip = np.ones(7), np.eye(3)
         if side == "left":
@@ -355,7 +357,21 @@ class HandReach:
                 flip @ (position - [0, 0, SHOULDER]),
             )
         )
-        q = REACHING if seed is None else mirror * seed
+        # An arm that gets stuck on the way from `seed` may get there from elsewhere.
+        starts = [REACHING] if seed is None else [mirror * seed, REACHING]
+        found = [self._solve(q) for q in starts[:1]]
+        if found[0][0] > NEAR:
+            found += [self._solve(q) for q in (*starts[1:], HOME_ARM)]
+        error, joints = min(found, key=lambda pair: pair[0])
+        if error > 2e-2:
+            raise UserError(
+                f"the {side} arm cannot reach {np.round(position, 3)} m: the nearest "
+                f"it gets is {1000 * error:.0f} mm away"
+            )
+        return mirror * joints
+
+    def _solve(self, q: np.ndarray) -> tuple[float, np.ndarray]:
+        """How far from its place the hand ends, in m, and the joint angles (7,)."""
         self.configuration.update(np.append(q, [0.0, 0.0]))
         error = np.inf
         for _ in range(60):
@@ -367,16 +383,14 @@ class HandReach:
                 1e-6,
                 limits=self.limits,
             )
+            fastest = np.abs(velocity).max()
+            # The arm is not linear: further than this a step leads astray.
+            velocity *= min(1.0, LONGEST_STEP / max(fastest, 1e-9))
             self.configuration.integrate_inplace(velocity, 1.0)
             error = np.linalg.norm(self.task.compute_error(self.configuration)[:3])
-            if np.abs(velocity).max() < 1e-4:
+            if fastest < 1e-4:
                 break
-        if error > 5e-3:
-            raise UserError(
-                f"the {side} arm cannot reach {np.round(position, 3)} m: the nearest "
-                f"it gets is {1000 * error:.0f} mm away"
-            )
-        return mirror * self.configuration.q[:7]
+        return float(error), self.configuration.q[:7].copy()
 
 
 def pointing(side: str, lean: float) -> np.ndarray:

@@ -321,7 +321,7 @@ def one_fault(
         landing = str(error)
     except Exception as error:
         crash = crash or repr(error)
-    witness = process.room.look()["witness"]
+    seen = process.room.look()
     row: dict[str, Any] = {
         "said": said.replace(str(place), "..."),
         "landing": landing.replace(str(place), "..."),
@@ -332,9 +332,10 @@ def one_fault(
         row["lost_episodes"] = int(not kept)
         for path in kept:
             load_episode(path)
-    # While it is calibrated a hand moves the arm, and torque is off.
-    judged = judge(witness) if phase != "calibrate" else {"safe": True, "by_hand": True}
-    return row | judged
+    if phase == "calibrate":  # a hand moves the arm, so its torque must never come on
+        pulled = max(seen["witness"]["torque"])
+        return row | {"safe": pulled == 0, "by_hand": True, "strongest": pulled}
+    return row | judge(seen["witness"])
 
 
 def judge(witness: dict[str, Any]) -> dict[str, Any]:

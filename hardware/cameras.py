@@ -7,9 +7,11 @@ control loop never waits for a camera, and never sees a picture that queued some
     virtual    a camera of a virtual arm, from its room
 
 A camera is named in one line: ``top=0``, ``wrist=/dev/video2``, ``top=film.mp4``,
-``top=virtual:virtual_so100``.
+``top=virtual:virtual_so100``; what is fixed follows after commas, as in
+``top=0,exposure=150,white_balance=4600,rotate=180``.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -216,6 +218,13 @@ def open_opencv(
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.capture[1])
         capture.set(cv2.CAP_PROP_FPS, config.fps)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        if config.exposure is None or config.white_balance is None:
+            print(
+                f"camera {config.source}: exposure or white balance is automatic, so "
+                "colours change when the arm moves into the picture; fix both, as in "
+                f"NAME={config.source},exposure=150,white_balance=4600",
+                file=sys.stderr,
+            )
         if config.exposure is not None:
             capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, 1)  # V4L2: 1 is manual
             capture.set(cv2.CAP_PROP_EXPOSURE, config.exposure)
@@ -263,18 +272,33 @@ def make_camera(name: str, config: CameraConfig) -> StreamCamera:
 
 
 def parse_cameras(words: tuple[str, ...], size: tuple[int, int]) -> dict[str, Camera]:
-    """Cameras from lines like ``top=0`` or ``wrist=/dev/video2``.
+    """Cameras from lines like ``top=0`` or ``wrist=/dev/video2,exposure=150``.
 
     Raises:
-        SettingError: a line is not name=source, or a name comes twice.
+        SettingError: a line is not name=source, a name comes twice, or a setting is
+            not known or no number.
     """
     cameras: dict[str, Camera] = {}
     for word in words:
-        name, equals, source = word.partition("=")
+        first, *more = word.split(",")
+        name, equals, source = first.partition("=")
         if not (name and equals and source) or name in cameras:
             raise SettingError(
                 f"camera '{word}': expected name=source with each name once, such as "
                 "top=0 wrist=/dev/video2"
             )
-        cameras[name] = make_camera(name, CameraConfig(source, size=size))
+        fixed = dict(_setting(word, setting) for setting in more)
+        cameras[name] = make_camera(name, CameraConfig(source, size=size, **fixed))
     return cameras
+
+
+def _setting(word: str, setting: str) -> tuple[str, Any]:
+    key, _, value = setting.partition("=")
+    kinds = {"exposure": float, "white_balance": float, "fps": float, "rotate": int}
+    try:
+        return key, kinds[key](value)
+    except (KeyError, ValueError):
+        raise SettingError(
+            f"camera '{word}': '{setting}' is no setting, expected one of "
+            f"{', '.join(kinds)}, with a number, such as exposure=150"
+        ) from None

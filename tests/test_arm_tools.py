@@ -13,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -24,7 +25,13 @@ from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.errors import SettingError, UserError
 from hardware import checkup, teleop
 from hardware import cli as hardware_cli
-from hardware.cameras import CameraConfig, CameraError, Frame, make_camera
+from hardware.cameras import (
+    CameraConfig,
+    CameraError,
+    Frame,
+    make_camera,
+    parse_cameras,
+)
 from hardware.live import LiveView
 from hardware.so100.arm import IDS
 from hardware.so100.bus import Bus
@@ -85,6 +92,57 @@ def test_a_file_that_is_no_film_is_refused(tmp_path):
     camera = make_camera("top", CameraConfig(str(path)))
     with pytest.raises(CameraError, match=r"film\.mp4 cannot be opened"):
         camera.open()
+
+
+class Device:
+    """As OpenCV shows a USB camera; what is asked of it is kept."""
+
+    asked: ClassVar = {}
+
+    def __init__(self, source):
+        self.source, self.count = source, 0
+
+    def isOpened(self):
+        return True
+
+    def set(self, key, value):
+        self.asked[key] = value
+
+    def read(self):
+        self.count += 1
+        time.sleep(0.02)
+        return True, np.full((4, 6, 3), self.count % 200, np.uint8)
+
+    def release(self):
+        self.asked["released"] = True
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_devices_exposure_and_white_balance_are_fixed(monkeypatch, capfd, fixed):
+    monkeypatch.setattr(Device, "asked", {})
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    word = "top=0,exposure=150,white_balance=4600,rotate=90" if fixed else "top=0"
+    [camera] = parse_cameras((word,), (6, 4)).values()
+    camera.open()
+    assert camera.read().image.shape == (6, 4, 3)
+    camera.close()
+    asked = Device.asked
+    assert asked["released"]
+    assert asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    if fixed:
+        assert asked[cv2.CAP_PROP_AUTO_EXPOSURE] == 1  # manual, as V4L2 counts
+        assert asked[cv2.CAP_PROP_EXPOSURE] == 150
+        assert asked[cv2.CAP_PROP_AUTO_WB] == 0
+        assert asked[cv2.CAP_PROP_WB_TEMPERATURE] == 4600
+    else:
+        assert cv2.CAP_PROP_EXPOSURE not in asked
+    assert ("is automatic" in capfd.readouterr().err) is not fixed
+
+
+@pytest.mark.parametrize("word", ["top=0,exposure", "top=0,exposure=x", "top=0,zoom=2"])
+def test_an_unknown_setting_of_a_camera_is_refused(word):
+    with pytest.raises(SettingError, match="expected one of exposure, white_balance"):
+        parse_cameras((word,), (96, 128))
 
 
 # ---------------------------------------------------------------- live view

@@ -44,6 +44,8 @@ class Witness:
     pull: np.ndarray = field(default_factory=lambda: np.zeros(6))
     """Farthest from its joint that a goal was moved still farther away, rad: what a
     push from outside does to the distance is not the goal's."""
+    torque: np.ndarray = field(default_factory=lambda: np.zeros(6))
+    """Largest share of the stall torque that each servo was allowed to use."""
     tip_low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
     tip_high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
     """Box in which the fixed finger's tip was, m."""
@@ -151,6 +153,7 @@ class VirtualArm:
         w, joints = self.witness, self.data.qpos[:6]
         np.minimum(w.lowest, joints, out=w.lowest)
         np.maximum(w.highest, joints, out=w.highest)
+        np.maximum(w.torque, strength, out=w.torque)
         np.maximum(w.speed, np.abs(self.data.qvel[:6]), out=w.speed)
         goals = self.joints_of(np.array([s.goal() for s in self.servos]))
         pull = np.abs(goals - joints)

@@ -270,6 +270,7 @@ def _roll_out(
     finally:
         robot.close()
     rollouts = []
+    angles = [not name.endswith("gripper") for name in task.joints]
     for i, scene in enumerate(scenes):
         arm = np.stack(arms[i])
         rollouts.append(
@@ -277,7 +278,7 @@ def _roll_out(
                 scene=scene,
                 success=bool(robot.world.success[i]),
                 ticks=len(arm),
-                jerk=jerk(arm[:, :-1], robot.fps),
+                jerk=jerk(arm[:, angles], robot.fps),
                 frozen=float(still(arm).mean()),
                 qpos=np.stack(states[i]),
             )

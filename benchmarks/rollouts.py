@@ -4,6 +4,7 @@
     uv run python -m benchmarks.rollouts chunk_size
     uv run python -m benchmarks.rollouts single_step
     uv run python -m benchmarks.rollouts vision
+    uv run python -m benchmarks.rollouts openarm
 
 Each run and each evaluation is kept in --runs and found again: a call that was stopped
 goes on. Rows of the committed result file are found again too. Demonstrations of seed
@@ -21,7 +22,7 @@ from typing import Any, Literal
 
 import tyro
 
-from act_minimal.demo import STATE, VISION, versions
+from act_minimal.demo import STATE, VISION, recipe_for, versions
 from act_minimal.errors import UserError
 from act_minimal.evaluation import evaluate, wilson
 from act_minimal.execution import ExecutionConfig
@@ -32,6 +33,7 @@ from benchmarks.results import RESULTS, machine, write
 HALF = ExecutionConfig()
 ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
 FINALISTS = 3
+PICK_PLACE = "so100_pick_place"
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,26 @@ class Job:
     """Name of the file that keeps the rows: a job with the training run of another one
     has the same `name` and `settings`, and rows of its own."""
 
+    @property
+    def task(self) -> str:
+        """The simulated task."""
+        return self.labels.get("task", PICK_PLACE)
+
+    @property
+    def data(self) -> str:
+        """Name of the folder of its demonstrations."""
+        words = ["vision" if self.settings.get("cameras") else "state"]
+        words += [self.task] if self.task != PICK_PLACE else []
+        words += [self.demonstrator, str(self.demonstrations), str(self.seed)]
+        return "_".join(words)
+
 
 @dataclass
 class Settings:
     """Which experiment, and where its runs are kept."""
 
     experiment: tyro.conf.Positional[
-        Literal["state", "chunk_size", "single_step", "vision"]
+        Literal["state", "chunk_size", "single_step", "vision", "openarm"]
     ]
     runs: Path = Path("runs/benchmarks")
     """Folder of demonstrations and training runs."""
@@ -198,11 +213,31 @@ def vision_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
             )
 
 
+def openarm_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+    """Two arms: ACT on joints and objects' poses, after a person and a planner."""
+    tasks = ("openarm_handover", "openarm_insertion")
+    for task in tasks:
+        recipe = recipe_for(task, vision=False)
+        for demonstrator in ("human", "scripted"):
+            for seed in seeds:
+                yield Job(
+                    f"{task}_{demonstrator}_{seed}",
+                    demonstrator,
+                    recipe.demonstrations,
+                    seed,
+                    # Training time is act demo's to tell; one thread lets others work.
+                    recipe.act | {"threads": 1},
+                    {"demo": recipe.execution},
+                    labels={"task": task, "demonstrator": demonstrator},
+                )
+
+
 EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Iterator[Job]]] = {
     "state": state_jobs,
     "chunk_size": chunk_size_jobs,
     "single_step": single_step_jobs,
     "vision": vision_jobs,
+    "openarm": openarm_jobs,
 }
 
 
@@ -227,10 +262,9 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
             )
         return found["rows"]
     cameras = job.settings.get("cameras", ())
-    kind = "vision" if cameras else "state"
-    data = runs / f"{kind}_{job.demonstrator}_{job.demonstrations}_{job.seed}"
+    data = runs / job.data
     record(
-        make_task("so100_pick_place"),
+        make_task(job.task),
         data,
         job.demonstrations,
         demonstrator=job.demonstrator,
@@ -250,7 +284,8 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
         scenes = job.seed + (100 if "variant" in job.labels else 0)
         result = evaluate(
             trained.policy,
-            execution=execution,
+            job.task,
+            execution,
             n=job.n,
             seed=scenes,
             out=out / ("rollouts" if job.rows == "rows" else job.rows) / name,
@@ -378,7 +413,7 @@ def main(settings: Settings) -> None:
         settings.experiment,
         sum(row.get("job_seconds", 0.0) for row in rows),
         {
-            "task": "so100_pick_place",
+            "task": PICK_PLACE if jobs[0].task == PICK_PLACE else "see each row",
             "seeds": settings.seeds,
             "summary": pooled(rows, list(jobs[0].labels)),
             "runs": rows,

@@ -11,6 +11,7 @@ import shutil
 import site
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,17 @@ def make_room(version: str = "0.4.4") -> Path:
             borrowed = [path for path in site.getsitepackages() if "site-" in path]
             (packages / "zz_borrowed.pth").write_text("\n".join(borrowed) + "\n")
             ready.write_text(made_of)
+        _borrow_models(folder)
     return python
+
+
+def _borrow_models(folder: Path) -> None:
+    """The maker's OpenArm, which its package looks for beside the environment's Python."""
+    theirs = Path(sysconfig.get_path("data")) / "share" / "openarm_mujoco"
+    ours = folder / "share" / "openarm_mujoco"
+    if os.name == "posix" and not ours.exists():
+        ours.parent.mkdir(exist_ok=True)
+        ours.symlink_to(theirs)
 
 
 def run(*command: str | Path, **environment: str) -> str:

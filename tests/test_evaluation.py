@@ -207,6 +207,32 @@ def test_a_good_policy_succeeds_and_is_counted():
     assert json.loads(json.dumps(plain))["failed_scenes"] == failed
 
 
+class Snap(FakePolicy):
+    """Lets both arms stand and opens and closes one of their grippers."""
+
+    def __init__(self, joint):
+        super().__init__(state_dim=16, action_dim=16)
+        self.joint = joint
+
+    def predict_chunk(self, observation):
+        chunk = np.repeat(observation["qpos"][:, None], K, axis=1)  # (n, k, A)
+        chunk[:, :, self.joint] = np.arange(K) % 20 < 10
+        return chunk
+
+
+def test_a_grippers_jerk_is_not_the_arms(monkeypatch):
+    from act_minimal.sim.handover import Handover
+
+    monkeypatch.setattr(Handover, "max_ticks", 60)
+    snaps = {
+        joint: evaluate(
+            Snap(joint), "openarm_handover", OPEN_LOOP, n=1, progress=False
+        ).jerk
+        for joint in (6, 7, 15)  # a wrist, and both grippers
+    }
+    assert snaps[6] > 5 * max(snaps[7], snaps[15])
+
+
 def test_the_first_state_of_a_rollout_is_the_scenes_start(monkeypatch):
     monkeypatch.setattr(PickPlace, "max_ticks", 5)
     result = roll_out(Stay(), 3, seed=2)

@@ -311,21 +311,23 @@ def demo(
     """From nothing to a rolled-out ACT: record, train, evaluate, film. One command.
 
     Beside ACT, single-step behaviour cloning is trained on the same demonstrations for
-    the same time. Two to five minutes on two cores; a second call goes on where the
-    first was stopped.
+    the same time. Two to five minutes on two cores, a quarter of an hour with two arms;
+    a second call goes on where the first was stopped.
 
     $ act demo
+    $ act demo --task openarm_handover
     $ act demo --vision --out runs/with_cameras
 
     Args:
-        out: Folder for everything; by default runs/demo, or runs/demo_vision.
-        vision: Let the policies see camera images instead of the cube's pose; takes
-            ten to twenty-five minutes.
+        out: Folder for everything; by default runs/demo, with the task's name behind it
+            and _vision, where they are not the usual.
+        vision: Let the policies see camera images instead of the objects' poses; takes
+            ten to twenty-five minutes, and longer with two arms' three cameras.
         seed: Decides demonstrations, weights and scenes.
     """
-    from act_minimal.demo import run_demo
+    from act_minimal.demo import default_folder, run_demo
 
-    out = out or Path("runs/demo_vision" if vision else "runs/demo")
+    out = out or default_folder(task, vision)
     result = run_demo(out, task, vision=vision, seed=seed, progress=not json)
     if json:
         _print(result)

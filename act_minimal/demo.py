@@ -25,6 +25,8 @@ from .gl import GLError, require_gl
 from .policy import load_policy, save_policy
 from .training import TrainConfig, TrainResult, steps_that_fit, train
 
+USUAL = "so100_pick_place"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -104,9 +106,15 @@ def recipe_for(task_name: str, vision: bool) -> Recipe:
     return VISION if vision else STATE
 
 
+def default_folder(task_name: str, vision: bool) -> Path:
+    """Where a demo goes if nobody says where: each task and kind has its own."""
+    words = ["demo"] if task_name == USUAL else ["demo", task_name]
+    return Path("runs") / "_".join([*words, "vision"] if vision else words)
+
+
 def run_demo(
     out: Path,
-    task_name: str = "so100_pick_place",
+    task_name: str = USUAL,
     *,
     vision: bool = False,
     seed: int = 0,
@@ -220,7 +228,7 @@ def run_demo(
 
 def _command(task_name: str, vision: bool, seed: int) -> str:
     """The command line that does the same again."""
-    task = "" if task_name == "so100_pick_place" else f" --task {task_name}"
+    task = "" if task_name == USUAL else f" --task {task_name}"
     return f"act demo{task}{' --vision' if vision else ''} --seed {seed}"
 
 

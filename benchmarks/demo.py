@@ -2,6 +2,7 @@
 
 uv run python -m benchmarks.demo
 uv run python -m benchmarks.demo --vision
+uv run python -m benchmarks.demo --task openarm_handover
 """
 
 import tempfile
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import tyro
 
-from act_minimal.demo import run_demo
+from act_minimal.demo import USUAL, default_folder, run_demo
 from benchmarks.results import write
 
 
-def main(vision: bool = False, seed: int = 0, keep: Path | None = None) -> None:
-    """Write data/results/demo.json or demo_vision.json.
+def main(
+    task: str = USUAL, vision: bool = False, seed: int = 0, keep: Path | None = None
+) -> None:
+    """Write data/results/demo.json, demo_vision.json or demo_<task>.json.
 
     Args:
+        task: a simulated task.
         vision: cameras instead of the cube's pose.
         seed: of the demo.
         keep: folder that stays (for the film); must not exist yet.
@@ -25,11 +29,12 @@ def main(vision: bool = False, seed: int = 0, keep: Path | None = None) -> None:
         out = keep or Path(folder) / "demo"
         if out.exists():
             raise SystemExit(f"{out} exists; a fresh folder is needed")
-        result = run_demo(out, vision=vision, seed=seed)
+        result = run_demo(out, task, vision=vision, seed=seed)
     stages = result.pop("seconds")
     del result["command"], result["versions"]
-    name = "demo_vision" if vision else "demo"
-    write(name, stages["total"], {"stages": stages, **result})
+    write(
+        default_folder(task, vision).name, stages["total"], {"stages": stages, **result}
+    )
 
 
 if __name__ == "__main__":

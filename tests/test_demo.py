@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from act_minimal import demo
+from act_minimal import cli, demo
 from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import load_policy
 from act_minimal.training_config import TrainConfig
@@ -24,6 +24,21 @@ SMALL = dataclasses.replace(
 def few_steps(monkeypatch):
     """The baseline's steps are counted by the clock: here they are six."""
     monkeypatch.setattr(demo, "steps_that_fit", lambda config, seconds: 6)
+
+
+@pytest.mark.parametrize(
+    ("task", "vision", "folder"),
+    [
+        ("so100_pick_place", False, "runs/demo"),
+        ("so100_pick_place", True, "runs/demo_vision"),
+        ("openarm_handover", False, "runs/demo_openarm_handover"),
+    ],
+)
+def test_each_demo_has_a_folder_of_its_own(monkeypatch, task, vision, folder):
+    asked = {}
+    monkeypatch.setattr(demo, "run_demo", lambda out, *_, **__: asked.update(out=out))
+    assert cli.demo(task=task, vision=vision) == 0
+    assert asked["out"] == Path(folder)
 
 
 def test_demo_leaves_everything_and_goes_on_where_it_stopped(

@@ -21,7 +21,7 @@ from ..episodes import load_episode
 from ..evaluation import evaluation_scenes
 from ..policy import Policy
 from .place import ROOT
-from .plots import COLOURS, LINES, figure, label
+from .plots import COLOURS, LINES, figure, label, still_layout
 from .results import load_result
 from .widgets import Explorer, slider
 
@@ -271,23 +271,25 @@ def governor_explorer() -> Explorer:
     seconds = np.arange(len(wishes)) / fps
     clean = np.ones(len(wishes), bool)
     clean[58:75] = False
+    fig, (angle, rate) = figure(2, width=8.0, height=2.8)
+    angle.plot(seconds, np.degrees(wishes[:, 0]), "k", lw=1, label="wished")
+    (shoulder,) = angle.plot([], [], "--", color=COLOURS[1], label="sent")
+    angle.legend()
+    label(angle, "seconds", "shoulder, degrees")
+    (turning,) = rate.plot([], [], color=COLOURS[1])
+    limits = [rate.axhline(0, color="black", linestyle=":") for _ in range(2)]
+    rate.set(xlim=angle.get_xlim(), ylim=(-5.5, 5.5))
+    label(rate, "seconds", "sent, rad/s (dotted: limit)")
+    still_layout(fig)
 
     def draw(speed: float, acceleration: float) -> tuple[Figure, str]:
         sent, kinds = governed(speed, acceleration)
         lag = np.degrees(np.abs(sent - wishes)[clean, :5].max())
         leap = np.degrees(np.abs(np.diff(sent[:, 0])).max())
-        fig, (angle, rate) = figure(2, width=8.0, height=2.8)
-        angle.plot(seconds, np.degrees(wishes[:, 0]), "k", lw=1, label="wished")
-        angle.plot(
-            seconds, np.degrees(sent[:, 0]), "--", color=COLOURS[1], label="sent"
-        )
-        angle.legend()
-        label(angle, "seconds", "shoulder, degrees")
-        rate.plot(seconds[1:], fps * np.diff(sent[:, 0]), color=COLOURS[1])
-        for limit in (-speed, speed):
-            rate.axhline(limit, color="black", linestyle=":")
-        rate.set_ylim(-5.5, 5.5)
-        label(rate, "seconds", "sent, rad/s (dotted: limit)")
+        shoulder.set_data(seconds, np.degrees(sent[:, 0]))
+        turning.set_data(seconds[1:], fps * np.diff(sent[:, 0]))
+        for line, limit in zip(limits, (-speed, speed), strict=True):
+            line.set_ydata([limit, limit])
         return fig, (
             f"One wrong action of 46 degrees: the shoulder is sent at most {leap:.1f} "
             f"degrees a tick. Away from it, what is sent is up to {lag:.1f} degrees "

@@ -20,7 +20,7 @@ from ..sim.pick_place import ZONE_CENTRE, ZONE_SIZE
 from ..sim.robot import SimRobot
 from ..sim.world import Task
 from .place import home
-from .plots import COLOURS, LINES, MARKERS, figure, label
+from .plots import COLOURS, LINES, MARKERS, figure, label, still_layout
 from .results import ResultError, load_result
 from .widgets import Explorer, steps
 
@@ -171,12 +171,6 @@ def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
     label(axes, "chunk size k", "success, %", f"n = {n[0]} rollouts a point, 3 seeds")
     axes.legend()
     return fig, f"Success against chunk size. {'. '.join(said)}."
-
-
-def still_layout(fig: Figure) -> None:
-    """Lay a figure out once: doing that anew takes a slider's answer half its time."""
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
 
 
 def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> Explorer:

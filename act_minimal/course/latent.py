@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..dataset import Demonstrations, Windows
 from ..model import ACT, ACTOutput
 from ..policy import Policy
-from .chunks import still_layout
-from .plots import COLOURS, LINES, figure, label
+from .plots import COLOURS, LINES, figure, label, still_layout
 from .widgets import Explorer, slider, steps
 
 TICKS = 20  # of a path around the post

@@ -11,13 +11,15 @@ symmetric; v1 is not quite: its elbow and hand lean to the same side on both arm
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from ..chain import Chain, Row, matrix
 
 S = np.sqrt(0.5)
 SHOULDERS = (0.0, 0.0, 0.698)  # m, on the maker's pedestal
 ELBOW, WRIST = 3, 6  # places of joint4 and joint7 in the chain
-Row = tuple[tuple, tuple, tuple]
 
 
 @dataclass(frozen=True)
@@ -111,55 +113,37 @@ class Kinematics:
             joints = state[..., 8 * side : 8 * side + 8]
             points, position, rotation = self._chain(joints, side)
             watched += [points[..., ELBOW, :], points[..., WRIST, :]]
-            way = self.sides[side].travel * joints[..., 7]
-            for pivot, axis, tip in self.sides[side].fingers:
-                local = np.array(pivot) + self._swing(np.array(axis), way, tip)
-                watched.append(position + (rotation @ local[..., None])[..., 0])
+            way = self.sides[side].travel * joints[..., 7:]
+            fingers = zip(self.sides[side].fingers, self._fingers[side], strict=True)
+            for (pivot, axis, tip), finger in fingers:
+                if self.slides:
+                    local = np.array(pivot) + np.array(tip) + way * np.array(axis)
+                    place = position + (rotation @ local[..., None])[..., 0]
+                else:
+                    _, place, turned = finger.walk(way, position, rotation)
+                    place = place + turned @ np.array(tip)
+                watched.append(place)
         return np.stack(watched, axis=-2)
-
-    def _swing(self, axis: np.ndarray, way: np.ndarray, tip: tuple) -> np.ndarray:
-        """(...,) way of a finger -> (..., 3) its tip from the pivot, m."""
-        if self.slides:
-            return np.array(tip) + way[..., None] * axis
-        return _turn(axis, way) @ np.array(tip)
 
     def _chain(
         self, joints: np.ndarray, side: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(..., 7, 3) the joints' origins; position and rotation of the last frame."""
-        joints = np.asarray(joints, float)
-        arm = self.sides[side]
-        position = np.array(self.origin) + np.array(arm.base[0])
-        position = np.broadcast_to(position, (*joints.shape[:-1], 3))
-        rotation = _matrix(np.array(arm.base[1]))
-        rotation = np.broadcast_to(rotation, (*joints.shape[:-1], 3, 3))
-        points = []
-        for i, (offset, quat, axis) in enumerate(arm.links):
-            position = position + rotation @ np.array(offset)
-            points.append(position)
-            turn = _turn(np.array(axis), joints[..., i])
-            rotation = rotation @ _matrix(np.array(quat)) @ turn
-        return np.stack(points, axis=-2), position, rotation
+        joints = np.asarray(joints, float)[..., :7]
+        base, quat = self.sides[side].base
+        place = np.array(self.origin) + np.array(base)
+        place = np.broadcast_to(place, (*joints.shape[:-1], 3))
+        return self._arms[side].walk(joints, place, matrix(quat))
 
+    @cached_property
+    def _arms(self) -> list[Chain]:
+        return [Chain(side.links) for side in self.sides]
 
-def _matrix(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrix of a quaternion wxyz."""
-    w, x, y, z = quat / np.linalg.norm(quat)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """(...,) angles about one axis -> (..., 3, 3), by Rodrigues' formula."""
-    x, y, z = axis
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.asarray(angle)[..., None, None]
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)
+    @cached_property
+    def _fingers(self) -> list[list[Chain]]:
+        """Fingers that turn are one more joint each."""
+        rows = [[(at, _WHOLE, axis) for at, axis, _ in s.fingers] for s in self.sides]
+        return [[Chain((row,)) for row in pair] for pair in rows]
 
 
 def _ranges(r: int, first: tuple, second: tuple, rest: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..chain import Chain, Row
+
 JOINTS = (
     "shoulder_pan",
     "shoulder_lift",
@@ -37,9 +39,9 @@ class Kinematics:
     """
 
     name: str
-    links: tuple[tuple[tuple, tuple, tuple], ...]
+    links: tuple[Row, ...]
     tip: tuple[float, float, float]
-    jaw: tuple[tuple, tuple, tuple]
+    jaw: Row
     jaw_tip: tuple[float, float, float]
     ranges: np.ndarray
     sense: np.ndarray
@@ -66,60 +68,26 @@ class Kinematics:
         state = np.asarray(state, float)
         points, position, rotation = self._chain(state)
         closed, opened = self.ranges[5]
-        angle = closed + state[..., 5] * (opened - closed)
-        offset, frame, axis = self._frames[-1]
-        jaw = position + rotation @ offset
-        jaw = jaw + (rotation @ (frame @ axis.turn(angle))) @ np.array(self.jaw_tip)
+        angle = closed + state[..., 5:] * (opened - closed)
+        _, jaw, turned = self._jaw.walk(angle, position, rotation)
+        jaw = jaw + turned @ np.array(self.jaw_tip)
         return np.concatenate([points[..., 2:, :], jaw[..., None, :]], axis=-2)
 
     @cached_property
-    def _frames(self) -> list[tuple[np.ndarray, np.ndarray, "Axis"]]:
-        """Offset, rotation and axis of each link, and of the jaw; made once."""
-        rows = (*self.links, self.jaw)
-        return [(np.array(p), _matrix(np.array(q)), Axis(a)) for p, q, a in rows]
+    def _arm(self) -> Chain:
+        return Chain(self.links)
+
+    @cached_property
+    def _jaw(self) -> Chain:
+        return Chain((self.jaw,))
 
     def _chain(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`points_of`, and position and rotation of the gripper's frame."""
-        joints = np.asarray(joints, float)
-        position = np.zeros((*joints.shape[:-1], 3))
-        rotation = np.broadcast_to(np.eye(3), (*joints.shape[:-1], 3, 3))
-        points = []
-        for i, (offset, frame, axis) in enumerate(self._frames[:-1]):
-            position = position + rotation @ offset
-            points.append(position)
-            rotation = rotation @ (frame @ axis.turn(joints[..., i]))
-        points.append(position + rotation @ np.array(self.tip))
-        return np.stack(points, axis=-2), position, rotation
-
-
-class Axis:
-    """Turns about one axis, by Rodrigues' formula.
-
-    Args:
-        axis: of length 1.
-    """
-
-    def __init__(self, axis: tuple):
-        x, y, z = axis
-        self._k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], float)
-        self._kk = self._k @ self._k
-
-    def turn(self, angle: np.ndarray) -> np.ndarray:
-        """(...,) angles in rad -> (..., 3, 3)."""
-        angle = np.asarray(angle)[..., None, None]
-        return np.eye(3) + np.sin(angle) * self._k + (1 - np.cos(angle)) * self._kk
-
-
-def _matrix(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrix of a quaternion wxyz."""
-    w, x, y, z = quat / np.linalg.norm(quat)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+        joints = np.asarray(joints, float)[..., :5]
+        base = np.zeros((*joints.shape[:-1], 3))
+        points, position, rotation = self._arm.walk(joints, base, np.eye(3))
+        tip = position + rotation @ np.array(self.tip)
+        return np.concatenate([points, tip[..., None, :]], axis=-2), position, rotation
 
 
 SO100 = Kinematics(

@@ -1,0 +1,67 @@
+"""Where an arm's joints are, from their angles: forward kinematics with NumPy only."""
+
+import numpy as np
+
+Row = tuple[tuple, tuple, tuple]
+"""(position m, quaternion wxyz, axis) of a turning joint's frame in the one before."""
+
+
+class Chain:
+    """Turning joints, one behind the other.
+
+    Args:
+        links: a row a joint; axes have length 1.
+    """
+
+    def __init__(self, links: tuple[Row, ...]):
+        self._offsets = np.array([p for p, _, _ in links], float)  # (J, 3)
+        frames = np.stack([matrix(q) for _, q, _ in links])  # (J, 3, 3)
+        cross = np.stack([_cross(axis) for _, _, axis in links])
+        # Rodrigues' formula: 1 + sin k + (1 - cos) k², in the frame before.
+        self._still = frames
+        self._sine = frames @ cross
+        self._rest = frames @ cross @ cross
+
+    def turns(self, angles: np.ndarray) -> np.ndarray:
+        """(..., J) rad -> (..., J, 3, 3), each joint's rotation in the frame before."""
+        angles = np.asarray(angles, float)[..., None, None]
+        sine, rest = np.sin(angles), 1 - np.cos(angles)
+        return self._still + sine * self._sine + rest * self._rest
+
+    def walk(
+        self, angles: np.ndarray, position: np.ndarray, rotation: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Along the chain, from a place (..., 3) m and a rotation (..., 3, 3).
+
+        Args:
+            angles: (..., J) rad.
+            position: where the chain begins.
+            rotation: how it is turned there.
+
+        Returns:
+            (..., J, 3) m, the joints' origins; position and rotation of the last frame.
+        """
+        turns, points = self.turns(angles), []
+        for i, offset in enumerate(self._offsets):
+            position = position + rotation @ offset
+            points.append(position)
+            rotation = rotation @ turns[..., i, :, :]
+        return np.stack(points, axis=-2), position, rotation
+
+
+def matrix(quat: tuple) -> np.ndarray:
+    """Rotation matrix (3, 3) of a quaternion wxyz."""
+    w, x, y, z = np.array(quat, float) / np.linalg.norm(quat)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _cross(axis: tuple) -> np.ndarray:
+    """(3, 3) that takes a vector to its cross product with an axis."""
+    x, y, z = axis
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], float)

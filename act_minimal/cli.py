@@ -34,12 +34,12 @@ The same, step by step:
   train     a policy on demonstrations
   eval      roll a policy out on unseen scenes: success with its interval
 
-On an arm, real or virtual (hardware/so100/GUIDE.md leads through it):
-  virtual   plug in a virtual SO-100, with a port like a real one
+On an arm, real or virtual (GUIDE.md of hardware/so100 or hardware/openarm leads):
+  virtual   plug in a virtual arm, with a port like a real one
   ports, cameras, health      what is plugged in, and how it is
   setup, calibrate            ids and calibration of a new arm
   teleop    move the arm by a leader arm or keys
-  record    with --robot so100: demonstrations on the arm
+  record    with --robot so100 or openarm: demonstrations on the arm
   deploy    let a policy drive the arm, trial by trial, with a tally
 
 Data and policies, here and elsewhere:

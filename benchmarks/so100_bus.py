@@ -9,12 +9,11 @@ Arm and program are two processes on one machine, as on a laptop with a real arm
 """
 
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,19 +21,16 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from act_minimal.checkpoint import find_checkpoint
-from act_minimal.control import run
-from act_minimal.episodes import list_episodes, load_episode
-from act_minimal.errors import UserError
 from act_minimal.evaluation import evaluate, evaluation_scenes, wilson
-from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.policy import load_policy
 from act_minimal.sim.so100 import joint_limits
+from benchmarks.campaign import Faults, Trial, campaign
+from benchmarks.guides import outcome
+from benchmarks.loops import policy_loop
 from benchmarks.results import RESULTS, write
 from hardware.cameras import parse_cameras
-from hardware.deployment import RoomJudge, TimedPolicy, deploy
-from hardware.recording import record_session
-from hardware.safety import SafeRobot, Stop, so100_limits
+from hardware.deployment import RoomJudge, deploy
+from hardware.safety import SafeRobot, so100_limits
 from hardware.so100.arm import IDS, SO100, SO100Config
 from hardware.so100.bus import Bus
 from hardware.so100.calibration import save_calibration
@@ -79,17 +75,8 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
         robot = safe_robot(folder, process, ("top", "wrist"), 30.0)
         robot.connect()
         try:
-            robot.go(robot.limits.ready)
-            timed = TimedPolicy(policy)
-            robot.arm.ticker.start()
-            executor = make_executor(ExecutionConfig(), policy.chunk_size)
-            run(robot, timed, executor, int(30 * seconds))
-            with_cameras = robot.arm.ticker.report() | {
-                "prediction_ms_p50": float(np.median(timed.ms)),
-                "prediction_ms_p99": float(np.percentile(timed.ms, 99)),
-                "interventions": dict(robot.interventions.counts),
-                "bus": traffic_of(robot),
-            }
+            with_cameras = policy_loop(robot, policy, seconds)
+            with_cameras["bus"] = traffic_of(robot)
         finally:
             robot.close()
         bare = safe_robot(folder, process, (), 100.0)
@@ -139,7 +126,7 @@ def success(folder: Path, n: int, seed: int) -> dict[str, Any]:
     }
 
 
-FAULTS: dict[str, dict[str, Any]] = {
+FAULTS: Faults = {
     "lost 2 %": {"lost": 0.02},
     "lost 30 %": {"lost": 0.3},
     "corrupted 2 %": {"corrupted": 0.02},
@@ -161,28 +148,17 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Campaign:
-    """One row: an arm, and a phase of its life in which something breaks."""
+class SO100Trial(Trial):
+    """An SO-100 on the bench, with two cameras and the vision policy."""
 
-    folder: Path
-    process: VirtualArmProcess
-    cut: Callable[[], None]
-    """Turns the fault on."""
-    robot: SafeRobot
-
-    def connect(self) -> None:
-        """The fault is there before the arm is connected."""
-        self.cut()
-        self.robot.connect()
-        self.robot.arm.ticker.start()
-        for _ in range(45):  # a frozen picture shows only in time
-            self.robot.observe(("top",))
-            self.robot.arm.ticker.wait()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.by_hand = ("calibrate",)
 
     def calibrate(self) -> None:
         """The fault comes while the joints are swept by hand."""
-        room = self.process.room
-        bus = Bus(self.process.port, names=dict(zip(IDS, JOINTS, strict=True)))
+        assert isinstance(self.robot.arm, SO100)
+        bus = Bus(self.robot.arm.config.port, names=dict(zip(IDS, JOINTS, strict=True)))
         bus.open()
         looks = 0
 
@@ -193,11 +169,11 @@ class Campaign:
                 self.cut()
             low, high = joint_limits().T
             share = min(1.0, abs((looks % 40) / 20 - 1))
-            room.put(low + share * (high - low))
+            self.room.put(low + share * (high - low))
             return looks < 60
 
         def ask(text: str) -> None:
-            room.put(joint_limits().mean(axis=1))
+            self.room.put(joint_limits().mean(axis=1))
 
         try:
             found = calibrate(bus, ask, lambda text: None, moving=moving)
@@ -205,164 +181,48 @@ class Campaign:
         finally:
             bus.close()
 
-    def record(self) -> None:
-        """One episode is kept; the fault comes in the middle of the second."""
-        ready = self.robot.limits.ready
-        self.robot.connect()
-        taken = 0
-
-        def over(tick: int) -> bool:
-            if taken == 1 and tick == 30:
-                self.cut()
-            return tick >= 60 + 30 * taken
-
-        def verdict() -> Literal["keep"]:
-            nonlocal taken
-            taken += 1
-            return "keep"
-
-        record_session(
-            self.robot,
-            Still(ready),
-            self.folder / "demos",
-            2,
-            prepare=lambda number: None,
-            over=over,
-            verdict=verdict,
-            cameras=("top",),
-            say=self.note,
+    def judge(self, phase: str, seen: dict[str, Any], said: str) -> dict[str, Any]:
+        """Against the limits; while a hand moves the arm, torque must never come on."""
+        witness = seen["witness"]
+        if phase in self.by_hand:
+            pulled = max(witness["torque"])
+            return {"safe": pulled == 0, "by_hand": True, "strongest": pulled}
+        limits = self.robot.limits
+        low, high = np.array(witness["lowest"]), np.array(witness["highest"])
+        inside = bool(
+            (low[:5] >= limits.low[:5] - OVERSHOOT).all()
+            and (high[:5] <= limits.high[:5] + OVERSHOOT).all()
         )
-
-    def note(self, text: str) -> None:
-        """What a session says on its way; a stop ends the session here."""
-        if "was stopped" in text:
-            raise Stop(text)
-
-    def deploy(self) -> None:
-        """The fault comes in the middle of a policy's run."""
-        policy = load_policy(VISION)
-        self.robot.connect()
-        self.robot.go(self.robot.limits.ready)
-        self.robot.arm.ticker.start()
-        executor = make_executor(ExecutionConfig(), policy.chunk_size)
-
-        def on_tick(tick: int, *_: Any) -> bool:
-            if tick == 60:
-                self.cut()
-            return False
-
-        run(self.robot, policy, executor, 180, on_tick=on_tick)
-
-
-@dataclass
-class Still:
-    """A leader that sways a little."""
-
-    pose: np.ndarray
-    tick: int = 0
-
-    def open(self) -> None:
-        """Nothing to open."""
-
-    def wish(self, here: np.ndarray) -> np.ndarray:
-        """The pose, and a slow sway of the shoulder."""
-        self.tick += 1
-        sway = np.zeros(6)
-        sway[0] = 0.3 * np.sin(self.tick / 15)
-        return self.pose + sway
-
-    def other(self) -> str:
-        """No keys."""
-        return ""
-
-    def close(self) -> None:
-        """Nothing to close."""
+        fastest, pull = max(witness["speed"][:5]), max(witness["pull"][:5])
+        tip = float(witness["tip_low"][2])
+        safe = (
+            inside
+            and fastest <= float(limits.speed[0]) + 0.5
+            and pull <= float(limits.step[0]) + OVERSHOOT
+            and tip >= -0.005
+            and not witness["falls"]
+        )
+        return {
+            "safe": safe,
+            "inside_joint_limits": inside,
+            "fastest": fastest,
+            "farthest_pull": pull,
+            "lowest_tip": tip,
+            "falls": witness["falls"],
+        }
 
 
 PHASES = ("connect", "calibrate", "record", "deploy")
 
 
-def faults(folder: Path) -> dict[str, Any]:
-    """Every fault in every phase: what was said, and what somebody there saw."""
-    rows = []
-    for phase in PHASES:
-        for name, switches in FAULTS.items():
-            place = Path(tempfile.mkdtemp(dir=folder))
-            with virtual(place) as process:
-                row = one_fault(phase, switches, place, process)
-            rows.append({"phase": phase, "fault": name} | row)
-            print(rows[-1], flush=True)
-    return {
-        "n": len(rows),
-        "table": rows,
-        "crashes": sum(bool(r["crash"]) for r in rows),
-        "unsafe": sum(not r["safe"] for r in rows),
-        "lost_episodes": sum(r.get("lost_episodes", 0) for r in rows),
-    }
-
-
-def one_fault(
-    phase: str, switches: dict[str, Any], place: Path, process: VirtualArmProcess
-) -> dict[str, Any]:
-    """One row of the table."""
-    said = crash = landing = ""
-    robot = safe_robot(place, process, ("top", "wrist"), 30.0)
-    campaign = Campaign(place, process, lambda: process.room.faults(**switches), robot)
-    process.room.ask(forget=True)
-    try:
-        getattr(campaign, phase)()
-    except UserError as error:
-        said = str(error)
-    except Exception as error:
-        crash = repr(error)
-    try:
-        robot.close()
-    except UserError as error:
-        landing = str(error)
-    except Exception as error:
-        crash = crash or repr(error)
-    seen = process.room.look()
-    row: dict[str, Any] = {
-        "said": said.replace(str(place), "..."),
-        "landing": landing.replace(str(place), "..."),
-        "crash": crash,
-    }
-    if phase == "record":
-        kept = list_episodes(place / "demos")
-        row["lost_episodes"] = int(not kept)
-        for path in kept:
-            load_episode(path)
-    if phase == "calibrate":  # a hand moves the arm, so its torque must never come on
-        pulled = max(seen["witness"]["torque"])
-        return row | {"safe": pulled == 0, "by_hand": True, "strongest": pulled}
-    return row | judge(seen["witness"])
-
-
-def judge(witness: dict[str, Any]) -> dict[str, Any]:
-    """What somebody beside the arm saw, against the limits."""
-    limits = so100_limits()
-    low, high = np.array(witness["lowest"]), np.array(witness["highest"])
-    inside = bool(
-        (low[:5] >= limits.low[:5] - OVERSHOOT).all()
-        and (high[:5] <= limits.high[:5] + OVERSHOOT).all()
-    )
-    fastest, pull = max(witness["speed"][:5]), max(witness["pull"][:5])
-    tip = float(witness["tip_low"][2])
-    safe = (
-        inside
-        and fastest <= float(limits.speed[0]) + 0.5
-        and pull <= float(limits.step[0]) + OVERSHOOT
-        and tip >= -0.005
-        and not witness["falls"]
-    )
-    return {
-        "safe": safe,
-        "inside_joint_limits": inside,
-        "fastest": fastest,
-        "farthest_pull": pull,
-        "lowest_tip": tip,
-        "falls": witness["falls"],
-    }
+@contextlib.contextmanager
+def plugged(folder: Path, switches: dict[str, Any]) -> Iterator[SO100Trial]:
+    """A new arm for one row."""
+    with virtual(folder) as process:
+        robot = safe_robot(folder, process, ("top", "wrist"), 30.0)
+        yield SO100Trial(
+            folder, robot, process.room, switches, lambda: load_policy(VISION), ("top",)
+        )
 
 
 GUIDE = (
@@ -393,27 +253,9 @@ def teleop(n: int, seed: int) -> dict[str, Any]:
                 cwd=folder,
                 check=True,
             )
-    card = json.loads((find_checkpoint(folder / "real") / "card.json").read_text())
-    tally = json.loads((folder / "runs" / "deploy" / "tally.json").read_text())
-    episodes = [load_episode(p) for p in list_episodes(folder / "demos")]
-    late = [float(e.attributes["late_ticks"]) for e in episodes]
-    p99 = [float(e.attributes["period_ms_p99"]) for e in episodes]
-    return {
-        "commands": [line.format(n=n, seed=seed) for line in GUIDE],
-        "training": {"episodes": card["episodes"], "seconds": card["seconds"]},
-        "demonstrations": {
-            "n": len(episodes),
-            "ticks": sum(len(e) for e in episodes),
-            "late_ticks": int(sum(late)),
-            "period_ms_p99": float(np.median(p99)),
-        },
-        "deploy": {
-            "success": tally["successes"] / tally["n"],
-            "interval": list(wilson(tally["successes"], tally["n"])),
-            "n": tally["n"],
-            "seed": seed,
-        },
-    }
+    commands = [line.format(n=n, seed=seed) for line in GUIDE]
+    found = outcome(folder / "real", folder / "demos", folder / "runs" / "deploy", seed)
+    return {"commands": commands} | found
 
 
 def main(
@@ -443,7 +285,8 @@ def main(
         elif what == "teleop":
             content = teleop(n, seed)
         else:
-            content = faults(folder)
+            content = campaign("so100_faults", PHASES, FAULTS, plugged)
+            assert content is not None
     write(f"so100_{what}", time.perf_counter() - start, content)
 
 

@@ -1,22 +1,19 @@
 """The commands of `act` that touch an arm, real or virtual.
 
-`act virtual` stands in for the arm in every one of them: only the port differs.
+`act virtual` stands in for the arm in every one of them: only the port differs. Those
+that let it do something for long are in `drive.py`.
 """
 
-import contextlib
 import json as jsonlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from act_minimal.errors import SettingError
-from act_minimal.execution import ExecutionConfig
 
-from .robots import VIRTUAL, RobotConfig
+from .drive import deploy, record_arm, teleop
+from .robots import OPENARM, TASKS
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 Port = Annotated[
@@ -25,39 +22,48 @@ Port = Annotated[
 Calibrated = Annotated[
     Path, tyro.conf.arg(help="The arm's calibration file, ours or LeRobot's.")
 ]
-Live = Annotated[
-    int,
-    tyro.conf.arg(
-        help="Port of a web page with the cameras' pictures; 0: a free one, -1: none."
-    ),
-]
 
 
 def virtual(
-    port: Path = Path("virtual_so100"),
+    port: Path | None = None,
+    robot: Literal["so100", "openarm"] = "so100",
     calibration: Path | None = None,
-    task: str = "so100_pick_place",
+    task: str | None = None,
     scene: int = 0,
     leader: bool = False,
     fresh: bool = False,
     seed: int = 0,
 ) -> int:
-    """Plug in a virtual SO-100: six servos that speak the real bytes, on real physics.
+    """Plug in a virtual arm: motors that speak the real bytes, on real physics.
 
-    The port is a link that every other command takes for a serial port.
+    A SO-100's port is a link that every other command takes for a serial port; that of
+    two OpenArms is a file that says where their buses are.
 
     $ act virtual --calibration virtual_so100.json
     $ act virtual --port leader --leader
+    $ act virtual --robot openarm --task openarm_handover
 
     Args:
-        port: Where the link shall be.
-        calibration: Also write the arm's calibration file there.
-        task: The scene that it stands in.
+        port: Its name; virtual_so100 or virtual_openarm if not given.
+        robot: Which arm; openarm is two of them.
+        calibration: SO-100: also write the arm's calibration file there.
+        task: The scene that it stands in; so100_pick_place or openarm_handover if not
+            given. OpenArms may be 'alone'.
         scene: Number of the scene's start.
         leader: A leader arm, to be moved by hand through its room.
-        fresh: As from the factory: all servos have id 1, none is plugged in.
-        seed: How the servos are mounted.
+        fresh: SO-100: as from the factory, all servos have id 1, none is plugged in.
+        seed: SO-100: how the servos are mounted.
     """
+    port, task = port or Path(f"virtual_{robot}"), task or TASKS[robot]
+    if robot == OPENARM:
+        from .openarm.emulator.service import serve as serve_openarm
+        from .openarm.emulator.service import virtual_openarm
+
+        if calibration or fresh:
+            flag = "calibration" if calibration else "fresh"
+            raise SettingError(f"{flag} is of a SO-100; an OpenArm has nothing like it")
+        serve_openarm(virtual_openarm(port, task, leader=leader, number=scene))
+        return 0
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble, serve
 
@@ -190,13 +196,39 @@ def calibrate(
     return 0
 
 
-def health(port: Port, json: Json = False) -> int:
-    """What each servo says of itself: voltage, temperature, load, firmware, faults.
+def health(
+    port: Port,
+    robot: Literal["so100", "so101", "openarm"] = "so100",
+    fd: bool | None = None,
+    json: Json = False,
+) -> int:
+    """What each motor says of itself: voltage, temperature, load, firmware, faults.
 
     Exits with 1 if one is silent or complains.
 
     $ act health --port /dev/ttyACM0
+    $ act health --robot openarm --port can0,can1
+
+    Args:
+        robot: Which arm.
+        fd: OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD.
     """
+    if robot == OPENARM:
+        from .openarm.plug import find_plug
+        from .openarm.setup import health as look
+
+        rows = look(find_plug(port), fd)
+    else:
+        rows = _servos(port)
+    if json:
+        _print({"servos": rows})
+    else:
+        for row in rows:
+            print(row["said"] if robot == OPENARM else _say_servo(row))
+    return 0 if all(row["fault"] == "none" for row in rows) else 1
+
+
+def _servos(port: str) -> list[dict[str, Any]]:
     from .so100.arm import IDS
     from .so100.bus import Bus
     from .so100.kinematics import JOINTS
@@ -205,307 +237,20 @@ def health(port: Port, json: Json = False) -> int:
     bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
     bus.open()
     try:
-        rows = look(bus)
+        return look(bus)
     finally:
         bus.close()
-    if json:
-        _print({"servos": rows})
-    else:
-        for row in rows:
-            if row["fault"] == "silent":
-                print(f"{row['id']} {row['joint']}: silent")
-                continue
-            print(
-                f"{row['id']} {row['joint']}: {row['volts']:.1f} V, "
-                f"{row['celsius']} °C, load {100 * row['load']:.0f} %, firmware "
-                f"{row['firmware']}, position {row['position']}, torque "
-                f"{'on' if row['torque'] else 'off'}, fault: {row['fault']}"
-            )
-    return 0 if all(row["fault"] == "none" for row in rows) else 1
 
 
-@dataclass(frozen=True)
-class DeployConfig(RobotConfig):
-    """Which policy drives which arm, and how often it is tried."""
-
-    policy: Path = Path("runs/real")
-    """A checkpoint folder, or a training run."""
-    trials: int = 10
-    """How many in all; those in --out count."""
-    seconds: float = 20.0
-    """A trial lasts at most so long."""
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    dry_run: bool = False
-    """Only look and predict; send nothing, and say what the policy would do."""
-    out: Path = Path("runs/deploy")
-    """Tally and log of interventions; a second call goes on."""
-    scenes: int | None = None
-    """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
-    live: Live = 0
-    threads: int = 1
-    """CPU threads of the policy; one is steadier on a busy machine."""
-
-
-def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) -> int:
-    """Let a policy drive an arm, trial by trial, and keep the tally.
-
-    Begin with --dry-run. Space or Ctrl-C stops the arm; it then goes slowly to its rest
-    pose. Success or failure is asked after each trial; s ends a trial early.
-
-    $ act deploy --policy runs/vision --port /dev/ttyACM0 --cameras top=0 wrist=2 \
-          --dry-run
-    $ act deploy --policy runs/vision --port /dev/ttyACM0 --cameras top=0 wrist=2
-    """
-    import torch
-
-    from act_minimal.checkpoint import find_checkpoint
-    from act_minimal.policy import load_policy
-
-    from .deployment import check_fit, dry_run
-    from .deployment import deploy as run_trials
-    from .keys import Keys
-    from .robots import make_robot, plugged_in
-    from .safety import EmergencyStop
-
-    torch.set_num_threads(config.threads)
-    policy = load_policy(find_checkpoint(config.policy))
-    height, width = policy.config.image_size
-    say = (lambda text: None) if json else print
-    log = config.out / "interventions.jsonl"
-    with EmergencyStop() as stop, Keys() as keys, plugged_in(config) as here:
-        robot = make_robot(here, (height, width), stop, log)
-        check_fit(policy, robot)
-        with contextlib.ExitStack() as last:
-            robot.connect()
-            last.callback(robot.close)
-            _look_on(last, robot, config.live, say)
-            if config.dry_run:
-                robot.go(robot.limits.ready)
-                report = dry_run(policy, robot, config.execution)
-                _print(report) if json else _say_dry_run(report, robot.fps)
-                return 0
-            tally = run_trials(
-                policy,
-                robot,
-                _judge(config, here.port, keys, stop, last),
-                execution=config.execution,
-                trials=config.trials,
-                seconds=config.seconds,
-                out=config.out,
-                say=say,
-            )
-    if json:
-        _print(tally.to_json() | {"interventions": dict(robot.interventions.counts)})
-    else:
-        print(f"interventions: {dict(robot.interventions.counts) or 'none'}")
-    return 0
-
-
-def _judge(
-    config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
-) -> Any:
-    """Whoever lays the objects and says how a trial went: a person, or the room."""
-    from act_minimal.evaluation import evaluation_scenes
-
-    from .deployment import RoomJudge
-
-    if config.scenes is None and config.port != VIRTUAL:
-        from .person import Judging
-
-        return Judging(keys, stop)
-    scenes = evaluation_scenes(config.scenes or 0, config.trials)
-    judge = RoomJudge(port, scenes)
-    last.callback(judge.close)
-    return judge
-
-
-def _look_on(
-    last: contextlib.ExitStack, robot: Any, port: int, say: Callable[[str], Any]
-) -> None:
-    """Open the live view, if there are cameras and it is wanted."""
-    if port < 0 or not robot.arm.sources:
-        return
-    from .live import LiveView
-
-    def said() -> dict[str, Any]:
-        timing = robot.arm.ticker.report()
-        return {k: round(v, 2) for k, v in timing.items()} | {
-            "interventions": dict(robot.interventions.counts)
-        }
-
-    view = last.enter_context(LiveView(robot.arm.sources, said, port))
-    say(f"what the cameras see: {view.address}")
-
-
-def _say_dry_run(report: dict[str, Any], fps: float) -> None:
-    ms = report["prediction_ms"]
-    print(
-        f"a prediction takes {ms['median']:.1f} ms, {ms['worst']:.1f} at worst; a tick "
-        f"lasts {1000 / fps:.0f} ms"
+def _say_servo(row: dict[str, Any]) -> str:
+    if row["fault"] == "silent":
+        return f"{row['id']} {row['joint']}: silent"
+    return (
+        f"{row['id']} {row['joint']}: {row['volts']:.1f} V, "
+        f"{row['celsius']} °C, load {100 * row['load']:.0f} %, firmware "
+        f"{row['firmware']}, position {row['position']}, torque "
+        f"{'on' if row['torque'] else 'off'}, fault: {row['fault']}"
     )
-    for name, age in report["frames"].items():
-        print(f"camera {name}: pictures are {age:.0f} ms old when they are used")
-    print(f"the first action would be at most {report['jump']:.2f} rad from the arm")
-    if report["unfamiliar"]:
-        print(
-            f"joints {report['unfamiliar']} are far from anything in the "
-            "demonstrations: check the calibration"
-        )
-    print("nothing was sent; without --dry-run the arm will move")
-
-
-@dataclass(frozen=True)
-class TeleopConfig(RobotConfig):
-    """Which arm is moved, and by what."""
-
-    leader: str | None = None
-    """Serial port of the leader arm; without one, the keys."""
-    leader_calibration: Path = Path("leader.json")
-    """The leader's own calibration file."""
-    gamepad: bool = False
-    """By the first gamepad that is plugged in."""
-    seconds: float | None = None
-    """End after so long; an episode lasts at most so long, or a minute."""
-    size: tuple[int, int] = (96, 128)
-    """Height and width of the pictures."""
-    live: Live = 0
-
-
-def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
-    """Move the arm by a leader arm, a gamepad or keys, within its limits.
-
-    Keys, up and down for each joint: q a, w s, e d, r f, t g, and y h for the gripper;
-    space ends it. The arm comes slowly to where the leader is, and rests at the end.
-
-    $ act teleop --port /dev/ttyACM0 --leader /dev/ttyACM1
-    $ act teleop --port virtual
-    """
-    from .keys import Keys
-    from .robots import make_robot, plugged_in
-    from .safety import EmergencyStop, Stop
-    from .teleop import teleoperate
-
-    with (
-        EmergencyStop() as stop,
-        Keys() as keys,
-        plugged_in(config) as here,
-        contextlib.ExitStack() as last,
-    ):
-        arm = make_robot(here, config.size, stop)
-        source = _source(config, keys, arm.fps)
-        source.open()
-        last.callback(source.close)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        ticks = None if config.seconds is None else int(config.seconds * arm.fps)
-        try:
-            teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
-        except Stop as error:
-            print(error)
-        timing = arm.arm.ticker.report()
-    print(
-        f"{timing['ticks']:.0f} ticks, jitter {timing.get('jitter_ms_p99', 0):.1f} ms "
-        f"(99th percentile); interventions: {dict(arm.interventions.counts) or 'none'}"
-    )
-    return 0
-
-
-def _source(config: TeleopConfig, keys: Any, fps: float) -> Any:
-    from .teleop import Gamepad, Keyboard, Leader
-
-    if config.leader:
-        return Leader(config.leader, config.leader_calibration, config.robot, keys)
-    return Gamepad(fps) if config.gamepad else Keyboard(keys)
-
-
-@dataclass(frozen=True)
-class RecordConfig(TeleopConfig):
-    """Where the demonstrations go, and how many there shall be."""
-
-    out: Path = Path("demos")
-    """Folder for the episodes."""
-    n: int = 50
-    """How many episodes the folder shall hold."""
-    task: str = "so100_pick_place"
-    """Written into each episode."""
-    scenes: int | None = None
-    """For a virtual arm and a virtual leader: lay the demonstration scenes of this
-    seed, and let a simulated hand hold the leader."""
-
-
-def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
-    """Record demonstrations on an arm, by a leader arm, a gamepad or keys.
-
-    Enter begins an episode; Enter again ends and keeps it, x ends and discards it, z
-    also removes the one before, and space ends the session. Episodes that were kept are
-    never lost; a second call goes on.
-
-    $ act record --robot so100 --out demos --port /dev/ttyACM0 \
-          --leader /dev/ttyACM1 --cameras top=0 wrist=2
-    """
-    from .keys import Keys
-    from .recording import record_session
-    from .robots import make_robot, plugged_in
-    from .safety import EmergencyStop
-
-    with (
-        EmergencyStop() as stop,
-        Keys() as keys,
-        plugged_in(config) as here,
-        contextlib.ExitStack() as last,
-    ):
-        if config.scenes is None and not keys.here:
-            raise SettingError(
-                "act record --robot needs a terminal, to be told when; for a virtual "
-                "arm and leader give --scenes"
-            )
-        log = config.out / "interventions.jsonl"
-        arm = make_robot(here, config.size, stop, log)
-        source = _source(config, keys, arm.fps)
-        source.open()
-        last.callback(source.close)
-        who = _demonstrator(config, here.port, keys, stop, source, last)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        extras = {"task": config.task, "robot": config.robot}
-        record_session(
-            arm,
-            source,
-            config.out,
-            config.n,
-            prepare=who.prepare,
-            over=who.over,
-            verdict=who.verdict,
-            cameras=arm.cameras,
-            seconds=config.seconds or 60.0,
-            attributes=lambda: extras | {"recorded": time.time(), "scene": who.number},
-        )
-    return 0
-
-
-def _demonstrator(
-    config: RecordConfig,
-    port: str,
-    keys: Any,
-    stop: Any,
-    source: Any,
-    last: contextlib.ExitStack,
-) -> Any:
-    """Whoever shows the task: a person at the keys, or a simulated hand."""
-    if config.scenes is None:
-        from .person import Demonstrating
-
-        return Demonstrating(keys, stop, source)
-    if not config.leader:
-        raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
-    from .so100.emulator.hand import Hand, scenes_left
-
-    scenes = scenes_left(config.out, config.scenes)
-    hand = Hand(port, config.leader, scenes, task=config.task)
-    last.callback(hand.close)
-    return hand
 
 
 COMMANDS = {

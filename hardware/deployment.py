@@ -110,16 +110,24 @@ def check_fit(policy: Any, robot: SafeRobot) -> None:
         UserError: names what differs.
     """
     config = policy.config
-    if config.env_state_dim:
+    if config.env_state_dim and not robot.tracker:
         raise UserError(
             "the policy was trained with the object's pose (env_state), which no real "
-            "arm knows; train one with --cameras"
+            "arm knows; train one with --cameras, or say who knows it, such as "
+            "--objects virtual:PORT"
         )
     for key in ("state_dim", "action_dim"):
         if getattr(config, key) != robot.action_dim:
             raise UserError(
                 f"the policy was trained with {key} {getattr(config, key)}, but the "
                 f"arm has {robot.action_dim} joints"
+            )
+    if config.env_state_dim and robot.tracker:
+        found = len(robot.tracker.look())
+        if found != config.env_state_dim:
+            raise UserError(
+                f"the policy was trained with env_state of {config.env_state_dim} "
+                f"numbers, but {robot.tracker.source} tells {found}"
             )
     missing = [c for c in policy.cameras if c not in robot.cameras]
     if missing:

@@ -32,7 +32,9 @@ class Recorder:
 
     def add(self, observation: Observation, action: np.ndarray, when: float) -> None:
         """One tick: what was seen, and what was sent (1, A)."""
-        for key in ("qpos", "qvel", "effort", *(f"images/{c}" for c in self.cameras)):
+        keys = ["qpos", "qvel", "effort", *(f"images/{c}" for c in self.cameras)]
+        keys += ["env_state"] if "env_state" in observation else []
+        for key in keys:
             self.rows.setdefault(key, []).append(observation[key][0].copy())
         self.rows.setdefault("action", []).append(action[0].astype(np.float32))
         self.times.append(when)
@@ -56,6 +58,7 @@ class Recorder:
             qvel=arrays["qvel"],
             effort=arrays["effort"],
             action=arrays["action"],
+            env_state=arrays.get("env_state"),
             images={c: arrays[f"images/{c}"] for c in self.cameras},
             fps=self.fps,
             sim=False,

@@ -5,16 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from act_minimal.errors import SettingError
 
 from .cameras import parse_cameras
+from .objects import Tracker
 from .safety import EmergencyStop, SafeRobot, so100_limits
 
 VIRTUAL = "virtual"  # as a port: plug in a virtual arm for as long as the command runs
+OPENARM = "openarm"
+# The simulated task that a virtual arm stands in, if nobody says otherwise.
+TASKS = {"so100": "so100_pick_place", OPENARM: "openarm_handover"}
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,13 @@ class RobotConfig:
     """An arm as it is plugged in."""
 
     port: str
-    """Serial port of its bus; `act ports` finds it. 'virtual' plugs in a virtual arm
-    for as long as the command runs."""
-    robot: Literal["so100", "so101"] = "so100"
-    """Which arm; one driver for both."""
+    """Serial port of its bus; `act ports` finds it. For OpenArms two buses, the right
+    arm's first, such as can0,can1, or a file that names them. 'virtual' plugs in a
+    virtual arm for as long as the command runs."""
+    robot: Literal["so100", "so101", "openarm"] = "so100"
+    """Which arm."""
     calibration: Path = Path("calibration.json")
-    """Its calibration file, ours or LeRobot's."""
+    """Its calibration file, ours or LeRobot's; OpenArms keep their zero themselves."""
     cameras: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -36,34 +41,72 @@ class RobotConfig:
             "white_balance=4600,rotate=180."
         ),
     ] = ()
+    objects: str | None = None
+    """Who knows where the objects are, for policies without cameras: virtual:PORT, the
+    room of a virtual arm, in place of a motion tracker."""
+    fd: bool | None = None
+    """OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD."""
+    table: float | None = None
+    """OpenArm: height of the table's top over the pedestal's ground, m; without this
+    as its port says, or there is none."""
+    gains: Literal["firm", "gentle"] = "firm"
+    """OpenArm: firm for policies, gentle for first movements."""
+    version: Literal["v2", "v1"] = "v2"
+    """OpenArm: which. v1 gets no help against gravity: its model is not at hand."""
 
 
 @contextmanager
-def plugged_in(config: RobotConfig) -> Iterator[RobotConfig]:
-    """The same settings, with a real port in place of 'virtual'."""
+def plugged_in(
+    config: RobotConfig, task: str | None = None, scene: int = 0
+) -> Iterator[RobotConfig]:
+    """The same settings, with a real port in place of 'virtual'.
+
+    Args:
+        config: which arm.
+        task: the scene that a virtual arm stands in; by default the arm's usual one.
+        scene: number of its start.
+
+    Raises:
+        SettingError: there is no such virtual arm.
+    """
     if config.port != VIRTUAL:
         yield config
         return
-    if config.robot != "so100":
-        raise SettingError(f"the virtual arm is a so100, not a {config.robot}")
+    if config.robot not in TASKS or config.version != "v2":
+        arm = config.robot if config.robot not in TASKS else f"OpenArm {config.version}"
+        raise SettingError(f"the virtual arm is a so100 or an OpenArm v2, not a {arm}")
+    task = task or TASKS[config.robot]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _process(config.robot, Path(folder) / "arm", task, scene) as process,
+    ):
+        here = f"virtual:{process.port}"
+        cameras = config.cameras or (
+            ("top", "wrist") if config.robot == "so100" else ()
+        )
+        yield replace(
+            config,
+            port=process.port,
+            calibration=Path(folder) / "arm.json",
+            cameras=tuple(f"{c.partition('=')[0]}={here}" for c in cameras),
+            objects=here if config.objects or config.robot == OPENARM else None,
+        )
+
+
+def _process(robot: str, port: Path, task: str, scene: int) -> Any:
+    """A virtual arm in a process of its own, not yet started."""
+    if robot == OPENARM:
+        from .openarm.emulator.room import VirtualOpenArmProcess
+        from .openarm.emulator.service import virtual_openarm
+
+        return VirtualOpenArmProcess(virtual_openarm(port, task, number=scene))
     from .so100.calibration import save_calibration
     from .so100.emulator.room import VirtualArmProcess
     from .so100.emulator.service import VirtualArmConfig, assemble
 
-    with tempfile.TemporaryDirectory() as folder:
-        arm = VirtualArmConfig(Path(folder) / "arm")
-        calibration = Path(folder) / "arm.json"
-        save_calibration(calibration, assemble(arm)[1])
-        with VirtualArmProcess(arm) as process:
-            cameras = config.cameras or ("top", "wrist")
-            yield replace(
-                config,
-                port=process.port,
-                calibration=calibration,
-                cameras=tuple(
-                    f"{c.partition('=')[0]}=virtual:{process.port}" for c in cameras
-                ),
-            )
+    arm = VirtualArmConfig(port, task, scene)
+    save_calibration(port.with_suffix(".json"), assemble(arm)[1])
+    return VirtualArmProcess(arm)
 
 
 def make_robot(
@@ -79,9 +122,42 @@ def make_robot(
         size: (H, W) of the pictures.
         stop: its emergency stop.
         log: file for interventions.
-    """
-    from .so100.arm import SO100, SO100Config
 
+    Raises:
+        SettingError: the port or a camera is not as expected.
+    """
     eyes = parse_cameras(config.cameras, size)
-    arm = SO100(SO100Config(config.port, config.calibration, config.robot), eyes)
-    return SafeRobot(arm, so100_limits(config.robot), log, stop)
+    tracker = Tracker(config.objects) if config.objects else None
+    if config.robot == OPENARM:
+        from .openarm.limits import openarm_limits
+
+        arm, table = make_openarm(config, eyes)
+        limits = openarm_limits(config.version, table)
+    else:
+        from .so100.arm import SO100, SO100Config
+
+        settings = SO100Config(config.port, config.calibration, config.robot)
+        arm, limits = SO100(settings, eyes), so100_limits(config.robot)
+    return SafeRobot(arm, limits, log, stop, tracker)
+
+
+def make_openarm(
+    config: RobotConfig, eyes: dict[str, Any] | None = None, flag: str = "port"
+) -> tuple[Any, float | None]:
+    """Two OpenArms without limits, and the height of their table."""
+    from .openarm.arm import OpenArm, OpenArmConfig
+    from .openarm.model import gravity_of, load_alone
+    from .openarm.plug import find_plug
+
+    plug = find_plug(config.port, flag)
+    settings = OpenArmConfig(
+        plug.right,
+        plug.left,
+        fd=plug.fd if config.fd is None else config.fd,
+        version=config.version,
+        gains=config.gains,
+    )
+    arm = OpenArm(settings, eyes)
+    if config.version == "v2":
+        arm.gravity = gravity_of(load_alone(), arm.kinematics)
+    return arm, plug.table if config.table is None else config.table

@@ -20,7 +20,8 @@ from .so100.kinematics import ARMS, JOINTS
 STEP = 0.03  # rad, or openings of the jaw, a press
 PAD_SPEED = 0.9  # rad/s, or openings/s, of a stick pushed to its end
 DEAD = 0.12  # share of a stick's way in which it counts as at rest
-KEYS = "qawsedrftgyh"  # up and down for each joint, in order
+KEYS = "qawsedrftgyhujik"  # up and down for each joint, in order
+OTHER_ARM = "\t"
 
 
 class Source(Protocol):
@@ -83,14 +84,48 @@ class Leader:
         self.bus.close()
 
 
+class OpenArmLeader:
+    """A second pair of OpenArms whose torque stays off, moved by hand.
+
+    Args:
+        arm: not connected.
+        keys: of the terminal, for starting and stopping.
+    """
+
+    def __init__(self, arm: Any, keys: Keys | None = None):
+        self.arm, self.keys = arm, keys
+
+    def open(self) -> None:
+        """Open both buses, and check every motor; torque off, whoever had it on."""
+        self.arm.attach()
+        self.arm.disable()
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """Where the leader is."""
+        return self.arm.measure()[0]
+
+    def other(self) -> str:
+        """The next key."""
+        return self.keys.pressed() if self.keys else ""
+
+    def close(self) -> None:
+        """Close both buses."""
+        self.arm.close()
+
+
 class Keyboard:
-    """Two keys a joint: q a, w s, e d, r f, t g, and y h for the gripper.
+    """Two keys a joint: q a, w s, e d, r f, t g, y h, u j, i k, as many as there are.
+
+    The last pair is the gripper's. With two arms, tab takes the other one.
 
     Args:
         keys: of the terminal.
+        joints: of one arm, with its gripper.
+        arms: one or two.
     """
 
-    def __init__(self, keys: Keys):
+    def __init__(self, keys: Keys, joints: int = 6, arms: int = 1):
+        self.joints, self.arms, self.arm = joints, arms, 0
         self.keys = keys
         self.target: np.ndarray | None = None
         self.others: list[str] = []
@@ -101,14 +136,17 @@ class Keyboard:
 
     def press(self, key: str) -> None:
         """Move the target by one step; keys that mean no joint go to `others`."""
-        place = KEYS.find(key)
+        if key == OTHER_ARM and self.arms > 1:
+            self.arm = 1 - self.arm
+            return
+        place = KEYS.find(key, 0, 2 * self.joints)
         if place < 0:
             self.others.append(key)
             return
         if self.target is None:
             return
         joint, down = divmod(place, 2)
-        self.target[joint] += STEP * (-1 if down else 1)
+        self.target[self.arm * self.joints + joint] += STEP * (-1 if down else 1)
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """The target, moved by the keys that were pressed since."""

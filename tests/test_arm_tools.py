@@ -394,9 +394,9 @@ def test_the_doctor_opens_only_what_may_be_a_servo_board(monkeypatch):
     assert arm.fix == "act health --port /dev/ttyACM1"
 
 
-def guide_commands():
-    """Every `act` line of the guide, its continuation lines joined."""
-    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text().replace("\\\n", " ")
+def guide_commands(arm="so100"):
+    """Every `act` line of an arm's guide, its continuation lines joined."""
+    text = (ROOT / "hardware" / arm / "GUIDE.md").read_text().replace("\\\n", " ")
     lines = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
     return [line.partition("#")[0].strip() for line in lines]
 
@@ -407,7 +407,7 @@ def test_the_guide_names_every_command_of_the_arm():
     assert {"record", "train", "inspect"} <= named
 
 
-@pytest.mark.parametrize("line", guide_commands())
+@pytest.mark.parametrize("line", [*guide_commands(), *guide_commands("openarm")])
 def test_the_guides_commands_are_understood(line):
     name, *words = line.split()
     on_arm = name == "record" and "--robot" in words

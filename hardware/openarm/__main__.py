@@ -69,6 +69,9 @@ class Move:
     """Speak CAN-FD."""
     gains: Literal["gentle", "firm"] = "gentle"
     """gentle at first; firm is what policies are run with."""
+    table: float | None = None
+    """Height of the table's top over the pedestal's ground, m; without it there has to
+    be nothing below the hands."""
     seconds: float = 3.0
     """To stay there."""
 
@@ -77,7 +80,7 @@ class Move:
         config = OpenArmConfig(self.right, self.left, fd=self.fd, gains=self.gains)
         arm = OpenArm(config)
         arm.gravity = gravity_of(load_alone(), arm.kinematics)
-        limits = openarm_limits(config.version)
+        limits = openarm_limits(config.version, self.table)
         with EmergencyStop() as stop:
             robot = SafeRobot(arm, limits, None, stop)
             robot.connect()

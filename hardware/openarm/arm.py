@@ -143,12 +143,8 @@ class OpenArm:
         Raises:
             UserError: a motor is missing, of another type, unwell, or fed wrongly.
         """
+        self.attach()
         try:
-            for bus in self.buses:
-                bus.open()
-            for bus in self.buses:
-                prepare(bus, self.config.timeout)
-            self.check_zero()
             # A camera may take seconds to start: before the motors wait for commands.
             for camera in self.sources.values():
                 camera.open()
@@ -199,6 +195,22 @@ class OpenArm:
                 bus.close()
 
     # ------------------------------------------------------------ parts
+
+    def attach(self) -> None:
+        """Open the buses and check every motor; none gets torque.
+
+        Raises:
+            UserError: see `connect`.
+        """
+        try:
+            for bus in self.buses:
+                bus.open()
+            for bus in self.buses:
+                prepare(bus, self.config.timeout)
+            self.check_zero()
+        except BaseException:
+            self._abandon()
+            raise
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
         """State (16,) rad and opening, velocity (16,), and health, in one exchange.

@@ -1,8 +1,9 @@
-"""What two OpenArms may do when they stand free, with nothing below their hands.
+"""What two OpenArms may do: standing free, or at a table.
 
-At a table, replace `box_low`, `ready` and `rest`: hanging arms would be inside it.
-Nothing here keeps the two arms from each other.
+Their forearms are kept from each other; their hands are not, they have to meet.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,23 +14,39 @@ from .kinematics import ARMS
 from .motors import GRIPPERS, NAMES
 
 MARGIN = np.radians(1.0)
-# rad/s, joint 1 to 7, and openings/s of the gripper: below what the maker's driver
-# allows (2 to 6.3), because two arms meet faster than one meets a table.
-SPEED = np.array([1.6, 1.6, 2.0, 2.0, 3.0, 3.0, 3.0, 4.0])
+# rad/s, joint 1 to 7, and openings/s of the gripper: not above what the maker's driver
+# allows (2, 2, 3.3, 3.3, 6.3). People who show a task are as fast for moments.
+SPEED = np.array([2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 4.0, 5.0])
+# rad/s²: the fastest is reached in an eighth of a second. With more the springs swing
+# past what they are told, at twice the speed.
+ACCELERATION = 8 * SPEED
 # rad, and openings: at the firm gains this far a spring pulls with about the motor's
 # peak torque. A joint that is held up by something does not wind up farther.
 STEP = np.array([0.15] * 4 + [0.35] * 3 + [1.0])
-ELBOW = 3
+ELBOW, TURN = 3, 2  # joints that bend an arm, and that turn it outwards
+FOREARMS = ((0, 1), (4, 5))  # elbow and wrist among the points that are watched
+APART = 0.12  # m; forearms are 0.08 m wide
+# At a table: rad, the right arm; both hands over its outer parts. It is where the
+# simulated tasks begin, and a policy has to begin where its demonstrations did.
+READY = np.array([0.0, 0.8, 0.3, 2.1, -0.1, 0.2, 0.2])
+OUTWARDS = 0.9  # rad that the resting forearms are turned, away from what lies there
+LYING = 0.03  # m that the fingertips of arms at rest are over the table
+OVER = 0.003  # m over the table that everything else stays
 
 
-def openarm_limits(version: str = "v2") -> Limits:
+def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     """Limits for two arms on their pedestal.
 
-    They rest hanging straight down, where they keep still without torque, and are ready
-    with their forearms forwards.
+    Free, they rest hanging straight down, where they keep still without torque, and are
+    ready with their forearms forwards. At a table they rest with the forearms close
+    above it, turned outwards: without torque they fall some centimetres onto it.
+
+    Args:
+        version: v2 or v1.
+        table: height of its top over the pedestal's ground, m; None for no table.
 
     Raises:
-        SettingError: unknown version.
+        SettingError: unknown version, or the arms cannot rest at such a table.
     """
     if version not in ARMS:
         raise SettingError(
@@ -43,18 +60,55 @@ def openarm_limits(version: str = "v2") -> Limits:
     ready = rest.copy()
     ready[[ELBOW, 8 + ELBOW]] = np.pi / 2
     ready[list(GRIPPERS)] = 0.3
-    return Limits(
+    limits = Limits(
         low=low,
         high=high,
         speed=np.tile(SPEED, 2),
-        acceleration=np.tile(8 * SPEED, 2),
+        acceleration=np.tile(ACCELERATION, 2),
         step=np.tile(STEP, 2),
         box_low=np.array([-0.5, -0.9, 0.02]),
         box_high=np.array([0.8, 0.9, 1.5]),
         points_of=arm.watched_of,
         ready=ready,
         rest=rest,
+        forearms=FOREARMS,
+        apart=APART,
         grippers=GRIPPERS,
         grip=0.5,  # its spring is soft: what it is asked to squeeze is no share of it
         temperature=75.0,  # the motors themselves stop at 100
     )
+    return limits if table is None else _at_a_table(limits, table)
+
+
+def _at_a_table(limits: Limits, table: float) -> Limits:
+    ready = both(READY, gripper=0.3)
+    rest = limits.rest.copy()
+    rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
+
+    def lowest(bend: float) -> float:
+        rest[[ELBOW, 8 + ELBOW]] = bend
+        return float(limits.points_of(rest)[:, 2].min())
+
+    least, most = 0.0, np.pi / 2
+    if not lowest(least) <= table + LYING <= lowest(most):
+        raise SettingError(
+            f"table is {table} m, expected from {lowest(least) - LYING:.2f} to "
+            f"{lowest(most) - LYING:.2f} m over the pedestal's ground: elsewhere the "
+            "arms cannot lie down on it"
+        )
+    for _ in range(30):  # bend the elbows until the fingertips are over the table
+        middle = (least + most) / 2
+        if lowest(middle) < table + LYING:
+            least = middle
+        else:
+            most = middle
+    lowest(most)
+    box_low = np.array([-0.3, -0.9, table + OVER])
+    return replace(limits, ready=ready, rest=rest, box_low=box_low)
+
+
+def both(right: np.ndarray, gripper: float) -> np.ndarray:
+    """A state (16,): the right arm's seven joints, and the left arm in its mirror."""
+    left = -right
+    left[ELBOW] = right[ELBOW]
+    return np.concatenate([right, [gripper], left, [gripper]])

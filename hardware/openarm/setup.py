@@ -13,7 +13,8 @@ from typing import Any
 from act_minimal.errors import UserError
 
 from .bus import Bus, BusError
-from .motors import ARM_MOTORS, IDS
+from .motors import ARM_MOTORS, IDS, SIDES
+from .plug import Plug
 from .protocol import Command, Scale, Status
 
 STILL = 0.15  # rad/s: faster, and somebody is still moving it
@@ -59,6 +60,39 @@ def look(bus: Bus) -> list[Look]:
                 one.volts = bus.read(motor.id, "VBus")
         seen.append(one)
     return seen
+
+
+def health(plug: Plug, fd: bool | None = None) -> list[dict[str, Any]]:
+    """How all motors of both arms are: a row each, with a sentence for a person.
+
+    Args:
+        plug: where they are.
+        fd: speak CAN-FD; None: as the plug says.
+    """
+    rows = []
+    for side, channel in zip(SIDES, (plug.right, plug.left), strict=True):
+        bus = Bus(channel, fd=plug.fd if fd is None else fd, side=side)
+        bus.open()
+        try:
+            seen = look(bus)
+        finally:
+            bus.close()
+        for one in seen:
+            fault = "silent" if one.status is None else "none"
+            if one.status is not None and one.status.is_error:
+                fault = one.status.words()
+            rows.append(
+                {
+                    "joint": f"{side}_{one.joint}",
+                    "id": one.id,
+                    "fault": fault,
+                    "position": one.position,
+                    "celsius": one.temperature,
+                    "volts": one.volts,
+                    "said": f"{side} {one}",
+                }
+            )
+    return rows
 
 
 def set_zero(

@@ -12,13 +12,15 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from act_minimal.errors import UserError
+
 from ..kinematics import ARMS, Kinematics
 from ..model import places_of
 from ..motors import ARM_MOTORS, SIDES
 from ..protocol import Status
 from .motor import Motor
 
-RAISED = 0.12  # m above where the hand hangs: from there it falls
+RAISED = 0.12  # m above where the wrist hangs, or a table: from there it falls
 HELD = 2.0  # N·m in all: an arm that loses more than this at once is let fall
 STIFF = 20.0  # N·m/rad in an elbow: from there on an arm holds itself
 
@@ -60,6 +62,9 @@ class VirtualOpenArm:
         zeros: (16,) rad, where on its shaft each motor believes the angle 0 to be; all
             zero for an arm that is set up.
         state: (16,) how it stands at first; it hangs if not given.
+        table: m, its top, on which an arm may lie instead of hanging.
+        leader: it stays in the hand that puts it somewhere, grippers too, and has no
+            physics of its own.
     """
 
     def __init__(
@@ -68,6 +73,9 @@ class VirtualOpenArm:
         kinematics: Kinematics = ARMS["v2"],
         zeros: np.ndarray | None = None,
         state: np.ndarray | None = None,
+        *,
+        table: float | None = None,
+        leader: bool = False,
     ):
         self.model = copy.copy(model)
         self.kinematics = kinematics
@@ -76,6 +84,8 @@ class VirtualOpenArm:
         self.seconds = float(model.opt.timestep)
         self.witness = Witness()
         self.powered = [True, True]
+        self.leader = leader
+        self._tape: tuple[np.ndarray, float, float] | None = None
         self._still_the_actuators()
         # A simulated task may float its arms, which is the driver's work on real ones.
         self.model.body_gravcomp[:] = 0.0
@@ -92,7 +102,9 @@ class VirtualOpenArm:
         self._hand: list[np.ndarray | None] = [None for _ in SIDES]
         mujoco.mj_resetData(self.model, self.data)
         self.put(np.zeros(16), hold=False)
-        self._hanging = self._hands()[:, 2].copy()
+        self._down = self._hands()[:, 2].copy()  # m, where a hand has fallen to
+        if table is not None:
+            self._down = np.maximum(self._down, table)
         if state is not None:
             self.put(state)
 
@@ -126,6 +138,29 @@ class VirtualOpenArm:
         for motor, angle in zip(self._all, angles, strict=True):
             motor.shaft, motor.speed = float(angle), 0.0
         self._hand = [angles.copy() if hold else None for _ in SIDES]
+        self._tape = None
+
+    def carry(self, rows: np.ndarray, rate: float) -> None:
+        """A hand takes the arms through states (T, 16), so many a second.
+
+        Raises:
+            UserError: they are no states.
+        """
+        if rows.ndim != 2 or rows.shape[1] != len(self._all) or not len(rows):
+            raise UserError(f"a way has shape {rows.shape}, expected (T, 16)")
+        self._tape = rows, rate, 0.0
+
+    def _carry_on(self) -> None:
+        """Where the hand is by now."""
+        if self._tape is None:
+            return
+        rows, rate, seconds = self._tape
+        place = min(seconds * rate, len(rows) - 1.0)
+        here, share = int(place), place % 1.0
+        state = (1 - share) * rows[here] + share * rows[min(here + 1, len(rows) - 1)]
+        self._hand = [self.kinematics.angles_of(state) for _ in SIDES]
+        going = place < len(rows) - 1
+        self._tape = (rows, rate, seconds + self.seconds) if going else None
 
     def let_go(self) -> None:
         """Take the hands away."""
@@ -133,6 +168,7 @@ class VirtualOpenArm:
 
     def _hold(self) -> None:
         """What a hand holds does not move; it lets go of an arm that holds itself."""
+        self._carry_on()
         for side, angles in enumerate(self._hand):
             if angles is None:
                 continue
@@ -141,7 +177,7 @@ class VirtualOpenArm:
                 self._hand[side] = None
                 continue
             here = self.places.angles_of(self.data.qpos)
-            rows = slice(8 * side, 8 * side + 7)
+            rows = slice(8 * side, 8 * side + (8 if self.leader else 7))
             here[rows] = angles[rows]
             self.places.set_angles(self.data.qpos, here)
             self.data.qvel[self.places.dof[rows]] = 0.0
@@ -187,7 +223,10 @@ class VirtualOpenArm:
             if not self.powered[side]:
                 torques[8 * side : 8 * side + 8] = 0.0
         self.data.qfrc_applied[self.places.dof] = torques * self.places.ratio
-        mujoco.mj_step(self.model, self.data)
+        if self.leader:
+            mujoco.mj_kinematics(self.model, self.data)
+        else:
+            mujoco.mj_step(self.model, self.data)
         self._watch(angles, speeds, torques)
 
     def _hands(self) -> np.ndarray:
@@ -209,6 +248,6 @@ class VirtualOpenArm:
             arm = torques[8 * side : 8 * side + 7]
             held = float(np.abs(arm).sum())
             lost = not arm.any() and self._held[side] > HELD
-            if lost and hands[side, 2] > self._hanging[side] + RAISED:
+            if lost and hands[side, 2] > self._down[side] + RAISED:
                 w.falls += 1
             self._held[side] = held

@@ -8,15 +8,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 from act_minimal.errors import UserError
 
+from ...so100.emulator.door import room_path
 from ...so100.emulator.room import Room
-from ...so100.emulator.service import room_path
-from .service import VirtualOpenArmConfig
+from .service import GREETING, VirtualOpenArmConfig
 
 
 class VirtualOpenArmProcess:
@@ -48,15 +47,16 @@ class VirtualOpenArmProcess:
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        door, deadline = room_path(Path(self.port)), time.monotonic() + 60
-        while not door.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._process.kill()
-                said = self._process.communicate()[0]
-                raise UserError(f"the virtual OpenArm did not start: {said.strip()}")
-            time.sleep(0.02)
-        self.room = Room(self.port)
-        return self
+        assert self._process.stdout
+        said = ""
+        for line in self._process.stdout:  # ends when the process does
+            if line.startswith(GREETING):
+                self.room = Room(self.port)
+                return self
+            said += line
+        self._process.wait()
+        self._process.stdout.close()
+        raise UserError(f"the virtual OpenArm did not start: {said.strip()}")
 
     def __exit__(self, *_: object) -> None:
         self.room.close()
@@ -69,6 +69,7 @@ class VirtualOpenArmProcess:
         if self._process.stdout:
             self._process.stdout.close()
         # Ended by a signal, it could not clean up itself.
+        Path(self.port).unlink(missing_ok=True)
         room_path(Path(self.port)).unlink(missing_ok=True)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.sim import make_task
+from act_minimal.sim.bimanual import TABLE, BimanualTask
 from act_minimal.sim.world import HOLD_TICKS, Task, World, start
 
 from ..model import load_alone
@@ -23,14 +24,18 @@ class Scene:
         number: of the task's start.
 
     Raises:
-        SettingError: no such task.
+        SettingError: no such task, or it is none of two OpenArms.
     """
 
     def __init__(self, name: str = ALONE, number: int = 0):
         self.name = name
         self.task: Task | None = None if name == ALONE else make_task(name)
+        if not (self.task is None or isinstance(self.task, BimanualTask)):
+            raise SettingError(f"task is '{name}', which is none of two OpenArms")
         self.number = number
         self.model = load_alone() if self.task is None else self.task.model()
+        self.table = None if self.task is None else TABLE
+        """m over the ground; None for no table."""
         self.success = False
         self._held = self._steps = 0
         self._world: World | None = None
@@ -49,6 +54,10 @@ class Scene:
             placed = bool(self.task.placed(data.qpos[None], data.qvel[None])[0])
             self._held = self._held + 1 if placed else 0
             self.success |= self._held >= HOLD_TICKS
+
+    def places(self, qpos: np.ndarray) -> list[float]:
+        """Of the objects, at positions (nq,): (E,) as the task tells them."""
+        return [] if self.task is None else self.task.env_state(qpos[None])[0].tolist()
 
     def picture(self, camera: str, size: tuple[int, int], qpos: Any) -> np.ndarray:
         """What a camera sees, (H, W, 3) uint8.

@@ -7,6 +7,7 @@ time pass in the physics, draws what the cameras see, and serves the room.
 import contextlib
 import os
 import selectors
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,19 @@ import numpy as np
 
 from act_minimal.errors import UserError
 
-from ...so100.emulator.service import room_path
+from ...so100.emulator.door import Door, Visitor, room_path, short_name
 from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel
+from ..limits import openarm_limits
 from ..motors import ARM_MOTORS, NEWER_DM4340, SIDES
+from ..plug import Plug, free_channels, read_plug, write_plug
 from ..protocol import Frame, Status
 from .arm import VirtualOpenArm
-from .door import Door, Visitor
 from .scene import ALONE, Scene
 from .wire import Wire
 
 LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
 NAP = 0.0003  # s between two looks at a bus that nobody can wait for
+GREETING = "a virtual OpenArm"  # what it says once it is there begins like this
 MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}
 
 
@@ -36,7 +39,8 @@ class VirtualOpenArmConfig:
     """A virtual OpenArm, and where to find it."""
 
     port: Path = Path("virtual_openarm")
-    """Its name; the room's socket is beside it, with .room at its end."""
+    """Its name: a file that says where its buses are. The room's socket is beside it,
+    with .room at its end."""
     right: str = VIRTUAL_RIGHT
     """The right arm's bus; two buses need two ports of a multicast group."""
     left: str = VIRTUAL_LEFT
@@ -45,6 +49,8 @@ class VirtualOpenArmConfig:
     """The motors speak CAN-FD; if not, classic CAN."""
     scene: str = ALONE
     """What is around the arms: nothing, or a simulated task's scene."""
+    leader: bool = False
+    """Leader arms: they stay in the hand that puts them somewhere, by the room."""
     number: int = 0
     """Number of the scene's start."""
     newer: bool = False
@@ -79,6 +85,7 @@ class VirtualOpenArmService:
             for side, motors in enumerate(self.arm.motors)
         ]
         self.stopped = False
+        _expect_free(config.port)
         self._then = time.monotonic()
         self._noise = np.random.default_rng(config.seed)
         self._selector = selectors.SelectSelector()  # waits to the microsecond
@@ -86,6 +93,8 @@ class VirtualOpenArmService:
         try:
             for side, channel in enumerate((config.right, config.left)):
                 self._open_bus(side, channel)
+            plug = Plug(config.right, config.left, config.fd, self.scene.table)
+            write_plug(config.port, plug)
             self._door = Door(room_path(config.port), self._selector, self._do)
         except BaseException:
             self._close_buses()
@@ -106,6 +115,7 @@ class VirtualOpenArmService:
 
     def close(self) -> None:
         """Leave nothing behind."""
+        self.config.port.unlink(missing_ok=True)
         self._door.close()
         self._close_buses()
         self._selector.close()
@@ -144,7 +154,7 @@ class VirtualOpenArmService:
             self.arm.step()
             self.scene.watch(self.arm.data)
             self._then += self.arm.seconds
-        self._door.show(now, self._picture)
+        self._door.show(now, self._picture, self._objects)
         self._answer(time.monotonic())
         due = [d for d in (wire.next_due() for wire in self.wires) if d is not None]
         return min([self._then + self.arm.seconds, *due])
@@ -203,8 +213,12 @@ class VirtualOpenArmService:
                 size = int(height), int(width)
                 for camera in value["cameras"]:
                     self._picture(camera, size)  # refuses one that there is not
-                visitor.cameras, visitor.size = value["cameras"], size
-                visitor.period = 1.0 / value["fps"]
+                visitor.watch(value["cameras"], size, value["fps"])
+            elif verb == "follow":
+                visitor.follow(float(value))
+            elif verb == "play":  # rows of states (T, 16), so many a second
+                rows, rate = value
+                arm.carry(np.asarray(rows, float), float(rate))
             elif verb == "stop":
                 self.stopped = True
             elif verb != "look":
@@ -213,6 +227,7 @@ class VirtualOpenArmService:
         return {
             "success": bool(self.scene.success),
             "joints": arm.state.tolist(),
+            "objects": self._objects(),
             "state": arm.data.qpos.tolist(),
             "torque": [motor.status is Status.ENABLED for motor in motors],
             "status": [motor.status.words() for motor in motors],
@@ -234,6 +249,10 @@ class VirtualOpenArmService:
             raise UserError("the scene 'alone' has no objects to lay")
         self.arm.lay(qpos)
 
+    def _objects(self) -> list[float]:
+        """As a policy knows them: position (m) and quaternion (wxyz) of each."""
+        return self.scene.places(self.arm.data.qpos)
+
     def _picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
         """With some noise of a sensor: no real picture comes twice."""
         picture = self.scene.picture(camera, size, self.arm.data.qpos)
@@ -247,7 +266,9 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
     """Both arms in their scene, with their motors set as the configuration says."""
     rng = np.random.default_rng([config.seed, 200])
     zeros = None if config.zeroed else rng.uniform(-np.pi, np.pi, 16)
-    arm = VirtualOpenArm(scene.model, zeros=zeros)
+    arm = VirtualOpenArm(
+        scene.model, zeros=zeros, table=scene.table, leader=config.leader
+    )
     if config.newer:
         for motors in arm.motors:
             for motor in motors:
@@ -256,8 +277,38 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
                     motor.saved = dict(motor.memory)
     qpos = scene.lay(config.number)
     if qpos is not None:
-        arm.lay(qpos, arms=True)
+        arm.lay(qpos)
+    limits = openarm_limits(table=scene.table)
+    if config.leader:
+        arm.put(limits.ready)
+    elif scene.table is not None:
+        arm.put(limits.rest, hold=False)
     return arm
+
+
+def _expect_free(port: Path) -> None:
+    """Raises UserError where another virtual arm runs, or somebody's file is."""
+    if not (port.exists() or room_path(port).exists()):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+        with short_name(room_path(port)) as name:
+            knock.connect(name)
+        raise UserError(
+            f"{port} is there already, another virtual arm runs on it: end that, or "
+            "choose another --port"
+        )
+    if port.exists() and not read_plug(port).is_virtual:  # else of one that was killed
+        raise UserError(f"{port} names the buses of real arms; choose another --port")
+
+
+def virtual_openarm(
+    port: Path, scene: str = ALONE, *, leader: bool = False, number: int = 0
+) -> VirtualOpenArmConfig:
+    """A virtual OpenArm on buses that no other one has."""
+    right, left = free_channels()
+    return VirtualOpenArmConfig(
+        port, right, left, scene=scene, leader=leader, number=number
+    )
 
 
 def _side(name: str) -> int:
@@ -274,10 +325,12 @@ def _number(bus: Any) -> int:
 
 def serve(config: VirtualOpenArmConfig) -> None:
     """Run a virtual OpenArm until Ctrl-C, or until its room is told to stop."""
+    with contextlib.suppress(OSError):  # where it may: motors never wait for a CPU
+        os.nice(-10)
     service = VirtualOpenArmService(config)
     print(
-        f"a virtual OpenArm is at {config.right} and {config.left}, its room at "
-        f"{config.port}; Ctrl-C unplugs it",
+        f"{GREETING}{' leader' if config.leader else ''} is at {config.port} "
+        f"({config.right},{config.left}); Ctrl-C unplugs it",
         flush=True,
     )
     try:

@@ -9,11 +9,9 @@ the eight answers to eight goals come one after the other.
 import random
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from act_minimal.errors import SettingError
-
+from ...switches import Switches
 from ..protocol import (
     OFFSETS,
     REGISTER_FRAME,
@@ -29,7 +27,7 @@ WRONG_ID = 0x0F  # what a motor with the fault `wrong_id` is called
 
 
 @dataclass
-class Faults:
+class Faults(Switches):
     """Everything that can be wrong with one arm's bus; all off by default.
 
     Motors are named by id, 0 means none of them. Shares are from 0 to 1.
@@ -74,26 +72,6 @@ class Faults:
     """The cable is out: no frame goes either way, the motors have power."""
     no_power: bool = False
     """The motors' supply is off: an emergency stop, or a plug."""
-
-    def set(self, changes: dict[str, Any]) -> None:
-        """Turn switches.
-
-        Raises:
-            SettingError: no such switch, or no value for it; lists the known ones.
-        """
-        known = [f.name for f in fields(self)]
-        for name, value in changes.items():
-            if name not in known:
-                raise SettingError(
-                    f"no fault '{name}'; the faults are: {', '.join(known)}"
-                )
-            usual = type(getattr(self, name))  # a bool is no number here
-            if type(value) is not usual and not (usual is float and type(value) is int):
-                raise SettingError(
-                    f"fault {name} is {value!r}, expected a value like {usual()!r}"
-                )
-        for name, value in changes.items():
-            setattr(self, name, value)
 
 
 _FORCED = {

@@ -15,10 +15,11 @@ import numpy as np
 
 from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.sim import make_task
-from act_minimal.sim.experts import Expert
+from act_minimal.sim.bimanual import BimanualTask
+from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.recording import scene_seed
 from act_minimal.sim.so100 import gripper_to_jaw
-from act_minimal.sim.world import start
+from act_minimal.sim.world import Task, start
 
 from .room import Room
 
@@ -49,16 +50,15 @@ class Hand:
         self.scene, self.leader = Room(follower), Room(leader)
         self._scenes = iter(scenes)
         self.number = -1  # of the scene that lies there now
-        self._expert = Expert(self.task, demonstrator)
-        self._plan = np.zeros((0, 6))  # joint angles in rad, the jaw's too
+        self._expert = make_expert(self.task, demonstrator)
+        self._plan = np.zeros((0, self.task.action_dim))  # as the leader's room has it
 
     def prepare(self, number: int) -> None:
         """Lay the next scene, and hold the leader where the demonstration begins."""
         self.number = next(self._scenes)
         self.scene.lay(self.number)
         plan = self._expert.plan(start(self.task, self.number), self.number)
-        plan[:, 5] = gripper_to_jaw(plan[:, 5])
-        self._plan = np.clip(plan, *self.task.model().jnt_range[:6].T)
+        self._plan = _held(self.task, plan)
         self.leader.put(self._plan[0])
 
     def over(self, tick: int) -> bool:
@@ -79,6 +79,14 @@ class Hand:
         """Leave both rooms."""
         self.scene.close()
         self.leader.close()
+
+
+def _held(task: Task, plan: np.ndarray) -> np.ndarray:
+    """A plan (T, A) as the room of a leader takes it: a SO-100's jaw is an angle."""
+    if isinstance(task, BimanualTask):
+        return np.clip(plan, *task.action_limits.T)
+    plan[:, 5] = gripper_to_jaw(plan[:, 5])
+    return np.clip(plan, *task.model().jnt_range[:6].T)
 
 
 def scenes_left(out: Path, seed: int) -> Iterator[int]:

@@ -20,7 +20,8 @@ import numpy as np
 from act_minimal.errors import UserError
 
 from ...cameras import CameraConfig, CameraError
-from .service import VirtualArmConfig, _short_name, room_path
+from .door import room_path, short_name
+from .service import VirtualArmConfig
 
 
 class Room:
@@ -31,7 +32,7 @@ class Room:
     """
 
     def __init__(self, port: str | Path):
-        self._socket, self._file = _enter(Path(port))
+        self._socket, self._file = enter(Path(port))
 
     def ask(self, **wishes: Any) -> dict[str, Any]:
         """Carry out wishes, in their order, and look."""
@@ -72,11 +73,16 @@ class Room:
         self.close()
 
 
-def _enter(port: Path) -> tuple[socket.socket, Any]:
+def enter(port: Path) -> tuple[socket.socket, Any]:
+    """Go into the room of the virtual arm at `port`: its socket, and a file of it.
+
+    Raises:
+        UserError: no virtual arm runs there.
+    """
     path = room_path(port)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short_name(path) as name:
+        with short_name(path) as name:
             connection.connect(name)
     except OSError as error:
         connection.close()
@@ -92,7 +98,7 @@ def open_virtual_camera(
 ) -> tuple[Callable[[], tuple[np.ndarray, float]], Callable[[], None]]:
     """A camera of a virtual arm, free-running at its own rate."""
     port = Path(config.source.removeprefix("virtual:"))
-    connection, file = _enter(port)
+    connection, file = enter(port)
     wish = {"cameras": [name], "size": config.size, "fps": config.fps}
     connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
     connection.settimeout(5.0)

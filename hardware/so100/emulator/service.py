@@ -5,13 +5,11 @@ pass in the physics, draws what the cameras see, and serves the room.
 """
 
 import contextlib
-import json
 import os
 import selectors
-import socket
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from act_minimal.sim.world import World
 
 from ..calibration import Calibration, middle_and_range
 from .arm import SENSE, STEPS_PER_RAD, VirtualArm
+from .door import Door, Visitor, room_path
 from .wire import Wire
 
 LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
@@ -77,10 +76,9 @@ class VirtualArmService:
         self._tape_time = 0.0
         if config.leader:
             self._hand = self.arm.data.qpos[:6].copy(), 1.0
-        self._watchers: dict[socket.socket, _Watcher] = {}
         self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._open_port()
-        self._open_room()
+        self._door = Door(room_path(config.port), self._selector, self._do)
 
     # ------------------------------------------------------------ port and socket
 
@@ -103,23 +101,11 @@ class VirtualArmService:
         path.symlink_to(os.ttyname(self._slave))
         self._selector.register(self._master, selectors.EVENT_READ, self._bus_speaks)
 
-    def _open_room(self) -> None:
-        path = room_path(self.config.port)
-        path.unlink(missing_ok=True)
-        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _short_name(path) as name:
-            self._door.bind(name)
-        self._door.listen()
-        self._selector.register(self._door, selectors.EVENT_READ, self._knock)
-
     def close(self) -> None:
         """Leave nothing behind."""
         self.config.port.unlink(missing_ok=True)
-        room_path(self.config.port).unlink(missing_ok=True)
-        for watcher in list(self._watchers.values()):
-            self._leave(watcher)
-        self._selector.close()
         self._door.close()
+        self._selector.close()
         os.close(self._master)
         os.close(self._slave)
 
@@ -154,7 +140,7 @@ class VirtualArmService:
                 self.arm.step()
                 then += self.arm.seconds
             self._send_answers(now)
-            self._send_pictures(now)
+            self._door.show(now, self._picture, self._objects)
             wait = then + self.arm.seconds - clock()
             answer = self.wire.next_due()
             if answer is not None:
@@ -178,56 +164,7 @@ class VirtualArmService:
 
     # ------------------------------------------------------------ the room
 
-    def _knock(self) -> None:
-        connection, _ = self._door.accept()
-        connection.setblocking(False)
-        watcher = _Watcher(connection)
-        self._watchers[connection] = watcher
-        self._selector.register(
-            connection, selectors.EVENT_READ, lambda: self._asked(watcher)
-        )
-
-    def _leave(self, watcher: "_Watcher") -> None:
-        self._watchers.pop(watcher.connection, None)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(watcher.connection)
-        watcher.connection.close()
-
-    def _asked(self, watcher: "_Watcher") -> None:
-        try:
-            data = watcher.connection.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._leave(watcher)
-            return
-        watcher.heard += data
-        while b"\n" in watcher.heard:
-            line, _, watcher.heard = watcher.heard.partition(b"\n")
-            try:
-                answer = self._do(json.loads(line), watcher)
-            except (UserError, ValueError, TypeError, KeyError) as error:
-                answer = {"error": str(error)}
-            self._say(watcher, json.dumps(answer).encode() + b"\n")
-
-    def _say(self, watcher: "_Watcher", data: bytes) -> None:
-        watcher.pending += data
-        self._flush(watcher)
-
-    def _flush(self, watcher: "_Watcher") -> None:
-        """Send what the other side takes now: the servos wait for nobody."""
-        try:
-            while watcher.pending:
-                sent = watcher.connection.send(watcher.pending)
-                watcher.pending = watcher.pending[sent:]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._leave(watcher)
-
-    def _do(self, wish: dict[str, Any], watcher: "_Watcher") -> dict[str, Any]:
+    def _do(self, wish: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
         arm = self.arm
         for verb, value in wish.items():
             if verb == "faults":
@@ -255,8 +192,9 @@ class VirtualArmService:
                 size = int(height), int(width)
                 for camera in value["cameras"]:
                     self._picture(camera, size)  # refuses one that there is not
-                watcher.cameras, watcher.size = value["cameras"], size
-                watcher.period = 1.0 / value["fps"]
+                visitor.watch(value["cameras"], size, value["fps"])
+            elif verb == "follow":
+                visitor.follow(float(value))
             elif verb == "forget":
                 arm.witness = type(arm.witness)()
             elif verb == "power":
@@ -268,7 +206,7 @@ class VirtualArmService:
         return {
             "success": bool(arm.success),
             "joints": arm.data.qpos[:6].tolist(),
-            "objects": arm.data.qpos[6:].tolist(),
+            "objects": self._objects(),
             "state": arm.data.qpos.tolist(),
             "torque": [s.torque_on for s in arm.servos],
             "tip_height": arm.tip_height(),
@@ -312,22 +250,9 @@ class VirtualArmService:
 
     # ------------------------------------------------------------ the cameras
 
-    def _send_pictures(self, now: float) -> None:
-        for watcher in list(self._watchers.values()):
-            if watcher.pending:
-                self._flush(watcher)
-            if watcher.period and now >= watcher.next:
-                # A camera keeps its own rate; what it missed is gone.
-                late = max(0.0, now - watcher.next) if watcher.next else 0.0
-                watcher.next = now - late % watcher.period + watcher.period
-                if watcher.pending:
-                    continue  # who is slow misses pictures
-                for camera in watcher.cameras:
-                    picture = self._picture(camera, watcher.size)
-                    head = {"camera": camera, "shape": picture.shape, "time": now}
-                    self._say(
-                        watcher, json.dumps(head).encode() + b"\n" + picture.tobytes()
-                    )
+    def _objects(self) -> list[float]:
+        """As a policy knows them: position (m) and quaternion (wxyz) of each."""
+        return self.arm.task.env_state(self.arm.data.qpos[None])[0].tolist()
 
     def _picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
         if camera in self._frozen:
@@ -344,19 +269,6 @@ class VirtualArmService:
         flat = picture.reshape(-1)  # a view: the renderer gave a copy of its own
         flat[noisy] += flat[noisy] < 255
         return picture
-
-
-@dataclass
-class _Watcher:
-    """Somebody in the room."""
-
-    connection: socket.socket
-    heard: bytes = b""
-    pending: bytes = b""
-    cameras: list[str] = field(default_factory=list)
-    size: tuple[int, int] = (96, 128)
-    period: float = 0.0
-    next: float = 0.0
 
 
 def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
@@ -391,25 +303,6 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
         servo.saved[:] = servo.memory[: len(servo.saved)]
         servo.power_up()
     return arm, calibration
-
-
-def room_path(port: Path) -> Path:
-    """The socket of the room of the virtual arm at `port`."""
-    return port.with_name(port.name + ".room")
-
-
-@contextlib.contextmanager
-def _short_name(path: Path):
-    """A socket's name may have about 100 bytes: go to its folder for long ones."""
-    if len(os.fsencode(path)) < 100:
-        yield str(path)
-        return
-    here = os.getcwd()
-    os.chdir(path.parent)
-    try:
-        yield path.name
-    finally:
-        os.chdir(here)
 
 
 def serve(config: VirtualArmConfig) -> None:

@@ -7,11 +7,9 @@ it would have been (not documented by the maker; chosen).
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from act_minimal.errors import SettingError
-
+from ...switches import Switches
 from ..protocol import BROADCAST, MAX_DATA, Fault, Instruction, Packet, Parser
 from ..registers import BAUD_RATES
 from .servo import Servo
@@ -20,7 +18,7 @@ NO_ANSWER_TO = (Instruction.ACTION, Instruction.SYNC_WRITE)
 
 
 @dataclass
-class Faults:
+class Faults(Switches):
     """Everything that can be wrong with the bus; all off by default.
 
     Servos are named by id, 0 means none of them. Shares are from 0 to 1.
@@ -60,26 +58,6 @@ class Faults:
     """The servos' supply is off."""
     frozen_camera: str = ""
     """This camera shows the same picture for ever."""
-
-    def set(self, changes: dict[str, Any]) -> None:
-        """Turn switches.
-
-        Raises:
-            SettingError: No such switch, or no value for it; lists the known ones.
-        """
-        known = [f.name for f in fields(self)]
-        for name, value in changes.items():
-            if name not in known:
-                raise SettingError(
-                    f"no fault '{name}'; the faults are: {', '.join(known)}"
-                )
-            usual = type(getattr(self, name))  # a bool is no number here
-            if type(value) is not usual and not (usual is float and type(value) is int):
-                raise SettingError(
-                    f"fault {name} is {value!r}, expected a value like {usual()!r}"
-                )
-        for name, value in changes.items():
-            setattr(self, name, value)
 
 
 class Wire:

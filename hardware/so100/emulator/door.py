@@ -1,14 +1,16 @@
 """The door of a virtual arm's room: people come in by a socket, ask, and look on.
 
 Wishes and answers are lines of JSON. Who watches cameras gets a line that says which
-picture follows, and then its bytes.
+picture follows, and then its bytes; who follows the objects gets a line for each of
+their places. Every arm's room has such a door, whatever its bus.
 """
 
 import contextlib
 import json
+import os
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,6 @@ import numpy as np
 
 from act_minimal.errors import UserError
 
-from ...so100.emulator.service import _short_name
-
 
 @dataclass
 class Visitor:
@@ -26,14 +26,27 @@ class Visitor:
 
     connection: socket.socket
     heard: bytes = b""
+    pending: bytes = b""
     cameras: list[str] = field(default_factory=list)
     size: tuple[int, int] = (96, 128)
+    follows: bool = False
+    """Whether the objects' places are sent, instead of pictures."""
     period: float = 0.0
     next: float = 0.0
+
+    def watch(self, cameras: list[str], size: tuple[int, int], fps: float) -> None:
+        """From now on show these cameras' pictures, (H, W), so many a second."""
+        self.cameras, self.size, self.period = cameras, size, 1.0 / fps
+
+    def follow(self, fps: float) -> None:
+        """From now on say where the objects are, so many times a second."""
+        self.follows, self.period = True, 1.0 / fps
 
 
 class Door:
     """Listens at a socket; one thread, with the selector of whoever serves.
+
+    Nobody is waited for: who is slow to look misses pictures.
 
     Args:
         path: of the socket.
@@ -51,7 +64,7 @@ class Door:
         self.visitors: dict[socket.socket, Visitor] = {}
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _short_name(path) as name:
+        with short_name(path) as name:
             self._socket.bind(name)
         self._socket.listen()
         selector.register(self._socket, selectors.EVENT_READ, self._knock)
@@ -66,19 +79,28 @@ class Door:
         self.path.unlink(missing_ok=True)
 
     def show(
-        self, now: float, picture: Callable[[str, tuple[int, int]], np.ndarray]
+        self,
+        now: float,
+        picture: Callable[[str, tuple[int, int]], np.ndarray],
+        objects: Callable[[], list[float]],
     ) -> None:
-        """Send pictures to those whose cameras are due."""
+        """Send pictures and places to those for whom they are due."""
         for visitor in list(self.visitors.values()):
+            if visitor.pending:
+                self._flush(visitor)
             if not visitor.period or now < visitor.next:
                 continue
             # A camera keeps its own rate; what it missed is gone.
             late = max(0.0, now - visitor.next) if visitor.next else 0.0
             visitor.next = now - late % visitor.period + visitor.period
+            if visitor.pending:
+                continue
+            if visitor.follows:
+                self._say(visitor, _line({"objects": objects(), "time": now}))
             for camera in visitor.cameras:
                 image = picture(camera, visitor.size)
                 head = {"camera": camera, "shape": image.shape, "time": now}
-                self._say(visitor, json.dumps(head).encode() + b"\n" + image.tobytes())
+                self._say(visitor, _line(head) + image.tobytes())
 
     def _knock(self) -> None:
         connection, _ = self._socket.accept()
@@ -112,13 +134,42 @@ class Door:
                 answer = self._do(json.loads(line), visitor)
             except (UserError, ValueError, TypeError, KeyError) as error:
                 answer = {"error": str(error)}
-            self._say(visitor, json.dumps(answer).encode() + b"\n")
+            self._say(visitor, _line(answer))
 
     def _say(self, visitor: Visitor, data: bytes) -> None:
+        visitor.pending += data
+        self._flush(visitor)
+
+    def _flush(self, visitor: Visitor) -> None:
+        """Send what the other side takes now: the arm waits for nobody."""
         try:
-            visitor.connection.setblocking(True)
-            visitor.connection.settimeout(1.0)
-            visitor.connection.sendall(data)
-            visitor.connection.setblocking(False)
+            while visitor.pending:
+                sent = visitor.connection.send(visitor.pending)
+                visitor.pending = visitor.pending[sent:]
+        except BlockingIOError:
+            pass
         except OSError:
             self._leave(visitor)
+
+
+def room_path(port: Path) -> Path:
+    """The socket of the room of the virtual arm at `port`."""
+    return port.with_name(port.name + ".room")
+
+
+@contextlib.contextmanager
+def short_name(path: Path) -> Iterator[str]:
+    """A socket's name may have about 100 bytes: go to its folder for long ones."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        yield path.name
+    finally:
+        os.chdir(here)
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"

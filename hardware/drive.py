@@ -1,0 +1,341 @@
+"""The commands of `act` that drive an arm: deploy, teleop, record."""
+
+import contextlib
+import json as jsonlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from act_minimal.errors import SettingError
+from act_minimal.execution import ExecutionConfig
+
+from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
+
+Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
+Live = Annotated[
+    int,
+    tyro.conf.arg(
+        help="Port of a web page with the cameras' pictures; 0: a free one, -1: none."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class DeployConfig(RobotConfig):
+    """Which policy drives which arm, and how often it is tried."""
+
+    policy: Path = Path("runs/real")
+    """A checkpoint folder, or a training run."""
+    trials: int = 10
+    """How many in all; those in --out count."""
+    seconds: float = 20.0
+    """A trial lasts at most so long."""
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    dry_run: bool = False
+    """Only look and predict; send nothing, and say what the policy would do."""
+    out: Path = Path("runs/deploy")
+    """Tally and log of interventions; a second call goes on."""
+    task: str | None = None
+    """The scene that a 'virtual' arm stands in; by default the arm's usual one."""
+    scenes: int | None = None
+    """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
+    live: Live = 0
+    threads: int = 1
+    """CPU threads of the policy; one is steadier on a busy machine."""
+
+
+def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) -> int:
+    """Let a policy drive an arm, trial by trial, and keep the tally.
+
+    Begin with --dry-run. Space or Ctrl-C stops the arm; it then goes slowly to its rest
+    pose. Success or failure is asked after each trial; s ends a trial early.
+
+    $ act deploy --policy runs/vision --port /dev/ttyACM0 --cameras top=0 wrist=2 \
+          --dry-run
+    $ act deploy --policy runs/vision --port /dev/ttyACM0 --cameras top=0 wrist=2
+    """
+    import torch
+
+    from act_minimal.checkpoint import find_checkpoint
+    from act_minimal.policy import load_policy
+
+    from .deployment import check_fit, dry_run
+    from .deployment import deploy as run_trials
+    from .keys import Keys
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop
+
+    torch.set_num_threads(config.threads)
+    policy = load_policy(find_checkpoint(config.policy))
+    height, width = policy.config.image_size
+    say = (lambda text: None) if json else print
+    log = config.out / "interventions.jsonl"
+    if config.port == VIRTUAL:  # it shows and tells what the policy wants to know
+        config = replace(
+            config,
+            cameras=config.cameras or policy.cameras,
+            objects=VIRTUAL if policy.config.env_state_dim else config.objects,
+        )
+    with (
+        EmergencyStop() as stop,
+        Keys() as keys,
+        plugged_in(config, config.task) as here,
+    ):
+        robot = make_robot(here, (height, width), stop, log)
+        check_fit(policy, robot)
+        with contextlib.ExitStack() as last:
+            robot.connect()
+            last.callback(robot.close)
+            _look_on(last, robot, config.live, say)
+            if config.dry_run:
+                robot.go(robot.limits.ready)
+                report = dry_run(policy, robot, config.execution)
+                _print(report) if json else _say_dry_run(report, robot.fps)
+                return 0
+            tally = run_trials(
+                policy,
+                robot,
+                _judge(config, here.port, keys, stop, last),
+                execution=config.execution,
+                trials=config.trials,
+                seconds=config.seconds,
+                out=config.out,
+                say=say,
+            )
+    if json:
+        _print(tally.to_json() | {"interventions": dict(robot.interventions.counts)})
+    else:
+        print(f"interventions: {dict(robot.interventions.counts) or 'none'}")
+    return 0
+
+
+def _judge(
+    config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
+) -> Any:
+    """Whoever lays the objects and says how a trial went: a person, or the room."""
+    from act_minimal.evaluation import evaluation_scenes
+
+    from .deployment import RoomJudge
+
+    if config.scenes is None and config.port != VIRTUAL:
+        from .person import Judging
+
+        return Judging(keys, stop)
+    scenes = evaluation_scenes(config.scenes or 0, config.trials)
+    judge = RoomJudge(port, scenes)
+    last.callback(judge.close)
+    return judge
+
+
+def _look_on(
+    last: contextlib.ExitStack, robot: Any, port: int, say: Callable[[str], Any]
+) -> None:
+    """Open the live view, if there are cameras and it is wanted."""
+    if port < 0 or not robot.arm.sources:
+        return
+    from .live import LiveView
+
+    def said() -> dict[str, Any]:
+        timing = robot.arm.ticker.report()
+        return {k: round(v, 2) for k, v in timing.items()} | {
+            "interventions": dict(robot.interventions.counts)
+        }
+
+    view = last.enter_context(LiveView(robot.arm.sources, said, port))
+    say(f"what the cameras see: {view.address}")
+
+
+def _say_dry_run(report: dict[str, Any], fps: float) -> None:
+    ms = report["prediction_ms"]
+    print(
+        f"a prediction takes {ms['median']:.1f} ms, {ms['worst']:.1f} at worst; a tick "
+        f"lasts {1000 / fps:.0f} ms"
+    )
+    for name, age in report["frames"].items():
+        print(f"camera {name}: pictures are {age:.0f} ms old when they are used")
+    print(f"the first action would be at most {report['jump']:.2f} rad from the arm")
+    if report["unfamiliar"]:
+        print(
+            f"joints {report['unfamiliar']} are far from anything in the "
+            "demonstrations: check the calibration"
+        )
+    print("nothing was sent; without --dry-run the arm will move")
+
+
+@dataclass(frozen=True)
+class TeleopConfig(RobotConfig):
+    """Which arm is moved, and by what."""
+
+    leader: str | None = None
+    """Port of the leader arm, as --port; without one, the keys."""
+    leader_calibration: Path = Path("leader.json")
+    """The leader's own calibration file."""
+    gamepad: bool = False
+    """By the first gamepad that is plugged in."""
+    task: str | None = None
+    """Written into each episode, and the scene that a 'virtual' arm stands in; by
+    default the arm's usual one."""
+    seconds: float | None = None
+    """End after so long; an episode lasts at most so long, or a minute."""
+    size: tuple[int, int] = (96, 128)
+    """Height and width of the pictures."""
+    live: Live = 0
+
+
+def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
+    """Move the arm by a leader arm, a gamepad or keys, within its limits.
+
+    Keys, up and down for each joint: q a, w s, e d, r f, t g, y h, u j, i k, the last
+    pair for the gripper; tab takes the other arm, space ends it. The arm comes slowly
+    to where the leader is, and rests at the end.
+
+    $ act teleop --port /dev/ttyACM0 --leader /dev/ttyACM1
+    $ act teleop --port virtual
+    $ act teleop --robot openarm --port can0,can1 --table 0.4 --leader can2,can3
+    """
+    from .keys import Keys
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop, Stop
+    from .teleop import teleoperate
+
+    with (
+        EmergencyStop() as stop,
+        Keys() as keys,
+        plugged_in(config, config.task) as here,
+        contextlib.ExitStack() as last,
+    ):
+        arm = make_robot(here, config.size, stop)
+        source = _source(config, keys, arm)
+        source.open()
+        last.callback(source.close)
+        arm.connect()
+        last.callback(arm.close)
+        _look_on(last, arm, config.live, print)
+        ticks = None if config.seconds is None else int(config.seconds * arm.fps)
+        try:
+            teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
+        except Stop as error:
+            print(error)
+        timing = arm.arm.ticker.report()
+    print(
+        f"{timing['ticks']:.0f} ticks, jitter {timing.get('jitter_ms_p99', 0):.1f} ms "
+        f"(99th percentile); interventions: {dict(arm.interventions.counts) or 'none'}"
+    )
+    return 0
+
+
+def _source(config: TeleopConfig, keys: Any, robot: Any) -> Any:
+    from .teleop import Gamepad, Keyboard, Leader, OpenArmLeader
+
+    arms = len(robot.limits.grippers)
+    if config.leader and config.robot == OPENARM:
+        plugged = replace(config, port=config.leader)
+        return OpenArmLeader(make_openarm(plugged, flag="leader")[0], keys)
+    if config.leader:
+        return Leader(config.leader, config.leader_calibration, config.robot, keys)
+    if config.gamepad and arms > 1:
+        raise SettingError("gamepad moves a SO-100; OpenArms have a leader, or keys")
+    if config.gamepad:
+        return Gamepad(robot.fps)
+    return Keyboard(keys, robot.action_dim // arms, arms)
+
+
+@dataclass(frozen=True)
+class RecordConfig(TeleopConfig):
+    """Where the demonstrations go, and how many there shall be."""
+
+    out: Path = Path("demos")
+    """Folder for the episodes."""
+    n: int = 50
+    """How many episodes the folder shall hold."""
+    scenes: int | None = None
+    """For a virtual arm and a virtual leader: lay the demonstration scenes of this
+    seed, and let a simulated hand hold the leader."""
+
+
+def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
+    """Record demonstrations on an arm, by a leader arm, a gamepad or keys.
+
+    Enter begins an episode; Enter again ends and keeps it, x ends and discards it, z
+    also removes the one before, and space ends the session. Episodes that were kept are
+    never lost; a second call goes on.
+
+    $ act record --robot so100 --out demos --port /dev/ttyACM0 \
+          --leader /dev/ttyACM1 --cameras top=0 wrist=2
+    $ act record --robot openarm --out demos --port can0,can1 --table 0.4 \
+          --leader can2,can3 --cameras top=0 right_wrist=2 left_wrist=4
+    """
+    from .keys import Keys
+    from .recording import record_session
+    from .robots import make_robot, plugged_in
+    from .safety import EmergencyStop
+
+    with (
+        EmergencyStop() as stop,
+        Keys() as keys,
+        plugged_in(config, config.task) as here,
+        contextlib.ExitStack() as last,
+    ):
+        if config.scenes is None and not keys.here:
+            raise SettingError(
+                "act record --robot needs a terminal, to be told when; for a virtual "
+                "arm and leader give --scenes"
+            )
+        log = config.out / "interventions.jsonl"
+        arm = make_robot(here, config.size, stop, log)
+        source = _source(config, keys, arm)
+        source.open()
+        last.callback(source.close)
+        who = _demonstrator(config, here.port, keys, stop, source, last)
+        arm.connect()
+        last.callback(arm.close)
+        _look_on(last, arm, config.live, print)
+        extras = {"task": _task(config), "robot": config.robot}
+        record_session(
+            arm,
+            source,
+            config.out,
+            config.n,
+            prepare=who.prepare,
+            over=who.over,
+            verdict=who.verdict,
+            cameras=arm.cameras,
+            seconds=config.seconds or 60.0,
+            attributes=lambda: extras | {"recorded": time.time(), "scene": who.number},
+        )
+    return 0
+
+
+def _demonstrator(
+    config: RecordConfig,
+    port: str,
+    keys: Any,
+    stop: Any,
+    source: Any,
+    last: contextlib.ExitStack,
+) -> Any:
+    """Whoever shows the task: a person at the keys, or a simulated hand."""
+    if config.scenes is None:
+        from .person import Demonstrating
+
+        return Demonstrating(keys, stop, source)
+    if not config.leader:
+        raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
+    from .so100.emulator.hand import Hand, scenes_left
+
+    scenes = scenes_left(config.out, config.scenes)
+    hand = Hand(port, config.leader, scenes, task=_task(config))
+    last.callback(hand.close)
+    return hand
+
+
+def _task(config: TeleopConfig) -> str:
+    return config.task or TASKS.get(config.robot, TASKS["so100"])
+
+
+def _print(content: Any) -> None:
+    print(jsonlib.dumps(content, indent=2))

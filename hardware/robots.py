@@ -95,13 +95,13 @@ def plugged_in(
 
 def _process(robot: str, port: Path, task: str, scene: int) -> Any:
     """A virtual arm in a process of its own, not yet started."""
+    from .so100.emulator.room import VirtualArmProcess
+
     if robot == OPENARM:
-        from .openarm.emulator.room import VirtualOpenArmProcess
         from .openarm.emulator.service import virtual_openarm
 
-        return VirtualOpenArmProcess(virtual_openarm(port, task, number=scene))
+        return VirtualArmProcess(virtual_openarm(port, task, number=scene))
     from .so100.calibration import save_calibration
-    from .so100.emulator.room import VirtualArmProcess
     from .so100.emulator.service import VirtualArmConfig, assemble
 
     arm = VirtualArmConfig(port, task, scene)

@@ -12,13 +12,13 @@ import pytest
 from act_minimal.errors import UserError
 from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.bus import Bus
-from hardware.openarm.emulator.room import VirtualOpenArmProcess
 from hardware.openarm.emulator.service import (
     VirtualOpenArmConfig,
     VirtualOpenArmService,
 )
 from hardware.openarm.motors import ARM_MOTORS, IDS, MotorType
 from hardware.openarm.protocol import Command, Status
+from hardware.so100.emulator.room import VirtualArmProcess
 
 from .test_openarm_arm import RAISED, clock, config_of, driver, hold, virtual  # noqa: F401
 
@@ -163,7 +163,7 @@ def outside(tmp_path):
     except UserError as error:
         pytest.skip(f"this computer has no multicast: {error}")
     probe.close()
-    with VirtualOpenArmProcess(config) as process:
+    with VirtualArmProcess(config) as process:
         yield process
 
 

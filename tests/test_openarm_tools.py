@@ -27,13 +27,14 @@ from hardware.deployment import check_fit
 from hardware.governor import Governor, gap_of
 from hardware.keys import Keys
 from hardware.objects import Tracker, TrackerError
-from hardware.openarm.emulator.room import Room, VirtualOpenArmProcess
 from hardware.openarm.emulator.service import virtual_openarm
 from hardware.openarm.limits import APART, FOREARMS, openarm_limits
 from hardware.openarm.motors import NAMES
 from hardware.openarm.plug import Plug, find_plug, free_channels, write_plug
 from hardware.robots import VIRTUAL, RobotConfig, make_robot, plugged_in
 from hardware.safety import EmergencyStop
+from hardware.so100.emulator.door import room_path
+from hardware.so100.emulator.room import Room, VirtualArmProcess
 from hardware.teleop import STEP, Keyboard
 
 ROOT = Path(__file__).parents[1]
@@ -231,7 +232,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("openarm")
     arms = virtual_openarm(folder / "arms", "openarm_handover", number=3)
     leaders = virtual_openarm(folder / "leaders", leader=True)
-    with VirtualOpenArmProcess(arms), VirtualOpenArmProcess(leaders):
+    with VirtualArmProcess(arms), VirtualArmProcess(leaders):
         yield folder
 
 
@@ -321,7 +322,7 @@ def test_the_room_stands_in_for_a_motion_tracker(folder):
 
 @posix
 def test_poses_that_stop_coming_stop_the_arm(tmp_path):
-    with VirtualOpenArmProcess(
+    with VirtualArmProcess(
         virtual_openarm(tmp_path / "arms", "openarm_handover")
     ) as process:
         tracker = Tracker(f"virtual:{process.port}")
@@ -461,15 +462,45 @@ def test_what_a_person_gets_wrong_is_one_sentence(folder, line, code, says):
     assert not (folder / "new").exists()
 
 
+ORPHANED = """
+import sys, time
+from pathlib import Path
+from hardware.openarm.emulator.service import virtual_openarm
+from hardware.so100.emulator.room import VirtualArmProcess
+from hardware.so100.emulator.service import VirtualArmConfig
+
+kind, port = sys.argv[1], Path(sys.argv[2])
+config = VirtualArmConfig(port) if kind == "so100" else virtual_openarm(port)
+with VirtualArmProcess(config):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+@posix
+@pytest.mark.parametrize("kind", ["so100", "openarm"])
+def test_a_virtual_arm_ends_when_its_program_is_killed(tmp_path, kind):
+    words = [sys.executable, "-c", ORPHANED, kind, str(tmp_path / "arm")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "up\n"
+        assert room_path(tmp_path / "arm").exists()
+        program.kill()
+    deadline = time.monotonic() + 20
+    while list(tmp_path.iterdir()):  # an arm that ends cleans up
+        assert time.monotonic() < deadline, "the virtual arm runs on by itself"
+        time.sleep(0.05)
+
+
 @posix
 def test_a_killed_pair_leaves_its_name_to_the_next(tmp_path):
-    with VirtualOpenArmProcess(virtual_openarm(tmp_path / "arms")) as killed:
+    with VirtualArmProcess(virtual_openarm(tmp_path / "arms")) as killed:
         killed._process.kill()
         killed._process.wait()
         assert (tmp_path / "arms").exists()
         assert (tmp_path / "arms.room").exists()
     (tmp_path / "arms.room").touch()  # as after kill -9: nobody listens
-    with VirtualOpenArmProcess(virtual_openarm(tmp_path / "arms")) as process:
+    with VirtualArmProcess(virtual_openarm(tmp_path / "arms")) as process:
         assert process.room.look()["success"] is False
     assert list(tmp_path.iterdir()) == []
     mine = tmp_path / "mine"
@@ -480,7 +511,7 @@ def test_a_killed_pair_leaves_its_name_to_the_next(tmp_path):
         mine.write_text(text)
         with (
             pytest.raises(UserError, match=says),
-            VirtualOpenArmProcess(virtual_openarm(mine)),
+            VirtualArmProcess(virtual_openarm(mine)),
         ):
             pass
         assert mine.read_text() == text

@@ -30,7 +30,6 @@ from .wire import Wire
 
 LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
 NAP = 0.0003  # s between two looks at a bus that nobody can wait for
-GREETING = "a virtual OpenArm"  # what it says once it is there begins like this
 MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}
 
 
@@ -329,7 +328,7 @@ def serve(config: VirtualOpenArmConfig) -> None:
         os.nice(-10)
     service = VirtualOpenArmService(config)
     print(
-        f"{GREETING}{' leader' if config.leader else ''} is at {config.port} "
+        f"a virtual OpenArm{' leader' if config.leader else ''} is at {config.port} "
         f"({config.right},{config.left}); Ctrl-C unplugs it",
         flush=True,
     )

@@ -4,12 +4,15 @@ A person beside a real arm does these things with their hands and eyes; tests, l
 and benchmarks do them through this socket. No policy sees anything of it.
 """
 
+import _thread
+import contextlib
+import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +24,8 @@ from act_minimal.errors import UserError
 
 from ...cameras import CameraConfig, CameraError
 from .door import room_path, short_name
-from .service import VirtualArmConfig
+
+GREETING = "a virtual "  # what an arm says once it is there begins like this
 
 
 class Room:
@@ -127,55 +131,81 @@ def open_virtual_camera(
 class VirtualArmProcess:
     """A virtual arm in a process of its own, for as long as the `with` block lasts.
 
+    It ends with the program that started it, also if that is killed.
+
     Args:
-        config: which arm, and where.
+        config: which arm, and where; its module has the `serve` that runs it.
 
     Raises:
         UserError: it did not start; with what it said.
     """
 
-    def __init__(self, config: VirtualArmConfig):
+    def __init__(self, config: Any):
         self.config = config
         self.port = str(config.port)
 
     def __enter__(self) -> "VirtualArmProcess":
-        code = (
-            "import json, sys; from pathlib import Path; "
-            "from hardware.so100.emulator.service import VirtualArmConfig, serve; "
-            "c = json.loads(sys.argv[1]); c['port'] = Path(c['port']); "
-            "serve(VirtualArmConfig(**c))"
-        )
+        kind = type(self.config)
         content = json.dumps(asdict(self.config) | {"port": self.port})
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, content],
+            [sys.executable, "-c", HOST, kind.__module__, kind.__name__, content],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        deadline = time.monotonic() + 60
-        while not (room_path(Path(self.port)).exists() and Path(self.port).exists()):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._process.kill()
-                said = self._process.communicate()[0]
-                raise UserError(f"the virtual arm did not start: {said.strip()}")
-            time.sleep(0.02)
-        self.room = Room(self.port)
-        return self
+        assert self._process.stdout
+        said = ""
+        for line in self._process.stdout:  # ends when the process does
+            if line.startswith(GREETING):
+                self.room = Room(self.port)
+                return self
+            said += line
+        self._close()
+        raise UserError(f"the virtual arm did not start: {said.strip()}")
 
     def __exit__(self, *_: object) -> None:
         self.room.close()
         if self._process.poll() is not None and self._process.stdout:
             said = self._process.stdout.read().strip()
             print(f"the virtual arm ended by itself: {said}", file=sys.stderr)
-        self._process.terminate()
+        self._close()
+        # Killed, it could not clean up itself.
+        Path(self.port).unlink(missing_ok=True)
+        room_path(Path(self.port)).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        """Its input ends, so it does; or it is killed."""
+        assert self._process.stdin
+        assert self._process.stdout
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
-        # Ended by a signal, it could not clean up itself.
-        Path(self.port).unlink(missing_ok=True)
-        room_path(Path(self.port)).unlink(missing_ok=True)
+        self._process.stdout.close()
+
+
+HOST = "from hardware.so100.emulator.room import host; host()"
+
+
+def host() -> None:
+    """Serve the arm that the command line describes, until this program's input ends.
+
+    Input is a pipe from who started it: however that program ends, the pipe does, too.
+    """
+    module, kind, content = sys.argv[1:]
+    there = importlib.import_module(module)
+    settings = json.loads(content)
+    config = getattr(there, kind)(**settings | {"port": Path(settings["port"])})
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        _thread.interrupt_main()
+
+    threading.Thread(target=wait, daemon=True).start()
+    there.serve(config)

@@ -7,6 +7,7 @@ A test fails when they differ from the result files.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from act_minimal.course.results import fill
@@ -76,6 +77,35 @@ def state(result: Row) -> str:
     ]
     head = ["50 demonstrations", "policy", "success", "n", "each seed, %", "training"]
     return table([*head, "standing still"], rows) + made_by(result)
+
+
+def openarm(result: Row) -> str:
+    """State policies of two arms."""
+    rows = [
+        [r["task"], r["demonstrator"], success(r), str(r["n"]), per_seed(r)]
+        for r in sorted(result["summary"], key=lambda r: (r["task"], -r["success"]))
+    ]
+    head = ["task", "50 demonstrations", "success", "n", "each seed, %"]
+    return table(head, rows) + made_by(result)
+
+
+def demo(result: Row) -> str:
+    """What `act demo` said."""
+    rows = [
+        [
+            title,
+            success(r | {"success": r["rate"]}),
+            str(r["n"]),
+            f"{r['train_seconds']:.0f} s",
+        ]
+        for title, r in (
+            ("ACT", result["act"]),
+            ("single-step cloning", result["single_step"]),
+        )
+    ]
+    stages = ", ".join(f"{k} {v:.0f}" for k, v in result["stages"].items())
+    note = f"\n\nSeconds of each stage: {stages}."
+    return table(["", "success", "n", "training"], rows) + note + made_by(result)
 
 
 def single_step(result: Row) -> str:
@@ -215,6 +245,12 @@ def arm_loop(result: Row) -> str:
     ]
     head = ["loop", "ticks", "Hz", "off by, ms (99 %)", "at worst, ms", "late ticks"]
     note = "\n\nA tick is late when it lasts more than one and a half periods."
+    if free := result.get("unpaced"):
+        note += (
+            f" Unpaced, {free['rate_hz']:.0f} exchanges a second (n = {free['n']}), "
+            "each with a goal for every motor and every motor's answer. At 50 Hz the "
+            "policy predicts whenever it is asked; what is sent is a slow sway."
+        )
     return table(head, rows) + note + made_by(result)
 
 
@@ -246,13 +282,20 @@ def arm_teleop(result: Row) -> str:
     )
 
 
-def arm_faults(result: Row) -> str:
-    """What broke, in which phase, and what was said."""
+def arm_faults(result: Row, safe: str) -> str:
+    """What broke, in which phase, and what was said; `safe` is what counts as that."""
+
+    def word(r: Row) -> str:
+        if r.get("by_hand") and r["safe"]:
+            return "by hand"
+        fell = ", but dropped" if r.get("dropped_by_the_fault") else ""
+        return f"yes{fell}" if r["safe"] else "**no**"
+
     rows = [
         [
             r["phase"],
             r["fault"],
-            "by hand" if r.get("by_hand") else "yes" if r["safe"] else "**no**",
+            word(r),
             r["said"] or r["landing"] or "nothing: it did no harm",
         ]
         for r in result["table"]
@@ -261,11 +304,23 @@ def arm_faults(result: Row) -> str:
     note = (
         f"\n\n{result['crashes']} crashes, {result['unsafe']} unsafe, "
         f"{result['lost_episodes']} lost episodes in {len(rows)} trials. *Safe*: seen "
-        "from beside the arm, every joint stayed in its range and under its speed "
-        "limit, no goal was set far from its joint, no fingertip went into the table, "
-        "and the arm did not fall."
+        f"from beside the arm, {safe}"
     )
     return table(head, rows) + note + made_by(result)
+
+
+SO100_SAFE = (
+    "every joint stayed in its range and under its speed limit, no goal was set far "
+    "from its joint, no fingertip went into the table, and the arm did not fall."
+)
+OPENARM_SAFE = (
+    "every joint stayed in its range and near its speed limit, every wrist in its "
+    "box, nothing pulled as hard as against an obstacle, no arm fell, and in the end "
+    "no motor that could be reached had torque. Motors which the fault itself left "
+    "without torque are judged until it came: *dropped* arms fell because nothing held "
+    "them any more, and no program can help that. By hand, no motor pulled, and no "
+    "wrong zero was kept without a word."
+)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
@@ -280,7 +335,22 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "so100_loop": ("Virtual SO-100: how steady the loop is", arm_loop),
     "so100_success": ("Virtual SO-100: success through the bus", arm_success),
     "so100_teleop": ("Virtual SO-100: from teleoperation to deployment", arm_teleop),
-    "so100_faults": ("Virtual SO-100: what breaks", arm_faults),
+    "so100_faults": (
+        "Virtual SO-100: what breaks",
+        partial(arm_faults, safe=SO100_SAFE),
+    ),
+    "openarm": ("Two OpenArms: state policies", openarm),
+    "demo_openarm_handover": ("Two OpenArms: act demo", demo),
+    "openarm_bus_success": ("Virtual OpenArm: success through the buses", arm_success),
+    "openarm_bus_guide": (
+        "Virtual OpenArm: from teleoperation to deployment",
+        arm_teleop,
+    ),
+    "openarm_loop": ("Virtual OpenArm: how steady the loop is", arm_loop),
+    "openarm_faults": (
+        "Virtual OpenArm: what breaks",
+        partial(arm_faults, safe=OPENARM_SAFE),
+    ),
 }
 
 
@@ -305,7 +375,8 @@ def results_page() -> str:
         "# Results\n",
         "Generated from `data/results/*.json` by `python -m benchmarks.report`; do not "
         "edit.\nSuccess is strict (the cube rests in the bin, the jaw open, for 10 "
-        "ticks), on scenes that no\ndemonstration started from; brackets are 95 % "
+        "ticks; two arms' tasks say\ntheirs in `act_minimal/sim`), on scenes that no "
+        "demonstration started from; brackets are 95 % "
         "Wilson intervals over all seeds together.\nA seed decides demonstrations, "
         "weights and scenes.\n",
     ]
@@ -371,10 +442,13 @@ def readme(text: str) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     (ROOT / "docs" / "results.md").write_text(results_page())
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))
+    from benchmarks import performance  # which builds upon this file
+
+    performance.main()
 
 
 if __name__ == "__main__":

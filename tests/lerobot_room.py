@@ -59,7 +59,7 @@ def make_room(version: str = "0.4.4") -> Path:
 
 
 def _borrow_models(folder: Path) -> None:
-    """The maker's OpenArm, which its package looks for beside the environment's Python."""
+    """The maker's OpenArm, which its package seeks in the environment that runs."""
     theirs = Path(sysconfig.get_path("data")) / "share" / "openarm_mujoco"
     ours = folder / "share" / "openarm_mujoco"
     if os.name == "posix" and not ours.exists():

@@ -311,8 +311,8 @@ def demo(
     """From nothing to a rolled-out ACT: record, train, evaluate, film. One command.
 
     Beside ACT, single-step behaviour cloning is trained on the same demonstrations for
-    the same time. Two to five minutes on two cores, a quarter of an hour with two arms;
-    a second call goes on where the first was stopped.
+    the same time. Two to five minutes on two cores; a second call goes on where the
+    first was stopped.
 
     $ act demo
     $ act demo --task openarm_handover

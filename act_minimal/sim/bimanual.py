@@ -45,6 +45,10 @@ class BimanualTask:
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
+    def film_model(self) -> mujoco.MjModel:
+        """The scene with the arms as they look."""
+        return self.model(meshes=True)
+
     def home(self, rng: np.random.Generator) -> np.ndarray:
         """The arms at the start, about their home pose, (18,)."""
         qpos = np.zeros(ARM_NQ)

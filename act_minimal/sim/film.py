@@ -21,6 +21,7 @@ from .world import Task
 # Okabe and Ito's blue and vermilion, told apart by colour-blind people too.
 SUCCESS, FAILURE = (0, 114, 178), (213, 94, 0)
 SPEED = 2  # films run at twice the real speed
+RATE = 30  # frames a second, or about that
 AFTER = 20  # frames that a finished rollout is shown for
 
 
@@ -49,7 +50,6 @@ def film(
     *,
     columns: int = 4,
     size: tuple[int, int] = (240, 320),
-    model: mujoco.MjModel | None = None,
     progress: bool = True,
 ) -> Path:
     """Write an mp4 of rollouts side by side; a rollout that is over stands still.
@@ -62,8 +62,6 @@ def film(
         path: of the film; its suffix becomes .mp4.
         columns: rollouts in a row.
         size: (H, W) of each rollout's picture.
-        model: draws instead of the task's own: an OpenArm task's `model(meshes=True)`
-            shows the arms as they are, and takes ten times as long.
         progress: whether to show a bar.
 
     Returns:
@@ -76,13 +74,14 @@ def film(
     if not takes:
         raise UserError(f"there is no rollout to film into {path}")
     columns = min(columns, len(takes))
-    scene = task.model() if model is None else model
+    scene = task.film_model()
     scene.vis.global_.offheight, scene.vis.global_.offwidth = size
     # A film is looked at by people: smooth edges are worth the time.
     scene.vis.quality.offsamples = 4
     data = mujoco.MjData(scene)
     renderer = open_renderer(scene, *size)
-    stride = SPEED  # one film frame every so many ticks, played at the task's rate
+    thin = max(1, round(task.fps / RATE))
+    stride = SPEED * thin  # one film frame every so many ticks
     frames = max(len(take.qpos) for take in takes) // stride + AFTER
     rows = -(-len(takes) // columns)
     blank = np.full((*size, 3), 255, np.uint8)
@@ -90,7 +89,10 @@ def film(
     path = path.with_suffix(".mp4")
     whole = (rows * size[0], columns * size[1])
     try:
-        with atomic_file(path) as temporary, _mp4(temporary, whole, task.fps) as write:
+        with (
+            atomic_file(path) as temporary,
+            _mp4(temporary, whole, task.fps // thin) as write,
+        ):
             for frame in tqdm(range(frames), desc="film", disable=not progress):
                 cells = []
                 for i, take in enumerate(takes):

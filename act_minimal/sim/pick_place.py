@@ -43,6 +43,10 @@ class PickPlace:
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
+    def film_model(self) -> mujoco.MjModel:
+        """The same scene: it looks well enough."""
+        return self.model()
+
     def sample(
         self, rng: np.random.Generator, place: np.ndarray | None = None
     ) -> np.ndarray:

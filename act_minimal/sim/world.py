@@ -29,6 +29,7 @@ class Task(Protocol):
     action_limits: np.ndarray  # (A, 2): rad, and openings of a gripper
 
     def model(self) -> mujoco.MjModel: ...
+    def film_model(self) -> mujoco.MjModel: ...  # as people shall see it
     def sample(
         self, rng: np.random.Generator, place: np.ndarray | None = None
     ) -> np.ndarray: ...

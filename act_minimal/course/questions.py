@@ -165,6 +165,25 @@ QUESTIONS: dict[str, Question] = {
         "so100_success",
         "bus",
     ),
+    "09.two": Question(
+        "Two policies side by side instead of the one, same demonstrations, same "
+        "training: each moves its own arm and sees that arm's joints and the bar. In "
+        "how many of 100 fresh scenes does the handover succeed?",
+        "claims/C28",
+        labels={"policies": "two", "sees": "own"},
+    ),
+    "09.fall": Question(
+        "Two OpenArms hold their hands up, 37 cm over the table. Somebody cuts the "
+        "power. What do the arms do?",
+        choices=(
+            "they stay: gears and motors brake them",
+            "they sink, for a second or two",
+            "they fall, as fast as a stone would",
+        ),
+        answer="They fall: their gears turn easily from outside, too, which is what "
+        "makes them gentle to touch. A third of a metre takes about a quarter of a "
+        "second.",
+    ),
     "00.growth": Question(
         "A clone makes a mistake in one of a thousand steps, and does not know the way "
         "back. How does the time that it spends lost grow with the horizon T, while T "

@@ -395,4 +395,23 @@ CLAIMS = (
         "both list, {{claims/C25 agreeing}} have the same number.",
         "Holds that tables differ: cite the paper.",
     ),
+    Claim(
+        "C28",
+        "Two arms need one policy over one action vector.",
+        "Zhao et al. have one policy for the joints of both arms, and no comparison.",
+        ("claims/C28",),
+        "Handover by two OpenArms, 50 human-like demonstrations, the bar's pose as "
+        "input, 4000 updates a network. One policy for all 16 numbers {{claims/C28 "
+        "summary policies=one sees=both}}; two side by side, each for one arm and "
+        "shown that arm's joints, {{claims/C28 summary policies=two sees=own}}; the "
+        "same two, shown the joints of both arms, {{claims/C28 summary policies=two "
+        "sees=both}}. Failures once the bar was up: {{claims/C28 summary policies=one "
+        "sees=both -> changing_hands 0}}, {{claims/C28 summary policies=two sees=own "
+        "-> changing_hands 0}} and {{claims/C28 summary policies=two sees=both -> "
+        "changing_hands 0}}.",
+        "Does not hold here: two policies do as well, with twice the numbers to train, "
+        "as long as each sees both arms. Without that the right hand lets go too "
+        "early, or never: nothing that it sees says whether the left has the bar. What "
+        "one policy brings is that it sees everything anyway.",
+    ),
 )

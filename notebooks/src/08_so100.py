@@ -292,5 +292,5 @@ print("\n\n".join(course.load_result("so100_teleop")["commands"]))
 #
 # ## Where next
 #
-# Next: two arms at once, over CAN, that fall when the power is cut. How to count your
-# own trials: [07](07_sim_rollout.ipynb).
+# Next: two arms at once, over CAN, that fall when the power is cut:
+# [09](09_openarm.ipynb). How to count your own trials: [07](07_sim_rollout.ipynb).

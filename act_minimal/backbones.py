@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,79 @@ def small_backbone() -> nn.Sequential:
     )
 
 
+class Kept:
+    """What was computed from weights, kept until one of them changes.
+
+    For inference only: where gradients are wanted it computes anew, as it does while
+    `torch.compile` or an export looks on. Weights are known by their place in memory
+    and by torch's count of writes to them, so that an optimizer's step, a loaded
+    checkpoint and a move to another device are all seen.
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[list[tuple[int, int]], Any] | None = None
+
+    def __call__(self, compute: Callable[..., Any], *weights: Tensor) -> Any:
+        """The same as compute(*weights)."""
+        if torch.compiler.is_compiling():
+            return compute(*weights)
+        if torch.is_grad_enabled():
+            self.last = None  # they are about to change: no need of the memory
+            return compute(*weights)
+        if any(x.is_inference() for x in weights):  # nobody counts writes to those
+            return compute(*weights)
+        made_of = [(x.data_ptr(), x._version) for x in weights]
+        last = self.last  # other threads may be here, too
+        if last is None or last[0] != made_of:
+            self.last = last = (made_of, compute(*weights))
+        return last[1]
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Kept, ()  # copies start empty
+
+
+class FrozenNorm(nn.Module):
+    """Batch norm that no longer learns; the `NormedConv` before it does its work."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class NormedConv(nn.Module):
+    """A convolution that has the frozen batch norm behind it in its own weights.
+
+    To scale the weights is a thousandth of the work of scaling the features, and the
+    gradient goes through it all the same.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: FrozenNorm):
+        super().__init__()
+        self.weight = conv.weight
+        self.stride, self.padding = conv.stride, conv.padding
+        self.norm = (norm,)  # a tuple: not a part of this module, it has its own place
+        self.kept = Kept()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and norm (B, C, H, W)."""
+        weight, bias = self.kept(self.folded, self.weight, *self.norm[0].buffers())
+        return F.conv2d(x, weight, bias, self.stride, self.padding)
+
+    @staticmethod
+    def folded(
+        weight: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weight and bias that do both; those of the norm are (C,)."""
+        scale = gain * (var + 1e-5).rsqrt()
+        return weight * scale[:, None, None, None], bias - mean * scale
+
+
 def resnet(name: str, pretrained: bool) -> nn.Sequential:
     """A ResNet's convolutions with frozen batch norm: a 32nd of the image's size.
 
@@ -43,9 +118,8 @@ def resnet(name: str, pretrained: bool) -> nn.Sequential:
         UserError: the ImageNet weights could not be downloaded.
     """
     import torchvision  # slow to import, and only ResNets need it
-    from torchvision.ops.misc import FrozenBatchNorm2d
 
-    net = torchvision.models.get_model(name, norm_layer=FrozenBatchNorm2d)
+    net = torchvision.models.get_model(name, norm_layer=FrozenNorm)
     if pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         try:
@@ -57,9 +131,17 @@ def resnet(name: str, pretrained: bool) -> nn.Sequential:
                 f"({error}): connect to the network once, or put that file into "
                 f"{torch.hub.get_dir()}/checkpoints, or choose pretrained 'none'"
             ) from error
-        net.load_state_dict(state)
+        counts = [key for key in state if key.endswith("num_batches_tracked")]
+        net.load_state_dict({k: x for k, x in state.items() if k not in counts})
     children = list(net.named_children())[:-2]  # without pooling and classifier
-    return nn.Sequential(OrderedDict(children))
+    # Pooling first, ReLU has a quarter of the work, and the maximum stays the same.
+    children[2:4] = reversed(children[2:4])
+    net = nn.Sequential(OrderedDict(children))
+    for parent in list(net.modules()):
+        for (place, conv), (_, norm) in pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenNorm):
+                setattr(parent, place, NormedConv(conv, norm))
+    return net
 
 
 def sinusoid_2d(height: int, width: int, channels: int) -> Tensor:

@@ -1,11 +1,14 @@
 """The same network as LeRobot's, side by side: training step, inference, memory.
 
     uv run python -m benchmarks.lerobot_speed
+    uv run python -m benchmarks.lerobot_speed --device cuda
 
 Both run in one process on one torch, turn by turn, so that a busy neighbour slows both.
 What differs is how the same numbers are computed; `tests/test_lerobot_parity.py` holds
 outputs and losses against each other. LeRobot 0.4.4 comes from an environment of its
-own (see `tests/lerobot_room.py`).
+own (see `tests/lerobot_room.py`), unchanged and with its own settings. Ours runs in
+ways of its own too: exported to ONNX Runtime on the CPU; in bf16, compiled and as a
+CUDA graph on a GPU.
 """
 
 # pyright: reportMissingImports=false
@@ -13,9 +16,9 @@ own (see `tests/lerobot_room.py`).
 
 import json
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,10 +35,16 @@ CASES: dict[str, tuple[int, int, int]] = {  # cameras, height, width
     "two_240x320": (2, 240, 320),
     "one_480x640": (1, 480, 640),
 }
-GOALS = {
+GOALS = {  # ours: what LeRobot's time is to be, over it
     "train": {"two_240x320": 1.4, "one_480x640": 1.25},
     "inference": {"two_240x320": 1.5, "one_480x640": 1.15},
+    "onnx": {"two_240x320": 2.0, "one_480x640": 1.5},
 }
+GPU_TRAIN_GOAL, GPU_INFERENCE_GOAL_MS = 3.0, 1.0  # the faster of our ways
+PAUSE = 0.05  # seconds between turns, in which the other's waiting threads go to sleep
+CURVE = 200  # steps of the loss curves in float32 and bf16
+
+Step = Callable[[dict[str, Any]], Any]
 
 
 def batch_of(case: str, size: int) -> dict[str, Any]:
@@ -56,54 +65,129 @@ def batch_of(case: str, size: int) -> dict[str, Any]:
     }
 
 
-def ours(case: str, device: str) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def settings_of(case: str) -> dict[str, Any]:
+    """Our settings for the network that LeRobot's defaults make."""
+    cameras, height, width = CASES[case]
+    return {
+        "state_dim": STATE,
+        "action_dim": ACTION,
+        "cameras": tuple(f"camera{i}" for i in range(cameras)),
+        "image_size": (height, width),
+    }
+
+
+def ours(
+    case: str, device: str, bf16: bool = False, compiled: bool = False
+) -> dict[str, Step]:
     """Our training step and inference, as `training.py` and `policy.py` do them."""
     import torch
 
     from act_minimal.model import ACT, ACTConfig, act_loss
 
-    cameras, height, width = CASES[case]
-    config = ACTConfig.of_size(
-        "paper",
-        state_dim=STATE,
-        action_dim=ACTION,
-        cameras=tuple(f"camera{i}" for i in range(cameras)),
-        image_size=(height, width),
-    )
+    config = ACTConfig.of_size("paper", **settings_of(case))
     torch.manual_seed(0)
     model = ACT(config, pretrained_weights=False).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-5, weight_decay=1e-4, fused=True
     )
+    if compiled:
+        model.compile()
+    mixed = torch.autocast(device, torch.bfloat16, bf16)
 
     def put(batch: dict[str, Any]) -> dict[str, Any]:
         out = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         out["images"] = out["images"].permute(0, 1, 4, 2, 3)  # (B, N, 3, H, W)
         return out
 
-    def train(batch: dict[str, Any]) -> None:
+    def train(batch: dict[str, Any]) -> Any:
         model.train()
         batch = put(batch)
         eps = torch.randn(len(batch["qpos"]), config.latent_dim, device=device)
-        output = model(batch, eps)
-        loss, _ = act_loss(output, batch["action"], batch["is_pad"], config)
+        with mixed:
+            output = model(batch, eps)
+            loss, _ = act_loss(output, batch["action"], batch["is_pad"], config)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
+        return loss.detach()
+
+    def seen(batch: dict[str, Any]) -> dict[str, Any]:
+        return put({k: batch[k] for k in ("images", "qpos")})
 
     @torch.inference_mode()
     def infer(batch: dict[str, Any]) -> Any:
         model.eval()
-        return model(put({k: batch[k] for k in ("images", "qpos")})).actions.cpu()
+        with mixed:
+            return model(seen(batch)).actions.float().cpu()
 
     def forward(batch: dict[str, Any]) -> None:
-        model(put({k: batch[k] for k in ("images", "qpos")}))
+        model(seen(batch))
 
-    return {"train": train, "inference": infer, "forward": forward}
+    kept: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def graph(batch: dict[str, Any]) -> Any:
+        """Inference recorded once as a CUDA graph, and played from then on."""
+        fresh = seen(batch)
+        if not kept:
+            model.eval()
+            kept["inputs"] = {k: x.clone() for k, x in fresh.items()}
+            aside = torch.cuda.Stream()
+            with torch.cuda.stream(aside), mixed:
+                for _ in range(3):
+                    model(kept["inputs"])
+            torch.cuda.current_stream().wait_stream(aside)
+            kept["graph"] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(kept["graph"]), mixed:
+                kept["actions"] = model(kept["inputs"]).actions.float()
+        for key, x in kept["inputs"].items():
+            x.copy_(fresh[key])
+        kept["graph"].replay()
+        return kept["actions"].cpu()
+
+    return {"train": train, "inference": infer, "forward": forward, "graph": graph}
 
 
-def theirs(case: str, device: str) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def export(case: str, path: Path) -> float:
+    """Our policy as an ONNX file; how far its actions are from torch's, in deviations.
+
+    Raises:
+        OnnxError: they are further apart than 1e-4.
+    """
+    import torch
+
+    from act_minimal.dataset import Statistics
+    from act_minimal.onnx_export import export_onnx
+    from act_minimal.policy import make_policy, save_policy
+
+    keys = {"qpos": STATE, "action": ACTION}
+    statistics = Statistics(
+        {key: np.zeros(n, np.float32) for key, n in keys.items()},
+        {key: np.ones(n, np.float32) for key, n in keys.items()},
+    )
+    torch.manual_seed(0)
+    policy = make_policy("act", statistics, size="paper", **settings_of(case))
+    with tempfile.TemporaryDirectory(prefix="lerobot-speed-") as folder:
+        save_policy(Path(folder) / "policy", policy, {})
+        return export_onnx(Path(folder) / "policy", path).deviations
+
+
+def exported(case: str, folder: Path, threads: int) -> Step:
+    """Inference of the exported file in ONNX Runtime."""
+    from act_minimal.onnx_export import OnnxPredictor
+
+    predictor = OnnxPredictor(folder / f"{case}.onnx", threads)
+
+    def infer(batch: dict[str, Any]) -> Any:
+        images = batch["images"].unbind(1)
+        seen = {f"images/camera{i}": x.numpy() for i, x in enumerate(images)}
+        return predictor.predict_chunk(seen | {"qpos": batch["qpos"].numpy()})
+
+    return infer
+
+
+def theirs(case: str, device: str) -> dict[str, Step]:
     """LeRobot's training step and inference, as its own scripts do them."""
     import torch
     from lerobot.configs.types import FeatureType, PolicyFeature
@@ -159,7 +243,7 @@ def theirs(case: str, device: str) -> dict[str, Callable[[dict[str, Any]], Any]]
 SIDES = {"ours": ours, "lerobot": theirs}
 
 
-def gflops_of(step: Callable[[dict[str, Any]], Any], batch: dict[str, Any]) -> float:
+def gflops_of(step: Step, batch: dict[str, Any]) -> float:
     """Floating-point operations of one step, in 10⁹."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -191,64 +275,120 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def compare(what: str, case: str, size: int, turns: int, device: str) -> dict[str, Any]:
-    """Seconds of both sides, turn by turn."""
+def compare(
+    what: str, case: str, size: int, turns: int, device: str, onnx: Path | None = None
+) -> dict[str, Any]:
+    """Seconds of all ways, turn by turn; ratios are of neighbouring turns."""
+    import torch
+
     batch = batch_of(case, size)
-    made = {name: make(case, device) for name, make in SIDES.items()}
-    steps = {name: one[what] for name, one in made.items()}
-    # The counter needs gradients; the network is the same on both sides.
+    theirs_made, made = theirs(case, device), ours(case, device)
+    steps = {"lerobot": theirs_made[what], "ours": made[what]}
+    if onnx is not None:
+        steps["onnx"] = exported(case, onnx, torch.get_num_threads())
+    if device == "cuda":
+        mixed = ours(case, device, bf16=True)
+        steps["bf16"] = mixed[what]
+        steps["bf16 compiled"] = ours(case, device, bf16=True, compiled=True)[what]
+        if what == "inference":
+            steps |= {"graph": made["graph"], "bf16 graph": mixed["graph"]}
+    # The counter needs gradients; the network is the same on all sides.
     counted = "train" if what == "train" else "forward"
-    work = gflops_of(made["ours"][counted], batch)
+    work = gflops_of(ours(case, device)[counted], batch)
     for step in steps.values():
         step(batch)  # warm
-    taken: dict[str, list[float]] = {name: [] for name in SIDES}
+        step(batch)
+    taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(turns):
         for name, step in steps.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             step(batch)
             _synchronize(device)
             taken[name].append(time.perf_counter() - start)
     rate = matrix_rate(device)
-    row: dict[str, Any] = {"what": what, "case": case, "batch": size, "turns": turns}
+    row: dict[str, Any] = {"what": what, "case": case, "batch": size, "n": turns}
+    row |= {"gflop": work, "matrix_gflop_per_s": rate, "ways": {}}
     for name, seconds in taken.items():
         median = float(np.median(seconds))
-        row[name] = {
+        ratios = np.array(taken["lerobot"]) / np.array(seconds)
+        row["ways"][name] = {
             "seconds_median": median,
             "seconds_min": min(seconds),
             "seconds_max": max(seconds),
             "share_of_matrix_rate": work / median / rate,
+            "ratio": float(np.median(ratios)),
+            "ratio_range": [float(ratios.min()), float(ratios.max())],
         }
-    ratios = np.array(taken["lerobot"]) / np.array(taken["ours"])
-    row["ratio"] = float(np.median(ratios))
-    row["ratio_range"] = [float(ratios.min()), float(ratios.max())]
-    row["goal"] = GOALS[what][case]
-    row["gflop"], row["matrix_gflop_per_s"] = work, rate
+    if device == "cpu":
+        for name in ("ours", "onnx"):
+            if name in steps:
+                goal = GOALS["onnx" if name == "onnx" else what][case]
+                reached = row["ways"][name]["ratio"] >= goal
+                row["ways"][name] |= {"goal": goal, "goal_reached": reached}
+    else:
+        best = max(row["ways"].values(), key=lambda way: way["ratio"])
+        if what == "train":
+            row["goal"] = f"{GPU_TRAIN_GOAL} times LeRobot's"
+            row["goal_reached"] = best["ratio"] >= GPU_TRAIN_GOAL
+        else:
+            row["goal"] = f"at most {GPU_INFERENCE_GOAL_MS} ms"
+            milliseconds = 1e3 * best["seconds_median"]
+            row["goal_reached"] = milliseconds <= GPU_INFERENCE_GOAL_MS
     return row
 
 
-def peak_memory(side: str, case: str) -> float:
-    """MiB that two training steps of one side take at most, in a process of its own."""
-    step = SIDES[side](case, "cpu")["train"]
-    batch = batch_of(case, 8)
+def loss_curves(case: str, size: int, device: str, steps: int = CURVE) -> dict:
+    """How far the loss in bf16 is from that in float32, over the same batches."""
+    import torch
+
+    curves = {}
+    for name, bf16 in (("float32", False), ("bf16", True)):
+        train, batch = ours(case, device, bf16=bf16)["train"], batch_of(case, size)
+        torch.manual_seed(1)  # the same noise and dropout
+        losses = torch.stack([train(batch) for _ in range(steps)]).cpu()
+        width = min(20, steps)
+        curves[name] = losses.unfold(0, width, 1).mean(-1)  # smoothed
+    apart = (curves["bf16"] / curves["float32"] - 1).abs().max()
+    return {"n": steps, "case": case, "batch": size, "apart": float(apart)}
+
+
+def peak_memory(side: str, case: str, what: str) -> float:
+    """MiB that two steps of one side take at most, in a process of its own."""
+    step = SIDES[side](case, "cpu")[what]
+    batch = batch_of(case, 8 if what == "train" else 1)
     for _ in range(2):
         step(batch)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: a process begins there with its parent's peak.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
-def inside(turns: int, device: str) -> dict[str, Any]:
+def inside(turns: int, device: str, onnx: Path | None) -> dict[str, Any]:
     """All rows; runs where LeRobot can be imported."""
     rows = []
-    for what, size in (("train", 8), ("inference", 1)):
+    cells = [("train", 8), ("inference", 1)]
+    if device == "cuda":
+        cells.insert(1, ("train", 64))
+    for what, size in cells:
         for case in CASES:
             count = turns if what == "train" else 6 * turns
-            rows.append(compare(what, case, size, count, device))
+            exports = onnx if what == "inference" else None
+            rows.append(compare(what, case, size, count, device, exports))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    memory = {}
-    for case in CASES if device == "cpu" else ():
-        memory[case] = {
-            side: float(_again("--memory", f"{side}:{case}")) for side in SIDES
-        }
-    return {"rows": rows, "peak_memory_mib": memory}
+    content: dict[str, Any] = {"rows": rows}
+    if device == "cuda":
+        curves = loss_curves("two_240x320", 8, device)
+        return content | {"loss_bf16": curves | {"goal": "at most 0.02"}}
+    memory = content["peak_memory_mib"] = {}
+    for what in ("train", "inference"):
+        for case in CASES:
+            memory[f"{what} {case}"] = {
+                side: float(_again("--memory", f"{side}:{case}:{what}"))
+                for side in SIDES
+            }
+    return content
 
 
 def _again(*words: str) -> str:
@@ -263,26 +403,35 @@ def main(
     threads: int = 2,
     room: Path | None = None,
     memory: str = "",
+    onnx: Path | None = None,
 ) -> None:
     """Measure both sides and write data/results/lerobot_speed[_device].json.
 
     Args:
         turns: training steps of each side; six times as many inferences.
         device: cpu or cuda.
-        threads: of torch on the CPU.
+        threads: of torch and ONNX Runtime on the CPU.
         room: Python of an environment with LeRobot; made if it is not given.
-        memory: used by the script itself.
+        memory: used by the script itself; so is onnx.
+        onnx: folder of exported files.
     """
     import importlib.util
 
     import torch
 
     torch.set_num_threads(threads)
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            print("skipped: torch sees no GPU here")
+            return
+        # LeRobot's training script sets both; they hold for the whole process.
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     if memory:
         print(peak_memory(*memory.split(":")))
         return
     if importlib.util.find_spec("lerobot"):
-        print(json.dumps(inside(turns, device)))
+        print(json.dumps(inside(turns, device, onnx)))
         return
     start = time.perf_counter()
     if room is None:
@@ -290,17 +439,25 @@ def main(
 
         room = make_room()
     words = ["--turns", str(turns), "--device", device, "--threads", str(threads)]
-    done = subprocess.run(
-        [str(room), "-m", "benchmarks.lerobot_speed", *words],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    content = json.loads(done.stdout.splitlines()[-1])
+    content: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="lerobot-speed-") as folder:
+        if device == "cpu":
+            content["onnx_deviations"] = {
+                case: export(case, Path(folder) / f"{case}.onnx") for case in CASES
+            }
+            words += ["--onnx", folder]
+        done = subprocess.run(
+            [str(room), "-m", "benchmarks.lerobot_speed", *words],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    content |= json.loads(done.stdout.splitlines()[-1])
     name = "lerobot_speed" if device == "cpu" else f"lerobot_speed_{device}"
-    content |= {"device": device, "threads": threads}
+    content |= {"device": device, "threads": threads, "repetitions": turns}
+    content["load_average"] = round(os.getloadavg()[0], 1)  # what else the machine did
     write(name, time.perf_counter() - start, content)
 
 

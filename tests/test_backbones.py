@@ -1,5 +1,6 @@
 """Cameras: one batched pass, frozen batch norm, positions, and who is who."""
 
+import copy
 import math
 from typing import Any
 from urllib.error import URLError
@@ -9,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from act_minimal.backbones import Cameras, Keypoints, resnet, sinusoid_2d
+from act_minimal.backbones import (
+    Cameras,
+    FrozenNorm,
+    Keypoints,
+    NormedConv,
+    resnet,
+    sinusoid_2d,
+)
 from act_minimal.errors import UserError
 from act_minimal.model import ACT, ACTConfig
 
@@ -133,7 +141,6 @@ def test_image_pool_halves_the_picture():
 )
 def test_resnets_are_torchvisions_with_frozen_batch_norm(name, channels):
     import torchvision
-    from torchvision.ops.misc import FrozenBatchNorm2d
 
     torch.manual_seed(0)
     ours = resnet(name, pretrained=False)
@@ -146,8 +153,9 @@ def test_resnets_are_torchvisions_with_frozen_batch_norm(name, channels):
         key.startswith("fc.") or key.endswith("num_batches_tracked")
         for key in missing.missing_keys
     )
-    x = torch.randn(2, 3, 64, 96)
-    features = ours.train()(x)
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    features = ours.double().train()(x)
+    theirs.double()
     assert features.shape == (2, channels, 2, 3)
     for layer in (
         "conv1",
@@ -157,9 +165,14 @@ def test_resnets_are_torchvisions_with_frozen_batch_norm(name, channels):
         *(f"layer{i}" for i in range(1, 5)),
     ):
         x = getattr(theirs, layer)(x)
-    close(features, x, atol=1e-4, rtol=1e-4)
+    close(features, x, atol=1e-8, rtol=1e-8)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in ours.modules())
-    assert any(isinstance(m, FrozenBatchNorm2d) for m in ours.modules())
+    assert [name for name, _ in ours.named_children()][2:4] == ["maxpool", "relu"]
+    # Every norm has found the convolution that does its work.
+    norms = [m for m in ours.modules() if isinstance(m, FrozenNorm)]
+    served = [m.norm[0] for m in ours.modules() if isinstance(m, NormedConv)]
+    assert norms
+    assert list(map(id, norms)) == list(map(id, served))
 
 
 def test_batch_norm_stays_frozen_while_training():
@@ -191,3 +204,132 @@ def test_imagenet_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
     with pytest.raises(UserError, match=r"resnet18-.*\.pth.*no network.*'none'"):
         ACT(config)
     ACT(config, pretrained_weights=False)  # a checkpoint will bring them
+
+
+# ------------------------------------------------------- norms folded into weights
+
+
+def picture_and_resnet() -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    net = resnet("resnet18", pretrained=False).eval()
+    for module in net.modules():
+        if isinstance(module, FrozenNorm):
+            for name, buffer in module.named_buffers():
+                buffer.uniform_(0.5, 1.5)
+                if name in ("bias", "running_mean"):
+                    buffer.sub_(1)
+    return net, torch.randn(1, 3, 64, 96)
+
+
+def fresh(net: nn.Sequential, x: Tensor) -> Tensor:
+    with torch.enable_grad():  # nothing is kept where gradients are wanted
+        return net(x).detach()
+
+
+def kept_weights(net: nn.Sequential) -> list[Tensor]:
+    kept = [m.kept.last for m in net.modules() if isinstance(m, NormedConv)]
+    return [last[1][0] for last in kept if last is not None]
+
+
+def test_the_folded_norm_is_the_norm_with_its_gradient():
+    net, x = picture_and_resnet()
+    conv, norm = net.get_submodule("conv1"), net.get_submodule("bn1")
+    assert isinstance(conv, NormedConv)
+    assert isinstance(norm, FrozenNorm)
+    expected = nn.functional.batch_norm(
+        nn.functional.conv2d(x, conv.weight, None, 2, 3),
+        norm.get_buffer("running_mean"),
+        norm.get_buffer("running_var"),
+        norm.get_buffer("weight"),
+        norm.get_buffer("bias"),
+    )
+    close(norm(conv(x)), expected, atol=1e-4)
+    wanted = torch.randn_like(expected)
+    [a] = torch.autograd.grad((conv(x) * wanted).sum(), conv.weight)
+    [b] = torch.autograd.grad((expected * wanted).sum(), conv.weight)
+    close(a, b, atol=1e-2, rtol=1e-4)
+    assert not any(x.requires_grad for x in norm.buffers())
+
+
+def change_by_optimizer(net: nn.Sequential) -> None:
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2, fused=True)
+    with torch.enable_grad():
+        net(torch.randn(1, 3, 64, 96)).sum().backward()
+    optimizer.step()
+
+
+def change_by_average(net: nn.Sequential) -> None:
+    weights = list(net.parameters())
+    torch._foreach_lerp_([w.detach() for w in weights], [w * 2 for w in weights], 0.5)
+
+
+def change_by_checkpoint(net: nn.Sequential) -> None:
+    state = net.state_dict()
+    net.load_state_dict({k: 1.1 * x for k, x in state.items()})
+
+
+def change_by_assignment(net: nn.Sequential) -> None:
+    state = {k: 1.1 * x for k, x in net.state_dict().items()}
+    net.load_state_dict(state, assign=True)
+
+
+def change_of_a_norm(net: nn.Sequential) -> None:
+    net.get_submodule("layer2.0.bn1").get_buffer("running_mean").add_(0.5)
+
+
+def change_of_data(net: nn.Sequential) -> None:
+    for parameter in net.parameters():
+        parameter.data = 1.1 * parameter.data
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_by_optimizer,
+        change_by_average,
+        change_by_checkpoint,
+        change_by_assignment,
+        change_of_a_norm,
+        change_of_data,
+    ],
+)
+def test_what_was_folded_is_forgotten_when_a_weight_changes(change, mode):
+    net, x = picture_and_resnet()
+    with mode():
+        first = net(x)
+        kept = kept_weights(net)
+        assert len(kept) == 20  # every convolution
+        close(net(x), first, atol=0, rtol=0)
+        assert [id(w) for w in kept_weights(net)] == [id(w) for w in kept]
+    with torch.no_grad():
+        change(net)
+    with mode():
+        second = net(x)
+    scale = float(first.abs().max())
+    assert float((second - first).abs().max()) > 1e-3 * scale  # else it proves nothing
+    close(second, fresh(net, x), atol=1e-5 * scale, rtol=1e-4)
+
+
+def test_a_copy_keeps_nothing_and_goes_its_own_way():
+    net, x = picture_and_resnet()
+    with torch.inference_mode():
+        first = net(x)
+    other = copy.deepcopy(net)
+    assert not kept_weights(other)
+    convs = [m for m in other.modules() if isinstance(m, NormedConv)]
+    norms = [m for m in other.modules() if isinstance(m, FrozenNorm)]
+    assert [id(c.norm[0]) for c in convs] == [id(n) for n in norms]
+    change_by_checkpoint(other)
+    with torch.inference_mode():
+        close(net(x), first, atol=0, rtol=0)
+        assert not torch.equal(other(x), first)
+
+
+def test_training_keeps_no_second_set_of_weights():
+    net, x = picture_and_resnet()
+    with torch.inference_mode():
+        net(x)
+    assert kept_weights(net)
+    net(x)
+    assert not kept_weights(net)

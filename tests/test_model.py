@@ -15,8 +15,10 @@ from act_minimal.model import (
     ACT,
     ACTConfig,
     ACTOutput,
+    Attention,
     CVAEEncoder,
     DecoderLayer,
+    Dropout,
     EncoderLayer,
     act_loss,
     sinusoid_1d,
@@ -474,6 +476,54 @@ def test_dropout_acts_in_training_only():
     assert not torch.allclose(rows[0], rows[1])
     model.eval()
     assert torch.equal(model(batch).actions, model(batch).actions)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.77])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    torch.manual_seed(0)
+    shape, layer = (501, 1999), Dropout(share)  # not a multiple of 4
+    x = torch.full(shape, 2.0, requires_grad=True)
+    y = layer(x)
+    n, dropped = y.numel(), y == 0
+    sigma = math.sqrt(share * (1 - share) / n)
+    assert abs(float(dropped.float().mean()) - share) < 4 * sigma
+    close(y[~dropped], torch.full_like(y[~dropped], 2 / (1 - share)), atol=1e-3)
+    y.sum().backward()
+    assert x.grad is not None
+    close(x.grad, y / 2, atol=1e-6)  # nothing flows through what was dropped
+    # Neighbours share a draw of 64 bits, and still know nothing of each other.
+    d = dropped.double().flatten() - share
+    for lag in (1, 2, 3, 4):
+        both = float((d[:-lag] * d[lag:]).mean())
+        assert abs(both) < 5 * share * (1 - share) / math.sqrt(n)
+    assert torch.equal(layer.eval()(x), x)
+    torch.manual_seed(1)
+    first = layer.train()(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first)  # a step can be repeated
+
+
+@pytest.mark.quick
+def test_attention_with_dropout_is_attention_on_average():
+    torch.manual_seed(0)
+    attention = Attention(16, 2, 0.3)
+    x, mask = torch.randn(1, 5, 16), torch.tensor([[True, True, False, True, True]])
+    many, n = x.expand(20_000, -1, -1), 20_000
+    with torch.no_grad():
+        found = attention.train()(many, many, many, mask.expand(n, -1))
+        expected = attention.eval()(x, x, x, mask)[0]
+    error = found.std(0) / math.sqrt(n)
+    assert float(((found.mean(0) - expected).abs() / error).max()) < 5
+    assert float(found.std(0).min()) > 1e-3
+    # Nothing comes from where nobody may look, whatever is drawn.
+    other = x.clone()
+    other[:, 2] = 100.0
+    torch.manual_seed(1)
+    a = attention.train()(x, x, x, mask)
+    torch.manual_seed(1)
+    b = attention(x, other, other, mask)
+    close(a, b)
 
 
 @pytest.mark.quick

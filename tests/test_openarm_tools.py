@@ -463,12 +463,13 @@ def test_what_a_person_gets_wrong_is_one_sentence(folder, line, code, says):
 
 
 ORPHANED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from hardware.openarm.emulator.service import virtual_openarm
 from hardware.so100.emulator.room import VirtualArmProcess
 from hardware.so100.emulator.service import VirtualArmConfig
 
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and & do
 kind, port = sys.argv[1], Path(sys.argv[2])
 config = VirtualArmConfig(port) if kind == "so100" else virtual_openarm(port)
 with VirtualArmProcess(config):

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -201,6 +202,9 @@ def host() -> None:
     there = importlib.import_module(module)
     settings = json.loads(content)
     config = getattr(there, kind)(**settings | {"port": Path(settings["port"])})
+
+    # Whatever the shell said (nohup, &): an ignored signal would interrupt nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait() -> None:
         while os.read(0, 1):

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UserError
 from . import openarm
 from .bimanual import ARM_NQ, HOME_ARM, SHOULDER, TABLE
-from .experts import DEMONSTRATORS, _tremor
+from .experts import known, tremor
 from .insertion import CUP_DEPTH, PEG
 from .world import Task
 
@@ -91,12 +91,7 @@ class BimanualExpert:
     """
 
     def __init__(self, task: Task, demonstrator: str = "scripted"):
-        if demonstrator not in DEMONSTRATORS:
-            raise UserError(
-                f"no demonstrator '{demonstrator}'; the demonstrators are: "
-                f"{', '.join(DEMONSTRATORS)}"
-            )
-        self.demonstrator = demonstrator
+        self.demonstrator = known(demonstrator)
         self.task = task
         self.fps = task.fps
         self._reach = HandReach()
@@ -113,7 +108,7 @@ class BimanualExpert:
         duet = Duet(self.task.state(start[None])[0], self.fps, style)
         self._moves(duet, start[ARM_NQ:], style)
         actions = np.concatenate(duet.rows)
-        arms = [_tremor(len(actions), style.tremor, self.fps, rng, 7) for _ in "rl"]
+        arms = [tremor(len(actions), style.tremor, self.fps, rng, 7) for _ in "rl"]
         return actions + np.hstack(arms)
 
     def _moves(self, duet: "Duet", objects: np.ndarray, style: Style) -> None:

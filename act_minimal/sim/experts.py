@@ -67,6 +67,20 @@ def human_style(rng: np.random.Generator) -> Style:
     )
 
 
+def known(demonstrator: str) -> str:
+    """The same name.
+
+    Raises:
+        UserError: there is no such demonstrator; lists those that there are.
+    """
+    if demonstrator not in DEMONSTRATORS:
+        raise UserError(
+            f"no demonstrator '{demonstrator}'; the demonstrators are: "
+            f"{', '.join(DEMONSTRATORS)}"
+        )
+    return demonstrator
+
+
 class Expert:
     """Plans demonstrations of the pick-and-place task.
 
@@ -79,12 +93,7 @@ class Expert:
     """
 
     def __init__(self, task: Task, demonstrator: str = "scripted"):
-        if demonstrator not in DEMONSTRATORS:
-            raise UserError(
-                f"no demonstrator '{demonstrator}'; the demonstrators are: "
-                f"{', '.join(DEMONSTRATORS)}"
-            )
-        self.demonstrator = demonstrator
+        self.demonstrator = known(demonstrator)
         self.fps = task.fps
         self._ik = Reach()
 
@@ -99,7 +108,7 @@ class Expert:
         style = Style() if self.demonstrator == "scripted" else human_style(rng)
         first = np.append(start[:5], so100.jaw_to_gripper(start[5]))
         actions = self._moves(first, start[6:13], style)
-        return actions + _tremor(len(actions), style.tremor, self.fps, rng)
+        return actions + tremor(len(actions), style.tremor, self.fps, rng)
 
     def _moves(self, first: np.ndarray, cube: np.ndarray, style: Style) -> np.ndarray:
         yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
@@ -250,7 +259,7 @@ class Reach:
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
-def _tremor(
+def tremor(
     steps: int, scale: float, fps: int, rng: np.random.Generator, joints: int = 5
 ) -> np.ndarray:
     """Slowly varying noise (Ornstein-Uhlenbeck, 0.15 s) on one arm's joint targets.

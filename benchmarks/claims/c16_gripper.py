@@ -23,7 +23,7 @@ from act_minimal.episodes import episode_path, list_episodes, save_episode
 from act_minimal.evaluation import evaluate
 from act_minimal.policy import Policy, load_policy
 from act_minimal.sim import make_task
-from act_minimal.sim.experts import Expert, Style, _tremor, human_style
+from act_minimal.sim.experts import Expert, Style, human_style, tremor
 from act_minimal.sim.recording import TOGETHER, _play, scene_seed
 from act_minimal.sim.so100 import jaw_to_gripper
 from act_minimal.sim.variants import Change, ChangedPickPlace
@@ -96,7 +96,7 @@ def record(folder: Path, timing: str, n: int, seed: int) -> None:
             qpos, one = world.qpos[j], style(timing, rng)
             first = np.append(qpos[:5], jaw_to_gripper(qpos[5]))
             plan = expert._moves(first, qpos[6:13], one)
-            plans.append(plan + _tremor(len(plan), one.tremor, task.fps, rng))
+            plans.append(plan + tremor(len(plan), one.tremor, task.fps, rng))
         for j, episode in enumerate(_play(world, plans, (), (96, 128))):
             if episode.attributes["success"] and kept < n:
                 episode.attributes |= {

@@ -27,8 +27,9 @@ from typing import Any
 
 import can
 
-from act_minimal.errors import SettingError, UserError
+from act_minimal.errors import SettingError
 
+from ..errors import BusError
 from . import protocol
 from .motors import ARM_MOTORS, IDS
 from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status
@@ -41,18 +42,6 @@ PATIENCE = 0.1  # s for an answer when nothing is in a hurry: a busy computer's 
 VIRTUAL_RIGHT = "udp_multicast:239.74.163.2:43113"
 VIRTUAL_LEFT = "udp_multicast:239.74.163.2:43114"
 INTERFACES = ("socketcan", "slcan", "udp_multicast", "virtual")
-
-
-class BusError(UserError):
-    """The bus or a motor did not do what it was asked; says which, where and why.
-
-    Attributes:
-        silent: ids that did not answer.
-    """
-
-    def __init__(self, message: str, silent: Sequence[int] = ()):
-        super().__init__(message)
-        self.silent = tuple(silent)
 
 
 @dataclass

@@ -81,13 +81,14 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
 
 
 def _at_a_table(limits: Limits, table: float) -> Limits:
-    ready = both(READY, gripper=0.3)
-    rest = limits.rest.copy()
-    rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
+    def lying(bend: float) -> np.ndarray:
+        pose = limits.rest.copy()
+        pose[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
+        pose[[ELBOW, 8 + ELBOW]] = bend
+        return pose
 
     def lowest(bend: float) -> float:
-        rest[[ELBOW, 8 + ELBOW]] = bend
-        return float(limits.points_of(rest)[:, 2].min())
+        return float(limits.points_of(lying(bend))[:, 2].min())
 
     least, most = 0.0, np.pi / 2
     if not lowest(least) <= table + LYING <= lowest(most):
@@ -102,9 +103,12 @@ def _at_a_table(limits: Limits, table: float) -> Limits:
             least = middle
         else:
             most = middle
-    lowest(most)
-    box_low = np.array([-0.3, -0.9, table + OVER])
-    return replace(limits, ready=ready, rest=rest, box_low=box_low)
+    return replace(
+        limits,
+        ready=both(READY, gripper=0.3),
+        rest=lying(most),
+        box_low=np.array([-0.3, -0.9, table + OVER]),
+    )
 
 
 def both(right: np.ndarray, gripper: float) -> np.ndarray:

@@ -16,26 +16,13 @@ from dataclasses import dataclass, field
 import serial
 from serial.tools import list_ports
 
-from act_minimal.errors import UserError
-
+from ..errors import BusError
 from . import protocol
 from .protocol import BROADCAST, Fault, Packet, Parser
 from .registers import BAUD_RATES, register
 
 PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
 PINGED = 0.25  # s to wait for all answers to a broadcast ping
-
-
-class BusError(UserError):
-    """The bus or a servo did not do what it was asked; says which, where and why.
-
-    Attributes:
-        silent: ids that did not answer.
-    """
-
-    def __init__(self, message: str, silent: Sequence[int] = ()):
-        super().__init__(message)
-        self.silent = tuple(silent)
 
 
 @dataclass

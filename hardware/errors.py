@@ -1,0 +1,17 @@
+"""What goes wrong on a bus, of any arm."""
+
+from collections.abc import Sequence
+
+from act_minimal.errors import UserError
+
+
+class BusError(UserError):
+    """The bus or a motor did not do what it was asked; says which, where and why.
+
+    Attributes:
+        silent: ids that did not answer.
+    """
+
+    def __init__(self, message: str, silent: Sequence[int] = ()):
+        super().__init__(message)
+        self.silent = tuple(silent)

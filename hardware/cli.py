@@ -5,6 +5,7 @@ that let it do something for long are in `drive.py`.
 """
 
 import json as jsonlib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,13 +140,14 @@ def setup(port: Port) -> int:
 
     $ act setup --port /dev/ttyACM0
     """
+    from .keys import ask
     from .so100.bus import Bus
     from .so100.setup import assign_ids
 
     bus = Bus(port)
     bus.open()
     try:
-        assign_ids(bus, input, print)
+        assign_ids(bus, ask, print)
     finally:
         bus.close()
     return 0
@@ -154,43 +156,77 @@ def setup(port: Port) -> int:
 def calibrate(
     port: Port,
     calibration: Calibrated = Path("calibration.json"),
+    robot: Literal["so100", "so101"] = "so100",
+    leader: bool = False,
+    seconds: float | None = None,
     restore: bool = False,
 ) -> int:
     """Tie the servos' steps to the joints' angles; nothing moves by itself.
 
     Hold the arm at its middle, then move every joint from end to end by hand. The file
-    is LeRobot's, so that an arm calibrated there needs only --restore, or nothing.
+    is LeRobot's, so that an arm calibrated there needs only --restore, or nothing. One
+    that is there already is never replaced. Ctrl-C gives up: the servos then hold what
+    they held before.
 
     $ act calibrate --port /dev/ttyACM0 --calibration follower.json
+    $ act calibrate --port /dev/ttyACM1 --calibration leader.json --leader
     $ act calibrate --port /dev/ttyACM0 --calibration follower.json --restore
 
     Args:
+        robot: Which arm: each joint has to be swept over 90 % of its range.
+        leader: A leader arm: its gripper is a handle, whose range is not checked.
+        seconds: The sweep ends after so long; without this, when a key is pressed.
         restore: Do not calibrate: write the file into the servos.
     """
-    from .keys import Keys
+    from .keys import Keys, ask
     from .so100 import setup
     from .so100.arm import IDS, check_servos
     from .so100.bus import Bus
-    from .so100.calibration import load_calibration, save_calibration
-    from .so100.kinematics import JOINTS
+    from .so100.calibration import (
+        check_free,
+        check_sweep,
+        load_calibration,
+        save_calibration,
+    )
+    from .so100.kinematics import ARMS, JOINTS
 
+    kept = None
+    if restore:
+        kept = load_calibration(calibration)
+        check_sweep(kept, ARMS[robot], str(calibration), leader=leader)
+    else:
+        check_free(calibration)
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise SettingError(f"seconds is {seconds}, expected a number above 0")
     bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
     bus.open()
     try:
         check_servos(bus)
-        if restore:
-            setup.restore(bus, load_calibration(calibration))
+        if kept:
+            setup.restore(bus, kept)
             print(f"{calibration} is written into the servos")
             return 0
         with Keys() as keys:
+            if seconds is None and not keys.here:
+                raise SettingError(
+                    "seconds is not given, and there is no terminal whose key could "
+                    "end the sweep; give it time, such as --seconds 60"
+                )
             found = setup.calibrate(
                 bus,
-                input,
+                ask,
                 print,
+                arm=ARMS[robot],
+                leader=leader,
+                seconds=seconds,
                 moving=lambda: not keys.pressed(),
             )
         save_calibration(calibration, found)
         print(f"{calibration} is written; the servos hold it too")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "calibration is given up; the servos hold what they held before"
+        ) from None
     finally:
         bus.close()
     return 0

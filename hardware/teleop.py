@@ -12,7 +12,7 @@ from act_minimal.errors import UserError
 
 from .keys import Keys
 from .safety import SafeRobot
-from .so100.arm import IDS
+from .so100.arm import IDS, check_calibration, check_servos
 from .so100.bus import Bus
 from .so100.calibration import Calibration, load_calibration
 from .so100.kinematics import ARMS, JOINTS
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 class Leader:
-    """A second SO-100 whose torque is off, moved by hand.
+    """A second SO-100 or SO-101 whose torque is off, moved by hand.
 
     Args:
         port: of its bus.
@@ -62,11 +62,24 @@ class Leader:
         self.calibration: Calibration | None = None
 
     def open(self) -> None:
-        """Open its bus; makes sure that nothing holds it."""
+        """Open its bus; makes sure that nothing holds it.
+
+        Raises:
+            UserError: as when a follower is connected: a servo is missing or unwell, or
+                holds another calibration than the file.
+        """
         self.calibration = load_calibration(self.path)
         self.bus.open()
-        for id in IDS:
-            self.bus.write(id, "Torque_Enable", 0)
+        try:
+            check_servos(self.bus)
+            check_calibration(
+                self.bus, self.calibration, self.path, self.arm, leader=True
+            )
+            for id in IDS:
+                self.bus.write(id, "Torque_Enable", 0)
+        except BaseException:
+            self.bus.close()
+            raise
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where the leader is."""

@@ -11,6 +11,7 @@ import tyro
 
 from act_minimal.errors import UserError
 
+from ..keys import ask
 from ..safety import EmergencyStop, SafeRobot
 from .arm import OpenArm, OpenArmConfig
 from .bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, Bus
@@ -54,7 +55,7 @@ class Zero:
     def run(self) -> None:
         """Ask, and do it."""
         with opened(Bus(self.channel, fd=self.fd, side=self.side)) as bus:
-            set_zero(bus, lambda text: input(f"{text} "))
+            set_zero(bus, ask)
 
 
 @dataclass

@@ -14,8 +14,8 @@ from act_minimal.errors import SettingError, UserError
 from ..cameras import Camera, Frame
 from ..clock import Ticker
 from .bus import Bus, BusError
-from .calibration import Calibration, load_calibration
-from .kinematics import ARMS, JOINTS
+from .calibration import Calibration, check_sweep, load_calibration
+from .kinematics import ARMS, JOINTS, Kinematics
 from .protocol import Fault
 from .registers import CURRENT_UNIT, MODEL_NUMBER, MULTI_TURN, REGISTERS
 
@@ -103,7 +103,9 @@ class SO100:
         self.bus.open()
         try:
             check_servos(self.bus)
-            self.check_calibration()
+            check_calibration(
+                self.bus, self.calibration, self.config.calibration, self.kinematics
+            )
             configure(self.bus)
             self.enable()
             for camera in self.sources.values():
@@ -244,29 +246,6 @@ class SO100:
                 deaf,
             )
 
-    def check_calibration(self) -> None:
-        """Whether the servos hold what the file says.
-
-        Raises:
-            UserError: names the first difference.
-        """
-        assert self.calibration is not None
-        for joint, motor in self.calibration.motors.items():
-            wanted = {
-                "Homing_Offset": motor.homing_offset,
-                "Min_Position_Limit": motor.range_min,
-                "Max_Position_Limit": motor.range_max,
-            }
-            for name, value in wanted.items():
-                found = self.bus.read(motor.id, name)
-                if found != value:
-                    raise UserError(
-                        f"{joint}: {name} is {found} in the servo, but {value} in "
-                        f"{self.config.calibration}; write the file into the servos "
-                        f"with: act calibrate --port {self.config.port} --restore, or "
-                        "calibrate again"
-                    )
-
     def _abandon(self) -> None:
         """After a failed connect: leave nothing on."""
         for camera in self.sources.values():
@@ -347,6 +326,44 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
                 f"{bus.who(id)} reports: {fault.words()}; switch the servos' power "
                 "off and on, and let it cool down"
             )
+
+
+def check_calibration(
+    bus: Bus,
+    calibration: Calibration,
+    path: Path,
+    arm: Kinematics,
+    *,
+    leader: bool = False,
+) -> None:
+    """Whether a file was swept from end to end, and the servos hold what it says.
+
+    Args:
+        bus: open.
+        calibration: what the file says.
+        path: of the file.
+        arm: which arm that is.
+        leader: a leader's; its gripper is a handle.
+
+    Raises:
+        UserError: names the joints that are short, or the first difference.
+    """
+    check_sweep(calibration, arm, str(path), leader=leader)
+    for joint, motor in calibration.motors.items():
+        wanted = {
+            "Homing_Offset": motor.homing_offset,
+            "Min_Position_Limit": motor.range_min,
+            "Max_Position_Limit": motor.range_max,
+        }
+        for name, value in wanted.items():
+            found = bus.read(motor.id, name)
+            if found != value:
+                raise UserError(
+                    f"{joint}: {name} is {found} in the servo on {bus.port}, but "
+                    f"{value} in {path}; write the file into the servos with: "
+                    f"act calibrate --port {bus.port} --calibration {path} --restore, "
+                    "or calibrate again"
+                )
 
 
 def configure(bus: Bus) -> None:

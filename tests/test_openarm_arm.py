@@ -499,3 +499,35 @@ def test_motors_of_another_type_are_refused(service, arm):
     service.arm.motors[1][4].poke("TMAX", 54.0)
     with pytest.raises(UserError, match=r"motor 5 \(left joint5\) says .* 54 N·m"):
         arm.connect()
+
+
+def test_joint_7_may_be_either_motor(clock, tmp_path):
+    """What one says of its torque is what its frames and its load are counted with."""
+    loads = []
+    for light, most in ((False, 7.0), (True, 3.0)):
+        with virtual(clock, tmp_path, light_wrist=light) as service:
+            arm = driver(service)
+            arm.connect()
+            goal = arm.measure()[0]
+            goal[6] += 0.4  # 12 N·m of a spring of 30 N·m/rad: more than either has
+            arm.send(goal)
+            service.clock.sleep(0.004)
+            motor = service.arm.motors[0][6]
+            _, _, health = arm.measure()
+            assert motor.type.name == ("DM3507" if light else "DM4310")
+            assert motor.torque == pytest.approx(most)
+            assert health.torque[6] == pytest.approx(most, abs=0.01)
+            assert arm.buses[0].scales[7].torque == (5.0 if light else 10.0)
+            loads.append(health.load[6])
+            arm.close()
+    assert loads == pytest.approx([1.0, 1.0], abs=0.01)
+
+
+def test_another_motor_in_joint_7_is_refused_and_both_are_named(service, arm):
+    service.arm.motors[0][6].poke("TMAX", 28.0)
+    with pytest.raises(
+        UserError,
+        match=r"joint7\) says that its TMAX is 28 N·m, expected 10 of a DM4310 or 5 of "
+        "a DM3507",
+    ):
+        arm.connect()

@@ -23,7 +23,16 @@ from ..cameras import Camera, Frame
 from ..clock import Ticker
 from .bus import Bus, BusError
 from .kinematics import ARMS
-from .motors import ARM_MOTORS, BRAKE, GRIPPERS, IDS, NAMES, PEAK, SIDES, gains_of
+from .motors import (
+    ARM_MOTORS,
+    BRAKE,
+    GRIPPERS,
+    IDS,
+    NAMES,
+    SIDES,
+    MotorType,
+    gains_of,
+)
 from .protocol import Command, Mit, Mode, Status
 from .registers import TIMEOUT_UNIT
 
@@ -128,6 +137,8 @@ class OpenArm:
         self.frames: dict[str, Frame] = {}
         self.observed_at = 0.0  # s, monotonic: when the last observation was taken
         self.torque = False
+        # N·m, of the motors that are there.
+        self._peak = np.tile([motor.type.peak for motor in ARM_MOTORS], 2)
         self._angles = np.zeros(len(NAMES))  # rad, as measured last
         self._goals: np.ndarray | None = None  # rad, as sent last
         # Where each motor's goal was when its answers last changed, and since when it
@@ -205,8 +216,8 @@ class OpenArm:
         try:
             for bus in self.buses:
                 bus.open()
-            for bus in self.buses:
-                prepare(bus, self.config.timeout)
+            types = [prepare(bus, self.config.timeout) for bus in self.buses]
+            self._peak = np.array([type.peak for side in types for type in side])
             self.check_zero()
         except BaseException:
             self._abandon()
@@ -383,7 +394,7 @@ class OpenArm:
         working = Status.ENABLED if self.torque else Status.DISABLED
         health = Health(
             temperature=np.array(heat, float),
-            load=torque / np.tile(PEAK, 2),
+            load=torque / self._peak,
             torque=torque,
             age=np.array([bus.age(id) for bus in self.buses for id in IDS]),
             faults={
@@ -454,7 +465,7 @@ def ramp(seconds: float) -> Iterator[float]:
         ticker.wait()
 
 
-def prepare(bus: Bus, timeout: float = 0.0) -> None:
+def prepare(bus: Bus, timeout: float = 0.0) -> list[MotorType]:
     """Check an arm's motors and set them up for MIT mode; nothing moves.
 
     A motor that let go because the last program's commands stopped is put right; every
@@ -464,18 +475,24 @@ def prepare(bus: Bus, timeout: float = 0.0) -> None:
         bus: the arm's, open.
         timeout: seconds without commands after which motors let go; 0 leaves it.
 
+    Returns:
+        What each motor is, as it says itself.
+
     Raises:
         UserError: names the motor, and what is wrong with it.
     """
     bus.refresh()  # is everybody there?
+    types = []
     for motor in ARM_MOTORS:
         scale = bus.learn_scales([motor.id])[motor.id]
-        if scale.torque != motor.type.scale.torque:
+        type = motor.type_of(scale)
+        if type is None:
             raise UserError(
                 f"{bus.who(motor.id)} says that its TMAX is {scale.torque:g} N·m, "
-                f"expected {motor.type.scale.torque:g} of a {motor.type.name}: it is a "
-                "motor of another type, or was set differently"
+                f"expected {motor.expected()}: it is a motor of another type, or was "
+                "set differently"
             )
+        types.append(type)
     bus.refresh()  # once more, in the right scales
     for id in IDS:
         if bus.latest[id].status is Status.LOST_COMMUNICATION:
@@ -486,6 +503,7 @@ def prepare(bus: Bus, timeout: float = 0.0) -> None:
         bus.set_mode(id, Mode.MIT)
         if timeout:
             bus.write(id, "TIMEOUT", round(timeout / TIMEOUT_UNIT))
+    return types
 
 
 _ADVICE = {

@@ -21,7 +21,7 @@ from act_minimal.errors import UserError
 from ...so100.emulator.door import Door, Visitor, room_path, short_name
 from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel
 from ..limits import openarm_limits
-from ..motors import ARM_MOTORS, NEWER_DM4340, SIDES
+from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES
 from ..plug import Plug, free_channels, read_plug, write_plug
 from ..protocol import Frame, Status
 from .arm import VirtualOpenArm
@@ -54,6 +54,8 @@ class VirtualOpenArmConfig:
     """Number of the scene's start."""
     newer: bool = False
     """The DM4340 are set to the newer range of velocity, 10 rad/s."""
+    light_wrist: bool = False
+    """Joint 7 of both arms is a DM3507, and not a DM4310."""
     zeroed: bool = True
     """The motors know their zero; if not, each is off by up to half a turn."""
     seed: int = 0
@@ -268,6 +270,10 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
     arm = VirtualOpenArm(
         scene.model, zeros=zeros, table=scene.table, leader=config.leader
     )
+    if config.light_wrist:
+        for motors in arm.motors:
+            motors[6].type = DM3507
+            motors[6].reset_registers()
     if config.newer:
         for motors in arm.motors:
             for motor in motors:

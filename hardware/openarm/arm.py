@@ -29,6 +29,7 @@ from .motors import (
     GRIPPERS,
     IDS,
     NAMES,
+    PEAK,
     SIDES,
     MotorType,
     gains_of,
@@ -137,8 +138,7 @@ class OpenArm:
         self.frames: dict[str, Frame] = {}
         self.observed_at = 0.0  # s, monotonic: when the last observation was taken
         self.torque = False
-        # N·m, of the motors that are there.
-        self._peak = np.tile([motor.type.peak for motor in ARM_MOTORS], 2)
+        self._peak = np.tile(PEAK, 2)  # N·m, of the motors that are there
         self._angles = np.zeros(len(NAMES))  # rad, as measured last
         self._goals: np.ndarray | None = None  # rad, as sent last
         # Where each motor's goal was when its answers last changed, and since when it

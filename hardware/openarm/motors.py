@@ -82,6 +82,7 @@ ARM_MOTORS = tuple(
     for id, (joint, type) in enumerate(zip(JOINTS, _TYPES, strict=True), start=1)
 )
 IDS = tuple(motor.id for motor in ARM_MOTORS)
+PEAK = np.array([motor.type.peak for motor in ARM_MOTORS])  # (8,) N·m, as usual
 
 
 @dataclass(frozen=True)

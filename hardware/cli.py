@@ -27,7 +27,7 @@ Calibrated = Annotated[
 
 def virtual(
     port: Path | None = None,
-    robot: Literal["so100", "openarm"] = "so100",
+    robot: Literal["so100", "so101", "openarm"] = "so100",
     calibration: Path | None = None,
     task: str | None = None,
     scene: int = 0,
@@ -37,23 +37,26 @@ def virtual(
 ) -> int:
     """Plug in a virtual arm: motors that speak the real bytes, on real physics.
 
-    A SO-100's port is a link that every other command takes for a serial port; that of
-    two OpenArms is a file that says where their buses are.
+    A SO-100's or SO-101's port is a link that every other command takes for a serial
+    port; that of two OpenArms is a file that says where their buses are.
 
     $ act virtual --calibration virtual_so100.json
     $ act virtual --port leader --leader
+    $ act virtual --robot so101 --calibration virtual_so101.json
     $ act virtual --robot openarm --task openarm_handover
 
     Args:
-        port: Its name; virtual_so100 or virtual_openarm if not given.
+        port: Its name; virtual_so100, virtual_so101 or virtual_openarm if not given.
         robot: Which arm; openarm is two of them.
-        calibration: SO-100: also write the arm's calibration file there.
+        calibration: SO-100, SO-101: also write the arm's calibration file there; one
+            of another arm is not replaced.
         task: The scene that it stands in; so100_pick_place or openarm_handover if not
-            given. OpenArms may be 'alone'.
+            given. OpenArms may be 'alone', a SO-101 always is.
         scene: Number of the scene's start.
         leader: A leader arm, to be moved by hand through its room.
-        fresh: SO-100: as from the factory, all servos have id 1, none is plugged in.
-        seed: SO-100: how the servos are mounted.
+        fresh: SO-100, SO-101: as from the factory, all servos have id 1, none is
+            plugged in.
+        seed: SO-100, SO-101: how the servos are mounted.
     """
     port, task = port or Path(f"virtual_{robot}"), task or TASKS[robot]
     if robot == OPENARM:
@@ -62,13 +65,15 @@ def virtual(
 
         if calibration or fresh:
             flag = "calibration" if calibration else "fresh"
-            raise SettingError(f"{flag} is of a SO-100; an OpenArm has nothing like it")
+            raise SettingError(
+                f"{flag} is of a SO-100 or SO-101; an OpenArm has nothing like it"
+            )
         serve_openarm(virtual_openarm(port, task, leader=leader, number=scene))
         return 0
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble, serve
 
-    config = VirtualArmConfig(port, task, scene, leader, fresh, seed)
+    config = VirtualArmConfig(port, task, scene, leader, fresh, seed, robot)
     if calibration:
         save_calibration(calibration, assemble(config)[1])
     serve(config)

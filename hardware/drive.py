@@ -121,7 +121,8 @@ def _judge(
 
     from .deployment import RoomJudge
 
-    if config.scenes is None and config.port != VIRTUAL:
+    alone = (config.task or TASKS[config.robot]) == "alone"  # nothing is judged there
+    if config.scenes is None and (config.port != VIRTUAL or alone):
         from .person import Judging
 
         return Judging(keys, stop)
@@ -334,7 +335,7 @@ def _demonstrator(
 
 
 def _task(config: TeleopConfig) -> str:
-    return config.task or TASKS.get(config.robot, TASKS["so100"])
+    return config.task or TASKS[OPENARM if config.robot == OPENARM else "so100"]
 
 
 def _print(content: Any) -> None:

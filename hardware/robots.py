@@ -18,7 +18,7 @@ from .safety import EmergencyStop, SafeRobot, so100_limits
 VIRTUAL = "virtual"  # as a port: plug in a virtual arm for as long as the command runs
 OPENARM = "openarm"
 # The simulated task that a virtual arm stands in, if nobody says otherwise.
-TASKS = {"so100": "so100_pick_place", OPENARM: "openarm_handover"}
+TASKS = {"so100": "so100_pick_place", "so101": "alone", OPENARM: "openarm_handover"}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ def plugged_in(
     if config.port != VIRTUAL:
         yield config
         return
-    if config.robot not in TASKS or config.version != "v2":
-        arm = config.robot if config.robot not in TASKS else f"OpenArm {config.version}"
-        raise SettingError(f"the virtual arm is a so100 or an OpenArm v2, not a {arm}")
+    if config.robot == OPENARM and config.version != "v2":
+        raise SettingError(f"a virtual OpenArm is a v2, not a {config.version}")
     task = task or TASKS[config.robot]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -82,7 +81,7 @@ def plugged_in(
     ):
         here = f"virtual:{process.port}"
         cameras = config.cameras or (
-            ("top", "wrist") if config.robot == "so100" else ()
+            ("top", "wrist") if config.robot != OPENARM else ()
         )
         yield replace(
             config,
@@ -104,7 +103,7 @@ def _process(robot: str, port: Path, task: str, scene: int) -> Any:
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble
 
-    arm = VirtualArmConfig(port, task, scene)
+    arm = VirtualArmConfig(port, task, scene, robot=robot)
     save_calibration(port.with_suffix(".json"), assemble(arm)[1])
     return VirtualArmProcess(arm)
 

@@ -326,9 +326,14 @@ def test_teleop_and_deploy_plug_in_a_virtual_arm_themselves(tmp_path):
     moved = act(tmp_path, "teleop --port virtual --seconds 1 --live -1")
     assert moved.returncode == 0, moved.stderr
     assert "30 ticks, jitter" in moved.stdout
-    refused = act(tmp_path, "teleop --port virtual --robot so101")
+    moved = act(tmp_path, "teleop --port virtual --robot so101 --seconds 1 --live -1")
+    assert moved.returncode == 0, moved.stderr
+    assert "30 ticks, jitter" in moved.stdout
+    refused = act(
+        tmp_path, "teleop --port virtual --robot so101 --task openarm_handover"
+    )
     assert refused.returncode == 2
-    assert "virtual arm is a so100" in refused.stderr
+    assert "task is 'openarm_handover', expected one with a so101" in refused.stderr
     no_terminal = act(
         tmp_path, "record --robot so100 --port virtual", stdin=subprocess.DEVNULL
     )

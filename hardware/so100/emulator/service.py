@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.sim import make_task, so100
-from act_minimal.sim.world import World
+from act_minimal.errors import SettingError, UserError
+from act_minimal.sim import TASKS, so100
+from act_minimal.sim.world import Task, World
 
 from ..calibration import Calibration, middle_and_range
+from ..kinematics import ARMS
 from .arm import SENSE, STEPS_PER_RAD, VirtualArm
 from .door import Door, Visitor, room_path
+from .so101 import ALONE, AloneSO101
 from .wire import Wire
 
 LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
@@ -30,7 +32,7 @@ TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
 
 @dataclass
 class VirtualArmConfig:
-    """A virtual SO-100, and where to find it."""
+    """A virtual SO-100 or SO-101, and where to find it."""
 
     port: Path = Path("virtual_so100")
     """The bus: a link to the pseudo-terminal. The room's socket is beside it."""
@@ -44,6 +46,8 @@ class VirtualArmConfig:
     """As from the factory: every servo has id 1, and no calibration."""
     seed: int = 0
     """How the servos were mounted, and which answers the faults hit."""
+    robot: str = "so100"
+    """so100 or so101."""
 
 
 class VirtualArmService:
@@ -171,6 +175,8 @@ class VirtualArmService:
                 self.wire.faults.set(value)
                 self._turn_switches()
             elif verb == "lay":
+                if not arm.task.env_state_dim:
+                    raise UserError(f"there is nothing to lay: it is {arm.task.name}")
                 arm.lay(int(value))
             elif verb == "put":
                 joints = np.clip(value, *arm.model.jnt_range[:6].T)
@@ -276,13 +282,13 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
 
     The servos hold the calibration's offsets and limits, unless the arm is fresh.
     """
-    ranges = so100.joint_limits()
+    ranges = ARMS[config.robot].ranges
     middle = ranges.mean(axis=1)
     rng = np.random.default_rng([config.seed, 100])
     offsets = rng.integers(-800, 800, 6)
     # At the middle of its range a joint shows 2047 once its offset is taken off.
-    mounting = 2047 + offsets - SENSE * middle * STEPS_PER_RAD
-    arm = VirtualArm(make_task(config.task), mounting, config.scene)
+    mounting = 2047 + offsets - SENSE[config.robot] * middle * STEPS_PER_RAD
+    arm = VirtualArm(_scene(config), mounting, config.scene, config.robot)
     calibration = Calibration.of_ranges(
         [
             middle_and_range(int(offset), float(high - low))
@@ -305,13 +311,31 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
     return arm, calibration
 
 
+def _scene(config: VirtualArmConfig) -> Task:
+    """The scene that an arm stands in.
+
+    Raises:
+        SettingError: there is none of this name with this arm.
+    """
+    known: dict[str, type] = {ALONE: AloneSO101}
+    if config.robot == "so100":
+        known = {name: t for name, t in TASKS.items() if t.joints == so100.JOINTS}
+    if config.task not in known:
+        raise SettingError(
+            f"task is '{config.task}', expected one with a {config.robot}: "
+            f"{', '.join(known)}"
+        )
+    return known[config.task]()
+
+
 def serve(config: VirtualArmConfig) -> None:
     """Run a virtual arm until Ctrl-C, or until its room is told to stop."""
     with contextlib.suppress(OSError):  # where it may: servos never wait for a CPU
         os.nice(-10)
     service = VirtualArmService(config)
     kind = "leader" if config.leader else "arm"
-    print(f"a virtual SO-100 {kind} is at {config.port}; Ctrl-C unplugs it", flush=True)
+    name = {"so100": "SO-100", "so101": "SO-101"}[config.robot]
+    print(f"a virtual {name} {kind} is at {config.port}; Ctrl-C unplugs it", flush=True)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             service.run()

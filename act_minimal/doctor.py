@@ -362,8 +362,6 @@ def check_cameras() -> list[Check]:
 
 def check_serial_ports() -> list[Check]:
     """Serial ports that may be an arm's servo bus: may we open them, who answers?"""
-    if platform.system() == "Windows":
-        return [Check("serial ports", "info", "see Ports in Windows' Device Manager")]
     checks = []
     for port in devices.find_serial_ports():
         if port.group:
@@ -372,7 +370,7 @@ def check_serial_ports() -> list[Check]:
         checkup = importlib.import_module("hardware.checkup")
         status: Status = "ok"
         said = str(port)
-        if port.name.startswith(checkup.SERVO_BOARDS):
+        if port.vendor == checkup.SERVO_BOARDS:
             status, answer = checkup.look_at_servos(str(port.path))
             said = f"{port}: {answer}"
         fix = "" if status == "ok" else f"act health --port {port.path}"

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from act_minimal.devices import CAMERA_BACKENDS
 from act_minimal.errors import SettingError, UserError
 
 FIRST_FRAME = 5.0  # s that a camera may take to start
@@ -205,7 +206,10 @@ def open_opencv(
     """A USB camera, a video file (played at its rate, again and again), or a stream."""
     source: Any = int(config.source) if config.source.isdigit() else config.source
     is_file = isinstance(source, str) and Path(source).is_file()
-    capture = cv2.VideoCapture(source)
+    backend = cv2.CAP_ANY
+    if isinstance(source, int) and sys.platform in CAMERA_BACKENDS:
+        backend = getattr(cv2, CAMERA_BACKENDS[sys.platform])
+    capture = cv2.VideoCapture(source, backend)
     if not capture.isOpened():
         raise CameraError(
             f"camera {config.source} cannot be opened; what is plugged in: act cameras"
@@ -225,12 +229,21 @@ def open_opencv(
                 f"NAME={config.source},exposure=150,white_balance=4600",
                 file=sys.stderr,
             )
+        fixed = {}
         if config.exposure is not None:
-            capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, 1)  # V4L2: 1 is manual
-            capture.set(cv2.CAP_PROP_EXPOSURE, config.exposure)
+            manual = 1 if sys.platform == "linux" else 0  # V4L2 counts otherwise
+            capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, manual)
+            fixed["exposure"] = cv2.CAP_PROP_EXPOSURE
         if config.white_balance is not None:
             capture.set(cv2.CAP_PROP_AUTO_WB, 0)
-            capture.set(cv2.CAP_PROP_WB_TEMPERATURE, config.white_balance)
+            fixed["white_balance"] = cv2.CAP_PROP_WB_TEMPERATURE
+        for name, number in fixed.items():
+            if not capture.set(number, getattr(config, name)):
+                print(
+                    f"camera {config.source}: its driver does not take {name}="
+                    f"{getattr(config, name):g}; it may go on by itself",
+                    file=sys.stderr,
+                )
     rate = (capture.get(cv2.CAP_PROP_FPS) or config.fps) if is_file else 0.0
     due = time.monotonic()
 

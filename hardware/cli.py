@@ -94,6 +94,11 @@ def ports(json: Json = False) -> int:
     for line in found or ["no serial port over USB is here"]:
         print(line)
     print("unplug the arm and ask again: the port that is gone is the arm's")
+    if any("(usb-" in line for line in found):
+        print(
+            "with two arms, give each its name under /dev/serial/by-id (in brackets): "
+            "numbers change with the order of plugging in"
+        )
     return 0
 
 

@@ -99,7 +99,7 @@ class Device:
 
     asked: ClassVar = {}
 
-    def __init__(self, source):
+    def __init__(self, source, backend):
         self.source, self.count = source, 0
 
     def isOpened(self):
@@ -107,6 +107,7 @@ class Device:
 
     def set(self, key, value):
         self.asked[key] = value
+        return True
 
     def read(self):
         self.count += 1
@@ -382,8 +383,8 @@ def test_the_doctor_asks_who_answers(tmp_path):
 def test_the_doctor_opens_only_what_may_be_a_servo_board(monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     ports = [
-        devices.Device(Path("/dev/ttyACM0"), "usb-Prusa_printer"),
-        devices.Device(Path("/dev/ttyACM1"), "usb-1a86_USB_Single_Serial"),
+        devices.Device(Path("/dev/ttyACM0"), "usb-Prusa_printer", vendor=0x2C99),
+        devices.Device(Path("/dev/ttyACM1"), "USB Single Serial", vendor=0x1A86),
     ]
     monkeypatch.setattr(devices, "find_serial_ports", lambda: ports)
     asked = []

@@ -8,7 +8,7 @@ fail or be slow later (a serial port that may not be opened, a nearly full disk)
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -362,6 +362,8 @@ def check_cameras() -> list[Check]:
 
 def check_serial_ports() -> list[Check]:
     """Serial ports that may be an arm's servo bus: may we open them, who answers?"""
+    if importlib.util.find_spec("serial") is None:
+        return [Check("serial ports", "info", "not looked for: pyserial is missing")]
     checks = []
     for port in devices.find_serial_ports():
         if port.group:
@@ -380,6 +382,8 @@ def check_serial_ports() -> list[Check]:
 
 def check_can() -> list[Check]:
     """CAN interfaces, as an OpenArm's adapter gives them (Linux)."""
+    if importlib.util.find_spec("can") is None:
+        return [Check("CAN", "info", "not looked for: python-can is missing")]
     checks = []
     for name, up in devices.find_can_interfaces():
         rates = "bitrate 1000000 dbitrate 5000000 fd on"

@@ -132,7 +132,7 @@ def calibrate_by_hand(virtual, share=(1.0,) * 6, over=None, **settings):
     return setup.calibrate(
         WireBus(Wire(virtual.servos)),
         lambda text: virtual.put(SO100.middle),
-        lambda text: None,
+        settings.pop("say", lambda text: None),
         moving=over or moving,
         **settings,
     )
@@ -150,7 +150,11 @@ def test_calibration_by_hand_gives_the_true_one(tmp_path):
     for servo in virtual.servos:  # as if never calibrated
         for name, value in zip(setup.WRITTEN, (0, 0, 4095), strict=True):
             servo.poke(name, value)
-    found = calibrate_by_hand(virtual)
+    said = []
+    found = calibrate_by_hand(virtual, say=said.append)
+    assert said[0] == "shoulder_pan: swept; 4 joints are left"
+    assert said[4] == "gripper: swept; no joints are left"
+    assert len(said) == 5 + 6
     for joint, motor in found.motors.items():
         wanted = truth.motors[joint]
         assert abs(motor.homing_offset - wanted.homing_offset) <= 1, joint

@@ -144,21 +144,29 @@ def check_sweep(
             to reach both ends.
     """
     short = []
-    for joint, (low, high) in zip(JOINTS, arm.ranges, strict=True):
+    for joint in JOINTS:
         motor = calibration.motors[joint]
         found = max(0, motor.range_max - motor.range_min)
-        span = round((high - low) * STEPS / (2 * np.pi))
-        least = math.ceil(LEAST_SHARE * span)
-        expected = f"{least} ({LEAST_SHARE:.0%} of a {arm.name}'s {span})"
-        if joint == "gripper" and leader:
-            least, expected = HANDLE_LEAST, str(HANDLE_LEAST)
-        if joint != FULL_TURN_JOINT and found < least:
+        least, why = least_sweep(joint, arm, leader=leader)
+        if found < least:
             short.append(
-                f"{joint} moved by {found} steps, expected at least {expected}: "
+                f"{joint} moved by {found} steps, expected at least {least}{why}: "
                 f"{REACH[joint]}"
             )
     if short:
         raise UserError(f"{where}: {'; '.join(short)}. Calibrate again")
+
+
+def least_sweep(joint: str, arm: Kinematics, *, leader: bool) -> tuple[int, str]:
+    """Steps that a joint has to be swept over, and what they are, for messages."""
+    if joint == FULL_TURN_JOINT:
+        return 0, ""
+    if joint == "gripper" and leader:
+        return HANDLE_LEAST, ""
+    low, high = arm.ranges[JOINTS.index(joint)]
+    span = round((high - low) * STEPS / (2 * np.pi))
+    why = f" ({LEAST_SHARE:.0%} of a {arm.name}'s {span})"
+    return math.ceil(LEAST_SHARE * span), why
 
 
 def load_calibration(path: str | Path) -> Calibration:

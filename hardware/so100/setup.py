@@ -19,6 +19,7 @@ from .calibration import (
     Calibration,
     Motor,
     check_sweep,
+    least_sweep,
 )
 from .kinematics import JOINTS, SO100, Kinematics
 from .protocol import Fault
@@ -118,6 +119,7 @@ def calibrate(
         phase = bus.read(id, "Phase")
         if phase & MULTI_TURN:
             bus.write(id, "Phase", phase & ~MULTI_TURN)
+    names = list(zip(IDS, JOINTS, strict=True))
     before = {id: {name: bus.read(id, name) for name in WRITTEN} for id in IDS}
     try:
         ask(
@@ -128,9 +130,10 @@ def calibrate(
             f"press Enter, then move every joint but {FULL_TURN_JOINT} to both ends of "
             "its range" + (f", within {seconds:g} s" if seconds else "; a key ends it")
         )
-        low, high = _sweep(bus, seconds, moving)
+        least = {id: least_sweep(joint, arm, leader=leader)[0] for id, joint in names}
+        low, high = _sweep(bus, seconds, moving, least, say)
         motors = {}
-        for id, joint in zip(IDS, JOINTS, strict=True):
+        for id, joint in names:
             ends = (low[id], high[id])
             if joint == FULL_TURN_JOINT:
                 ends = 0, STEPS - 1
@@ -168,9 +171,17 @@ def _home(bus: Bus) -> dict[int, int]:
 
 
 def _sweep(
-    bus: Bus, seconds: float | None, moving: Callable[[], bool]
+    bus: Bus,
+    seconds: float | None,
+    moving: Callable[[], bool],
+    least: Mapping[int, int],
+    say: Callable[[str], Any],
 ) -> tuple[Mapping[int, int], Mapping[int, int]]:
-    """Lowest and highest position of each servo while it is moved by hand."""
+    """Lowest and highest position of each servo while it is moved by hand.
+
+    Says of each joint when it has been moved over as many steps as it has to.
+    """
+    short = {id for id, steps in least.items() if steps}
     low = dict.fromkeys(IDS, STEPS)
     high = dict.fromkeys(IDS, -1)
     last: dict[int, int] = {}
@@ -187,6 +198,9 @@ def _sweep(
             last[id] = position
             low[id] = min(low[id], position)
             high[id] = max(high[id], position)
+            if id in short and high[id] - low[id] >= least[id]:
+                short.remove(id)
+                say(f"{joint}: swept; {len(short) or 'no'} joints are left")
         time.sleep(0.02)
     return low, high
 

@@ -59,7 +59,9 @@ def find_serial_ports(dev: Path = Path("/dev")) -> list[Device]:
     names = {  # "usb-1a86_USB_Single_Serial_..." says more than "ttyACM0"
         link.resolve(): link.name for link in _listed(dev / "serial" / "by-id")
     }
-    found = {Path(p.device): p for p in list_ports.comports() if _is_usb(p)}
+    found: dict[Path, Any] = {
+        Path(port.device): port for port in list_ports.comports() if _is_usb(port)
+    }
     if sys.platform == "linux":
         found |= {path: None for path in _numbered(dev, JETSON_UART)}
     return [

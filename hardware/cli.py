@@ -81,18 +81,22 @@ def virtual(
 
 
 def ports(json: Json = False) -> int:
-    """The serial ports that are here, and how to tell which one is the arm's.
+    """The serial ports and CAN interfaces that are here, and how to tell the arm's.
 
     $ act ports
     """
-    from act_minimal.devices import find_serial_ports
+    from act_minimal.devices import find_can_interfaces, find_serial_ports
 
     found = [str(p) for p in find_serial_ports()]
+    can = find_can_interfaces()
     if json:
-        _print({"ports": found})
+        rows = [{"name": name, "up": up} for name, up in can]
+        _print({"ports": found, "can": rows})
         return 0
     for line in found or ["no serial port over USB is here"]:
         print(line)
+    for name, up in can:
+        print(f"{name} (CAN, {'up' if up else 'down'})")
     print("unplug the arm and ask again: the port that is gone is the arm's")
     if any("(usb-" in line for line in found):
         print(

@@ -238,3 +238,28 @@ def test_a_cameras_number_means_the_same_to_whoever_opens_it(
     said = capsys.readouterr().err
     assert "camera 2: its driver does not take exposure=150" in said
     assert "white_balance" not in said
+
+
+def test_act_ports_says_what_is_there_and_which_names_stay(monkeypatch, capsys):
+    import json
+
+    from hardware.cli import ports
+
+    stable = "usb-1a86_USB_Single_Serial_5A46-if00"
+    here = [devices.Device(Path("/dev/ttyACM0"), stable)]
+    monkeypatch.setattr(devices, "find_serial_ports", lambda: here)
+    monkeypatch.setattr(devices, "find_can_interfaces", lambda: [("can0", False)])
+    assert ports() == 0
+    said = capsys.readouterr().out
+    assert f"/dev/ttyACM0 ({stable})\ncan0 (CAN, down)\n" in said
+    assert "give each its name under /dev/serial/by-id" in said
+    assert ports(json=True) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "ports": [f"/dev/ttyACM0 ({stable})"],
+        "can": [{"name": "can0", "up": False}],
+    }
+    monkeypatch.setattr(devices, "find_serial_ports", lambda: [])
+    assert ports() == 0
+    said = capsys.readouterr().out
+    assert "no serial port over USB is here" in said
+    assert "by-id" not in said

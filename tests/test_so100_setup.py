@@ -219,7 +219,10 @@ def test_a_leaders_file_is_held_against_its_servos(tmp_path):
     assert opened("own").wish(np.zeros(6))[:5] == pytest.approx(
         virtual.data.qpos[:5], abs=0.002
     )
-    with pytest.raises(UserError, match=r"elbow_flex: Homing_Offset is .*other\.json"):
+    with pytest.raises(
+        UserError,
+        match=r"elbow_flex: Homing_Offset is .*other\.json --leader --restore",
+    ):
         opened("other")
     with pytest.raises(UserError, match=r"half\.json: shoulder_lift moved by 1750"):
         opened("half")

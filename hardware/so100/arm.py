@@ -349,6 +349,8 @@ def check_calibration(
         UserError: names the joints that are short, or the first difference.
     """
     check_sweep(calibration, arm, str(path), leader=leader)
+    flags = f" --robot {arm.name}" if arm.name != "so100" else ""
+    flags += " --leader" if leader else ""
     for joint, motor in calibration.motors.items():
         wanted = {
             "Homing_Offset": motor.homing_offset,
@@ -361,8 +363,8 @@ def check_calibration(
                 raise UserError(
                     f"{joint}: {name} is {found} in the servo on {bus.port}, but "
                     f"{value} in {path}; write the file into the servos with: "
-                    f"act calibrate --port {bus.port} --calibration {path} --restore, "
-                    "or calibrate again"
+                    f"act calibrate --port {bus.port} --calibration {path}{flags} "
+                    "--restore, or calibrate again"
                 )
 
 

@@ -43,7 +43,8 @@ REACH = {
     "stops, then stretch it out until it stops",
     "wrist_flex": "hold the forearm level and 20 cm above the table, and bend the "
     "gripper up and down until its stops",
-    "gripper": "close the jaw until it stops, then open it until it stops",
+    "gripper": "close the jaw until it stops, then open it until it stops; a leader's "
+    "handle turns less, give --leader for that",
 }
 
 

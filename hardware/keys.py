@@ -73,13 +73,14 @@ class Keys:
 
 
 def ask(text: str) -> str:
-    """Show a sentence, and return what is typed once Enter is pressed.
+    """Show a sentence, and return the line that is typed below it.
 
     Raises:
         UserError: nobody can answer, because there is no input.
     """
+    print(text, flush=True)
     try:
-        return input(f"{text} ")
+        return input()
     except EOFError:
         raise UserError(
             f"nobody can answer '{text}': there is no terminal, and no input"

@@ -152,8 +152,8 @@ def test_calibration_by_hand_gives_the_true_one(tmp_path):
             servo.poke(name, value)
     said = []
     found = calibrate_by_hand(virtual, say=said.append)
-    assert said[0] == "shoulder_pan: swept; 4 joints are left"
-    assert said[4] == "gripper: swept; no joints are left"
+    assert said[0] == "shoulder_pan: swept, 4 to go"
+    assert said[4] == "gripper: swept, 0 to go"
     assert len(said) == 5 + 6
     for joint, motor in found.motors.items():
         wanted = truth.motors[joint]
@@ -277,7 +277,9 @@ def test_a_calibration_file_is_never_replaced(tmp_path):
     there = path.read_bytes()
     save_calibration(path, Calibration.of_ranges(rows))  # the same once more
     rows[0] = middle_and_range(8, spans[0])
-    with pytest.raises(UserError, match=r"c\.json is there already, .* --calibration"):
+    with pytest.raises(
+        UserError, match=r"c\.json is there already and .* --calibration"
+    ):
         save_calibration(path, Calibration.of_ranges(rows))
     assert path.read_bytes() == there
 

@@ -245,6 +245,7 @@ def check_free(path: Path) -> None:
     """
     if path.exists():
         raise UserError(
-            f"{path} is there already, and what was recorded with it needs it: rename "
-            "it, or choose another name with --calibration"
+            f"{path} is there already and is never replaced, because what was recorded "
+            "with that arm needs it; rename it, or choose another name with "
+            "--calibration"
         )

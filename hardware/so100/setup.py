@@ -200,7 +200,7 @@ def _sweep(
             high[id] = max(high[id], position)
             if id in short and high[id] - low[id] >= least[id]:
                 short.remove(id)
-                say(f"{joint}: swept; {len(short) or 'no'} joints are left")
+                say(f"{joint}: swept, {len(short)} to go")
         time.sleep(0.02)
     return low, high
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -92,9 +92,11 @@ def find_can_interfaces(net: Path = Path("/sys/class/net")) -> list[tuple[str, b
     """
     import can
 
-    up: list[str] = []
-    if shutil.which("ip"):  # which python-can asks; without, it only complains
-        up = [str(c["channel"]) for c in can.detect_available_configs("socketcan")]
+    log = logging.getLogger("can")  # where the command `ip` is missing, it complains
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    up = [str(c["channel"]) for c in can.detect_available_configs("socketcan")]
+    log.setLevel(level)
     known = {
         path.name: int(_text(path / "flags") or "0", 16) & 1 == 1
         for path in _listed(net)

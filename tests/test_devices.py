@@ -190,10 +190,9 @@ def test_can_interfaces_and_whether_they_are_up(tmp_path, monkeypatch):
     # python-can knows those that are up, and one more that the folder does not show.
     up = [{"interface": "socketcan", "channel": name} for name in ("can1", "vcan0")]
     monkeypatch.setattr(can, "detect_available_configs", lambda kind: up)
-    monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/sbin/ip")
     found = devices.find_can_interfaces(tmp_path)
     assert found == [("can0", False), ("can1", True), ("vcan0", True)]
-    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    monkeypatch.setattr(can, "detect_available_configs", lambda kind: [])
     assert devices.find_can_interfaces(tmp_path) == [("can0", False), ("can1", True)]
     assert devices.find_can_interfaces(tmp_path / "nowhere") == []
 
@@ -238,6 +237,13 @@ def test_a_cameras_number_means_the_same_to_whoever_opens_it(
     said = capsys.readouterr().err
     assert "camera 2: its driver does not take exposure=150" in said
     assert "white_balance" not in said
+
+
+def test_without_ip_nobody_complains(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert devices.find_can_interfaces(tmp_path) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_act_ports_says_what_is_there_and_which_names_stay(monkeypatch, capsys):

@@ -5,7 +5,6 @@ complete: a conversion that is killed leaves no folder that looks whole.
 """
 
 import contextlib
-import json
 import random
 import re
 import shutil
@@ -21,7 +20,6 @@ from act_minimal.data_folders import (
     difference_of,
     episodes_of,
     kind_of,
-    new_folder,
     shape_of,
     with_bar,
 )
@@ -34,7 +32,7 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import SettingError, UserError
-from act_minimal.files import write_json
+from act_minimal.files import atomic_folder, read_json, write_json
 from act_minimal.lerobot_edge import (
     Edge,
     RobotChoice,
@@ -79,7 +77,7 @@ def merge(
             raise SettingError(f"{folder} is to be merged {count} times, expected once")
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for i, path in enumerate(with_bar(paths, "merge", progress)):
             shutil.copyfile(path, episode_path(temporary, i))
     return list_episodes(out)
@@ -123,7 +121,7 @@ def split(
         chosen[name] = [paths[i] for i in sorted(order[begin : begin + count])]
         begin += count
     jobs = [(n, i, p) for n, part in chosen.items() for i, p in enumerate(part)]
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for name in chosen:
             (temporary / name).mkdir()
         for name, i, path in with_bar(jobs, "split", progress):
@@ -240,8 +238,8 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     aside.mkdir(exist_ok=True)
     reasons: dict[str, str] = {}
     if (aside / REASONS).is_file():
-        with contextlib.suppress(ValueError):
-            reasons = dict(json.loads((aside / REASONS).read_text()))
+        with contextlib.suppress(UserError, TypeError, ValueError):
+            reasons = dict(read_json(aside / REASONS))
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0
@@ -350,7 +348,7 @@ def convert(
             result.faults = reader.faults
             places = [reader.name(i) for i in range(len(reader))]
             result.robot, result.units = reader.edge.robot, reader.edge.units
-            with new_folder(out) as folder:
+            with atomic_folder(out) as folder:
                 to_fill = sink(folder, reader.edge)
                 _fill(to_fill, reader.read, places, result, skip_broken, progress)
         return result
@@ -360,7 +358,7 @@ def convert(
     name = robot if robot != "auto" else _robot_of(paths)
     edge = make_edge(name, units)
     result.robot, result.units = edge.robot, edge.units
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         places = [str(path) for path in paths]
         to_fill = sink(folder, edge)
         _fill(

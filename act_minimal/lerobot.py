@@ -22,15 +22,14 @@ from torch import Tensor
 
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import atomic_folder, write_json
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -99,7 +98,7 @@ def export_policy(
 
     Args:
         folder: of our checkpoint or training run.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "keep" leaves radians, and 0 to 1 for a gripper; "so100" and "so101" turn
             six joints into LeRobot's degrees, and 0 to 100 (`lerobot_units.py`).
         execution: how LeRobot's `select_action` shall execute chunks; by default the
@@ -132,7 +131,7 @@ def export_policy(
     if config.decoder_output == "first":
         state = {k: x for k, x in state.items() if not re.match(r"decoder\.[1-9]", k)}
     weights = rename_out(state, "lerobot")
-    with atomic_folder(Path(out)) as temporary:
+    with atomic_folder(out, CheckpointError, made_by="act export-lerobot") as temporary:
         settings = _settings_out(config, execution, drop_cvae, names)
         write_json(temporary / "config.json", settings)
         tensors = {f"model.{key}": x for key, x in weights.items()}
@@ -327,7 +326,7 @@ def import_policy(
 
     Args:
         folder: with config.json and model.safetensors, LeRobot's `pretrained_model`.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "so100" and "so101" turn LeRobot's degrees, and 0 to 100, into radians,
             and 0 to 1.
         cameras: LeRobot's names of cameras, without "observation.images." -> the names
@@ -361,7 +360,7 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
     policy = ACTPolicy(config, Statistics(mean, std), pretrained_weights=False)
     policy.module.load_state_dict(state)
     card = foreign.card | {"imported_file": str(foreign.where), "units": units}
-    return save_policy(out, policy.eval(), card)
+    return save_policy(out, policy.eval(), card, made_by="act import-lerobot")
 
 
 def read_lerobot(folder: Path) -> Foreign:

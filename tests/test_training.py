@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch import nn
 
-from act_minimal import training
+from act_minimal import files, training
 from act_minimal.dataset import Windows
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.errors import UserError
@@ -321,7 +321,8 @@ def test_kill_9_loses_nothing_that_was_saved(uninterrupted, tmp_path):
     assert max(r["step"] for r in read_log(config.out)) == 21
     assert load_policy(config.out).chunk_size == 5
     # What kill -9 may leave: half a checkpoint, half a line.
-    (config.out / "checkpoints" / ".24.writing-1").mkdir()
+    half = f".24.{files._machine()}-999999999-0.tmp"
+    (config.out / "checkpoints" / half).mkdir()
     with (config.out / "log.jsonl").open("a") as file:
         file.write('{"step": 22, "lo')
     result = run(config)

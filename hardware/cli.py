@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.files import check_output_file, write_bytes
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -69,7 +70,7 @@ def virtual(
 
     config = VirtualArmConfig(port, task, scene, leader, fresh, seed)
     if calibration:
-        save_calibration(calibration, assemble(config)[1])
+        save_calibration(calibration, assemble(config)[1], replace=False)
     serve(config)
     return 0
 
@@ -101,6 +102,8 @@ def cameras(thumbnails: Path | None = None, json: Json = False) -> int:
     """
     from act_minimal.devices import find_cameras
 
+    if thumbnails:
+        check_output_file(thumbnails / "name.png", "thumbnails", ".png")
     rows = []
     for device in find_cameras():
         row: dict[str, Any] = {"path": str(device.path), "name": device.name}
@@ -128,9 +131,9 @@ def _thumbnail(device: Path, folder: Path) -> Path:
     camera.open()
     image = camera.read().image
     camera.close()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{device.name}.png"
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    write_bytes(path, content.tobytes())
     return path
 
 
@@ -171,9 +174,15 @@ def calibrate(
     from .so100 import setup
     from .so100.arm import IDS, check_servos
     from .so100.bus import Bus
-    from .so100.calibration import load_calibration, save_calibration
+    from .so100.calibration import (
+        check_calibration_name,
+        load_calibration,
+        save_calibration,
+    )
     from .so100.kinematics import JOINTS
 
+    if not restore:
+        check_calibration_name(calibration)
     bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
     bus.open()
     try:

@@ -355,7 +355,7 @@ def test_a_film_shows_the_rollouts_and_how_they_ended(tmp_path):
     path = film(
         TASK,
         takes,
-        tmp_path / "new" / "film",
+        tmp_path / "new" / "film.mp4",
         columns=2,
         size=(96, 128),
         progress=False,
@@ -377,6 +377,9 @@ def test_a_film_shows_the_rollouts_and_how_they_ended(tmp_path):
 
 @pytest.mark.quick
 def test_a_film_of_nothing_or_without_opengl_is_refused(tmp_path, monkeypatch):
+    for name in ("film.avi", "film", "film.mp4.txt"):
+        with pytest.raises(SettingError, match=r"film is .*, expected .* in \.mp4"):
+            film(TASK, [], tmp_path / name)
     with pytest.raises(UserError, match="no rollout to film"):
         film(TASK, [], tmp_path / "film.mp4")
     monkeypatch.setenv("MUJOCO_GL", "disabled")

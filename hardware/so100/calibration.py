@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import check_output_file, write_text
 
 from .kinematics import JOINTS, Kinematics
 from .registers import STEPS
@@ -117,7 +117,7 @@ def load_calibration(path: str | Path) -> Calibration:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such calibration file; make it with: act calibrate, or copy "
@@ -160,7 +160,40 @@ def _motor(row: Any, where: str) -> Motor:
     return motor
 
 
-def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Write a calibration file, byte for byte as LeRobot lays it out."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(calibration.to_json(), indent=4))
+def check_calibration_name(path: str | Path) -> None:
+    """Refuses to write a calibration over a file that is none.
+
+    Raises:
+        UserError: names the file.
+    """
+    check_output_file(path, "calibration")
+    if Path(path).exists():
+        try:
+            load_calibration(path)
+        except UserError as error:
+            raise UserError(
+                f"{path} is there already, and is no calibration file ({error}); "
+                "choose another name"
+            ) from error
+
+
+def save_calibration(
+    path: str | Path, calibration: Calibration, *, replace: bool = True
+) -> None:
+    """Write a calibration file, byte for byte as LeRobot lays it out.
+
+    Args:
+        path: of the file.
+        calibration: what goes into it.
+        replace: False leaves another calibration that is there alone.
+
+    Raises:
+        UserError: another file is there, or no room on the disk.
+    """
+    check_calibration_name(path)
+    if not replace and Path(path).exists() and load_calibration(path) != calibration:
+        raise UserError(
+            f"{path} holds the calibration of another arm; choose another name, or "
+            "remove it"
+        )
+    write_text(path, json.dumps(calibration.to_json(), indent=4))

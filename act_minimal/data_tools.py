@@ -32,7 +32,12 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import SettingError, UserError
-from act_minimal.files import atomic_folder, read_json, write_json
+from act_minimal.files import (
+    atomic_folder,
+    check_new_folder,
+    read_json,
+    write_json,
+)
 from act_minimal.lerobot_edge import (
     Edge,
     RobotChoice,
@@ -75,6 +80,7 @@ def merge(
     for folder, count in Counter(seen).items():
         if count > 1:
             raise SettingError(f"{folder} is to be merged {count} times, expected once")
+    check_new_folder(out)
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
     with atomic_folder(out) as temporary:
@@ -111,6 +117,7 @@ def split(
         SettingError: Shares or counts that cannot be, or a name that is none.
         UserError: The folder has no episodes, or `out` is there already.
     """
+    check_new_folder(out)
     paths = episodes_of(folder)
     counts = part_counts(parts, len(paths), str(folder))
     order = list(range(len(paths)))
@@ -339,6 +346,7 @@ def convert(
         version = "v2.1" if to == "lerobot-v2.1" else "v3.0"
         return LeRobotWriter(folder, version, edge, codec=video, lean=lean, task=task)
 
+    check_new_folder(out)
     source, result = Path(source), Conversion("hdf5", to)
     if kind_of(source) == "lerobot":
         with LeRobotReader(

@@ -155,13 +155,18 @@ def _not_a_file(path: Path) -> str:
     return ""
 
 
-def _check_replaceable(path: Path, made_by: str, error_type: type[UserError]) -> None:
-    """Refuses to replace what `made_by` did not make; an empty folder may be filled."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise error_type(f"{path} is there already, and is no folder")
-    if not any(path.iterdir()):
+def check_new_folder(
+    path: str | Path, made_by: str = "", error_type: type[UserError] = UserError
+) -> None:
+    """Refuses to replace what `made_by` did not make; an empty folder may be filled.
+
+    Raises:
+        UserError: as `atomic_folder`, but before the work.
+    """
+    path = Path(path)
+    check_output_folder(path)
+    tidy(Path(os.path.realpath(path)).parent)
+    if not path.exists() or not any(path.iterdir()):
         return
     if not made_by:
         raise error_type(f"{path} is there already and not empty; choose another place")
@@ -258,11 +263,8 @@ def atomic_folder(
             something else; that is left as it was.
     """
     path = Path(path)
-    check_output_folder(path)
+    check_new_folder(path, made_by, error_type)
     target = Path(os.path.realpath(path))
-    if target.parent.is_dir():
-        tidy(target.parent)
-    _check_replaceable(path, made_by, error_type)
     temporary = _temporary(target)
     with _explained(path, temporary, error_type), _used(temporary):
         temporary.mkdir(parents=True)
@@ -273,7 +275,7 @@ def atomic_folder(
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
-        _check_replaceable(path, made_by, error_type)  # time has passed
+        check_new_folder(path, made_by, error_type)  # time has passed
         _put_folder(temporary, target)
 
 
@@ -378,7 +380,7 @@ def tidy(folder: Path) -> None:
     taken its place.
     """
     folder = Path(os.path.realpath(folder))
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # no folder, or none that may be read
         for name in os.listdir(folder):
             if (match := _TEMPORARY.fullmatch(name)) is None:
                 continue

@@ -29,7 +29,7 @@ from act_minimal.checkpoint import (
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
-from act_minimal.files import atomic_folder, write_json
+from act_minimal.files import atomic_folder, check_new_folder, write_json
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -44,6 +44,8 @@ from act_minimal.lerobot_steps import (
 from act_minimal.lerobot_units import JOINTS, Line, Units, to_degrees
 from act_minimal.model import ACT, ACTConfig
 from act_minimal.policy import ACTPolicy, load_policy, save_policy
+
+EXPORT, IMPORT = "act export-lerobot", "act import-lerobot"  # who made a folder
 
 # LeRobot's setting: ours.
 SETTINGS = {
@@ -113,6 +115,7 @@ def export_policy(
         SettingError: LeRobot cannot execute chunks that way, or the joints have no
             units to convert.
     """
+    check_new_folder(out, EXPORT, CheckpointError)
     policy = load_policy(folder)
     if not isinstance(policy, ACTPolicy) or not isinstance(policy.config, ACTConfig):
         raise CheckpointError(f"{folder} is a {policy.name} policy, expected an ACT")
@@ -131,7 +134,7 @@ def export_policy(
     if config.decoder_output == "first":
         state = {k: x for k, x in state.items() if not re.match(r"decoder\.[1-9]", k)}
     weights = rename_out(state, "lerobot")
-    with atomic_folder(out, CheckpointError, made_by="act export-lerobot") as temporary:
+    with atomic_folder(out, CheckpointError, made_by=EXPORT) as temporary:
         settings = _settings_out(config, execution, drop_cvae, names)
         write_json(temporary / "config.json", settings)
         tensors = {f"model.{key}": x for key, x in weights.items()}
@@ -337,6 +340,7 @@ def import_policy(
             this package's ACT can do; names the file and the key.
         SettingError: the joints have no units to convert, or a camera is unknown.
     """
+    check_new_folder(out, IMPORT, CheckpointError)
     foreign = read_lerobot(Path(folder))
     names = _renamed(foreign.config.cameras, cameras)
     foreign.config = replace(foreign.config, cameras=names)
@@ -360,7 +364,7 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
     policy = ACTPolicy(config, Statistics(mean, std), pretrained_weights=False)
     policy.module.load_state_dict(state)
     card = foreign.card | {"imported_file": str(foreign.where), "units": units}
-    return save_policy(out, policy.eval(), card, made_by="act import-lerobot")
+    return save_policy(out, policy.eval(), card, made_by=IMPORT)
 
 
 def read_lerobot(folder: Path) -> Foreign:

@@ -244,9 +244,10 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     aside = folder / BROKEN
     aside.mkdir(exist_ok=True)
     reasons: dict[str, str] = {}
-    if (aside / REASONS).is_file():
-        with contextlib.suppress(UserError, TypeError, ValueError):
-            reasons = dict(read_json(aside / REASONS))
+    if (aside / REASONS).exists():
+        reasons = read_json(aside / REASONS)
+        if not isinstance(reasons, dict):
+            raise UserError(f"{aside / REASONS} was not written by a repair; rename it")
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0

@@ -68,6 +68,12 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
     if fault := _not_a_file(path):
         raise SettingError(f"{flag} is {path}, {fault}")
     _check_parent(path, flag)
+    for parent in Path(os.path.realpath(path)).parents:
+        if found := _holds(parent, "a LeRobot dataset"):
+            raise SettingError(
+                f"{flag} is {path}, inside a LeRobot dataset ({parent / found}); "
+                "expected another folder"
+            )
 
 
 def check_output_folder(
@@ -166,25 +172,32 @@ def check_new_folder(
     path = Path(path)
     check_output_folder(path)
     tidy(Path(os.path.realpath(path)).parent)
-    if not path.exists() or not any(path.iterdir()):
-        return
-    if not made_by:
-        raise error_type(f"{path} is there already and not empty; choose another place")
+    if fault := _not_made_by(made_by, path):
+        raise error_type(f"{path} {fault}")
+
+
+def _not_made_by(writer: str, folder: Path) -> str:
+    """What forbids to replace a folder; "" if the writer made all that is in it."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return ""
+    if not writer:
+        return "is there already and not empty; choose another place"
     try:
-        marker = read_json(path / MARKER)
-        writer, files = marker["made_by"], set(marker["files"])
+        marker = read_json(folder / MARKER)
+        made_by, files = marker["made_by"], set(marker["files"])
     except (UserError, KeyError, TypeError):
-        writer, files = None, set()
-    if writer != made_by:
-        raise error_type(
-            f"{path} is there already, and not made by {made_by}; choose another "
-            "folder, or remove that one yourself"
+        made_by, files = None, set()
+    if made_by != writer:
+        return (
+            f"is there already, and not made by {writer}; choose another folder, or "
+            "remove that one yourself"
         )
-    for found in sorted(_names_in(path) - files - {MARKER}):
-        raise error_type(
-            f"{path} holds {found}, which {made_by} did not write; choose another "
-            "folder, or move that file elsewhere"
+    for found in sorted(_names_in(folder) - files - {MARKER}):
+        return (
+            f"holds {found}, which {writer} did not write; choose another folder, or "
+            "move that file elsewhere"
         )
+    return ""
 
 
 def _names_in(folder: Path) -> set[str]:
@@ -277,6 +290,17 @@ def atomic_folder(
                 _sync(file)
         check_new_folder(path, made_by, error_type)  # time has passed
         _put_folder(temporary, target)
+
+
+def remove_folder(path: Path, made_by: str) -> None:
+    """Removes a folder, wholly or not at all, if `made_by` made all that is in it.
+
+    One with anything else in it stays, and so does one that the system keeps.
+    """
+    if path.is_dir() and not _not_made_by(made_by, path):
+        temporary = _temporary(Path(os.path.realpath(path)))
+        with contextlib.suppress(OSError), _used(temporary):
+            os.replace(path, temporary)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -12,7 +12,6 @@ where it goes on from.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -34,12 +33,15 @@ from act_minimal.files import (
     atomic_folder,
     check_output_folder,
     explained,
+    remove_folder,
     tidy,
     write_json,
     write_text,
 )
 from act_minimal.policy import Policy, write_policy
 from act_minimal.training_config import TrainConfig, as_json
+
+MADE_BY = "act train"
 
 # Settings that may change when a run goes on: they do not change what it computes,
 # or not more than another machine would.
@@ -85,19 +87,22 @@ def save_checkpoint(
     card: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all)."""
+    """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all).
+
+    What training did not write is not removed: an imported policy, or somebody's notes.
+    """
     folder = run / "checkpoints" / str(progress["step"])
     tensors = {f"weights.{k}": v for k, v in policy.module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": m for name, m in moments.items()}
-    with atomic_folder(folder, CheckpointError, made_by="act train") as temporary:
+    with atomic_folder(folder, CheckpointError, made_by=MADE_BY) as temporary:
         write_policy(temporary, averaged, card)
         write_tensors(temporary / "training.safetensors", tensors)
         write_json(temporary / "progress.json", progress)
     saved = [p for p in folder.parent.iterdir() if p.name.isdecimal()]
     saved.sort(key=lambda path: int(path.name))
     for old in saved[:-keep] if keep else []:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old, MADE_BY)
     return folder
 
 

@@ -21,6 +21,7 @@ from act_minimal.files import (
     check_output_file,
     check_output_folder,
     read_json,
+    remove_folder,
     tidy,
     write_json,
     write_text,
@@ -195,6 +196,46 @@ def test_kill_9_at_every_step_leaves_the_old_or_the_new(tmp_path, scene, after):
         tidy(folder)
         assert [p.name for p in folder.iterdir()] == ["target"], f"at call {number}"
     assert content_of(tmp_path / str(stopped) / "target") == "new"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_ctrl_c_at_every_step_of_a_removal_leaves_all_or_nothing(tmp_path, after):
+    number, seen = 0, set()
+    while True:
+        target = tmp_path / str(number) / "target"
+        write_folder(target, "old")
+
+        def stop():
+            raise KeyboardInterrupt
+
+        stopper = Stopper(number, after, stop)
+        with pytest.MonkeyPatch.context() as patch:
+            stopper.install(lambda name, call: patch.setattr(os, name, call))
+            try:
+                remove_folder(target, "test")
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        seen.add(content_of(target))
+        tidy(target.parent)
+        names = [p.name for p in target.parent.iterdir()]
+        assert names == (["target"] if target.exists() else [])
+        number += 1
+    assert seen >= {None}
+    assert not any(target.parent.iterdir())
+
+
+@pytest.mark.quick
+def test_a_folder_with_more_in_it_is_not_removed(tmp_path):
+    write_folder(tmp_path / "f", "old")
+    remove_folder(tmp_path / "f", "somebody else")
+    assert content_of(tmp_path / "f") == "old"
+    (tmp_path / "f" / "notes.txt").write_text("mine")
+    remove_folder(tmp_path / "f", "test")
+    assert (tmp_path / "f" / "notes.txt").read_text() == "mine"
+    remove_folder(tmp_path / "nowhere", "test")
 
 
 @pytest.mark.quick
@@ -463,6 +504,10 @@ def test_names_for_files_are_refused_at_once(tmp_path, monkeypatch, name, words)
         one.bind("socket.mp4")
         with pytest.raises(SettingError, match=words):
             check_output_file(tmp_path / name, "film", ".mp4")
+    write_json(tmp_path / "dataset" / "meta" / "info.json", {})
+    inside = tmp_path / "dataset" / "videos" / "file-000.mp4"
+    with pytest.raises(SettingError, match="inside a LeRobot dataset"):
+        check_output_file(inside, "film", ".mp4")
     for good in ("film.mp4", "Film.MP4", "new/folder/film.mp4"):
         check_output_file(tmp_path / good, "film", ".mp4")
     (tmp_path / "film.mp4").write_text("an older film")

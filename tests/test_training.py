@@ -24,7 +24,7 @@ from act_minimal import files, training
 from act_minimal.dataset import Windows
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.errors import UserError
-from act_minimal.policy import load_policy, make_policy
+from act_minimal.policy import load_policy, make_policy, save_policy
 from act_minimal.processes import World
 from act_minimal.run_folder import BEFORE, read_log
 from act_minimal.training import TrainConfig, TrainingInterrupted, steps_that_fit, train
@@ -247,6 +247,23 @@ def test_only_the_newest_checkpoints_are_kept(config):
     run(replace(config, save_every=2, keep=2, val_fraction=0))
     names = {path.name for path in (config.out / "checkpoints").iterdir()}
     assert names == {"10", "12"}
+
+
+@pytest.mark.quick
+def test_what_training_did_not_save_is_not_removed(config):
+    short = replace(config, save_every=2, keep=1, val_fraction=0, tensorboard=False)
+    noted = config.out / "checkpoints" / "2"
+
+    def note(record):
+        if noted.is_dir():
+            (noted / "notes.txt").write_text("the best one")
+
+    train(short, on_step=note, progress=False)
+    save_policy(config.out / "checkpoints" / "1", load_policy(noted), {})
+    run(replace(short, out=config.out))
+    names = {path.name for path in (config.out / "checkpoints").iterdir()}
+    assert names == {"1", "2", "12"}
+    assert (noted / "notes.txt").read_text() == "the best one"
 
 
 # --- interruptions --------------------------------------------------------------------

@@ -222,9 +222,10 @@ def check_fit(policy: Policy, task: "Task") -> None:
 
 def fingerprint(policy: Policy) -> str:
     """A short hash of a policy's settings and weights, to know it again."""
-    settings = [policy.name, getattr(policy, "action_target", None)]
+    settings: list[Any] = [policy.name, getattr(policy, "action_target", None)]
     config = getattr(policy, "config", None)
-    settings.append(asdict(config) if is_dataclass(config) else None)
+    if is_dataclass(config) and not isinstance(config, type):
+        settings.append(asdict(config))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
     for name, tensor in sorted(weights.items()):

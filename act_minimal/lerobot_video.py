@@ -136,7 +136,7 @@ class VideoWriter:
             yield
         except av.error.FFmpegError as error:
             why = error.strerror or type(error).__name__
-            if error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in FULL:
                 why = reason(error)
             raise UserError(f"{self.path} could not be written: {why}") from error
 
@@ -191,8 +191,6 @@ class VideoReader:
             if isinstance(error, av.error.FileNotFoundError):
                 raise EpisodeError(f"{path}: no such file") from None
             why = error.strerror or type(error).__name__
-            if error.errno in FULL:
-                why = reason(error)
             raise EpisodeError(f"{path}: not a whole video ({why})") from error
 
     def _read(self, path: Path, times: np.ndarray, half: float) -> np.ndarray:

@@ -222,10 +222,14 @@ def check_fit(policy: Policy, task: "Task") -> None:
 
 def fingerprint(policy: Policy) -> str:
     """A short hash of a policy's settings and weights, to know it again."""
-    settings: list[Any] = [policy.name, getattr(policy, "action_target", None)]
-    config = getattr(policy, "config", None)
-    if is_dataclass(config) and not isinstance(config, type):
-        settings.append(asdict(config))
+    # Those of the policies that it is made of, too.
+    parts = policy.modules() if hasattr(policy, "modules") else [policy]
+    settings: list[Any] = [getattr(policy, "name", type(policy).__name__)]
+    for part in parts:
+        config = getattr(part, "config", None)
+        if is_dataclass(config) and not isinstance(config, type):
+            about = [getattr(part, key, None) for key in ("name", "action_target")]
+            settings += [*about, asdict(config)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
     for name, tensor in sorted(weights.items()):

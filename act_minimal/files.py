@@ -40,6 +40,11 @@ KINDS = {
     "a tally of trials": ("tally.json",),
     "a demo": ("stages.json",),
 }
+# Those that are replaced or removed as wholes, and all the files that tell.
+WHOLES = {
+    "a checkpoint": ("config.json", "model.safetensors"),
+    "a LeRobot dataset": ("meta/info.json",),
+}
 
 _WRITING: set[Path] = set()  # temporaries of this process that are still in use
 _NUMBERS = itertools.count()
@@ -68,12 +73,11 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
     if fault := _not_a_file(path):
         raise SettingError(f"{flag} is {path}, {fault}")
     _check_parent(path, flag)
-    for parent in Path(os.path.realpath(path)).parents:
-        if found := _holds(parent, "a LeRobot dataset"):
-            raise SettingError(
-                f"{flag} is {path}, inside a LeRobot dataset ({parent / found}); "
-                "expected another folder"
-            )
+    whole, parent = _whole_around(Path(os.path.realpath(path)))
+    if whole == "a LeRobot dataset":
+        raise SettingError(
+            f"{flag} is {path}, inside {whole} ({parent}); expected another folder"
+        )
 
 
 def check_output_folder(
@@ -119,13 +123,18 @@ def check_output_folder(
                 f"{path} holds {other} ({found}), expected {kind} or an empty folder; "
                 "choose another one"
             )
-    for parent in real.parents:
-        for whole in ("a checkpoint", "a LeRobot dataset"):
-            if found := _holds(parent, whole):
-                raise UserError(
-                    f"{path} is inside {whole} ({parent / found}); choose another "
-                    "folder"
-                )
+    whole, parent = _whole_around(real)
+    if whole:
+        raise UserError(f"{path} is inside {whole} ({parent}); choose another folder")
+
+
+def _whole_around(path: Path) -> tuple[str, Path]:
+    """What kind of whole a path lies in, and that folder; "" if in none."""
+    for parent in path.parents:
+        for kind, names in WHOLES.items():
+            if all((parent / name).is_file() for name in names):
+                return kind, parent
+    return "", path
 
 
 def _holds(folder: Path, kind: str) -> str:

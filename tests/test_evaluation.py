@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -374,6 +376,8 @@ def test_the_same_weights_with_other_settings_are_another_policy(change):
     same = ACTPolicy(one.config, statistics)
     same.module.load_state_dict(one.module.state_dict())
     assert fingerprint(one) == fingerprint(same.eval())
+    pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]
+    assert fingerprint(cast(Any, pairs[0])) != fingerprint(cast(Any, pairs[1]))
 
 
 def test_rollouts_of_earlier_versions_are_refused_in_words(tmp_path, monkeypatch):

@@ -467,6 +467,8 @@ def test_a_folder_holds_one_kind_of_thing(tmp_path, there):
     assert KIND_FILES.keys() == files.KINDS.keys()
     folder = tmp_path / "folder"
     write_text(folder / KIND_FILES[there], "x")
+    if there == "a checkpoint":
+        write_text(folder / "config.json", "x")
     for kind in KIND_FILES:
         if kind == there and kind not in ("a checkpoint", "a LeRobot dataset"):
             check_output_folder(folder, kind)

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from .errors import SettingError, UserError
-from .files import atomic_file
+from .files import atomic_file, check_output_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,9 +90,13 @@ def hand_out(path: Path, folder: Path | None = None) -> list[str]:
 
     Returns:
         The names of the notebooks in it.
+
+    Raises:
+        SettingError: the name does not end in .zip, or cannot be written to.
     """
     import nbformat
 
+    check_output_file(path, "handout", ".zip")
     names = []
     with (
         atomic_file(path) as temporary,

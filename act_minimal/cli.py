@@ -147,7 +147,10 @@ def inspect(
         picture: Also draw frames and actions of a few episodes into this PNG file.
     """
     from act_minimal import inspection
+    from act_minimal.files import check_output_file
 
+    if picture:
+        check_output_file(picture, "picture", ".png")
     report = inspection.inspect_dataset(data, progress=not json)
     if report.real:
         checklist = importlib.import_module("hardware.checklist")
@@ -268,9 +271,12 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
     """
     from act_minimal.checkpoint import find_checkpoint
     from act_minimal.evaluation import evaluate as run_rollouts
+    from act_minimal.files import check_output_file
     from act_minimal.policy import load_policy
     from act_minimal.processes import choose_device
 
+    if config.film:
+        check_output_file(config.film, "film", ".mp4")
     folder = find_checkpoint(config.policy)
     policy = load_policy(folder, choose_device(config.device))
     result = run_rollouts(
@@ -282,22 +288,23 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
         out=config.out,
         progress=not json,
     )
+    # First the numbers: they took longer than a film that may fail.
+    if json:
+        _print({"checkpoint": str(folder)} | result.to_json())
+    else:
+        took = result.seconds_to_success
+        print(f"{folder}: success {result}")
+        print(
+            f"median time to success {f'{took:.1f} s' if took else '-'}; standing "
+            f"still {100 * result.frozen:.0f} % of the time; root mean square jerk "
+            f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
+        )
     if config.film:
         from act_minimal.sim import make_task
         from act_minimal.sim.film import film, pick
 
         takes = pick(result.rollouts, policy.name, 8)
         film(make_task(config.task), takes, config.film, progress=not json)
-    if json:
-        _print({"checkpoint": str(folder)} | result.to_json())
-        return 0
-    took = result.seconds_to_success
-    print(f"{folder}: success {result}")
-    print(
-        f"median time to success {f'{took:.1f} s' if took else '-'}; standing still "
-        f"{100 * result.frozen:.0f} % of the time; root mean square jerk "
-        f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
-    )
     return 0
 
 

@@ -1,64 +1,18 @@
-"""Folders of episodes: new ones made whole, what one holds, whether all are alike."""
+"""Folders of episodes: what one holds, and whether all are alike."""
 
-import contextlib
-import errno
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import h5py
 import numpy as np
-import psutil
 
 from act_minimal.episodes import EpisodeError, list_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.lerobot_read import INFO
 
 Item = TypeVar("Item")
-
-
-@contextlib.contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """Gives a hidden folder beside `path`, which gets that name at a clean end.
-
-    After an exception nothing is left; after kill -9 the hidden folder is, which the
-    next call for the same path removes.
-
-    Raises:
-        UserError: There is something at `path` already, or it cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there already and not empty; choose another place")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            owner = re.fullmatch(r".*\.(\d+)\.partial", left.name)
-            if owner and not psutil.pid_exists(int(owner[1])):
-                shutil.rmtree(left, ignore_errors=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():  # the content reaches the disk before the name does
-                    with open(file, "rb+") as opened:
-                        os.fsync(opened.fileno())
-            if path.exists():
-                path.rmdir()  # empty
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            why = "no space left on the disk; free some, or choose another place"
-        raise UserError(f"{path} could not be written: {why}") from error
 
 
 def kind_of(folder: str | Path) -> str:

@@ -5,7 +5,6 @@ complete: a conversion that is killed leaves no folder that looks whole.
 """
 
 import contextlib
-import json
 import random
 import re
 import shutil
@@ -21,7 +20,6 @@ from act_minimal.data_folders import (
     difference_of,
     episodes_of,
     kind_of,
-    new_folder,
     shape_of,
     with_bar,
 )
@@ -34,7 +32,12 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import SettingError, UserError
-from act_minimal.files import write_json
+from act_minimal.files import (
+    atomic_folder,
+    check_new_folder,
+    read_json,
+    write_json,
+)
 from act_minimal.lerobot_edge import (
     Edge,
     RobotChoice,
@@ -77,9 +80,10 @@ def merge(
     for folder, count in Counter(seen).items():
         if count > 1:
             raise SettingError(f"{folder} is to be merged {count} times, expected once")
+    check_new_folder(out)
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for i, path in enumerate(with_bar(paths, "merge", progress)):
             shutil.copyfile(path, episode_path(temporary, i))
     return list_episodes(out)
@@ -113,6 +117,7 @@ def split(
         SettingError: Shares or counts that cannot be, or a name that is none.
         UserError: The folder has no episodes, or `out` is there already.
     """
+    check_new_folder(out)
     paths = episodes_of(folder)
     counts = part_counts(parts, len(paths), str(folder))
     order = list(range(len(paths)))
@@ -123,7 +128,7 @@ def split(
         chosen[name] = [paths[i] for i in sorted(order[begin : begin + count])]
         begin += count
     jobs = [(n, i, p) for n, part in chosen.items() for i, p in enumerate(part)]
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for name in chosen:
             (temporary / name).mkdir()
         for name, i, path in with_bar(jobs, "split", progress):
@@ -239,9 +244,10 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     aside = folder / BROKEN
     aside.mkdir(exist_ok=True)
     reasons: dict[str, str] = {}
-    if (aside / REASONS).is_file():
-        with contextlib.suppress(ValueError):
-            reasons = dict(json.loads((aside / REASONS).read_text()))
+    if (aside / REASONS).exists():
+        reasons = read_json(aside / REASONS)
+        if not isinstance(reasons, dict):
+            raise UserError(f"{aside / REASONS} was not written by a repair; rename it")
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0
@@ -341,6 +347,7 @@ def convert(
         version = "v2.1" if to == "lerobot-v2.1" else "v3.0"
         return LeRobotWriter(folder, version, edge, codec=video, lean=lean, task=task)
 
+    check_new_folder(out)
     source, result = Path(source), Conversion("hdf5", to)
     if kind_of(source) == "lerobot":
         with LeRobotReader(
@@ -350,7 +357,7 @@ def convert(
             result.faults = reader.faults
             places = [reader.name(i) for i in range(len(reader))]
             result.robot, result.units = reader.edge.robot, reader.edge.units
-            with new_folder(out) as folder:
+            with atomic_folder(out) as folder:
                 to_fill = sink(folder, reader.edge)
                 _fill(to_fill, reader.read, places, result, skip_broken, progress)
         return result
@@ -360,7 +367,7 @@ def convert(
     name = robot if robot != "auto" else _robot_of(paths)
     edge = make_edge(name, units)
     result.robot, result.units = edge.robot, edge.units
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         places = [str(path) for path in paths]
         to_fill = sink(folder, edge)
         _fill(

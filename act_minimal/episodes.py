@@ -100,6 +100,39 @@ def list_episodes(folder: str | Path) -> list[Path]:
 # --- writing --------------------------------------------------------------------------
 
 
+def next_episode(folder: str | Path) -> int:
+    """The number of a folder's next episode: the highest one and 1.
+
+    Not how many there are: after one was removed from the middle, that is the number
+    of another one.
+    """
+    names = (re.fullmatch(r"episode_(\d+)", p.stem) for p in list_episodes(folder))
+    return max((int(name[1]) + 1 for name in names if name), default=0)
+
+
+def save_next_episode(
+    folder: str | Path,
+    episode: Episode,
+    *,
+    compression: Literal["raw", "jpeg"] = "raw",
+    quality: int = 90,
+) -> Path:
+    """Writes an episode under the next number; see `save_episode`.
+
+    Returns:
+        Its path; a number that another process takes meanwhile is passed over.
+    """
+    while True:
+        path = episode_path(folder, next_episode(folder))
+        try:
+            save_episode(path, episode, compression=compression, quality=quality)
+        except EpisodeError:
+            if not path.exists():
+                raise
+        else:
+            return path
+
+
 def save_episode(
     path: str | Path,
     episode: Episode,
@@ -110,15 +143,15 @@ def save_episode(
     """Writes an episode in the ALOHA layout, wholly or not at all.
 
     Args:
-        path: Where to; the folder is made when it is missing.
+        path: Where to, a new file; the folder is made when it is missing.
         episode: The content; checked before anything is written.
         compression: "raw" stores images as they are, as ALOHA does; "jpeg" as Mobile
             ALOHA does: about a tenth of the space, slower to read, slightly lossy.
         quality: JPEG quality, 1 to 100 (Mobile ALOHA uses 50).
 
     Raises:
-        EpisodeError: Bad content (named), or no room on the disk; in both cases
-            nothing is left behind.
+        EpisodeError: Bad content (named), no room on the disk, or an episode is there
+            already: none is ever overwritten. Nothing is left behind.
     """
     path = Path(path)
     if compression not in ("raw", "jpeg"):
@@ -141,7 +174,7 @@ def save_episode(
     size = sum(4 * a.size for a in arrays.values() if a is not None)
     size += sum(a.nbytes for a in images.values())
     with (
-        atomic_file(path, EpisodeError) as temporary,
+        atomic_file(path, EpisodeError, replace=False) as temporary,
         _new_file(temporary, size) as root,
     ):
         root.attrs["sim"] = bool(episode.sim)

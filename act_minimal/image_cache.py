@@ -7,6 +7,7 @@ with 2 GB free, only slower.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 
 from act_minimal.episodes import EpisodeError, load_episode
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, read_json, tidy, write_json
+
+LISTING = "files.json"  # of a cache: names, sizes and times of what it was made of
 
 
 def cached_images(
@@ -58,8 +61,7 @@ def cached_images(
     if missing:
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         home = cache / f"images-{digest}"
-        with atomic_file(home / "files.json") as temporary:
-            temporary.write_text(json.dumps(files))
+        write_json(home / LISTING, files)
         for camera in missing:
             target = home / f"{camera}.npy"
             _write_cache(paths, camera, lengths, target, progress)
@@ -70,17 +72,21 @@ def cached_images(
 def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
     """Caches and what they were made of; those of files that changed are removed."""
     fresh = []
-    for listing in sorted(cache.glob("images-*/files.json")):
+    for listing in sorted(cache.glob(f"images-*/{LISTING}")):
+        home = listing.parent
+        tidy(home)
         try:
-            known = json.loads(listing.read_text())
+            known = read_json(listing)
             now = [(folder / name).stat() for name, _, _ in known]
             same = [[s.st_size, s.st_mtime_ns] for s in now] == [f[1:] for f in known]
-        except (OSError, ValueError, TypeError):  # a file is gone; a damaged listing
+        except (OSError, UserError, ValueError, TypeError):  # one is gone, or damaged
             same = False
         if same:
-            fresh.append((listing.parent, known))
-        else:
-            shutil.rmtree(listing.parent, ignore_errors=True)
+            fresh.append((home, known))
+        elif re.fullmatch(r"images-[0-9a-f]{16}", home.name) and all(
+            path.name == LISTING or path.suffix == ".npy" for path in home.iterdir()
+        ):  # it is ours, and nothing else is in it
+            shutil.rmtree(home, ignore_errors=True)
     return fresh
 
 

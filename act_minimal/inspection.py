@@ -16,7 +16,7 @@ import numpy as np
 
 from act_minimal.episodes import Episode, EpisodeError, list_episodes, load_episode
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, check_output_file
 
 STILL_STD = 1e-2  # rad; the floor of the statistics, below which a joint says nothing
 FROZEN_SECONDS = 1.0  # identical images for as long as this: the camera hung,
@@ -330,8 +330,10 @@ def contact_sheet(folder: str | Path, path: str | Path, *, episodes: int = 4) ->
         episodes: How many, evenly spread over the folder.
 
     Raises:
+        SettingError: The name does not end in .png, or cannot be written to.
         UserError: No readable episode, or no room for the picture.
     """
+    check_output_file(path, "picture", ".png")
     shown: list[tuple[str, Episode]] = []
     paths = list_episodes(folder)
     picks = np.linspace(0, len(paths) - 1, min(episodes, len(paths))).round()

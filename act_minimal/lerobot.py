@@ -22,15 +22,14 @@ from torch import Tensor
 
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import atomic_folder, check_new_folder, write_json
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -45,6 +44,8 @@ from act_minimal.lerobot_steps import (
 from act_minimal.lerobot_units import JOINTS, Line, Units, to_degrees
 from act_minimal.model import ACT, ACTConfig
 from act_minimal.policy import ACTPolicy, load_policy, save_policy
+
+EXPORT, IMPORT = "act export-lerobot", "act import-lerobot"  # who made a folder
 
 # LeRobot's setting: ours.
 SETTINGS = {
@@ -99,7 +100,7 @@ def export_policy(
 
     Args:
         folder: of our checkpoint or training run.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "keep" leaves radians, and 0 to 1 for a gripper; "so100" and "so101" turn
             six joints into LeRobot's degrees, and 0 to 100 (`lerobot_units.py`).
         execution: how LeRobot's `select_action` shall execute chunks; by default the
@@ -114,6 +115,7 @@ def export_policy(
         SettingError: LeRobot cannot execute chunks that way, or the joints have no
             units to convert.
     """
+    check_new_folder(out, EXPORT, CheckpointError)
     policy = load_policy(folder)
     if not isinstance(policy, ACTPolicy) or not isinstance(policy.config, ACTConfig):
         raise CheckpointError(f"{folder} is a {policy.name} policy, expected an ACT")
@@ -132,7 +134,7 @@ def export_policy(
     if config.decoder_output == "first":
         state = {k: x for k, x in state.items() if not re.match(r"decoder\.[1-9]", k)}
     weights = rename_out(state, "lerobot")
-    with atomic_folder(Path(out)) as temporary:
+    with atomic_folder(out, CheckpointError, made_by=EXPORT) as temporary:
         settings = _settings_out(config, execution, drop_cvae, names)
         write_json(temporary / "config.json", settings)
         tensors = {f"model.{key}": x for key, x in weights.items()}
@@ -327,7 +329,7 @@ def import_policy(
 
     Args:
         folder: with config.json and model.safetensors, LeRobot's `pretrained_model`.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "so100" and "so101" turn LeRobot's degrees, and 0 to 100, into radians,
             and 0 to 1.
         cameras: LeRobot's names of cameras, without "observation.images." -> the names
@@ -338,6 +340,7 @@ def import_policy(
             this package's ACT can do; names the file and the key.
         SettingError: the joints have no units to convert, or a camera is unknown.
     """
+    check_new_folder(out, IMPORT, CheckpointError)
     foreign = read_lerobot(Path(folder))
     names = _renamed(foreign.config.cameras, cameras)
     foreign.config = replace(foreign.config, cameras=names)
@@ -361,7 +364,7 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
     policy = ACTPolicy(config, Statistics(mean, std), pretrained_weights=False)
     policy.module.load_state_dict(state)
     card = foreign.card | {"imported_file": str(foreign.where), "units": units}
-    return save_policy(out, policy.eval(), card)
+    return save_policy(out, policy.eval(), card, made_by=IMPORT)
 
 
 def read_lerobot(folder: Path) -> Foreign:

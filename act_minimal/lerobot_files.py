@@ -10,14 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from act_minimal.episodes import EpisodeError
-
-
-def read_json(path: Path) -> Any:
-    """Any JSON value."""
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise EpisodeError(f"{path} cannot be read as JSON: {error}") from error
+from act_minimal.files import write_text
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -25,7 +18,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+        lines = [
+            json.loads(line)
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line
+        ]
     except (ValueError, OSError) as error:
         raise EpisodeError(f"{path} is not one JSON value a line: {error}") from error
     if not all(isinstance(line, dict) for line in lines):
@@ -99,8 +96,9 @@ def table_of(columns: dict[str, np.ndarray]) -> Any:
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """One JSON dictionary a line."""
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    path.write_text(text)
+    write_text(
+        path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    )
 
 
 def write_tasks(path: Path, tasks: list[str]) -> None:

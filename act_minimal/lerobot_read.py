@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from act_minimal.episodes import Attribute, Episode, EpisodeError, check_episode
 from act_minimal.errors import UserError
+from act_minimal.files import read_json
 from act_minimal.lerobot_edge import make_edge, robot_of_type
 from act_minimal.lerobot_files import (
     decode_pictures,
     numbers_of,
-    read_json,
     read_lines,
     read_table,
 )
@@ -152,7 +152,7 @@ class LeRobotReader:
         path = self.folder / INFO
         if not path.is_file():
             raise UserError(f"{path}: no such file, so this is no LeRobot dataset")
-        info = read_json(path)
+        info = read_json(path, EpisodeError)
         if not isinstance(info, dict):
             raise EpisodeError(f"{path} holds a {type(info).__name__}, expected a dict")
         found = info.get("codebase_version")
@@ -176,7 +176,7 @@ class LeRobotReader:
         path = self.folder / OURS
         if not path.is_file():
             return {}
-        content = read_json(path)
+        content = read_json(path, EpisodeError)
         if not isinstance(content, dict):
             raise EpisodeError(f"{path} holds no dictionary")
         return content

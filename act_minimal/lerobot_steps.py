@@ -17,9 +17,9 @@ from act_minimal.checkpoint import (
     CheckpointError,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
+from act_minimal.files import write_json
 
 STATE, ENV, ACTION = "observation.state", "observation.environment_state", "action"
 CAMERA = "observation.images."

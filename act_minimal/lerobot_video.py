@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from act_minimal.episodes import EpisodeError
 from act_minimal.errors import SettingError, UserError
+from act_minimal.files import FULL, reason
 
 Codec = Literal["h264", "av1", "lossless"]
 
@@ -135,6 +136,8 @@ class VideoWriter:
             yield
         except av.error.FFmpegError as error:
             why = error.strerror or type(error).__name__
+            if isinstance(error, OSError) and error.errno in FULL:
+                why = reason(error)
             raise UserError(f"{self.path} could not be written: {why}") from error
 
     def info(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, check_output_file
 from act_minimal.policy import Policy, load_policy
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")  # the extra "onnx"
@@ -122,14 +122,15 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
         out: the file to write; an older one is replaced.
 
     Raises:
+        SettingError: the name does not end in .onnx, or cannot be written to.
         OnnxError: a library is not installed, or ONNX Runtime's answer differs from the
             policy's by more than 1e-4 standard deviations of the actions.
         CheckpointError: the checkpoint cannot be read.
     """
+    path = Path(out)
+    check_output_file(path, "out", ".onnx")
     _libraries(*LIBRARIES)
-    policy, path = load_policy(folder), Path(out)
-    if path.is_dir():
-        raise OnnxError(f"{path} is a folder, expected the name of a file to write")
+    policy = load_policy(folder)
     shapes = _shapes(policy)
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)

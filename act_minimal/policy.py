@@ -21,18 +21,16 @@ from torch import Tensor, nn
 from act_minimal.baselines import MLP, MLPConfig
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
     card_text,
     check_tensors,
     find_checkpoint,
     read_json,
     read_tensors,
-    write_file,
-    write_json,
     write_tensors,
 )
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
+from act_minimal.files import atomic_folder, write_json, write_text
 from act_minimal.model import ACT, ACTConfig, Size, act_loss
 
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
@@ -367,19 +365,26 @@ def make_policy(
         raise SettingError(f"a {kind} policy cannot be built: {error}") from error
 
 
-def save_policy(folder: Path | str, policy: Policy, card: Mapping[str, Any]) -> Path:
+def save_policy(
+    folder: Path | str,
+    policy: Policy,
+    card: Mapping[str, Any],
+    *,
+    made_by: str = "save_policy",
+) -> Path:
     """Writes a checkpoint folder, whole or not at all.
 
     Args:
-        folder: where; an older checkpoint there is replaced.
+        folder: where; an older checkpoint there is replaced if the same writer made it.
         policy: what.
         card: what a person wants to know of it: data, seed, steps, success, command.
             Library versions are added.
+        made_by: who writes it, such as "act demo".
 
     Raises:
-        CheckpointError: the disk is full.
+        CheckpointError: the disk is full, or `folder` holds something else.
     """
-    with atomic_folder(Path(folder)) as temporary:
+    with atomic_folder(folder, CheckpointError, made_by=made_by) as temporary:
         write_policy(temporary, policy, card)
     return Path(folder)
 
@@ -404,7 +409,7 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         f"actions at a time ({policy.action_target}); {parameters:,} parameters."
     )
     text = card_text(f"Policy: {policy.name}", about, card)
-    write_file(folder / "README.md", text)
+    write_text(folder / "README.md", text)
 
 
 def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Policy:

@@ -277,7 +277,7 @@ def inside(job: str, out: Path, *words: str) -> None:
         for case in words:
             found, shapes[case] = run_case(case)
             tensors |= {f"{case}/{key}": x for key, x in found.items()}
-        out.with_suffix(".json").write_text(json.dumps(shapes))
+        out.with_suffix(".json").write_text(json.dumps(shapes), encoding="utf-8")
         save_file({key: x.detach().contiguous() for key, x in tensors.items()}, out)
     elif job == "save":
         save_checkpoint(words[0], out)

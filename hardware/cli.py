@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.files import check_output_file, write_bytes
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -116,6 +117,8 @@ def cameras(thumbnails: Path | None = None, json: Json = False) -> int:
     """
     from act_minimal.devices import find_cameras
 
+    if thumbnails:
+        check_output_file(thumbnails / "name.png", "thumbnails", ".png")
     rows = []
     for device in find_cameras():
         row: dict[str, Any] = {"path": str(device.path), "name": device.name}
@@ -143,9 +146,9 @@ def _thumbnail(device: Path, folder: Path) -> Path:
     camera.open()
     image = camera.read().image
     camera.close()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{device.name}.png"
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    write_bytes(path, content.tobytes())
     return path
 
 

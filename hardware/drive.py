@@ -2,6 +2,7 @@
 
 import contextlib
 import json as jsonlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import tyro
 
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import check_output_folder
 
 from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
 
@@ -37,8 +39,9 @@ class DeployConfig(RobotConfig):
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     dry_run: bool = False
     """Only look and predict; send nothing, and say what the policy would do."""
-    out: Path = Path("runs/deploy")
-    """Tally and log of interventions; a second call goes on."""
+    out: Path | None = None
+    """Tally and log of interventions, of one policy on one arm; a second call goes on.
+    By default runs/deploy/POLICY_ROBOT."""
     task: str | None = None
     """The scene that a 'virtual' arm stands in; by default the arm's usual one."""
     scenes: int | None = None
@@ -63,7 +66,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     from act_minimal.checkpoint import find_checkpoint
     from act_minimal.policy import load_policy
 
-    from .deployment import check_fit, dry_run
+    from .deployment import about_trials, check_fit, dry_run, open_tally
     from .deployment import deploy as run_trials
     from .keys import Keys
     from .robots import make_robot, plugged_in
@@ -73,7 +76,17 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     policy = load_policy(find_checkpoint(config.policy))
     height, width = policy.config.image_size
     say = (lambda text: None) if json else print
-    log = config.out / "interventions.jsonl"
+    out = config.out or default_folder(config.policy, config.robot)
+    log = out / "interventions.jsonl"
+    # Before an arm is touched: is there anything left to do, and may it be mixed?
+    about = {"robot": config.robot, "task": _task(config)}
+    whose = about_trials(policy, config.execution, **about)
+    done = open_tally(out, whose, _scenes(config))
+    if len(done.trials) >= config.trials and not config.dry_run:
+        say(f"{config.trials} of {config.trials} already done in {out}: {done}")
+        if json:
+            _print(done.to_json() | {"interventions": {}})
+        return 0
     if config.port == VIRTUAL:  # it shows and tells what the policy wants to know
         config = replace(
             config,
@@ -103,7 +116,8 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
                 execution=config.execution,
                 trials=config.trials,
                 seconds=config.seconds,
-                out=config.out,
+                out=out,
+                about=about,
                 say=say,
             )
     if json:
@@ -117,19 +131,34 @@ def _judge(
     config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
 ) -> Any:
     """Whoever lays the objects and says how a trial went: a person, or the room."""
-    from act_minimal.evaluation import evaluation_scenes
-
     from .deployment import RoomJudge
 
-    alone = (config.task or TASKS[config.robot]) == "alone"  # nothing is judged there
-    if config.scenes is None and (config.port != VIRTUAL or alone):
+    scenes = _scenes(config)
+    if scenes is None:
         from .person import Judging
 
         return Judging(keys, stop)
-    scenes = evaluation_scenes(config.scenes or 0, config.trials)
     judge = RoomJudge(port, scenes)
     last.callback(judge.close)
     return judge
+
+
+def _scenes(config: DeployConfig) -> list[int] | None:
+    """The scenes that are laid, one a trial; None where a person lays the objects."""
+    from act_minimal.evaluation import evaluation_scenes
+
+    alone = (config.task or TASKS[config.robot]) == "alone"  # nothing is judged there
+    if config.scenes is None and (config.port != VIRTUAL or alone):
+        return None
+    return evaluation_scenes(config.scenes or 0, config.trials)
+
+
+def default_folder(policy: Path, robot: str) -> Path:
+    """Where the trials of a policy on an arm go if nobody says where."""
+    words = [w for w in Path(os.path.abspath(policy)).parts if w != "checkpoints"]
+    # A run's checkpoints, and a demo's, are called like everybody's.
+    few = 2 if words[-1].isdecimal() or words[-1] in ("checkpoint", "last") else 1
+    return Path("runs") / "deploy" / "_".join([*words[-few:], robot])
 
 
 def _look_on(
@@ -286,6 +315,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
                 "act record --robot needs a terminal, to be told when; for a virtual "
                 "arm and leader give --scenes"
             )
+        check_output_folder(config.out, "episodes")
         log = config.out / "interventions.jsonl"
         arm = make_robot(here, config.size, stop, log)
         source = _source(config, keys, arm)
@@ -334,7 +364,7 @@ def _demonstrator(
     return hand
 
 
-def _task(config: TeleopConfig) -> str:
+def _task(config: DeployConfig | TeleopConfig) -> str:
     return config.task or TASKS[OPENARM if config.robot == OPENARM else "so100"]
 
 

@@ -12,8 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from act_minimal.control import Observation
-from act_minimal.episodes import Episode, episode_path, list_episodes, save_episode
+from act_minimal.episodes import (
+    Episode,
+    list_episodes,
+    next_episode,
+    save_next_episode,
+)
 from act_minimal.errors import UserError
+from act_minimal.files import check_output_folder
 
 from .safety import SafeRobot, Stop
 from .teleop import Source, teleoperate
@@ -90,7 +96,7 @@ def record_session(
         prepare: called with the episode's number before it begins.
         over: asked at every tick, with its number, whether the episode ends.
         verdict: asked after each episode: keep it, discard it, redo the one before
-            too, or quit.
+            too (the last one kept in this session), or quit.
         cameras: recorded.
         seconds: that an episode may last.
         attributes: asked after each episode for what is written into it, such as
@@ -103,9 +109,10 @@ def record_session(
     Raises:
         UserError: the disk is full, or the arm was stopped; what was kept is kept.
     """
-    done = list_episodes(out)
-    while len(done) < n:
-        number = len(done)
+    check_output_folder(out, "episodes")
+    mine: list[Path] = []  # kept in this session, which alone may be taken back
+    while len(list_episodes(out)) < n:
+        number = next_episode(out)
         prepare(number)
         recorder = Recorder(robot.fps, cameras)
 
@@ -130,17 +137,22 @@ def record_session(
             continue
         word = verdict()
         if word == "keep":
-            path = episode_path(out, number)
             extras = attributes() if attributes else {}
             episode = recorder.episode({"success": True} | extras)
-            save_episode(path, episode, compression="jpeg", quality=95)
+            path = save_next_episode(out, episode, compression="jpeg", quality=95)
+            mine.append(path)
             say(f"{path.name}: {len(episode)} ticks kept")
-        elif word == "redo" and done:
-            done[-1].unlink()
-            say(f"{done[-1].name} is removed, to be recorded again")
+        elif word == "redo" and mine:
+            path = mine.pop()
+            path.unlink(missing_ok=True)
+            say(f"{path.name} is removed, to be recorded again")
+        elif word == "redo":
+            say(
+                f"episode {number} is discarded; none before it was kept in this "
+                "session, so none is removed"
+            )
         elif word == "quit":
             break
         else:
             say(f"episode {number} is discarded")
-        done = list_episodes(out)
     return list_episodes(out)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from act_minimal.course import results
 from act_minimal.course.results import RESULTS, ResultError
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import write_text
 
 HERE = Path(__file__).parent
 SOURCES, SOLUTIONS = HERE / "src", HERE / "solutions"
@@ -252,9 +252,8 @@ def prune_widgets(notebook: NotebookNode) -> None:
 def write_notebook(path: Path, notebook: NotebookNode) -> None:
     """Write it whole, or not at all; a file that would not change is left alone."""
     text = nbformat.writes(notebook) + "\n"
-    if not path.exists() or path.read_text() != text:
-        with atomic_file(path) as temporary:
-            temporary.write_text(text)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def main(words: list[str]) -> None:

@@ -22,7 +22,9 @@ from act_minimal.episodes import (
     episode_path,
     list_episodes,
     load_episode,
+    next_episode,
     save_episode,
+    save_next_episode,
 )
 
 RNG = np.random.default_rng(0)
@@ -425,7 +427,8 @@ def test_bad_options(tmp_path):
 CHILD = """
 import sys, os, resource, time
 import numpy as np
-from act_minimal.episodes import Episode, EpisodeError, save_episode
+from act_minimal.episodes import Episode, EpisodeError
+from act_minimal.episodes import save_episode, save_next_episode
 path, mode = sys.argv[1:]
 x = np.ones((200, 6), np.float32)
 images = {"top": np.random.default_rng(0).integers(0, 255, (200, 96, 128, 3), np.uint8)}
@@ -436,13 +439,12 @@ if mode == "hang":  # the content is written, the name not yet
 if mode == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 if mode == "loop":
-    save_episode(path, episode)
+    save_next_episode(path, episode)
     print("ready", flush=True)
-try:
     while True:
-        save_episode(path, episode)
-        if mode != "loop":
-            break
+        save_next_episode(path, episode)
+try:
+    save_episode(path, episode)
 except EpisodeError as error:
     print(error)
     sys.exit(1)
@@ -465,22 +467,74 @@ def kill_when_ready(child: subprocess.Popen, delay: float) -> None:
         os.kill(child.pid, signal.SIGKILL)
 
 
-def test_kill_before_the_rename_leaves_nothing_or_the_old_file(tmp_path):
+def test_kill_before_the_rename_leaves_nothing(tmp_path):
     path = episode_path(tmp_path, 0)
     kill_when_ready(start_child(path, "hang"), 0)
     assert list_episodes(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == 1  # the temporary
     save_episode(path, make_episode())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # cleaned up
-    kill_when_ready(start_child(path, "hang"), 0)
-    assert len(load_episode(path)) == 7  # the old one, whole
 
 
-def test_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+def test_kill_at_any_moment_leaves_whole_files(tmp_path):
     for delay in (0.013, 0.031):
-        path = episode_path(tmp_path, 0)
-        kill_when_ready(start_child(path, "loop"), delay)
-        assert len(load_episode(path)) == 200
+        kill_when_ready(start_child(tmp_path, "loop"), delay)
+        paths = list_episodes(tmp_path)
+        assert paths
+        assert all(len(load_episode(path)) == 200 for path in paths)
+
+
+@pytest.mark.quick
+def test_an_episode_is_never_overwritten(tmp_path):
+    path = episode_path(tmp_path, 0)
+    save_episode(path, make_episode())
+    before = path.read_bytes()
+    with pytest.raises(
+        EpisodeError, match=r"episode_0\.hdf5 is there already, and is n"
+    ):
+        save_episode(path, make_episode())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.quick
+def test_the_next_number_is_the_highest_and_one(tmp_path):
+    assert next_episode(tmp_path / "nowhere") == 0
+    for i in (0, 2, 11):
+        save_episode(episode_path(tmp_path, i), make_episode())
+    save_episode(tmp_path / "zebra_40.hdf5", make_episode())  # none of ours
+    assert next_episode(tmp_path) == 12
+    assert save_next_episode(tmp_path, make_episode()) == episode_path(tmp_path, 12)
+
+
+@pytest.mark.quick
+def test_a_number_that_somebody_takes_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    real, taken = os.link, []
+
+    def link(source, target):
+        if not taken:  # at the last moment another recorder comes first
+            taken.append(target)
+            Path(target).write_text("theirs")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    path = save_next_episode(tmp_path, make_episode())
+    assert path == episode_path(tmp_path, 1)
+    assert len(load_episode(path)) == 7
+    assert episode_path(tmp_path, 0).read_text() == "theirs"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.quick
+def test_nothing_is_overwritten_where_files_cannot_be_linked(tmp_path, monkeypatch):
+    def link(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    save_episode(episode_path(tmp_path, 0), make_episode())
+    with pytest.raises(EpisodeError, match="is there already"):
+        save_episode(episode_path(tmp_path, 0), make_episode())
+    assert [p.name for p in tmp_path.iterdir()] == ["episode_0.hdf5"]
 
 
 def test_full_disk_is_one_sentence_and_no_file(tmp_path):
@@ -502,19 +556,3 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
     with pytest.raises(EpisodeError, match="no space left on the disk"):
         save_episode(tmp_path / "e.hdf5", make_episode())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.quick
-def test_cleaning_leaves_the_temporaries_of_the_living(tmp_path):
-    living = tmp_path / f".episode_1.hdf5.{os.getppid()}.tmp"
-    dead = tmp_path / ".episode_2.hdf5.999999999.tmp"
-    other = tmp_path / ".notes.tmp"
-    for path in (living, dead, other):
-        path.touch()
-    with files.atomic_file(tmp_path / "a.txt") as outer:
-        outer.write_text("a")
-        with files.atomic_file(tmp_path / "b.txt") as inner:
-            inner.write_text("b")
-        assert outer.exists()
-    left = {p.name for p in tmp_path.iterdir()}
-    assert left == {living.name, other.name, "a.txt", "b.txt"}

@@ -1,12 +1,15 @@
 """Rollouts and what is said about them: intervals, jerk, resuming, what fits."""
 
+import hashlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,16 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import act_minimal.evaluation as evaluation
+from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
 from act_minimal.evaluation import (
     Evaluation,
     evaluate,
     evaluation_scenes,
+    fingerprint,
     jerk,
     still,
     wilson,
 )
 from act_minimal.execution import ExecutionConfig
+from act_minimal.policy import ACTPolicy, make_policy
 from act_minimal.sim import PickPlace, World, make_task
 from act_minimal.sim import recording as sim_recording
 from act_minimal.sim.experts import Expert
@@ -351,6 +357,46 @@ def test_a_folder_of_rollouts_belongs_to_one_evaluation(tmp_path, monkeypatch):
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"rollouts_0_1\.safetensors is damaged"):
+        roll_out(Stay(), 2, out=tmp_path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "change", [{"activation": "relu"}, {"heads": 2}, {"dropout": 0.3}, {"name": "b"}]
+)
+def test_the_same_weights_with_other_settings_are_another_policy(change):
+    scale = {key: np.zeros(3, np.float32) for key in ("qpos", "action")}
+    statistics = Statistics(scale, {key: x + 1 for key, x in scale.items()})
+    one = make_policy("act", statistics, state_dim=3, action_dim=3, chunk_size=4)
+    settings = dict(change)
+    name = settings.pop("name", one.name)
+    other = ACTPolicy(replace(one.config, **settings), statistics, name=name)
+    other.module.load_state_dict(one.module.state_dict())
+    assert fingerprint(one) != fingerprint(other)
+    same = ACTPolicy(one.config, statistics)
+    same.module.load_state_dict(one.module.state_dict())
+    assert fingerprint(one) == fingerprint(same.eval())
+    pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]
+    assert fingerprint(cast(Any, pairs[0])) != fingerprint(cast(Any, pairs[1]))
+
+
+def test_rollouts_of_earlier_versions_are_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 5)
+    # As it was: a hash of the weights alone.
+    digest = hashlib.sha256(b"weight" + Stay().weight.numpy().tobytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "fingerprint", lambda p: digest.hexdigest()[:16])
+        roll_out(Stay(), 2, out=tmp_path)
+    words = r"with policy \w+, but .*earlier versions did not note .*another folder"
+    with pytest.raises(UserError, match=words):
+        roll_out(Stay(), 2, out=tmp_path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("other", ["episode_0.hdf5", "model.safetensors", "log.jsonl"])
+def test_rollouts_do_not_go_into_a_folder_of_another_kind(tmp_path, other):
+    (tmp_path / other).touch()
+    with pytest.raises(UserError, match="expected rollouts or an empty folder"):
         roll_out(Stay(), 2, out=tmp_path)
 
 

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from act_minimal.data_folders import new_folder
 from act_minimal.data_tools import convert
 from act_minimal.episodes import (
     Episode,
@@ -838,36 +837,12 @@ def test_kill_in_the_middle_leaves_nothing_that_looks_whole(tmp_path, to):
 
 
 @pytest.mark.quick
-def test_a_new_folder_is_whole_or_not_there(tmp_path):
-    def fail() -> None:
-        with new_folder(tmp_path / "a" / "b") as folder:
-            (folder / "x").write_text("x")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert list((tmp_path / "a").iterdir()) == []
-    dead = tmp_path / "a" / ".b.999999999.partial"
-    living = tmp_path / "a" / f".b.{os.getppid()}.partial"
-    other = tmp_path / "a" / ".c.999999999.partial"
-    for path in (dead, living, other):
-        path.mkdir()
-    (tmp_path / "a/b").mkdir()  # empty: as good as none
-    with new_folder(tmp_path / "a" / "b") as folder:
-        (folder / "x").write_text("x")
-        assert not any((tmp_path / "a/b").iterdir())
-    assert (tmp_path / "a/b/x").read_text() == "x"
-    left = {path.name for path in (tmp_path / "a").iterdir()}
-    assert left == {"b", living.name, other.name}
-
-
-@pytest.mark.quick
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
     source = make_folder(tmp_path / "ours", [3])
-    monkeypatch.setattr("act_minimal.data_folders.os.fsync", full)
+    monkeypatch.setattr("act_minimal.files.os.fsync", full)
     with pytest.raises(UserError, match="could not be written: no space left"):
         convert(source, tmp_path / "out", "lerobot-v3.0")
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]

@@ -271,7 +271,7 @@ def folder(tmp_path):
 def test_folder_is_for_people_too(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("config.json", "card.json", "README.md"),
+        *("config.json", "card.json", "README.md", "act_minimal.json"),
         *("model.safetensors", "stats.safetensors"),
     }
     text = (folder / "README.md").read_text()
@@ -364,7 +364,7 @@ def test_bad_configs_are_named(folder, change, message):
 @pytest.mark.quick
 def test_what_is_no_checkpoint_is_named(folder, tmp_path):
     (folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
         load_policy(folder)
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         load_policy(tmp_path / "nowhere")

@@ -241,11 +241,28 @@ def test_another_image_size_or_camera_is_not_mixed_in(tmp_path, scripted):
             record(TASK, tmp_path, 2, cameras=cameras, size=size, **settings)
 
 
-def test_a_gap_in_a_folder_is_not_filled_with_the_wrong_episode(tmp_path, scripted):
+@pytest.mark.quick
+def test_after_a_removal_the_next_number_is_the_highest_and_one(tmp_path, scripted):
     for i in (0, 2):
         shutil.copy(scripted / f"episode_{i}.hdf5", tmp_path)
-    with pytest.raises(UserError, match=r"episode_2.hdf5 where episode_1.hdf5 is"):
-        record(TASK, tmp_path, 3, demonstrator="scripted", progress=False)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    paths = record(TASK, tmp_path, 4, demonstrator="scripted", progress=False)
+    assert [p.name for p in paths] == [f"episode_{i}.hdf5" for i in (0, 2, 3, 4)]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    attempts = [load_episode(p).attributes["attempt"] for p in paths]
+    assert attempts == sorted(set(attempts)), "an attempt is there twice"
+    save_episode(tmp_path / "other_9.hdf5", load_episode(paths[0]))
+    with pytest.raises(UserError, match=r"other_9\.hdf5, which is no name"):
+        record(TASK, tmp_path, 9, demonstrator="scripted", progress=False)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("other", ["log.jsonl", "meta/info.json", "tally.json"])
+def test_nothing_is_recorded_into_a_folder_of_another_kind(tmp_path, other):
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_text("{}")
+    with pytest.raises(UserError, match="expected episodes or an empty folder"):
+        record(TASK, tmp_path, 1, progress=False)
 
 
 @pytest.mark.quick
@@ -338,7 +355,7 @@ def test_a_film_shows_the_rollouts_and_how_they_ended(tmp_path):
     path = film(
         TASK,
         takes,
-        tmp_path / "new" / "film",
+        tmp_path / "new" / "film.mp4",
         columns=2,
         size=(96, 128),
         progress=False,
@@ -360,6 +377,9 @@ def test_a_film_shows_the_rollouts_and_how_they_ended(tmp_path):
 
 @pytest.mark.quick
 def test_a_film_of_nothing_or_without_opengl_is_refused(tmp_path, monkeypatch):
+    for name in ("film.avi", "film", "film.mp4.txt"):
+        with pytest.raises(SettingError, match=r"film is .*, expected .* in \.mp4"):
+            film(TASK, [], tmp_path / name)
     with pytest.raises(UserError, match="no rollout to film"):
         film(TASK, [], tmp_path / "film.mp4")
     monkeypatch.setenv("MUJOCO_GL", "disabled")

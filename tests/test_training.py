@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch import nn
 
-from act_minimal import training
+from act_minimal import files, training
 from act_minimal.dataset import Windows
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.errors import UserError
-from act_minimal.policy import load_policy, make_policy
+from act_minimal.policy import load_policy, make_policy, save_policy
 from act_minimal.processes import World
-from act_minimal.run_folder import read_log
+from act_minimal.run_folder import BEFORE, read_log
 from act_minimal.training import TrainConfig, TrainingInterrupted, steps_that_fit, train
 from act_minimal.training_config import load_demonstrations, network_settings
 from act_minimal.training_parts import (
@@ -249,6 +249,23 @@ def test_only_the_newest_checkpoints_are_kept(config):
     assert names == {"10", "12"}
 
 
+@pytest.mark.quick
+def test_what_training_did_not_save_is_not_removed(config):
+    short = replace(config, save_every=2, keep=1, val_fraction=0, tensorboard=False)
+    noted = config.out / "checkpoints" / "2"
+
+    def note(record):
+        if noted.is_dir():
+            (noted / "notes.txt").write_text("the best one")
+
+    train(short, on_step=note, progress=False)
+    save_policy(config.out / "checkpoints" / "1", load_policy(noted), {})
+    run(replace(short, out=config.out))
+    names = {path.name for path in (config.out / "checkpoints").iterdir()}
+    assert names == {"1", "2", "12"}
+    assert (noted / "notes.txt").read_text() == "the best one"
+
+
 # --- interruptions --------------------------------------------------------------------
 
 
@@ -300,6 +317,96 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     assert same_weights(again.policy, whole.policy)
 
 
+@pytest.mark.quick
+def test_ctrl_c_while_the_data_load_trains_nothing(config, monkeypatch):
+    load, reached = training.load_demonstrations, []
+
+    def interrupted(config, **settings):
+        os.kill(os.getpid(), signal.SIGINT)
+        demos = load(config, **settings)
+        reached.append("Ctrl-C was put off")
+        return demos
+
+    monkeypatch.setattr(training, "load_demonstrations", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(config)
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert reached == []
+    assert not config.out.exists()
+
+
+@pytest.mark.quick
+def test_ctrl_c_anywhere_before_the_first_step_trains_nothing(config, monkeypatch):
+    monkeypatch.setattr(
+        training, "RunLog", lambda *a: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(config)
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert not config.out.exists()
+
+
+@pytest.mark.quick
+def test_a_run_from_before_a_setting_existed_goes_on(config):
+    half = replace(config, steps=4, tensorboard=False)
+    run(half)
+    path = config.out / "checkpoints" / "4" / "progress.json"
+    whole = json.loads(path.read_text())
+    free = {"out", "data", "steps", "seed"}
+    changed = {k: v for k, v in whole["settings"].items() if BEFORE[k] != v}
+    # Every setting that this run has at its default may be one that came later.
+    kept = {k: v for k, v in whole["settings"].items() if k in free | set(changed)}
+    path.write_text(json.dumps(whole | {"settings": kept}))
+    assert run(half).steps == 4
+    for name, value in (("grad_clip", 5.0), ("pad", "zero"), ("weight_decay", 0.1)):
+        default = repr(BEFORE[name])
+        with pytest.raises(UserError, match=rf"a run with {name}={default}, but now"):
+            run(replace(half, **{name: value}))
+
+
+@pytest.mark.quick
+def test_what_a_run_was_before_a_setting_existed_is_its_default():
+    assert BEFORE.keys() == training.as_json(TrainConfig(Path("a"), Path("b"))).keys()
+    assert (BEFORE["grad_clip"], BEFORE["pad"], BEFORE["model"]) == (10.0, "last", {})
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("place", [".", "runs", "runs/deep"])
+def test_nothing_is_trained_into_the_data_folder(config, tmp_path, place):
+    before = sorted(config.data.rglob("*"))
+    link = tmp_path / "link"
+    link.symlink_to(config.data)
+    for data in (config.data, link):
+        with pytest.raises(UserError, match=r"out is .*, inside the data"):
+            run(replace(config, out=data / place))
+        with pytest.raises(UserError, match=r"out is .*, inside the data"):
+            run(replace(config, data=data, out=config.data / place))
+    assert sorted(config.data.rglob("*")) == before
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", '{"mine": 1}', r"holds config\.json, which no training run"),
+        ("config.json", "[1]", r"holds config\.json, which no training run"),
+        ("log.jsonl", "my diary", r"holds log\.jsonl, which no training run"),
+        ("tensorboard/x", "x", "holds tensorboard, which no training run"),
+        ("checkpoints/best.pt", "x", "holds checkpoints, which no training run"),
+        ("episode_0.hdf5", "x", r"holds episodes \(episode_0\.hdf5\), expected"),
+        ("model.safetensors", "x", r"holds a checkpoint \(model\.safetensors\)"),
+    ],
+)
+def test_a_folder_of_somebody_else_is_not_trained_into(config, name, content, words):
+    path = config.out / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        run(config)
+    assert path.read_text() == content
+    assert [p for p in config.out.rglob("*") if p.is_file()] == [path]
+
+
 def test_kill_9_loses_nothing_that_was_saved(uninterrupted, tmp_path):
     config, whole = uninterrupted
     config = replace(config, out=tmp_path / "run")
@@ -321,7 +428,8 @@ def test_kill_9_loses_nothing_that_was_saved(uninterrupted, tmp_path):
     assert max(r["step"] for r in read_log(config.out)) == 21
     assert load_policy(config.out).chunk_size == 5
     # What kill -9 may leave: half a checkpoint, half a line.
-    (config.out / "checkpoints" / ".24.writing-1").mkdir()
+    half = f".24.{files._machine()}-999999999-0.tmp"
+    (config.out / "checkpoints" / half).mkdir()
     with (config.out / "log.jsonl").open("a") as file:
         file.write('{"step": 22, "lo')
     result = run(config)

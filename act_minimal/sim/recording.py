@@ -8,8 +8,16 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
+from ..episodes import (
+    Episode,
+    episode_path,
+    list_episodes,
+    load_episode,
+    next_episode,
+    save_next_episode,
+)
 from ..errors import SettingError, UserError
+from ..files import check_output_folder
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -36,7 +44,8 @@ def record(
 
     Args:
         task: the task.
-        out: folder; episodes that are there already are kept and counted.
+        out: folder; episodes that are there already are kept and counted. Where some
+            were removed, the next one gets the number after the highest.
         n: number of episodes wanted.
         demonstrator: "scripted" or "human".
         seed: decides scenes and styles.
@@ -54,6 +63,7 @@ def record(
             far too often.
     """
     _check_settings(task, n, seed, cameras, size)
+    check_output_folder(out, "episodes")
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
     done = list_episodes(out)
     first = _next_attempt(out, done, origin, cameras, size)
@@ -73,9 +83,8 @@ def record(
             episode.attributes["attempt"] = attempt
             if saving:
                 saving.result()
-            path = episode_path(out, count)
             saving = writer.submit(
-                save_episode, path, episode, compression=compression, quality=95
+                save_next_episode, out, episode, compression=compression, quality=95
             )
             count += 1
             bar.update()
@@ -189,12 +198,12 @@ def _next_attempt(
     Raises:
         UserError: the episodes there are not the first ones of this recording.
     """
-    for i, path in enumerate(done):
-        if path != episode_path(out, i):
-            raise UserError(
-                f"{out} holds {path.name} where episode_{i}.hdf5 is expected; "
-                "choose another folder"
-            )
+    last = episode_path(out, next_episode(out) - 1)
+    if done and done[-1] != last:
+        raise UserError(
+            f"{out} holds {done[-1].name}, which is no name that a recording gives; "
+            "choose another folder"
+        )
     attempt = -1
     wanted = origin | {"cameras": {c: tuple(size) for c in cameras}}
     for path in {done[0], done[-1]} if done else ():

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from ..episodes import list_episodes, load_episode
 from ..errors import SettingError, UserError
+from ..files import check_output_file
 from . import make_task
 from .film import Take
 from .film import film as write_film
@@ -32,6 +33,8 @@ def replay(
     Raises:
         UserError: no episodes, or an episode that was not recorded in a simulated task.
     """
+    if film:
+        check_output_file(film, "film", ".mp4")
     if n < 1:
         raise SettingError(f"{n} episodes are to be replayed, expected at least 1")
     paths = list_episodes(data)[:n]

@@ -89,6 +89,8 @@ def halve(data: Path, side: str, sees: str, out: Path) -> Path:
         return out
     arm, seen = ARMS[side], ARMS[side] if sees == "own" else slice(0, 16)
     for i, path in enumerate(paths):
+        if episode_path(out, i).exists():
+            continue
         episode = load_episode(path)
         episode.qpos = episode.qpos[:, seen]
         episode.qvel, episode.effort = episode.qvel[:, seen], episode.effort[:, seen]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import check_output_file, write_text
 
 from .kinematics import JOINTS, Kinematics
 from .registers import STEPS
@@ -229,12 +229,10 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """
     text = json.dumps(calibration.to_json(), indent=4)
     path = Path(path)
-    if path.exists():
-        if path.is_file() and path.read_bytes() == text.encode():
-            return
-        check_free(path)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    check_free(path)
+    write_text(path, text)
 
 
 def check_free(path: Path) -> None:
@@ -243,6 +241,7 @@ def check_free(path: Path) -> None:
     Raises:
         UserError: something is there.
     """
+    check_output_file(path, "calibration")
     if path.exists():
         raise UserError(
             f"{path} is there already and is never replaced, because what was recorded "

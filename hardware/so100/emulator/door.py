@@ -62,6 +62,11 @@ class Door:
     ):
         self.path, self._selector, self._do = path, selector, do
         self.visitors: dict[socket.socket, Visitor] = {}
+        if path.exists() and not path.is_socket():
+            raise UserError(
+                f"{path} is there already, and no virtual arm made it; choose another "
+                "--port"
+            )
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with short_name(path) as name:

@@ -90,8 +90,9 @@ class VirtualArmService:
         import tty
 
         path = self.config.port
-        if path.is_symlink() and not path.exists():
-            path.unlink()  # of a virtual arm that was killed
+        dangling = path.is_symlink() and not path.exists()
+        if dangling and os.readlink(path).startswith("/dev/"):
+            path.unlink()  # of a virtual arm that was killed; others' links stay
         if path.exists() or path.is_symlink():
             raise UserError(
                 f"{path} is there already; another virtual arm may run on it: end "
@@ -107,7 +108,9 @@ class VirtualArmService:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.config.port.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if os.readlink(self.config.port) == os.ttyname(self._slave):
+                self.config.port.unlink()
         self._door.close()
         self._selector.close()
         os.close(self._master)

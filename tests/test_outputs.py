@@ -208,7 +208,7 @@ def test_a_calibration_is_not_written_over_another_file(act, tmp_path, monkeypat
     for line in (words, ["calibrate", "--port", "nowhere", "--calibration"]):
         code, err = act(*line, tmp_path / "package.json")
         assert code == 1
-        assert "package.json is there already, and is no calibration file" in err
+        assert "package.json is there already and is never replaced" in err
         code, err = act(*line, tmp_path)
         assert (code, "which is a folder" in err) == (2, True)
     assert (tmp_path / "package.json").read_text() == '{"name": "mine"}'
@@ -216,7 +216,7 @@ def test_a_calibration_is_not_written_over_another_file(act, tmp_path, monkeypat
         assert not act(*words, tmp_path / "arm.json")[0]
     before = load_calibration(tmp_path / "arm.json")
     code, err = act(*words, tmp_path / "arm.json", "--seed", "7")
-    assert (code, "holds the calibration of another arm" in err) == (1, True)
+    assert (code, "arm.json is there already and is never replaced" in err) == (1, True)
     assert load_calibration(tmp_path / "arm.json") == before
 
 

@@ -14,9 +14,16 @@ import h5py
 import numpy as np
 import psutil
 
-from act_minimal.episodes import EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import (
+    EpisodeError,
+    cameras_in,
+    find_episodes,
+    list_episodes,
+    load_episode,
+    misnamed_episodes,
+)
 from act_minimal.errors import UserError
-from act_minimal.lerobot_read import INFO
+from act_minimal.lerobot_rows import INFO
 
 Item = TypeVar("Item")
 
@@ -71,8 +78,11 @@ def kind_of(folder: str | Path) -> str:
     lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
     if lerobot and hdf5:
         raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
-    if lerobot or hdf5:
-        return "lerobot" if lerobot else "hdf5"
+    if lerobot:
+        return "lerobot"
+    if hdf5 or misnamed_episodes(folder):
+        find_episodes(folder)
+        return "hdf5"
     what = "is not a folder"
     if folder.is_dir():
         what = f"has no *.hdf5 episodes, and no {INFO} of a LeRobot dataset"
@@ -119,10 +129,9 @@ def shape_of(path: Path) -> dict[str, Any]:
         shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
     cameras = {}
     with h5py.File(path, "r") as root:
-        group = root.get("observations/images")
-        found = dict(group.items()) if isinstance(group, h5py.Group) else {}
-        for camera, images in found.items():
-            if str(camera).endswith("_depth") or not isinstance(images, h5py.Dataset):
+        for camera in cameras_in(root, path):
+            images = root.get(f"observations/images/{camera}")
+            if camera.endswith("_depth") or not isinstance(images, h5py.Dataset):
                 continue
             size = images.shape[1:3]
             if images.ndim == 2 and len(images):  # JPEG

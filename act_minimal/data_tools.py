@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from act_minimal.data_folders import (
     check_alike,
     difference_of,
@@ -26,6 +28,7 @@ from act_minimal.data_folders import (
     with_bar,
 )
 from act_minimal.episodes import (
+    Colours,
     Episode,
     EpisodeError,
     episode_path,
@@ -35,10 +38,12 @@ from act_minimal.episodes import (
 )
 from act_minimal.errors import SettingError, UserError
 from act_minimal.files import write_json
+from act_minimal.joints import beyond_reach, named_joints
 from act_minimal.lerobot_edge import (
     Edge,
     RobotChoice,
     Units,
+    edge_to_write,
     make_edge,
     robot_of_episode,
 )
@@ -241,7 +246,7 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     reasons: dict[str, str] = {}
     if (aside / REASONS).is_file():
         with contextlib.suppress(ValueError):
-            reasons = dict(json.loads((aside / REASONS).read_text()))
+            reasons = dict(json.loads((aside / REASONS).read_text("utf-8")))
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0
@@ -294,6 +299,7 @@ class Conversion:
     skipped: dict[str, str] = field(default_factory=dict)  # episode -> why
     left_out: list[str] = field(default_factory=list)  # features without a place here
     faults: list[str] = field(default_factory=list)  # counts that were wrong
+    notices: list[str] = field(default_factory=list)  # numbers that are hard to believe
 
 
 def convert(
@@ -305,6 +311,7 @@ def convert(
     units: Units = "auto",
     video: Codec = "h264",
     compression: Literal["jpeg", "raw"] = "jpeg",
+    colours: Colours = "auto",
     lean: bool = False,
     task: str | None = None,
     skip_broken: bool = False,
@@ -321,6 +328,8 @@ def convert(
         video: How LeRobot's videos are written: "h264" (fast, good), "av1" (small) or
             "lossless" (exact, ten times the size).
         compression: How images are written to HDF5: "jpeg" or exactly ("raw").
+        colours: What the source's images hold: "rgb", or "bgr" where red and blue are
+            exchanged; "auto" as its format has it.
         lean: Keep velocities, efforts and the scene's state out of a LeRobot dataset,
             which would show them to a policy.
         task: What LeRobot's side shall say that the episodes show.
@@ -351,21 +360,36 @@ def convert(
             places = [reader.name(i) for i in range(len(reader))]
             result.robot, result.units = reader.edge.robot, reader.edge.units
             with new_folder(out) as folder:
-                to_fill = sink(folder, reader.edge)
-                _fill(to_fill, reader.read, places, result, skip_broken, progress)
+                edge = reader.edge
+                edge = edge_to_write(edge.robot, edge.units, edge.labels)
+
+                def read(i: int) -> Episode:
+                    episode = reader.read(i)
+                    if colours == "bgr":
+                        for camera, images in episode.images.items():
+                            episode.images[camera] = images[..., ::-1]
+                    return episode
+
+                to_fill = sink(folder, edge)
+                _fill(to_fill, read, places, result, skip_broken, progress)
         return result
     paths = list_episodes(source)
     if not skip_broken:
         check_alike(paths, progress=progress)
-    name = robot if robot != "auto" else _robot_of(paths)
-    edge = make_edge(name, units)
+    name, joints = _robot_of(paths)
+    name = robot if robot != "auto" else name
+    edge = make_edge(name, units, joints)
+    if edge.units == "old-degrees" and to != "hdf5":
+        raise SettingError(
+            "units are 'old-degrees', which nothing writes any more, expected 'degrees'"
+        )
     result.robot, result.units = edge.robot, edge.units
     with new_folder(out) as folder:
         places = [str(path) for path in paths]
         to_fill = sink(folder, edge)
         _fill(
             to_fill,
-            lambda i: load_episode(paths[i]),
+            lambda i: load_episode(paths[i], colours=colours),
             places,
             result,
             skip_broken,
@@ -396,11 +420,14 @@ class _Hdf5Folder:
         """No file is open."""
 
 
-def _robot_of(paths: Sequence[Path]) -> str:
+def _robot_of(paths: Sequence[Path]) -> tuple[str, list[str]]:
+    """The robot of the first episode that can be read, and its joints' names."""
     for path in paths:
         with contextlib.suppress(EpisodeError):
             episode = load_episode(path, images=False)
-            return robot_of_episode(episode.attributes, episode.qpos.shape[1])
+            attributes, width = episode.attributes, episode.qpos.shape[1]
+            joints = named_joints(attributes.get("joints"), width)
+            return robot_of_episode(attributes, width), joints
     raise UserError(f"{paths[0].parent} has no episode that can be read")
 
 
@@ -415,6 +442,9 @@ def _fill(
     """Writes episode after episode, while the next one is being read."""
     if not places:
         raise UserError("the dataset has no episodes")
+    low: list[np.ndarray] = []
+    high: list[np.ndarray] = []
+    joints: list[str] = []
     try:
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(read, 0)
@@ -432,9 +462,14 @@ def _fill(
                     continue
                 result.episodes += 1
                 result.frames += len(episode)
+                low.append(episode.qpos.min(axis=0))
+                high.append(episode.qpos.max(axis=0))
+                joints = named_joints(episode.attributes.get("joints"), len(low[-1]))
         if result.episodes == 0:
             raise UserError(f"none of {len(places)} episodes could be converted")
     except BaseException:
         sink.abandon()
         raise
+    ends = np.min(low, axis=0), np.max(high, axis=0)
+    result.notices += beyond_reach(*ends, result.robot, joints)
     sink.close()

@@ -4,6 +4,7 @@ What LeRobot has no place for (success, scene, seed, ...) goes to meta/act_minim
 which LeRobot does not look at, so that nothing is lost on the way there and back.
 """
 
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,11 +23,11 @@ from act_minimal.lerobot_read import (
     ACTION,
     COUNTERS,
     EXTRAS,
-    INFO,
     OURS,
     STATE,
     camera_key,
 )
+from act_minimal.lerobot_rows import INFO
 from act_minimal.lerobot_stats import Levels, of_numbers
 from act_minimal.lerobot_video import Codec, VideoWriter, threads_for
 
@@ -141,11 +142,14 @@ class LeRobotWriter:
                 )
         self._alike.check(episode, where)
         index, length = len(self.rows), len(episode)
-        task = self.task or str(episode.attributes.get("task") or NO_TASK)
-        if task not in self.tasks:
-            self.tasks.append(task)
-        columns = self._columns(episode, index, self.tasks.index(task))
-        row: dict[str, Any] = {"episode_index": index, "tasks": [task]}
+        shown = self._tasks_of(episode, where)
+        for task in dict.fromkeys(shown):
+            if task not in self.tasks:
+                self.tasks.append(task)
+        numbers = np.array([self.tasks.index(task) for task in shown])
+        columns = self._columns(episode, index, numbers)
+        row: dict[str, Any] = {"episode_index": index}
+        row["tasks"] = list(dict.fromkeys(shown))
         row["length"] = length
         # Cameras side by side: encoders leave Python alone for most of the time.
         jobs = {
@@ -183,8 +187,23 @@ class LeRobotWriter:
             | {"attributes": whole}
         )
 
+    def _tasks_of(self, episode: Episode, where: str) -> list[str]:
+        """What each frame shows: by `tasks`, [[first frame, text], ...], or `task`."""
+        task = self.task or str(episode.attributes.get("task") or "")
+        shown = [task or NO_TASK] * len(episode)
+        changes = "[]" if task else str(episode.attributes.get("tasks", "[]"))
+        try:
+            for start, text in json.loads(changes):
+                shown[int(start) :] = [str(text)] * (len(episode) - int(start))
+        except (TypeError, ValueError) as error:
+            raise EpisodeError(
+                f"{where}: attribute 'tasks' is {changes!r}, expected JSON: [[first "
+                "frame, text], ...]"
+            ) from error
+        return shown
+
     def _columns(
-        self, episode: Episode, index: int, task: int
+        self, episode: Episode, index: int, tasks: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Everything that goes to the parquet file: key -> (T, width)."""
         steps = np.arange(len(episode))
@@ -194,14 +213,14 @@ class LeRobotWriter:
         }
         if not self.lean:
             speed = self.edge.there(episode.qvel, speed=True)
-            found = {"qvel": speed, "effort": episode.effort}
+            found = {"qvel": speed, "effort": self.edge.ordered(episode.effort)}
             found |= {"env_state": episode.env_state}
             found |= {"base_action": episode.base_action}
             for name, array in found.items():
                 if array is not None:
                     columns[EXTRAS[name]] = np.asarray(array, np.float32)
         counters = (steps / episode.fps, steps, 0 * steps + index, self.frames + steps)
-        for key, values in zip(COUNTERS, (*counters, 0 * steps + task), strict=True):
+        for key, values in zip(COUNTERS, (*counters, tasks), strict=True):
             kind = np.float32 if key == "timestamp" else np.int64
             columns[key] = values.astype(kind)[:, None]
         return columns

@@ -20,9 +20,9 @@ from act_minimal.episodes import (
     find_episodes,
     list_episodes,
     load_episode,
-    misnamed_episodes,
 )
 from act_minimal.errors import UserError
+from act_minimal.hdf5_files import misnamed_files
 from act_minimal.lerobot_rows import INFO
 
 Item = TypeVar("Item")
@@ -80,7 +80,7 @@ def kind_of(folder: str | Path) -> str:
         raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
     if lerobot:
         return "lerobot"
-    if hdf5 or misnamed_episodes(folder):
+    if hdf5 or misnamed_files(folder):
         find_episodes(folder)
         return "hdf5"
     what = "is not a folder"

@@ -344,11 +344,15 @@ def convert(
     if to not in TARGETS:
         raise SettingError(f"to is {to!r}, expected one of: {', '.join(TARGETS)}")
 
-    def sink(folder: Path, edge: Edge) -> "_Hdf5Folder | LeRobotWriter":
+    def sink(
+        folder: Path, edge: Edge, without: Sequence[str] = ()
+    ) -> "_Hdf5Folder | LeRobotWriter":
         if to == "hdf5":
             return _Hdf5Folder(folder, compression)
         version = "v2.1" if to == "lerobot-v2.1" else "v3.0"
-        return LeRobotWriter(folder, version, edge, codec=video, lean=lean, task=task)
+        return LeRobotWriter(
+            folder, version, edge, codec=video, lean=lean, without=without, task=task
+        )
 
     source, result = Path(source), Conversion("hdf5", to)
     if kind_of(source) == "lerobot":
@@ -370,7 +374,7 @@ def convert(
                             episode.images[camera] = images[..., ::-1]
                     return episode
 
-                to_fill = sink(folder, edge)
+                to_fill = sink(folder, edge, reader.unrecorded)
                 _fill(to_fill, read, places, result, skip_broken, progress)
         return result
     paths = list_episodes(source)

@@ -32,18 +32,24 @@ import numpy as np
 
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file, reserve
+from act_minimal.hdf5_files import (
+    Attribute,
+    EpisodeError,
+    attributes_of,
+    dataset_of,
+    fault_of,
+    is_true,
+    member,
+    misnamed_files,
+    rate_of,
+    read_numbers,
+    read_optional,
+)
 
 ALOHA_FPS = 50.0  # the original's files carry no rate; its arms ran at 50 Hz
 RESERVED_ATTRIBUTES = ("sim", "compress", "fps")  # fields of their own
 
-ENDINGS = (".hdf5", ".h5", ".hdf", ".he5")  # of HDF5 files; episodes have the first
-
-Attribute = str | int | float | bool
 Colours = Literal["auto", "rgb", "bgr"]
-
-
-class EpisodeError(UserError):
-    """An episode file, or the content meant for one, is not usable; names both."""
 
 
 @dataclass
@@ -101,20 +107,6 @@ def list_episodes(folder: str | Path) -> list[Path]:
     return sorted(found, key=key)
 
 
-def misnamed_episodes(folder: str | Path) -> list[Path]:
-    """HDF5 files of a folder that `list_episodes` leaves out for their ending."""
-    folder = Path(folder)
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        path
-        for path in found
-        if path.suffix.lower() in ENDINGS
-        and path.suffix != ENDINGS[0]
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
-
-
 def find_episodes(folder: str | Path) -> list[Path]:
     """`list_episodes`, of a folder that must have some, all of them with that ending.
 
@@ -122,7 +114,7 @@ def find_episodes(folder: str | Path) -> list[Path]:
         UserError: There are none, or files of another ending that would be left out.
     """
     folder, paths = Path(folder), list_episodes(folder)
-    if other := misnamed_episodes(folder):
+    if other := misnamed_files(folder):
         listed = ", ".join(path.name for path in other[:3]) + ", ..." * (len(other) > 3)
         raise UserError(
             f"{folder} has {listed}, which would not be read: episodes are called "
@@ -132,26 +124,6 @@ def find_episodes(folder: str | Path) -> list[Path]:
         what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder} {what}; `act record` makes some")
     return paths
-
-
-def rate_of(value: object) -> float:
-    """Frames a second as a number, from a number, a text or a list of one; else NaN."""
-    if isinstance(value, list | np.ndarray) and np.size(value) == 1:
-        value = np.ravel(value)[0]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    try:
-        known = isinstance(value, int | float | str) and not isinstance(value, bool)
-        return float(value) if known else float("nan")
-    except ValueError:
-        return float("nan")
-
-
-def is_true(value: object) -> bool:
-    """A flag as writers store it: a bool, a number, or a text such as "False"."""
-    return str(value).strip().lower() not in ("", "0", "0.0", "false", "no", "none")
 
 
 def speeds_of(qpos: np.ndarray, fps: float) -> np.ndarray:
@@ -303,7 +275,7 @@ def load_episode(
         raise EpisodeError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as root:
-            attributes = _attributes(root, path)
+            attributes = attributes_of(root, path, RESERVED_ATTRIBUTES)
             said = attributes.pop("fps", ALOHA_FPS)
             fps = rate_of(said)
             if not np.isfinite(fps):
@@ -311,18 +283,18 @@ def load_episode(
                     f"{path}: fps is {said!r}, expected a positive number of frames a "
                     "second"
                 )
-            qpos = _read(root, "observations/qpos", path)
-            qvel = _read_optional(root, "observations/qvel", path)
-            effort = _read_optional(root, "observations/effort", path)
+            qpos = read_numbers(root, "observations/qpos", path)
+            qvel = read_optional(root, "observations/qvel", path)
+            effort = read_optional(root, "observations/effort", path)
             if qvel is None:  # no policy reads them; shapes are checked below
                 qvel = speeds_of(qpos, fps) if qpos.ndim == 2 else qpos
             episode = Episode(
                 qpos=qpos,
                 qvel=qvel,
                 effort=np.zeros_like(qpos) if effort is None else effort,
-                action=_read(root, "action", path),
-                env_state=_read_optional(root, "observations/env_state", path),
-                base_action=_read_optional(root, "base_action", path),
+                action=read_numbers(root, "action", path),
+                env_state=read_optional(root, "observations/env_state", path),
+                base_action=read_optional(root, "base_action", path),
                 fps=fps,
                 sim=is_true(attributes.pop("sim", False)),
             )
@@ -337,55 +309,9 @@ def load_episode(
     except EpisodeError:
         raise
     except Exception as error:  # h5py has no one type for files that it cannot read
-        raise EpisodeError(f"{path}: {_fault(error)}") from error
+        raise EpisodeError(f"{path}: {fault_of(error)}") from error
     check_episode(episode, path)
     return episode
-
-
-def _fault(error: Exception) -> str:
-    """HDF5's message in words."""
-    text = str(error)
-    if "truncated file" in text:
-        return "truncated file (the recording or the copy of it was cut short)"
-    if "signature not found" in text:
-        return "not an HDF5 file"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    return f"damaged HDF5 file ({' '.join(text.split()) or type(error).__name__})"
-
-
-def _member(root: h5py.File, key: str, path: Path) -> object:
-    """What a file has at `key`; None where it has nothing."""
-    try:
-        if key not in root:  # not root.get(), which takes damage for absence
-            return None
-        return root[key]
-    except Exception as error:  # there, and not to be opened
-        raise EpisodeError(f"{path}: /{key} is damaged: {_fault(error)}") from error
-
-
-def _dataset(root: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    item = _member(root, key, path)
-    if item is None:
-        raise EpisodeError(f"{path}: the dataset /{key} is missing")
-    if not isinstance(item, h5py.Dataset):
-        raise EpisodeError(f"{path}: /{key} is a group, expected a dataset")
-    return item
-
-
-def _read_optional(root: h5py.File, key: str, path: Path) -> np.ndarray | None:
-    return None if _member(root, key, path) is None else _read(root, key, path)
-
-
-def _read(root: h5py.File, key: str, path: Path) -> np.ndarray:
-    """A numeric array as float32."""
-    dataset = _dataset(root, key, path)
-    if dataset.dtype.kind not in "fiu":
-        raise EpisodeError(
-            f"{path}: /{key} holds {dataset.dtype}, expected floating-point numbers"
-        )
-    with np.errstate(over="ignore"):  # a number too large becomes inf, found later
-        return dataset[()].astype(np.float32)
 
 
 def cameras_in(root: h5py.File, path: Path) -> list[str]:
@@ -395,7 +321,7 @@ def cameras_in(root: h5py.File, path: Path) -> list[str]:
         EpisodeError: The group of images is damaged, or is none.
     """
     key = "observations/images"
-    group = _member(root, key, path)
+    group = member(root, key, path)
     if group is None:
         return []
     if not isinstance(group, h5py.Group):
@@ -405,7 +331,7 @@ def cameras_in(root: h5py.File, path: Path) -> list[str]:
     try:
         return list(group)
     except Exception as error:
-        raise EpisodeError(f"{path}: /{key} is damaged: {_fault(error)}") from error
+        raise EpisodeError(f"{path}: /{key} is damaged: {fault_of(error)}") from error
 
 
 def _cameras_of(
@@ -428,14 +354,14 @@ def _read_images(
 ) -> np.ndarray:
     """(T, H, W, 3) uint8 RGB, from raw images or rows of JPEG."""
     key = f"observations/images/{camera}"
-    dataset = _dataset(root, key, path)
+    dataset = dataset_of(root, key, path)
     if dataset.dtype != np.uint8 or dataset.ndim not in (2, 4):
         raise EpisodeError(
             f"{path}: /{key} holds {dataset.dtype} of shape {dataset.shape}, expected "
             "uint8 of shape (T, H, W, 3), or (T, bytes) for JPEG"
         )
     if dataset.ndim == 4:
-        return dataset[..., ::-1] if colours == "bgr" else dataset[()]
+        return dataset[()][..., ::-1] if colours == "bgr" else dataset[()]
     if colours == "auto" and not aloha:
         raise EpisodeError(
             f"{path}: nothing says whether red and blue are exchanged in the JPEG "
@@ -462,39 +388,6 @@ def _read_images(
             )
         out[t] = image[..., ::-1] if colours == "rgb" else image  # cv2's are BGR
     return np.empty((0, 0, 0, 3), np.uint8) if out is None else out
-
-
-def _attributes(root: h5py.File, path: Path) -> dict[str, Attribute]:
-    """What a file's attributes say; those that matter to nobody hinder nobody."""
-    found: dict[str, Attribute] = {}
-    for name in root.attrs:
-        try:
-            value = _scalar(root.attrs[name])
-        except Exception as error:  # a kind of which h5py knows no value
-            if name in RESERVED_ATTRIBUTES:
-                raise EpisodeError(f"{path}: {name}: {_fault(error)}") from error
-            continue
-        if value is not None:
-            found[name] = value
-        elif name in RESERVED_ATTRIBUTES:
-            raise EpisodeError(
-                f"{path}: attribute {name!r} is {root.attrs[name]!r}, expected a "
-                "single value"
-            )
-    return found
-
-
-def _scalar(value: object) -> Attribute | None:
-    """An HDF5 attribute as a Python value; None for what is not a single value."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.ravel()[0]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):  # h5py hides bytes that are no UTF-8 in a str
-        value = value.encode("utf-8", "surrogateescape")
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return value if isinstance(value, str | int | float | bool) else None
 
 
 # --- what makes an episode valid ------------------------------------------------------

@@ -18,13 +18,12 @@ from act_minimal.episodes import (
     Episode,
     EpisodeError,
     find_episodes,
-    is_true,
     list_episodes,
     load_episode,
-    misnamed_episodes,
 )
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file
+from act_minimal.hdf5_files import is_true, misnamed_files
 from act_minimal.joints import beyond_reach, named_joints
 from act_minimal.lerobot_edge import robot_of_episode
 
@@ -148,7 +147,7 @@ def inspect_dataset(
     report = Report(str(folder))
     report.warnings += [
         f"{path.name} is not read: episodes are called *.hdf5"
-        for path in misnamed_episodes(folder)
+        for path in misnamed_files(folder)
     ]
     running: dict[str, _Running] = {}
     arms: dict[str, list[str]] = {}  # robot -> names of its joints

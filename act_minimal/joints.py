@@ -34,7 +34,7 @@ def joint_names(robot: str, width: int) -> list[str]:
     return [side + joint for side in sides for joint in arm]
 
 
-def attributes_of(robot: str, joints: Sequence[str], units: str) -> dict[str, str]:
+def arm_attributes(robot: str, joints: Sequence[str], units: str) -> dict[str, str]:
     """What an episode's attributes say of its numbers, as far as it is known.
 
     Args:
@@ -96,16 +96,14 @@ def beyond_reach(
     known = reach is not None
     if reach is None:
         reach = np.tile([-TURN, TURN], (len(low), 1))
-    names = names or joint_names(robot, len(low)) or [f"{j}" for j in range(len(low))]
+    names = names or joint_names(robot, len(low))
     said = []
-    for name, least, most, (start, end) in zip(names, low, high, reach, strict=True):
+    for j, (least, most, (start, end)) in enumerate(zip(low, high, reach, strict=True)):
         if least >= start - MARGIN and most <= end + MARGIN:
             continue
-        limit = f"the {robot}'s reach is {start:.2f} to {end:.2f}"
-        if not known:
-            limit = "more than a turn, so that it may be no angle in rad"
-        said.append(
-            f"qpos of {name} goes from {least:.2f} to {most:.2f}; {limit}"
-            + ("; are robot and units right?" if known else "")
-        )
+        limit = "more than a turn of a joint; is it an angle in rad?"
+        if known:
+            limit = f"a {robot} reaches {start:.2f} to {end:.2f}; are its units right?"
+        label = f"qpos[{j}]" + (f" ({names[j]})" if names else "")
+        said.append(f"{label} goes from {least:.2f} to {most:.2f}, {limit}")
     return said

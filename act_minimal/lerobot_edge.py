@@ -120,13 +120,12 @@ class Edge:
     line: Line | None = None
     labels: tuple[str, ...] = ()
 
-    @property
-    def robot_type(self) -> str:
-        """What info.json calls the robot; says so where its numbers are radians."""
-        kind = "radians" if self.line is None else "follower"
-        if self.robot in SO_ARMS:
-            return f"{self.robot}_{kind}"
-        return f"bi_openarm_{kind}" if self.robot == "openarm" else self.robot
+    def robot_type(self, width: int) -> str:
+        """What info.json calls a robot of `width` joints, and if they are radians."""
+        if self.robot not in (*SO_ARMS, "openarm"):
+            return self.robot
+        both = "bi_" if width == 2 * len(ARM_JOINTS[self.robot]) else ""
+        return f"{both}{self.robot}_{'radians' if self.line is None else 'follower'}"
 
     @property
     def inside(self) -> str:
@@ -176,7 +175,7 @@ class Edge:
         width = array.shape[1]
         ours, theirs = joint_names(self.robot, width), list(joints)
         theirs = theirs or self._theirs(width)
-        if sorted(ours) != sorted(theirs):
+        if not ours or sorted(ours) != sorted(theirs):
             return array
         return array[:, [theirs.index(joint) for joint in ours]]
 

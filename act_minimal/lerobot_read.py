@@ -21,11 +21,11 @@ from act_minimal.episodes import (
     Episode,
     EpisodeError,
     check_episode,
-    rate_of,
     speeds_of,
 )
 from act_minimal.errors import UserError
-from act_minimal.joints import attributes_of
+from act_minimal.hdf5_files import rate_of
+from act_minimal.joints import arm_attributes
 from act_minimal.lerobot_edge import (
     Edge,
     Layout,
@@ -85,6 +85,7 @@ class LeRobotReader:
         cameras: Our names of the cameras, in order of the features.
         edge: Units and names.
         left_out: Features that an Episode has no place for.
+        unrecorded: Which of "qvel" and "effort" the dataset does not have.
         faults: What a lenient reader found.
 
     Raises:
@@ -132,7 +133,14 @@ class LeRobotReader:
         ours = self._read_ours()
         self.edge = self._find_edge(ours, robot, units)
         if unused := self._layout(ACTION).unused if self._is_arm else []:
-            self.left_out.append(f"of {ACTION}: {', '.join(unused)}")
+            listed = f"{unused[0]} to {unused[-1]}, {len(unused)} numbers"
+            self.left_out.append(f"velocities and torques of {ACTION} ({listed})")
+        places = self._places(STATE)
+        self.unrecorded = [
+            name
+            for name, kind in (("qvel", "vel"), ("effort", "torque"))
+            if EXTRAS[name] not in features and kind not in places
+        ]
         self._add_ours(ours)
         self._check_counts()
         self._pool = ThreadPoolExecutor(max(1, len(self.cameras)))
@@ -356,19 +364,17 @@ class LeRobotReader:
 
     def _numbers(self, row: Row, columns: dict[str, Any], where: str) -> Episode:
         try:
-            qpos = self._here(columns, STATE, "pos")
-            action = self._here(columns, ACTION, "pos")
-            speeds = self._here(columns, STATE, "vel")
-            effort = self._here(columns, STATE, "torque")
-            beside = {  # strangers may measure them of other joints than they state
-                name: self._here(columns, EXTRAS[name], kind)
-                for name, kind in (("qvel", "vel"), ("effort", "torque"))
-                if EXTRAS[name] in columns and columns[EXTRAS[name]].shape == qpos.shape
-            }
+            qpos = self._here(columns, STATE)
+            action = self._here(columns, ACTION)
+            found = {}
+            for name, kind in (("qvel", "vel"), ("effort", "torque")):
+                key = EXTRAS[name]  # strangers may have it of other joints
+                if key in columns and columns[key].shape == qpos.shape:
+                    found[name] = self._here(columns, key, kind)
+                elif kind in self._places(STATE):
+                    found[name] = self._here(columns, STATE, kind)
         except UserError as error:
             raise EpisodeError(f"{where}: {error}") from error
-        speeds = beside.get("qvel", speeds)
-        effort = beside.get("effort", effort)
         extras = {
             name: columns[EXTRAS[name]].astype(np.float32)
             for name in ("env_state", "base_action")
@@ -379,8 +385,8 @@ class LeRobotReader:
             kept = self._attributes(row, columns, qpos.shape[1], where)
         return Episode(
             qpos=qpos,
-            qvel=speeds_of(qpos, self.fps) if speeds is None else speeds,
-            effort=np.zeros_like(qpos) if effort is None else effort,
+            qvel=found.get("qvel", speeds_of(qpos, self.fps)),
+            effort=found.get("effort", np.zeros_like(qpos)),
             action=action,
             env_state=extras.get("env_state"),
             base_action=extras.get("base_action"),
@@ -395,7 +401,7 @@ class LeRobotReader:
         """What is known of an episode that somebody else recorded."""
         edge = self.edge
         attributes: dict[str, Attribute] = {
-            **attributes_of(edge.robot, edge.joints(width), edge.inside)
+            **arm_attributes(edge.robot, edge.joints(width), edge.inside)
         }
         tasks = tasks_of(row, columns.get("task_index"), self._tasks, where)
         if len(tasks) == 1:
@@ -406,24 +412,21 @@ class LeRobotReader:
             attributes["success"] = bool(columns["next.success"].any())
         return attributes
 
-    def _here(self, columns: dict[str, Any], key: str, kind: str) -> np.ndarray | None:
-        """Positions ("pos"), speeds ("vel") or efforts ("torque") of a feature, ours.
+    def _places(self, key: str) -> dict[str, np.ndarray]:
+        """Where positions, speeds and torques are in a feature that has several."""
+        places = self._layout(key).places
+        return places if self._is_arm and {"vel", "torque"} & set(places) else {}
 
-        A state may hold all three of each motor; a feature of its own, of any name,
-        holds the one. None where a state lacks them.
-        """
+    def _here(self, columns: dict[str, Any], key: str, kind: str = "pos") -> np.ndarray:
+        """A feature's positions ("pos"), speeds ("vel") or efforts ("torque"), ours."""
         array, layout = columns[key], self._layout(key)
         width = array.shape[1]
-        if self._is_arm and len(layout.joints) and layout.width != width:
+        if self._is_arm and layout.joints and layout.width != width:
             raise EpisodeError(
                 f"{key} has {width} numbers a frame, info.json names {layout.width}"
             )
-        apart = self._is_arm and {"vel", "torque"} & set(layout.places)
-        if key in (STATE, ACTION):
-            if apart and kind in layout.places:
-                array = array[:, layout.places[kind]]
-            elif kind != "pos":
-                return None
+        if kind in self._places(key):
+            array = array[:, self._places(key)[kind]]
         if kind == "torque":
             return self.edge.sorted(array, layout.joints).astype(np.float32)
         return self.edge.here(array, layout.joints, speed=kind == "vel")

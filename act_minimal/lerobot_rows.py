@@ -44,7 +44,9 @@ class Row:
     fault: str = ""
 
 
-def read_rows(folder: Path, info: Mapping[str, Any], videos: Mapping[str, str]):
+def read_rows(
+    folder: Path, info: Mapping[str, Any], videos: Mapping[str, str]
+) -> list[Row]:
     """All episodes, by number.
 
     Args:
@@ -112,7 +114,7 @@ def _rows_v2(
             "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
             **words,
         )
-        videos = {
+        videos: dict[str, tuple[Path, float, float | None]] = {
             camera: (
                 _path(
                     folder,

@@ -6,6 +6,7 @@ which LeRobot does not look at, so that nothing is lost on the way there and bac
 
 import json
 import math
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,7 @@ class LeRobotWriter:
         codec: Of the videos: "h264", "av1" or "lossless".
         lean: Leave out velocities, efforts and the scene's state, which LeRobot would
             feed to a policy.
+        without: Which of "qvel" and "effort" nobody recorded, and are left out too.
         task: What the episodes show; by default what each says itself.
         video_mb: Size at which v3.0 begins the next video.
         data_mb: Size at which v3.0 begins the next parquet file.
@@ -97,6 +99,7 @@ class LeRobotWriter:
         *,
         codec: Codec = "h264",
         lean: bool = False,
+        without: Collection[str] = (),
         task: str | None = None,
         video_mb: float = VIDEO_MB,
         data_mb: float = DATA_MB,
@@ -105,7 +108,7 @@ class LeRobotWriter:
             raise SettingError(f"version is {version!r}, expected 'v2.1' or 'v3.0'")
         self.folder, self.version, self.edge = folder, version, edge
         self.codec: Codec = codec
-        self.lean, self.task = lean, task
+        self.lean, self.without, self.task = lean, without, task
         self.video_mb, self.data_mb = video_mb, data_mb
         self.rows: list[dict[str, Any]] = []  # one an episode, as in meta/episodes
         self.tasks: list[str] = []
@@ -217,7 +220,7 @@ class LeRobotWriter:
             found |= {"env_state": episode.env_state}
             found |= {"base_action": episode.base_action}
             for name, array in found.items():
-                if array is not None:
+                if array is not None and name not in self.without:
                     columns[EXTRAS[name]] = np.asarray(array, np.float32)
         counters = (steps / episode.fps, steps, 0 * steps + index, self.frames + steps)
         for key, values in zip(COUNTERS, (*counters, tasks), strict=True):
@@ -377,7 +380,7 @@ class LeRobotWriter:
         n, v3 = len(self.rows), self.version == "v3.0"
         info: dict[str, Any] = {
             "codebase_version": self.version,
-            "robot_type": self.edge.robot_type,
+            "robot_type": self.edge.robot_type(self._numbers[STATE][0].shape[1]),
             "total_episodes": n,
             "total_frames": self.frames,
             "total_tasks": len(self.tasks),

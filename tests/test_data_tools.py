@@ -328,6 +328,19 @@ def test_the_commands_do_what_they_say(tmp_path, capsys):
 
 
 @pytest.mark.quick
+def test_convert_says_which_joints_are_beyond_their_reach(tmp_path, capsys):
+    attributes = {"robot": "so100"}
+    qpos = np.tile(np.float32([0, 1.7, 1, 0, 0, 0.5]), (4, 1))
+    make(tmp_path / "a/episode_0.hdf5", 1, qpos=qpos, attributes=attributes)
+    assert act_data("convert", tmp_path / "a", tmp_path / "b", "--units", "same") == 0
+    said = capsys.readouterr().out
+    assert "NOTICE qpos[1] (shoulder_lift) goes from 1.70 to 1.70, a so100" in said
+    assert act_data("convert", tmp_path / "a", tmp_path / "c", "--json") == 0
+    [notice] = json.loads(capsys.readouterr().out)["notices"]
+    assert notice.startswith("qpos[1] (shoulder_lift)")
+
+
+@pytest.mark.quick
 def test_json_is_all_that_is_printed(tmp_path, capsys):
     a = make_folder(tmp_path / "a", [0, 1, 2], frames=8)
     b = make_folder(tmp_path / "b", [3, 4], frames=8)

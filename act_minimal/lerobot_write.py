@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from act_minimal.episodes import Episode, EpisodeError, check_episode
 from act_minimal.errors import SettingError, UserError
 from act_minimal.files import write_json
+from act_minimal.joints import joint_names, named_joints
 from act_minimal.lerobot_edge import Edge, check_names
 from act_minimal.lerobot_files import table_of, write_lines, write_tasks
 from act_minimal.lerobot_read import (
@@ -144,6 +145,7 @@ class LeRobotWriter:
                     "numbers only"
                 )
         self._alike.check(episode, where)
+        self._check_joints(episode, where)
         index, length = len(self.rows), len(episode)
         shown = self._tasks_of(episode, where)
         for task in dict.fromkeys(shown):
@@ -189,6 +191,24 @@ class LeRobotWriter:
             {"episode_index": index, "length": length, "sim": bool(episode.sim)}
             | {"attributes": whole}
         )
+
+    def _check_joints(self, episode: Episode, where: str) -> None:
+        """Refuse an episode that says that its numbers are others than expected."""
+        if not self.edge.inside:
+            return
+        width, said = episode.qpos.shape[1], episode.attributes
+        found = {
+            "units": str(said.get("units") or "rad"),
+            "joints": named_joints(said.get("joints"), width),
+        }
+        expected = {"units": "rad", "joints": joint_names(self.edge.robot, width)}
+        found["joints"] = found["joints"] or expected["joints"]
+        for key, value in found.items():
+            if value != expected[key]:
+                raise EpisodeError(
+                    f"{where}: {key} are {value}, expected {expected[key]} for robot "
+                    f"{self.edge.robot}; --robot other keeps the numbers as they are"
+                )
 
     def _tasks_of(self, episode: Episode, where: str) -> list[str]:
         """What each frame shows: by `tasks`, [[first frame, text], ...], or `task`."""

@@ -28,6 +28,7 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import UserError
+from act_minimal.hdf5_files import is_true, misnamed_files, rate_of
 
 RNG = np.random.default_rng(0)
 
@@ -501,6 +502,18 @@ def test_a_rate_that_is_none(tmp_path, fps, message):
 
 
 @pytest.mark.quick
+def test_flags_and_rates_as_writers_store_them():
+    for value in (True, 1, np.True_, "True", "yes", "1"):
+        assert is_true(value)
+    for value in (False, 0, 0.0, np.False_, "False", " no ", "0", ""):
+        assert not is_true(value)
+    for value in (30, 30.0, "30", " 30.0 ", [30], np.array([[30.0]]), b"30"):
+        assert rate_of(value) == 30.0
+    for value in (None, True, "", [], [30, 30], {"fps": 30}, "30 Hz"):
+        assert np.isnan(rate_of(value))
+
+
+@pytest.mark.quick
 def test_the_order_of_colours_is_asked_for_where_nothing_says_it(tmp_path):
     path = tmp_path / "e.hdf5"
     truth = write_original(path, compress="per camera")  # red and blue exchanged
@@ -539,6 +552,10 @@ def test_files_of_other_endings_are_named(tmp_path):
     for name in ("episode_1.HDF5", "episode_2.h5"):
         write_original(tmp_path / name)
     (tmp_path / ".hidden.h5").touch()
+    assert [path.name for path in misnamed_files(tmp_path)] == [
+        "episode_1.HDF5",
+        "episode_2.h5",
+    ]
     named = "has episode_1.HDF5, episode_2.h5, which would not be read"
     for call in (find_episodes, kind_of, Demonstrations.load, episodes_of):
         with pytest.raises(UserError, match=named):

@@ -1115,6 +1115,28 @@ def test_answers_and_what_needs_none(tmp_path):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"units": "deg"}, "units are deg, expected rad for robot so100"),
+        ({"joints": json.dumps(JOINTS[::-1])}, r"joints are \['gripper', .* expected"),
+        ({"joints": json.dumps(list(JOINTS)), "units": "rad"}, None),
+        ({"joints": "?"}, None),
+    ],
+)
+def test_an_episode_is_not_taken_for_what_it_says_it_is_not(tmp_path, said, message):
+    episode = make_episode(3, 0, ())
+    episode.attributes |= said
+    save_episode(tmp_path / "ours/episode_0.hdf5", episode)
+    if message is None:
+        convert(tmp_path / "ours", tmp_path / "set", "lerobot-v3.0")
+        return
+    with pytest.raises(EpisodeError, match=f"episode_0.hdf5: {message}"):
+        convert(tmp_path / "ours", tmp_path / "set", "lerobot-v3.0")
+    convert(tmp_path / "ours", tmp_path / "set", "lerobot-v3.0", robot="other")
+
+
+@pytest.mark.quick
 def test_names_of_another_robots_numbers_come_back(tmp_path):
     names = ["a.left", "b", "c"]
     folder = write_stranger(tmp_path / "set", [rows_of([1.0, 2, 3])], names=names)

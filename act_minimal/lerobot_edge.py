@@ -38,7 +38,6 @@ UNITS = ("auto", "degrees", "percent", "old-degrees", "same")
 
 # Arms that have the joints' names of a SO-100, and other zeros and gears.
 NAMESAKES = ("koch", "omx", "moss", "lekiwi")
-OPEN_DEGREES = -65.0  # of an OpenArm's gripper: the follower's limit in LeRobot
 KINDS = {"pos": "", "vel": "velocity", "torque": "effort"}  # endings of names there
 
 
@@ -232,8 +231,7 @@ def make_edge(robot: str, units: str = "auto", labels: Sequence[str] = ()) -> Ed
         named = () if joint_names(robot, len(labels)) else tuple(labels)
         return Edge(robot, units, labels=named)
     if robot == "openarm" and units == "degrees":
-        scale = np.append(np.full(len(OPENARM_ARM) - 1, 360 / TURN), OPEN_DEGREES)
-        return Edge(robot, units, Line(scale, 0 * scale))
+        return Edge(robot, units, to_degrees(robot))
     if robot != "so100" and robot != "so101":
         which = "a SO-100 or SO-101" + (", or an OpenArm," * (units == "degrees"))
         allowed = "'degrees' or 'same'" if robot == "openarm" else "'same'"
@@ -271,7 +269,8 @@ def robot_of_episode(attributes: Mapping[str, Any], width: int) -> str:
         for robot in ROBOTS:
             if name.startswith(robot):
                 return robot
-    return "aloha" if width == 14 else "other"
+    named = attributes.get("robot") or attributes.get("joints")  # another arm's
+    return "aloha" if width == 14 and not named else "other"
 
 
 # --- what a dataset has ---------------------------------------------------------------

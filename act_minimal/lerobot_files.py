@@ -24,15 +24,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of one JSON dictionary a line."""
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
+    found, where = [], str(path)
     try:
         # Not splitlines(): a text in JSON may hold other signs that end lines there.
-        lines = path.read_text(encoding="utf-8").split("\n")
-        lines = [json.loads(line) for line in lines if line.strip()]
+        for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            where = f"{path} line {n}"
+            if line.strip():
+                found.append(json.loads(line))
     except (ValueError, OSError) as error:
-        raise EpisodeError(f"{path} is not one JSON value a line: {error}") from error
-    if not all(isinstance(line, dict) for line in lines):
+        raise EpisodeError(f"{where} is not one JSON value a line: {error}") from error
+    if not all(isinstance(line, dict) for line in found):
         raise EpisodeError(f"{path}: a line holds no dictionary")
-    return lines
+    return found
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> Any:

@@ -449,6 +449,8 @@ def test_which_robot_it_is():
     assert robot_of_episode({"robot": "so101", "task": "so100_x"}, 6) == "so101"
     assert robot_of_episode({"task": "openarm_handover"}, 16) == "openarm"
     assert robot_of_episode({}, 14) == "aloha"
+    assert robot_of_episode({"robot": "two pipers"}, 14) == "other"
+    assert robot_of_episode({"joints": '["a", "b"]'}, 14) == "other"
     assert robot_of_episode({"task": "knit"}, 6) == "other"
 
 
@@ -596,7 +598,7 @@ FAULTS = {
     "half a line": (
         "v2.1",
         lambda f: cut(f / "meta/episodes.jsonl"),
-        "is not one JSON value a line",
+        r"episodes.jsonl line \d is not one JSON value a line",
         None,
     ),
     "length": (

@@ -208,7 +208,7 @@ def repair(
     result, shapes = Repair(0), dict[Path, dict[str, Any]]()
     for path in with_bar(paths, "read", progress):
         try:
-            load_episode(path)
+            load_episode(path, colours="rgb")  # which order it is breaks nothing
             shapes[path] = shape_of(path)
         except EpisodeError as error:
             result.dropped[path.name] = str(error).removeprefix(f"{path}: ")

@@ -46,7 +46,8 @@ class Layout:
     """Which numbers of a row are what, by their names there.
 
     Attributes:
-        joints: Names without ending and prefix, one a position.
+        joints: Names without ending and prefix, one a position; of a single arm also
+            without its side.
         places: Ending of KINDS -> where its numbers are, in the order of `joints`;
             missing where there are none.
         old: The names are those of before LeRobot's redesign of June 2025.
@@ -82,6 +83,8 @@ def layout_of(names: Sequence[str]) -> Layout:
         bare = re.sub(r"joint(?=\d)", "joint_", bare.removeprefix("main_"))
         kinds[kind].setdefault(bare, place)
     joints = tuple(kinds["pos"])
+    sides = {joint.partition("_")[0] + "_" for joint in joints}
+    one = len(sides) == 1 and sides <= set(SIDES)
     places = {
         kind: np.array([found[joint] for joint in joints])
         for kind, found in kinds.items()
@@ -90,6 +93,8 @@ def layout_of(names: Sequence[str]) -> Layout:
     marked = tuple(f"{start}{j}" for start in ("main_", *SIDES) for j in JOINTS)
     old = bool(names) and all(name in marked for name in names)
     unused = tuple(n for n in names if n.rpartition(".")[2] in ("vel", "torque"))
+    if one:
+        joints = tuple(joint.partition("_")[2] for joint in joints)
     return Layout(joints, places, old, len(names), unused)
 
 

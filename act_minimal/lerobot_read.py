@@ -74,8 +74,9 @@ class LeRobotReader:
 
     Args:
         folder: Holds meta/info.json.
-        robot: "auto" believes info.json's robot_type, or one of lerobot_edge.ROBOTS.
-        units: What the numbers there are; see lerobot_edge.make_edge.
+        robot: One of lerobot_edge.ROBOTS, or "auto": by the names of the numbers.
+        units: What the numbers there are; see lerobot_edge.make_edge; "auto" goes by
+            their names and values.
         strict: Whether counts that contradict each other are an error; otherwise what
             is there is read, and the fault is kept in `faults`.
 
@@ -89,7 +90,8 @@ class LeRobotReader:
         faults: What a lenient reader found.
 
     Raises:
-        UserError: Not such a dataset, or a version that is not known.
+        UserError: Not such a dataset, a version that is not known, or one of which
+            nothing says whose joints its numbers are, and in which units.
         EpisodeError: A file of it is missing or damaged.
     """
 

@@ -246,7 +246,7 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     reasons: dict[str, str] = {}
     if (aside / REASONS).is_file():
         with contextlib.suppress(ValueError):
-            reasons = dict(json.loads((aside / REASONS).read_text("utf-8")))
+            reasons = dict(json.loads((aside / REASONS).read_text(encoding="utf-8")))
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0

@@ -225,7 +225,7 @@ class LeRobotReader:
 
     def _find_edge(self, ours: dict[str, Any], robot: str, units: str) -> Edge:
         where = str(self.folder / INFO)
-        if robot == "auto" and "robot" in ours:  # an export of ours says both
+        if "robot" in ours and robot in ("auto", ours["robot"]):  # an export of ours
             units = str(ours.get("units", "auto")) if units == "auto" else units
             names = names_of(self.info["features"][STATE])
             return make_edge(str(ours["robot"]), units, names)

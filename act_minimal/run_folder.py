@@ -216,7 +216,7 @@ def read_log(run: Path) -> list[Record]:
     """All records of a run's log.jsonl; a last line cut short is left out."""
     path = run / "log.jsonl"
     records = []
-    for line in path.read_text("utf-8").split("\n") if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
         try:
             records.append(json.loads(line))
         except ValueError:

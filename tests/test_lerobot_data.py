@@ -985,8 +985,34 @@ def test_openarms_leave_in_the_order_and_the_units_of_lerobots_follower(tmp_path
     np.testing.assert_allclose(columns["observation.effort"][0], swapped, atol=1e-6)
     convert(tmp_path / "set", tmp_path / "back")
     assert_same_numbers(episode, load_episode(episode_path(tmp_path / "back", 0)), 1e-6)
+    said = read_one(tmp_path / "set", robot="openarm")  # what the export says too
+    np.testing.assert_allclose(said.qpos, episode.qpos, atol=1e-6)
     (tmp_path / "set/meta/act_minimal.json").unlink()
     np.testing.assert_allclose(read_one(tmp_path / "set").qpos, episode.qpos, atol=1e-6)
+
+
+@pytest.mark.quick
+def test_exports_of_openarms_in_radians_still_come_back(tmp_path):
+    """As they were made before: right arm first, and said to be a follower's."""
+    source = make_folder(tmp_path / "ours", [3], cameras=(), width=16)
+    convert(source, tmp_path / "set", "lerobot-v2.1", robot="other")
+    names = [f"{name}.pos" for name in joint_names("openarm", 16)]
+    info_path = tmp_path / "set/meta/info.json"
+    info = json.loads(info_path.read_text())
+    for key in ("observation.state", "action"):
+        info["features"][key]["names"] = names
+    edit_json(info_path, robot_type="bi_openarm_follower", features=info["features"])
+    said = {"robot": "openarm", "units": "same"}
+    edit_json(tmp_path / "set/meta/act_minimal.json", **said)
+    first = load_episode(episode_path(source, 0))
+    assert_same_numbers(first, read_one(tmp_path / "set"), 0.0)
+    convert(tmp_path / "set", tmp_path / "again", "lerobot-v2.1")
+    info = json.loads((tmp_path / "again/meta/info.json").read_text())
+    assert info["robot_type"] == "bi_openarm_radians"
+    assert info["features"]["action"]["names"][0] == "left_joint_1.pos"
+    assert_same_numbers(first, read_one(tmp_path / "again"), 0.0)
+    (tmp_path / "again/meta/act_minimal.json").unlink()
+    assert_same_numbers(first, read_one(tmp_path / "again"), 0.0)
 
 
 @pytest.mark.quick

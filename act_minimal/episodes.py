@@ -21,6 +21,7 @@ recording that dies leaves a whole valid episode or nothing.
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,13 @@ def find_episodes(folder: str | Path) -> list[Path]:
         UserError: There are none, or files of another ending that would be left out.
     """
     folder, paths = Path(folder), list_episodes(folder)
+    if not paths and (folder / "meta" / "info.json").is_file():
+        made = folder.parent / f"{folder.resolve().name}_hdf5"
+        words = shlex.join(["act", "data", "convert", str(folder), str(made)])
+        raise UserError(
+            f"{folder} is a LeRobot dataset, expected a folder of *.hdf5 episodes; "
+            f"make one, and use it instead: {words}"
+        )
     if other := misnamed_files(folder):
         listed = ", ".join(path.name for path in other[:3]) + ", ..." * (len(other) > 3)
         raise UserError(

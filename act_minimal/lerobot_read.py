@@ -384,7 +384,8 @@ class LeRobotReader:
         }
         kept = row.extras.get("attributes")
         if not isinstance(kept, dict):  # not a dataset of ours, which has them all
-            kept = self._attributes(row, columns, qpos.shape[1], where)
+            same = qpos.shape[1] == action.shape[1]
+            kept = self._attributes(row, columns, qpos.shape[1] if same else 0, where)
         return Episode(
             qpos=qpos,
             qvel=found.get("qvel", speeds_of(qpos, self.fps)),
@@ -400,10 +401,17 @@ class LeRobotReader:
     def _attributes(
         self, row: Row, columns: dict[str, Any], width: int, where: str
     ) -> dict[str, Attribute]:
-        """What is known of an episode that somebody else recorded."""
-        edge = self.edge
+        """What is known of an episode that somebody else recorded.
+
+        `width` is of states and actions; 0 where they differ, and are not the same
+        joints.
+        """
+        edge, joints = self.edge, self.edge.joints(width)
+        commands = names_of(self.info["features"][ACTION])
+        if edge.robot == "other" and commands not in ([], joints):
+            joints = []
         attributes: dict[str, Attribute] = {
-            **arm_attributes(edge.robot, edge.joints(width), edge.inside)
+            **arm_attributes(edge.robot, joints, edge.inside)
         }
         tasks = tasks_of(row, columns.get("task_index"), self._tasks, where)
         if len(tasks) == 1:

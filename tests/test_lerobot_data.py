@@ -1176,6 +1176,29 @@ def test_names_of_another_robots_numbers_come_back(tmp_path):
 
 
 @pytest.mark.quick
+def test_joints_are_what_state_and_action_have_in_common(tmp_path):
+    states, names = [rows_of([1.0, 2, 3])], ["a", "b", "c"]
+    action = {"dtype": "float32", "shape": [2], "names": ["x", "y"]}
+    for i, (values, found) in enumerate(
+        [
+            (rows_of([1.0, 2]), action),
+            (states[0], action | {"shape": [3], "names": ["c", "b", "a"]}),
+            (states[0], action | {"shape": [3], "names": None}),
+            (states[0], action | {"shape": [3], "names": names}),
+        ]
+    ):
+        folder = write_stranger(
+            tmp_path / f"{i}",
+            states,
+            names=names,
+            actions=[values],
+            features={"action": found},
+        )
+        said = read_one(folder).attributes.get("joints")
+        assert said == (None if i < 2 else json.dumps(names))
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("times", "message"),
     [

@@ -22,7 +22,7 @@ from act_minimal.episodes import (
     load_episode,
 )
 from act_minimal.errors import UserError
-from act_minimal.hdf5_files import misnamed_files
+from act_minimal.hdf5_files import dataset_of, misnamed_files
 from act_minimal.lerobot_rows import INFO
 
 Item = TypeVar("Item")
@@ -130,9 +130,9 @@ def shape_of(path: Path) -> dict[str, Any]:
     cameras = {}
     with h5py.File(path, "r") as root:
         for camera in cameras_in(root, path):
-            images = root.get(f"observations/images/{camera}")
-            if camera.endswith("_depth") or not isinstance(images, h5py.Dataset):
+            if camera.endswith("_depth"):
                 continue
+            images = dataset_of(root, f"observations/images/{camera}", path)
             size = images.shape[1:3]
             if images.ndim == 2 and len(images):  # JPEG
                 image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)

@@ -37,6 +37,7 @@ from act_minimal.hdf5_files import (
     Attribute,
     EpisodeError,
     attributes_of,
+    content_of,
     dataset_of,
     fault_of,
     is_true,
@@ -369,7 +370,8 @@ def _read_images(
             "uint8 of shape (T, H, W, 3), or (T, bytes) for JPEG"
         )
     if dataset.ndim == 4:
-        return dataset[()][..., ::-1] if colours == "bgr" else dataset[()]
+        images = content_of(dataset, key, path)
+        return images[..., ::-1] if colours == "bgr" else images
     if colours == "auto" and not aloha:
         raise EpisodeError(
             f"{path}: nothing says whether red and blue are exchanged in the JPEG "
@@ -378,7 +380,7 @@ def _read_images(
             "--colours rgb (or bgr, if a viewer of pictures shows blue for red)"
         )
     out = None
-    for t, row in enumerate(dataset[()]):  # (bytes,)
+    for t, row in enumerate(content_of(dataset, key, path)):  # (bytes,)
         filled = np.flatnonzero(row)
         jpeg = row[: filled[-1] + 1] if len(filled) else row[:0]
         whole = jpeg[-2:].tobytes() == b"\xff\xd9"  # the end-of-image marker

@@ -64,6 +64,14 @@ def dataset_of(root: h5py.File, key: str, path: Path) -> h5py.Dataset:
     return item
 
 
+def content_of(dataset: h5py.Dataset, key: str, path: Path) -> np.ndarray:
+    """All of a dataset."""
+    try:
+        return dataset[()]
+    except Exception as error:
+        raise EpisodeError(f"{path}: /{key} is damaged: {fault_of(error)}") from error
+
+
 def read_optional(root: h5py.File, key: str, path: Path) -> np.ndarray | None:
     """`read_numbers`, or None where the file has nothing."""
     return None if member(root, key, path) is None else read_numbers(root, key, path)
@@ -77,7 +85,7 @@ def read_numbers(root: h5py.File, key: str, path: Path) -> np.ndarray:
             f"{path}: /{key} holds {dataset.dtype}, expected floating-point numbers"
         )
     with np.errstate(over="ignore"):  # a number too large becomes inf, found later
-        return dataset[()].astype(np.float32)
+        return content_of(dataset, key, path).astype(np.float32)
 
 
 def attributes_of(

@@ -394,8 +394,9 @@ def test_what_is_damaged_is_not_taken_for_absent(tmp_path, key):
         root["observations/env_state"] = np.zeros((5, 2))
     assert load_episode(path).env_state is not None
     harm(path, key)
-    with pytest.raises(EpisodeError, match=rf"episode_3\.hdf5: /{key}.* is damaged"):
-        load_episode(path)
+    for read in (load_episode, shape_of):
+        with pytest.raises(EpisodeError, match=rf"episode_3\.hdf5: /{key}.*is damaged"):
+            read(path)
 
 
 @pytest.mark.quick
@@ -414,6 +415,25 @@ def test_damage_of_a_list_of_cameras_is_named(tmp_path, sign):
         load_episode(path)
     with pytest.raises(EpisodeError, match="/observations/images is damaged"):
         shape_of(path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("key", ["observations/images/cam_high", "action"])
+def test_content_that_cannot_be_read_is_named(tmp_path, key):
+    path = tmp_path / "episode_3.hdf5"
+    write_original(path)
+    with h5py.File(path, "r+") as root:
+        content = root[key][()]
+        del root[key]
+        root.create_dataset(
+            key, data=content, chunks=(1, *content.shape[1:]), compression="gzip"
+        )
+        place = root[key].id.get_chunk_info(2).byte_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 8] = b"\xff" * 8
+    path.write_bytes(damaged)
+    with pytest.raises(EpisodeError, match=rf"episode_3\.hdf5: /{key} is damaged"):
+        load_episode(path)
 
 
 @pytest.mark.quick

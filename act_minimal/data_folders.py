@@ -142,6 +142,17 @@ def shape_of(path: Path) -> dict[str, Any]:
     return shape
 
 
+def unrecorded_in(paths: Sequence[Path]) -> list[str]:
+    """Which of "qvel" and "effort" no file has; broken files say nothing."""
+    missing = ["qvel", "effort"]
+    for path in paths:
+        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, "r") as root:
+            missing = [name for name in missing if f"observations/{name}" not in root]
+        if not missing:
+            break
+    return missing
+
+
 def difference_of(path: Path, shape: dict, other: Path, expected: dict) -> str:
     """One sentence on the first thing in which two episodes differ; "" if in none."""
     for key, value in shape.items():

@@ -25,6 +25,7 @@ from act_minimal.data_folders import (
     kind_of,
     new_folder,
     shape_of,
+    unrecorded_in,
     with_bar,
 )
 from act_minimal.episodes import (
@@ -390,7 +391,7 @@ def convert(
     result.robot, result.units = edge.robot, edge.units
     with new_folder(out) as folder:
         places = [str(path) for path in paths]
-        to_fill = sink(folder, edge)
+        to_fill = sink(folder, edge, unrecorded_in(paths))
         _fill(
             to_fill,
             lambda i: load_episode(paths[i], colours=colours),

@@ -136,7 +136,7 @@ def find_episodes(folder: str | Path) -> list[Path]:
 
 
 def speeds_of(qpos: np.ndarray, fps: float) -> np.ndarray:
-    """(T, S) velocities of positions (T, S), where nobody recorded them: float32."""
+    """(T, S) velocities of positions (T, S) that were not recorded: float32."""
     steps = np.gradient(qpos, axis=0) if len(qpos) > 1 else 0 * qpos
     return (steps * fps).astype(np.float32)
 

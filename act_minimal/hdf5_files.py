@@ -1,4 +1,4 @@
-"""HDF5 files of strangers: what they hold as plain values, and damage in a sentence."""
+"""HDF5 files of other writers: contents as plain values, damage as one sentence."""
 
 import contextlib
 from collections.abc import Collection

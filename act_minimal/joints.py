@@ -40,7 +40,7 @@ def arm_attributes(robot: str, joints: Sequence[str], units: str) -> dict[str, s
     Args:
         robot: "so100", "so101", "openarm", "aloha" or "other".
         joints: Their names in order; may be empty.
-        units: "rad" (and grippers from 0 to 1), or "" where nobody knows.
+        units: "rad" (and grippers from 0 to 1), or "" where it is unknown.
     """
     said = {"robot": robot if robot != "other" else "", "units": units}
     said["joints"] = json.dumps(list(joints)) if joints else ""
@@ -76,7 +76,7 @@ def reach_of(robot: str, width: int) -> np.ndarray | None:
         if width == len(both):
             return both
         right, left = both[: len(OPENARM_ARM)], both[len(OPENARM_ARM) :]
-        low = np.minimum(right[:, 0], left[:, 0])  # whose arm it is, nobody said
+        low = np.minimum(right[:, 0], left[:, 0])  # whose arm it is, is unknown
         return np.stack([low, np.maximum(right[:, 1], left[:, 1])], axis=-1)
     return None
 

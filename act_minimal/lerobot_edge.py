@@ -137,7 +137,7 @@ class Edge:
         return "rad" if self.robot in (*SO_ARMS, "openarm") else ""
 
     def joints(self, width: int) -> list[str]:
-        """What our `width` numbers are called, in our order; [] where nobody knows."""
+        """What our `width` numbers are called, in our order; [] where it is unknown."""
         if len(self.labels) == width:
             return list(self.labels)
         return joint_names(self.robot, width)

@@ -370,7 +370,7 @@ class LeRobotReader:
             action = self._here(columns, ACTION)
             found = {}
             for name, kind in (("qvel", "vel"), ("effort", "torque")):
-                key = EXTRAS[name]  # strangers may have it of other joints
+                key = EXTRAS[name]  # other writers may have it of other joints
                 if key in columns and columns[key].shape == qpos.shape:
                     found[name] = self._here(columns, key, kind)
                 elif kind in self._places(STATE):

@@ -86,7 +86,7 @@ class LeRobotWriter:
         codec: Of the videos: "h264", "av1" or "lossless".
         lean: Leave out velocities, efforts and the scene's state, which LeRobot would
             feed to a policy.
-        without: Which of "qvel" and "effort" nobody recorded, and are left out too.
+        without: Which of "qvel" and "effort" were not recorded, and are left out too.
         task: What the episodes show; by default what each says itself.
         video_mb: Size at which v3.0 begins the next video.
         data_mb: Size at which v3.0 begins the next parquet file.

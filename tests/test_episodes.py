@@ -461,7 +461,7 @@ def test_velocities_and_efforts_are_optional(tmp_path):
 
 
 @pytest.mark.quick
-def test_attributes_that_matter_to_nobody_hinder_nobody(tmp_path):
+def test_irrelevant_attributes_are_no_error(tmp_path):
     path, again = tmp_path / "e.hdf5", tmp_path / "again.hdf5"
     truth = write_original(path)
     odd = np.zeros((), np.dtype([("a", "f4"), ("b", "S3")]))

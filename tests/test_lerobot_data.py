@@ -312,7 +312,9 @@ def test_lean_leaves_out_what_a_policy_must_not_see(tmp_path):
     speed = np.gradient(first.qpos, axis=0) * 30  # what positions say of velocities
     np.testing.assert_allclose(episode.qvel, speed, rtol=1e-3, atol=1e-3)
     shutil.move(tmp_path / "set/meta/act_minimal.json", tmp_path / "aside.json")
-    with LeRobotReader(tmp_path / "set", units="degrees") as reader:  # as a stranger's
+    with LeRobotReader(
+        tmp_path / "set", units="degrees"
+    ) as reader:  # as by other writers
         episode = reader.read(0)
     assert episode.attributes == {
         "task": "Put it there.",
@@ -830,7 +832,7 @@ SO = [f"{joint}.pos" for joint in JOINTS]
 OLD = [f"main_{joint}" for joint in JOINTS]
 
 
-def write_stranger(
+def write_foreign(
     folder: Path,
     states: list[np.ndarray],
     *,
@@ -928,7 +930,7 @@ def test_openarms_go_by_the_names_of_their_numbers(tmp_path, first, robot):
             ends = {"pos": angle, "vel": 2 * angle, "torque": 0.1 * angle}
             names += [f"{side}_{joint}.{end}" for end in ends]
             row += list(ends.values())
-    folder = write_stranger(tmp_path / "set", [rows_of(row)], robot=robot, names=names)
+    folder = write_foreign(tmp_path / "set", [rows_of(row)], robot=robot, names=names)
     done = convert(folder, tmp_path / "out")
     assert (done.robot, done.units, done.notices) == ("openarm", "degrees", [])
     assert "torques of action" in done.left_out[0]
@@ -948,7 +950,7 @@ def test_openarms_go_by_the_names_of_their_numbers(tmp_path, first, robot):
 def test_one_openarm_alone(tmp_path, version, side):
     bare = [f"{joint}.pos" for joint in ARM_JOINTS["openarm"]]
     names = [side + name for name in bare]
-    folder = write_stranger(
+    folder = write_foreign(
         tmp_path / "set",
         [rows_of(OTHER)],
         robot="openarm_follower",
@@ -1023,7 +1025,7 @@ def test_zeros_and_senses_of_before_the_redesign(tmp_path):
         arms, place = len(sides), tmp_path / f"{len(sides)}"
         names = OLD if arms == 1 else [side + j for side in sides for j in JOINTS]
         for robot in ("so100", "so101"):
-            folder = write_stranger(
+            folder = write_foreign(
                 place / robot, [rows_of([*old] * arms)], robot=robot, names=names
             )
             done = convert(folder, place / f"{robot}-out")
@@ -1103,7 +1105,7 @@ UNDECIDED = {
 @pytest.mark.parametrize("case", UNDECIDED)
 def test_what_the_files_leave_open_is_asked_for(tmp_path, case):
     words, row, message = UNDECIDED[case]
-    folder = write_stranger(tmp_path / "set", [rows_of(row)], **words)
+    folder = write_foreign(tmp_path / "set", [rows_of(row)], **words)
     with pytest.raises(UserError, match=message) as caught:
         convert(folder, tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -1116,7 +1118,7 @@ def test_what_the_files_leave_open_is_asked_for(tmp_path, case):
 @pytest.mark.quick
 def test_answers_and_what_needs_none(tmp_path):
     row = [100.0, -100.0, 3.0, 99.0, 50.0, 10.0]
-    folder = write_stranger(
+    folder = write_foreign(
         tmp_path / "set", [rows_of(row)], robot="so_follower", names=SO
     )
     for units in ("degrees", "percent", "old-degrees"):
@@ -1124,7 +1126,7 @@ def test_answers_and_what_needs_none(tmp_path):
         expected = make_edge("so101", units).here(rows_of(row))[0]
         np.testing.assert_allclose(found, expected)
     # Percent ends at 100, so one joint beyond it decides.
-    wide = write_stranger(
+    wide = write_foreign(
         tmp_path / "wide",
         [rows_of(row), rows_of([0, 0, 0, 0, -130.0, 50])],
         robot="so101_follower",
@@ -1133,7 +1135,7 @@ def test_answers_and_what_needs_none(tmp_path):
     with LeRobotReader(wide) as reader:
         assert (reader.edge.robot, reader.edge.units) == ("so101", "degrees")
     for robot in ("koch_follower", "omx_follower"):  # of the same names, other arms
-        other = write_stranger(tmp_path / robot, [rows_of(row)], robot=robot, names=SO)
+        other = write_foreign(tmp_path / robot, [rows_of(row)], robot=robot, names=SO)
         done = convert(other, tmp_path / f"{robot}-out")
         assert (done.robot, done.units) == ("other", "same")
         assert "qpos[0] (shoulder_pan.pos) goes from 100.00" in done.notices[0]
@@ -1168,7 +1170,7 @@ def test_an_episode_is_not_taken_for_what_it_says_it_is_not(tmp_path, said, mess
 @pytest.mark.quick
 def test_names_of_another_robots_numbers_come_back(tmp_path):
     names = ["a.left", "b", "c"]
-    folder = write_stranger(tmp_path / "set", [rows_of([1.0, 2, 3])], names=names)
+    folder = write_foreign(tmp_path / "set", [rows_of([1.0, 2, 3])], names=names)
     convert(folder, tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "again", "lerobot-v2.1")
     info = json.loads((tmp_path / "again/meta/info.json").read_text())
@@ -1187,7 +1189,7 @@ def test_joints_are_what_state_and_action_have_in_common(tmp_path):
             (states[0], action | {"shape": [3], "names": names}),
         ]
     ):
-        folder = write_stranger(
+        folder = write_foreign(
             tmp_path / f"{i}",
             states,
             names=names,
@@ -1214,7 +1216,7 @@ def test_joints_are_what_state_and_action_have_in_common(tmp_path):
     ],
 )
 def test_times_that_leave_the_rate(tmp_path, times, message):
-    folder = write_stranger(tmp_path / "set", [np.ones((40, 2))], times=times)
+    folder = write_foreign(tmp_path / "set", [np.ones((40, 2))], times=times)
     with pytest.raises(EpisodeError, match=f"episode_000000.parquet: .*{message}"):
         convert(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -1235,14 +1237,14 @@ def test_times_as_coarse_as_32_bits_are_right():
 @pytest.mark.quick
 @pytest.mark.parametrize("fps", ["30", [30.0], 30.0, "30.0"])
 def test_a_rate_however_it_is_written(tmp_path, fps):
-    folder = write_stranger(tmp_path / "set", [np.ones((3, 2))], fps=fps)
+    folder = write_foreign(tmp_path / "set", [np.ones((3, 2))], fps=fps)
     assert read_one(folder).fps == 30.0
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("fps", ["fast", [30, 60], None, True, -1, "inf"])
 def test_a_rate_that_is_none(tmp_path, fps):
-    folder = write_stranger(tmp_path / "set", [np.ones((3, 2))], fps=fps)
+    folder = write_foreign(tmp_path / "set", [np.ones((3, 2))], fps=fps)
     with pytest.raises(EpisodeError, match=r"info.json: fps is .*, expected a posi"):
         LeRobotReader(folder)
 
@@ -1299,14 +1301,14 @@ MARKS = {
 def test_depth_is_left_out_by_name(tmp_path, mark, kind):
     key = "observation.images.tof"
     features = {key: {"dtype": kind, "shape": [48, 64, 1]} | MARKS[mark]}
-    folder = write_stranger(tmp_path / "set", [np.ones((3, 2))], features=features)
+    folder = write_foreign(tmp_path / "set", [np.ones((3, 2))], features=features)
     for to in ("hdf5", "lerobot-v3.0"):
         done = convert(folder, tmp_path / to, to)
         assert done.left_out == [key]
     assert load_episode(episode_path(tmp_path / "hdf5", 0)).images == {}
     info = json.loads((tmp_path / "lerobot-v3.0/meta/info.json").read_text())
     assert not [name for name in info["features"] if "tof" in name]
-    # Velocities and efforts that nobody recorded are not made up there.
+    # Velocities and efforts that were not recorded are not made up there.
     assert "observation.velocity" not in info["features"]
     assert "observation.effort" not in info["features"]
 
@@ -1317,7 +1319,7 @@ def test_depth_that_nothing_marks_is_no_colour_camera(tmp_path):
     features = {key: {"dtype": "image", "shape": [48, 64, 3], "info": None}}
     depth = np.full((48, 64), 700, np.uint16)
     png = {"bytes": cv2.imencode(".png", depth)[1].tobytes(), "path": None}
-    write_stranger(
+    write_foreign(
         tmp_path / "set",
         [np.ones((2, 2))],
         features=features,
@@ -1340,7 +1342,7 @@ def test_depth_that_nothing_marks_is_no_colour_camera(tmp_path):
 def test_two_features_cannot_be_one_camera(tmp_path):
     keys = ("observation.images.top", "observation.top")
     features = {key: {"dtype": "image", "shape": [4, 4, 3]} for key in keys}
-    folder = write_stranger(tmp_path / "set", [np.ones((2, 2))], features=features)
+    folder = write_foreign(tmp_path / "set", [np.ones((2, 2))], features=features)
     with pytest.raises(UserError, match=f"{keys[0]} and {keys[1]} would both be the"):
         convert(folder, tmp_path / "out")
 
@@ -1365,7 +1367,7 @@ def test_two_features_cannot_be_one_camera(tmp_path):
 )
 def test_tasks_are_kept_frame_by_frame(tmp_path, version, said, numbers, expected):
     words = {"tasks": said or None, "task_index": numbers, "version": version}
-    folder = write_stranger(tmp_path / "set", [np.ones((3, 2))], **words)
+    folder = write_foreign(tmp_path / "set", [np.ones((3, 2))], **words)
     attributes = read_one(folder).attributes
     found = {key: attributes[key] for key in ("task", "tasks") if key in attributes}
     if "tasks" in found:
@@ -1386,10 +1388,10 @@ def test_tasks_are_kept_frame_by_frame(tmp_path, version, said, numbers, expecte
 @pytest.mark.quick
 def test_several_tasks_of_which_nothing_says_when(tmp_path):
     words = {"tasks": ["pick", "place"], "task_index": [0, 7, 7]}
-    folder = write_stranger(tmp_path / "set", [np.ones((3, 2))], **words)
+    folder = write_foreign(tmp_path / "set", [np.ones((3, 2))], **words)
     with pytest.raises(EpisodeError, match="several tasks, but its task_index has num"):
         convert(folder, tmp_path / "out")
-    folder = write_stranger(tmp_path / "odd", [np.ones((3, 2))], tasks=[3])
+    folder = write_foreign(tmp_path / "odd", [np.ones((3, 2))], tasks=[3])
     with pytest.raises(EpisodeError, match=r"episodes.jsonl: line 1: .*tasks is \[3\]"):
         convert(folder, tmp_path / "out")
 

@@ -362,9 +362,10 @@ def _units_of(
     extremes: np.ndarray | None,
 ) -> Units:
     """What the values say about units that names leave open."""
-    if extremes is None:  # nothing can be read, which reading will say
+    wide = extremes is not None and layout.width in (0, extremes.shape[1])
+    if extremes is None or not wide:  # reading says what is wrong
         return "degrees"
-    if len(layout.joints) and "pos" in layout.places:
+    if "pos" in layout.places:
         extremes = extremes[:, layout.places["pos"]]
     joints = list(layout.joints) or [f"number {i}" for i in range(extremes.shape[1])]
     turning = [i for i, joint in enumerate(joints) if "gripper" not in joint]

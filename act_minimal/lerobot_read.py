@@ -24,7 +24,7 @@ from act_minimal.episodes import (
     speeds_of,
 )
 from act_minimal.errors import UserError
-from act_minimal.hdf5_files import rate_of
+from act_minimal.hdf5_files import is_true, rate_of
 from act_minimal.joints import arm_attributes
 from act_minimal.lerobot_edge import (
     Edge,
@@ -462,7 +462,7 @@ def _is_depth(key: str, feature: dict[str, Any]) -> bool:
     for info in infos:
         if not isinstance(info, dict):
             continue
-        if any(info.get(f"{start}is_depth_map") for start in ("", "video.")):
+        if any(is_true(info.get(f"{x}is_depth_map", False)) for x in ("", "video.")):
             return True
         pixels = str(info.get("video.pix_fmt") or info.get("pix_fmt") or "")
         if re.fullmatch(r"gray(9|1\d|f).*", pixels):  # more than 8 bits of grey

@@ -1168,6 +1168,16 @@ def test_an_episode_is_not_taken_for_what_it_says_it_is_not(tmp_path, said, mess
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("width", [5, 7])
+def test_as_many_numbers_as_names(tmp_path, width):
+    rows = [np.full((3, width), 120.0)]
+    folder = write_foreign(tmp_path / "set", rows, robot="so100", names=SO)
+    message = f"episode 0: observation.state has {width} numbers a frame, info.json .*6"
+    with pytest.raises(EpisodeError, match=message):
+        convert(folder, tmp_path / "out")
+
+
+@pytest.mark.quick
 def test_names_of_another_robots_numbers_come_back(tmp_path):
     names = ["a.left", "b", "c"]
     folder = write_foreign(tmp_path / "set", [rows_of([1.0, 2, 3])], names=names)
@@ -1311,6 +1321,20 @@ def test_depth_is_left_out_by_name(tmp_path, mark, kind):
     # Velocities and efforts that were not recorded are not made up there.
     assert "observation.velocity" not in info["features"]
     assert "observation.effort" not in info["features"]
+
+
+@pytest.mark.quick
+def test_what_is_marked_as_no_depth_is_a_camera(tmp_path):
+    key = "observation.images.top"
+    png = cv2.imencode(".png", np.full((4, 6, 3), 9, np.uint8))[1].tobytes()
+    for i, mark in enumerate((False, None, "false", 0)):
+        info = {"is_depth_map": mark, "video.is_depth_map": mark}
+        features = {key: {"dtype": "image", "shape": [4, 6, 3], "info": info}}
+        cells = pa.array([{"bytes": png, "path": None}] * 2)
+        folder = tmp_path / f"{i}"
+        rows = [np.ones((2, 2))]
+        write_foreign(folder, rows, features=features, columns={key: cells})
+        assert read_one(folder).images["top"].tolist() == [[[[9] * 3] * 6] * 4] * 2
 
 
 @pytest.mark.quick

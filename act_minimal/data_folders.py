@@ -1,5 +1,6 @@
 """Folders of episodes: what one holds, and whether all are alike."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,9 +9,16 @@ import cv2
 import h5py
 import numpy as np
 
-from act_minimal.episodes import EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import (
+    EpisodeError,
+    cameras_in,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
 from act_minimal.errors import UserError
-from act_minimal.lerobot_read import INFO
+from act_minimal.hdf5_files import dataset_of, misnamed_files
+from act_minimal.lerobot_rows import INFO
 
 Item = TypeVar("Item")
 
@@ -25,8 +33,11 @@ def kind_of(folder: str | Path) -> str:
     lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
     if lerobot and hdf5:
         raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
-    if lerobot or hdf5:
-        return "lerobot" if lerobot else "hdf5"
+    if lerobot:
+        return "lerobot"
+    if hdf5 or misnamed_files(folder):
+        find_episodes(folder)
+        return "hdf5"
     what = "is not a folder"
     if folder.is_dir():
         what = f"has no *.hdf5 episodes, and no {INFO} of a LeRobot dataset"
@@ -73,11 +84,10 @@ def shape_of(path: Path) -> dict[str, Any]:
         shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
     cameras = {}
     with h5py.File(path, "r") as root:
-        group = root.get("observations/images")
-        found = dict(group.items()) if isinstance(group, h5py.Group) else {}
-        for camera, images in found.items():
-            if str(camera).endswith("_depth") or not isinstance(images, h5py.Dataset):
+        for camera in cameras_in(root, path):
+            if camera.endswith("_depth"):
                 continue
+            images = dataset_of(root, f"observations/images/{camera}", path)
             size = images.shape[1:3]
             if images.ndim == 2 and len(images):  # JPEG
                 image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)
@@ -85,6 +95,17 @@ def shape_of(path: Path) -> dict[str, Any]:
             cameras[camera] = "x".join(str(int(n)) for n in size)
     shape["cameras"] = ", ".join(f"{c} {s}" for c, s in sorted(cameras.items()))
     return shape
+
+
+def unrecorded_in(paths: Sequence[Path]) -> list[str]:
+    """Which of "qvel" and "effort" no file has; broken files say nothing."""
+    missing = ["qvel", "effort"]
+    for path in paths:
+        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, "r") as root:
+            missing = [name for name in missing if f"observations/{name}" not in root]
+        if not missing:
+            break
+    return missing
 
 
 def difference_of(path: Path, shape: dict, other: Path, expected: dict) -> str:

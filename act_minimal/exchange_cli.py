@@ -28,7 +28,8 @@ class ExportConfig:
     """The folder to write; LeRobot takes it as --policy.path."""
     units: Units = "keep"
     """so100 or so101: LeRobot's degrees, and 0 to 100 for the gripper, instead of
-    radians, and 0 to 1; for robots with use_degrees=true."""
+    radians, and 0 to 1; for robots with use_degrees=true. openarm: degrees of two arms,
+    the left one first."""
     rename: tuple[str, ...] = ()
     """New names for cameras, such as top=front."""
     drop_cvae: bool = False
@@ -102,7 +103,7 @@ def import_lerobot(
         checkpoint: LeRobot's folder `pretrained_model`, or the original's weights.
         out: The folder to write, as `act eval` and `act deploy` read it.
         units: so100 or so101: turn LeRobot's degrees, and 0 to 100, into radians, and
-            0 to 1.
+            0 to 1; openarm: degrees of two arms, the left one first.
         rename: New names for LeRobot's cameras, such as front=top.
         statistics: Of the original: a .json or .safetensors with qpos_mean, qpos_std,
             action_mean and action_std.

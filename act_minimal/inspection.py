@@ -14,9 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from act_minimal.episodes import Episode, EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import (
+    Episode,
+    EpisodeError,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file, check_output_file
+from act_minimal.hdf5_files import is_true, misnamed_files
+from act_minimal.joints import beyond_reach, named_joints
+from act_minimal.lerobot_edge import robot_of_episode
 
 STILL_STD = 1e-2  # rad; the floor of the statistics, below which a joint says nothing
 FROZEN_SECONDS = 1.0  # identical images for as long as this: the camera hung,
@@ -134,12 +143,14 @@ def inspect_dataset(
         UserError: The folder has no episodes at all.
     """
     folder = Path(folder)
-    paths = list_episodes(folder)
-    if not paths:
-        what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
-        raise UserError(f"{folder} {what}; `act record` makes some")
+    paths = list_episodes(folder) or find_episodes(folder)  # the latter says why not
     report = Report(str(folder))
+    report.warnings += [
+        f"{path.name} is not read: episodes are called *.hdf5"
+        for path in misnamed_files(folder)
+    ]
     running: dict[str, _Running] = {}
+    arms: dict[str, list[str]] = {}  # robot -> names of its joints
     widths: dict[str, int] = {}
     bar = paths
     if progress:
@@ -153,6 +164,9 @@ def inspect_dataset(
             report.broken[path.name] = str(error).removeprefix(f"{path}: ")
             continue
         _add_file(report, path.name, episode)
+        width = episode.qpos.shape[1]
+        joints = named_joints(episode.attributes.get("joints"), width)
+        arms[robot_of_episode(episode.attributes, width)] = joints
         arrays = {"qpos": episode.qpos, "action": episode.action}
         arrays |= {"qvel": episode.qvel, "effort": episode.effort}
         if episode.env_state is not None:
@@ -169,13 +183,20 @@ def inspect_dataset(
         report.warnings += [f"{path.name}: {w}" for w in _episode_faults(episode)]
     report.ranges = {key: r.ranges() for key, r in running.items()}
     report.warnings += _dataset_faults(report)
+    if len(arms) == 1 and "qpos" in report.ranges:
+        [(robot, joints)] = arms.items()
+        low, high = (
+            np.array([getattr(r, end) for r in report.ranges["qpos"]])
+            for end in ("minimum", "maximum")
+        )
+        report.warnings += beyond_reach(low, high, robot, joints)
     return report
 
 
 def _add_file(report: Report, name: str, episode: Episode) -> None:
     cameras = {c: (a.shape[1], a.shape[2]) for c, a in episode.images.items()}
     label = episode.attributes.get("success")
-    success = None if label is None else bool(label)
+    success = None if label is None else is_true(label)
     seconds = len(episode) / episode.fps
     report.files.append(
         FileReport(name, len(episode), seconds, episode.fps, cameras, success)

@@ -30,6 +30,7 @@ from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import atomic_folder, check_new_folder, write_json
+from act_minimal.joints import joint_names
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -41,7 +42,7 @@ from act_minimal.lerobot_steps import (
     Normaliser,
     write_steps,
 )
-from act_minimal.lerobot_units import JOINTS, Line, Units, to_degrees
+from act_minimal.lerobot_units import Line, Units, to_degrees
 from act_minimal.model import ACT, ACTConfig
 from act_minimal.policy import ACTPolicy, load_policy, save_policy
 
@@ -102,7 +103,8 @@ def export_policy(
         folder: of our checkpoint or training run.
         out: the folder to write: new, or one that this function made.
         units: "keep" leaves radians, and 0 to 1 for a gripper; "so100" and "so101" turn
-            six joints into LeRobot's degrees, and 0 to 100 (`lerobot_units.py`).
+            six joints into LeRobot's degrees, and 0 to 100; "openarm" turns those of
+            two arms into degrees, the left arm first (`lerobot_units.py`).
         execution: how LeRobot's `select_action` shall execute chunks; by default the
             whole chunk, LeRobot's own way.
         drop_cvae: leave the action encoder out. It is used in training only.
@@ -282,24 +284,31 @@ def _convert(
 
     The statistics follow the line. Where it turns a joint's sense round, the weights
     that read or write the joint change their sign, so that deviations stay positive.
+    Of two arms LeRobot begins with the other one, and so do statistics and weights.
     """
+    arms = 2 if units == "openarm" else 1
+    line = Line(np.tile(line.scale, arms), np.tile(line.offset, arms))
+    width = len(line.scale)
+    order = np.roll(np.arange(width), width // 2 if arms == 2 else 0)
     for key in ("qpos", "action"):
         mean, std = (np.asarray(x, np.float64) for x in stats[key])
-        if mean.shape != (len(JOINTS),):
+        if mean.shape != (width,):
             raise SettingError(
-                f"units is {units!r}, which is for the {len(JOINTS)} joints "
-                f"{', '.join(JOINTS)}; this policy's '{key}' has {len(mean)} numbers"
+                f"units is {units!r}, which is for the {width} joints "
+                f"{', '.join(joint_names(units, width))}; this policy's '{key}' has "
+                f"{len(mean)} numbers"
             )
-        std = std * np.abs(line.scale)
-        stats[key] = line(mean).astype(np.float32), std.astype(np.float32)
+        mean, std = line(mean)[order], (std * np.abs(line.scale))[order]
+        stats[key] = mean.astype(np.float32), std.astype(np.float32)
     sign = torch.tensor(np.sign(line.scale), dtype=torch.float32)
     for key in ("qpos_proj", "cvae.qpos_proj", "cvae.action_proj"):
         if f"{key}.weight" in state:
             weight = state[f"{key}.weight"]  # (D, p A), p actions a token
-            state[f"{key}.weight"] = weight * sign.repeat(weight.shape[1] // len(sign))
+            tokens = weight.reshape(len(weight), -1, width)  # (D, p, A)
+            state[f"{key}.weight"] = (tokens * sign)[..., order].reshape(weight.shape)
     for key in ("action_head.weight", "action_head.bias"):
         x = state[key]
-        state[key] = x * (sign[:, None] if x.dim() == 2 else sign)
+        state[key] = (x * (sign[:, None] if x.dim() == 2 else sign))[order]
 
 
 # -------------------------------------------------------------------- in
@@ -331,7 +340,7 @@ def import_policy(
         folder: with config.json and model.safetensors, LeRobot's `pretrained_model`.
         out: the folder to write: new, or one that this function made.
         units: "so100" and "so101" turn LeRobot's degrees, and 0 to 100, into radians,
-            and 0 to 1.
+            and 0 to 1; "openarm" turns degrees of two arms, the left one first.
         cameras: LeRobot's names of cameras, without "observation.images." -> the names
             they get here.
 

@@ -17,26 +17,27 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of one JSON dictionary a line."""
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
+    found, where = [], str(path)
     try:
-        lines = [
-            json.loads(line)
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line
-        ]
+        # Not splitlines(): a text in JSON may hold other signs that end lines there.
+        for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            where = f"{path} line {n}"
+            if line.strip():
+                found.append(json.loads(line))
     except (ValueError, OSError) as error:
-        raise EpisodeError(f"{path} is not one JSON value a line: {error}") from error
-    if not all(isinstance(line, dict) for line in lines):
+        raise EpisodeError(f"{where} is not one JSON value a line: {error}") from error
+    if not all(isinstance(line, dict) for line in found):
         raise EpisodeError(f"{path}: a line holds no dictionary")
-    return lines
+    return found
 
 
-def read_table(path: Path) -> Any:
-    """A parquet file as an Arrow table."""
+def read_table(path: Path, columns: list[str] | None = None) -> Any:
+    """A parquet file, or some columns of it, as an Arrow table."""
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
     try:
         with pq.ParquetFile(path) as file:
-            return file.read()
+            return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise EpisodeError(
             f"{path}: not a whole parquet file ({' '.join(str(error).split())[:100]}); "
@@ -46,6 +47,8 @@ def read_table(path: Path) -> Any:
 
 def numbers_of(table: Any, key: str, path: Path) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, width)."""
+    if key not in table.column_names:
+        raise EpisodeError(f"{path}: the column {key} is missing")
     column = table.column(key).combine_chunks()
     kind = column.type
     if column.null_count:
@@ -75,7 +78,14 @@ def decode_pictures(cells: list[Any], where: str, folder: Path) -> np.ndarray:
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 content = path.read_bytes()
         coded = np.frombuffer(content or b"", np.uint8)
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if len(coded) else None
+        how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+        image = cv2.imdecode(coded, how) if len(coded) else None
+        if image is not None and image.dtype != np.uint8:
+            raise EpisodeError(
+                f"{where}: frame {k} has {8 * image.itemsize} bits a pixel and colour, "
+                'as depth has, expected 8; depth is left out where "is_depth_map" '
+                "marks it in info.json"
+            )
         if image is None or (out and image.shape != out[0].shape):
             raise EpisodeError(f"{where}: frame {k} is no whole picture like frame 0")
         out.append(image)

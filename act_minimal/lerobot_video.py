@@ -239,6 +239,15 @@ class VideoReader:
             raise EpisodeError(f"{path}: holds no video")
         stream = self._container.streams.video[0]
         stream.thread_count = self._threads
+        pixels = stream.codec_context.format
+        if pixels is not None and len(pixels.components) == 1:
+            bits = pixels.components[0].bits
+            if bits > 8:
+                raise EpisodeError(
+                    f"{path}: holds {bits}-bit grey ({pixels.name}), as depth has, "
+                    'expected colours; depth is left out where "is_depth_map" marks it '
+                    "in info.json"
+                )
         if start > SEEK_SECONDS and stream.time_base:  # to the key frame before
             self._container.seek(int(start / stream.time_base), stream=stream)
         self._frames = self._container.decode(stream)

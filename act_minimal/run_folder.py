@@ -243,7 +243,7 @@ def read_log(run: Path) -> list[Record]:
     path = run / "log.jsonl"
     records = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             records.append(json.loads(line))
         except ValueError:

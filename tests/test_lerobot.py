@@ -21,6 +21,7 @@ from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig, TemporalEnsemble
 from act_minimal.lerobot import export_policy, import_policy
+from act_minimal.lerobot_edge import make_edge
 from act_minimal.lerobot_steps import ENV, STATE
 from act_minimal.lerobot_units import JOINTS, MIDDLE, SENSE, to_degrees
 from act_minimal.model import ACTConfig
@@ -630,6 +631,38 @@ def test_in_degrees_the_policy_does_the_same(tmp_path, kind):
     qpos = torch.as_tensor(degrees["qpos"])
     other, _ = load_policy(kept).loss(batch | {"qpos": qpos, "action": converted}, eps)
     torch.testing.assert_close(other, here, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.quick
+def test_for_two_openarms_the_policy_does_the_same_left_arm_first(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = {"qpos": 16, "action": 16, "env_state": 3}
+    statistics = Statistics(
+        {key: rng.normal(size=n).astype(np.float32) for key, n in keys.items()},
+        {key: rng.uniform(0.2, 2, n).astype(np.float32) for key, n in keys.items()},
+    )
+    dims = {"state_dim": 16, "action_dim": 16, "env_state_dim": 3}
+    policy = make_policy("act", statistics, chunk_size=4, **dims)
+    ours = save_policy(tmp_path / "ours", policy, {})
+    there, _ = export_policy(ours, tmp_path / "there", units="openarm")
+    seen = {
+        key: rng.normal(size=(2, keys[key])).astype(np.float32)
+        for key in ("qpos", "env_state")
+    }
+    edge = make_edge("openarm")  # as datasets are converted
+
+    def theirs(numbers: np.ndarray) -> np.ndarray:
+        return edge.there(numbers.reshape(-1, 16)).reshape(numbers.shape)
+
+    kept = import_policy(there, tmp_path / "kept")  # still in LeRobot's units
+    found = predict(kept, seen | {"qpos": theirs(seen["qpos"])})
+    expected = theirs(predict(ours, seen))
+    assert np.abs(found - expected).max() < 1e-3  # degrees
+    assert np.abs(expected - predict(ours, seen)).max() > 10
+    back = import_policy(there, tmp_path / "back", units="openarm")
+    assert np.abs(predict(back, seen) - predict(ours, seen)).max() < 1e-5
+    with pytest.raises(SettingError, match=r"6 joints shoulder_pan.*'qpos' has 16"):
+        export_policy(ours, tmp_path / "no", units="so100")
 
 
 @pytest.mark.quick

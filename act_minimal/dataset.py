@@ -23,6 +23,7 @@ from act_minimal.augmentation import Augmentation, augment, augment_draws
 from act_minimal.episodes import Attribute, EpisodeError, list_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
+from act_minimal.resizing import ResizeMode, Resizing
 
 __all__ = [
     "Augmentation",
@@ -102,6 +103,7 @@ class Demonstrations:
             dropped from memory by the system when something else needs the room.
         fps: Frames a second, the same in all episodes.
         attributes: One dict of free extras per episode.
+        resizing: How the images got their size; None: they are as recorded.
     """
 
     folder: Path
@@ -114,6 +116,7 @@ class Demonstrations:
     images: dict[str, np.ndarray]
     fps: float
     attributes: list[dict[str, Attribute]]
+    resizing: Resizing | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -130,6 +133,8 @@ class Demonstrations:
         limit: int | None = None,
         progress: bool = False,
         cache: str | Path | None = None,
+        resize: tuple[int, int] | None = None,
+        resize_mode: ResizeMode = "pad",
     ) -> "Demonstrations":
         """Reads a folder of episodes.
 
@@ -140,6 +145,8 @@ class Demonstrations:
             limit: Only the first so many episodes; None for all.
             progress: Shows a bar while the image cache is made.
             cache: Where the image cache goes; `folder`/.cache by default.
+            resize: (H, W) that all images are brought to; None leaves them as recorded.
+            resize_mode: How, where the proportions differ; see `resizing.resize`.
 
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
@@ -177,14 +184,22 @@ class Demonstrations:
                     f"{first.fps:g} in {paths[0].name}"
                 )
         lengths = np.array([len(e) for e in episodes])
-        images = {}
+        images, resizing = {}, None
         if cameras:
             if cache:  # may be shared by several datasets
                 place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
                 home = Path(cache) / f"{folder.resolve().name}-{place[:8]}"
             else:
                 home = folder / ".cache"
-            images = cached_images(paths, cameras, lengths, home, progress=progress)
+            resized = None
+            if resize is not None:
+                seen = load_episode(paths[0], cameras=cameras).images
+                recorded = {c: (x.shape[1], x.shape[2]) for c, x in seen.items()}
+                resizing = Resizing(resize_mode, recorded)
+                resized = (resize, resize_mode)
+            images = cached_images(
+                paths, cameras, lengths, home, resized=resized, progress=progress
+            )
         return cls(
             folder=folder,
             names=[p.name for p in paths],
@@ -200,6 +215,7 @@ class Demonstrations:
             images=images,
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
+            resizing=resizing,
         )
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from act_minimal.episodes import EpisodeError, load_episode
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file
+from act_minimal.resizing import ResizeMode, resize
 
 
 def cached_images(
@@ -24,6 +25,7 @@ def cached_images(
     lengths: np.ndarray,
     cache: Path,
     *,
+    resized: tuple[tuple[int, int], ResizeMode] | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """The images of some cameras, from the cache, which is made where it is missing.
@@ -37,21 +39,27 @@ def cached_images(
         cameras: Which cameras.
         lengths: (episodes,) frames of each.
         cache: Where the cache is, for this folder of episodes alone.
+        resized: (H, W) that images are brought to, and how; None leaves them.
         progress: Shows a bar while it is made.
 
     Returns:
         camera -> (M, H, W, 3) uint8, memory-mapped, read-only; M is the sum of lengths.
 
     Raises:
-        EpisodeError: An episode lacks a camera, or its images have another size.
+        EpisodeError: An episode lacks a camera, or its images have another size and
+            are not resized.
         UserError: No room for the cache.
     """
     files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
     frames = int(lengths.sum())
     images: dict[str, np.ndarray] = {}
+    suffix = ""
+    if resized is not None:
+        (height, width), mode = resized
+        suffix = f"@{height}x{width}-{mode}"
     for home, known in _fresh_caches(cache, paths[0].parent):
         for camera in cameras:
-            whole = home / f"{camera}.npy"
+            whole = home / f"{camera}{suffix}.npy"
             if known[: len(files)] == files and whole.is_file():
                 images.setdefault(camera, np.load(whole, mmap_mode="r")[:frames])
     missing = [camera for camera in cameras if camera not in images]
@@ -61,8 +69,8 @@ def cached_images(
         with atomic_file(home / "files.json") as temporary:
             temporary.write_text(json.dumps(files))
         for camera in missing:
-            target = home / f"{camera}.npy"
-            _write_cache(paths, camera, lengths, target, progress)
+            target = home / f"{camera}{suffix}.npy"
+            _write_cache(paths, camera, lengths, target, resized, progress)
             images[camera] = np.load(target, mmap_mode="r")
     return {camera: np.asarray(images[camera]) for camera in cameras}
 
@@ -89,6 +97,7 @@ def _write_cache(
     camera: str,
     lengths: np.ndarray,
     target: Path,
+    resized: tuple[tuple[int, int], ResizeMode] | None,
     progress: bool,
 ) -> None:
     """Writes one camera's images of all episodes into one .npy file."""
@@ -101,6 +110,8 @@ def _write_cache(
             bar = tqdm(paths, desc=f"images of {camera}")
         for path, length in zip(bar, lengths, strict=True):
             images = load_episode(path, cameras=[camera]).images[camera]
+            if resized is not None:
+                images = np.stack([resize(image, *resized) for image in images])
             if shape is None:
                 shape = images.shape[1:]
                 size = int(lengths.sum()) * int(np.prod(shape))
@@ -116,7 +127,8 @@ def _write_cache(
             if images.shape != (length, *shape):
                 raise EpisodeError(
                     f"{path}: images of camera {camera!r} have shape "
-                    f"{images.shape[1:]}, {shape} in {paths[0].name}"
+                    f"{images.shape[1:]}, {shape} in {paths[0].name}; the setting "
+                    f"resize brings all to one size, as in: --resize 96 128"
                 )
             # Plain writes: through a memory map, a full disk would be a bus error.
             file.write(np.ascontiguousarray(images).data)

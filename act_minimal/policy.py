@@ -34,6 +34,7 @@ from act_minimal.checkpoint import (
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
 from act_minimal.model import ACT, ACTConfig, Size, act_loss
+from act_minimal.resizing import Resizing
 
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
 ActionTarget = Literal["absolute", "delta"]
@@ -74,7 +75,12 @@ class Policy(nn.Module):
             them relative to the present `qpos`, which needs S = A and the
             statistics of `Windows.statistics(delta=True)`.
         name: the kind under which `load_policy` rebuilds it.
+
+    Attributes:
+        resizing: what is done to images before the network reads them; None: nothing.
     """
+
+    resizing: Resizing | None = None
 
     def __init__(
         self,
@@ -124,6 +130,16 @@ class Policy(nn.Module):
         return tuple(self.config.cameras)
 
     @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of the images that an observation should bring, by camera."""
+        return dict(self.resizing.recorded if self.resizing else self.network_sizes)
+
+    @property
+    def network_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of the images that the network reads, by camera."""
+        return self.config.camera_sizes
+
+    @property
     def uses_env_state(self) -> bool:
         """Whether an observation must bring "env_state" (simulation only)."""
         return self.config.env_state_dim > 0
@@ -147,15 +163,18 @@ class Policy(nn.Module):
         assert isinstance(scale, Scale)
         return scale
 
-    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """The part of a batch that is also there at run time, normalised."""
-        inputs = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
+        inputs: dict[str, Any] = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
         if self.uses_env_state:
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self.cameras:
-            images = torch.stack([batch[f"images/{c}"] for c in self.cameras], dim=1)
-            # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
-            inputs["images"] = images.permute(0, 1, 4, 2, 3)
+            images = [batch[f"images/{c}"] for c in self.cameras]
+            if len(set(self.network_sizes.values())) == 1:
+                # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
+                inputs["images"] = torch.stack(images, dim=1).permute(0, 1, 4, 2, 3)
+            else:
+                inputs["images"] = [x.permute(0, 3, 1, 2) for x in images]
         return inputs
 
     def _target(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -236,8 +255,9 @@ class Policy(nn.Module):
 
         Args:
             observation: "qpos" (B, S) rad; "env_state" (B, E) if `uses_env_state`;
-                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`.
-                Other keys are ignored.
+                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`, of
+                `image_sizes`; with `resizing` larger or smaller ones, too, as long as
+                their proportions are the same. Other keys are ignored.
 
         Returns:
             Actions (B, k, A), float32, in the units of the demonstrations.
@@ -260,8 +280,8 @@ class Policy(nn.Module):
         expected: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
         if self.uses_env_state:
             expected["env_state"] = (self.config.env_state_dim,)
-        for camera in self.cameras:
-            expected[f"images/{camera}"] = (*self.config.image_size, 3)
+        for camera, size in self.image_sizes.items():
+            expected[f"images/{camera}"] = (*size, 3)
         batch: dict[str, Tensor] = {}
         rows = None
         for key, shape in expected.items():
@@ -272,6 +292,15 @@ class Policy(nn.Module):
                     f"{', '.join(observation) or 'nothing'}"
                 )
             value = torch.as_tensor(observation[key])
+            camera = key.removeprefix("images/") if key.startswith("images/") else None
+            if camera and value.dtype != torch.uint8:
+                raise ObservationError(
+                    f"'{key}' in the observation is {value.dtype}, "
+                    f"but this policy expects uint8 RGB from 0 to 255"
+                )
+            if camera and self.resizing:
+                value = self._resized(camera, value)
+                shape = (*self.network_sizes[camera], 3)
             if value.ndim != 1 + len(shape) or tuple(value.shape[1:]) != shape:
                 wanted = ", ".join(map(str, ("B", *shape)))
                 raise ObservationError(
@@ -284,15 +313,24 @@ class Policy(nn.Module):
                     f"but 'qpos' holds {rows}"
                 )
             rows = len(value)
-            is_image = key.startswith("images/")
-            if is_image and value.dtype != torch.uint8:
-                raise ObservationError(
-                    f"'{key}' in the observation is {value.dtype}, "
-                    f"but this policy expects uint8 RGB from 0 to 255"
-                )
-            dtype = torch.uint8 if is_image else torch.float32
+            dtype = torch.uint8 if camera else torch.float32
             batch[key] = value.to(self.device, dtype)
         return batch
+
+    def _resized(self, camera: str, images: Tensor) -> Tensor:
+        """Images at the network's size, if they have the recorded proportions."""
+        assert self.resizing is not None
+        size, found = self.network_sizes[camera], tuple(images.shape[1:3])
+        if found == size or images.ndim != 4 or images.shape[3] != 3:
+            return images
+        if not self.resizing.accepts(camera, found):
+            h, w = self.resizing.recorded[camera]
+            raise ObservationError(
+                f"'images/{camera}' in the observation has shape "
+                f"{tuple(images.shape)}, but this policy resizes images of {h} x {w} "
+                f"pixels, and expects those or others of the same proportions"
+            )
+        return torch.from_numpy(self.resizing(images.cpu().numpy(), size))
 
 
 class ACTPolicy(Policy):
@@ -391,6 +429,8 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         "action_target": policy.action_target,
         "model": asdict(policy.config),
     }
+    if policy.resizing is not None:
+        config["resizing"] = policy.resizing.to_json()
     versions = {name: version(name) for name in ("act-minimal", "torch", "numpy")}
     card = {**card, "versions": versions}
     write_json(folder / "config.json", config)
@@ -445,7 +485,14 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
         arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
         statistics = Statistics.from_arrays(arrays)
         if isinstance(shape, MLPConfig):
-            return MLPPolicy(shape, statistics, target, kind)
-        return ACTPolicy(shape, statistics, target, kind, pretrained_weights=False)
+            policy = MLPPolicy(shape, statistics, target, kind)
+        else:
+            policy = ACTPolicy(shape, statistics, target, kind, False)
     except UserError as error:
         raise CheckpointError(f"{stats_path}: {error}") from error
+    if "resizing" in config:
+        try:
+            policy.resizing = Resizing.from_json(config["resizing"], policy.cameras)
+        except ValueError as error:
+            raise CheckpointError(f"'resizing' in {config_path}: {error}") from error
+    return policy

@@ -75,7 +75,8 @@ def test_one_batched_pass_equals_camera_by_camera(image_tokens):
     for i in range(2):
         scaled = images[:, i].float() / 255  # (B, 3, H, W)
         scaled = (scaled - cameras.mean[i]) / cameras.std[i]
-        alone = cameras.tokens(cameras.backbone(scaled))  # (B, t, D)
+        places = (Keypoints.places(4, 6),) if image_tokens == "keypoints" else ()
+        alone = cameras.tokens(cameras.backbone(scaled), *places)  # (B, t, D)
         close(tokens[:, i * t : (i + 1) * t], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -116,13 +117,13 @@ def test_two_equal_cameras_can_be_swapped_only_without_embedding(image_tokens):
 
 @pytest.mark.quick
 def test_keypoints_are_where_the_channel_is_bright():
-    keypoints = Keypoints(channels=1, grid=(5, 9), width=2, tokens=1)
+    keypoints = Keypoints(channels=1, width=2, tokens=1)
     nn.init.zeros_(keypoints.proj.bias)
     keypoints.proj.weight.data = torch.eye(2)
     features = torch.full((1, 1, 5, 9), -50.0)
     features[0, 0, 1, 8] = 50.0
     expected = torch.tensor([[[-0.5, 1.0]]])  # (row, column) in [-1, 1]
-    close(keypoints(features), expected)
+    close(keypoints(features, Keypoints.places(5, 9)), expected)
 
 
 @pytest.mark.quick

@@ -259,13 +259,9 @@ JSON_FAULTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any], tuple[str, ..
     "unknown feature": (
         CONFIG,
         lambda c: c["input_features"].update(
-            {"observation.effort": {"type": "STATE", "shape": [6]}}
+            {"observation.words": {"type": "LANGUAGE", "shape": [6]}}
         ),
-        ("'observation.effort'", "STATE", "observation.images.<camera>"),
-    ),
-    "two sizes of images": (
-        *(CONFIG, lambda c: c["input_features"].update(VISUAL)),
-        ("(3, 64, 96)", "(3, 64, 64)", "one shape"),
+        ("'observation.words'", "LANGUAGE", "observation.images.<camera>"),
     ),
     "a camera without statistics": (
         CONFIG,
@@ -282,7 +278,10 @@ JSON_FAULTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any], tuple[str, ..
     ),
     "no normaliser": (PRE, lambda c: c["steps"].pop(3), ("normalizer_processor",)),
     "no unnormaliser": (POST, lambda c: c["steps"].pop(0), ("unnormalizer_processor",)),
-    "no state file": (PRE, lambda c: c["steps"][3].pop("state_file"), ("state_file",)),
+    "no state file": (
+        *(PRE, lambda c: c["steps"][3].pop("state_file")),
+        ("policy_preprocessor.json lacks 'observation.state.mean'",),
+    ),
     "lost state file": (
         *(PRE, lambda c: c["steps"][3].update(state_file="gone.safetensors")),
         ("gone.safetensors is missing",),

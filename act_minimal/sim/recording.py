@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
 from ..errors import SettingError, UserError
+from ..resizing import check_size
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -167,8 +168,8 @@ def _check_settings(
         raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
-    if min(size) < 1:
-        raise SettingError(f"size is {size}, expected (height, width) in pixels")
+    if cameras:
+        check_size("size", size)
     for camera in cameras:
         if camera not in task.cameras or list(cameras).count(camera) > 1:
             raise SettingError(

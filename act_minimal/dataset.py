@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from act_minimal.augmentation import Augmentation, augment, augment_draws
-from act_minimal.episodes import Attribute, EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
 from act_minimal.resizing import ResizeMode, Resizing
@@ -154,10 +154,7 @@ class Demonstrations:
             UserError: No episodes, fewer than `limit`, or no room for the cache.
         """
         folder = Path(folder)
-        paths = list_episodes(folder)
-        if not paths:
-            what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
-            raise UserError(f"{folder} {what}; `act record` makes some")
+        paths = find_episodes(folder)
         if limit is not None:
             if not 1 <= limit <= len(paths):
                 raise UserError(

@@ -20,6 +20,7 @@ recording that dies leaves a whole valid episode or nothing.
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,26 @@ def list_episodes(folder: str | Path) -> list[Path]:
 
     found = (p for p in Path(folder).glob("*.hdf5") if not p.name.startswith("."))
     return sorted(found, key=key)
+
+
+def find_episodes(folder: str | Path) -> list[Path]:
+    """`list_episodes`, of a folder that must have some.
+
+    Raises:
+        UserError: There are none; says how to make some, of a LeRobot dataset, too.
+    """
+    folder, paths = Path(folder), list_episodes(folder)
+    if not paths:
+        if (folder / "meta" / "info.json").is_file():
+            made = folder.parent / f"{folder.resolve().name}_hdf5"
+            words = shlex.join(["act", "data", "convert", str(folder), str(made)])
+            raise UserError(
+                f"{folder} is a LeRobot dataset, expected a folder of *.hdf5 episodes; "
+                f"make one, and use it instead: {words}"
+            )
+        what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
+        raise UserError(f"{folder} {what}; `act record` makes some")
+    return paths
 
 
 # --- writing --------------------------------------------------------------------------

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from act_minimal.episodes import Episode, EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import (
+    Episode,
+    EpisodeError,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file
 
@@ -134,10 +140,7 @@ def inspect_dataset(
         UserError: The folder has no episodes at all.
     """
     folder = Path(folder)
-    paths = list_episodes(folder)
-    if not paths:
-        what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
-        raise UserError(f"{folder} {what}; `act record` makes some")
+    paths = find_episodes(folder)
     report = Report(str(folder))
     running: dict[str, _Running] = {}
     widths: dict[str, int] = {}

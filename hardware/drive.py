@@ -275,8 +275,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
-    if config.cameras:
-        check_size("size", config.size)
+    check_size("size", config.size)
     with (
         EmergencyStop() as stop,
         Keys() as keys,

@@ -25,6 +25,7 @@ from act_minimal.dataset import (
 )
 from act_minimal.episodes import Episode, EpisodeError, episode_path, save_episode
 from act_minimal.errors import UserError
+from act_minimal.resizing import Resizing, resize
 
 LENGTHS = (9, 5, 7, 12)
 CAMERAS = ("top", "wrist")
@@ -297,6 +298,34 @@ def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
     fewer = Demonstrations.load(folder, cameras=["wrist"], limit=2)
     assert fewer.images["wrist"].shape == (14, 6, 8, 3)
     np.testing.assert_array_equal(fewer.images["wrist"], first.images["wrist"][:14])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_images_of_any_size_are_brought_to_one(folder, mode):
+    """Another size in each episode: each is resized by itself, once."""
+    random = np.random.default_rng(3)
+    wanted = {camera: [] for camera in CAMERAS}
+    for i, frames in enumerate(LENGTHS):
+        images = {}
+        for camera in CAMERAS:
+            shape = (frames, 20 + i, 33 if camera == "top" else 24, 3)
+            images[camera] = random.integers(0, 256, shape).astype(np.uint8)
+            wanted[camera] += [resize(x, (16, 24), mode) for x in images[camera]]
+        save_episode(episode_path(folder, i), make_episode(frames, i, images=images))
+    with pytest.raises(
+        EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"
+    ):
+        Demonstrations.load(folder, cameras=CAMERAS)
+    settings: dict = {"cameras": CAMERAS, "resize": (16, 24), "resize_mode": mode}
+    demos = Demonstrations.load(folder, **settings)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(demos.images[camera], np.stack(wanted[camera]))
+    assert demos.resizing == Resizing(mode, {"top": (20, 33), "wrist": (20, 24)})
+    other = Demonstrations.load(folder, **(settings | {"resize": (32, 32)}))
+    assert other.images["top"].shape[1:] == (32, 32, 3)  # not the other's cache
+    again = Demonstrations.load(folder, **settings)
+    np.testing.assert_array_equal(again.images["top"], demos.images["top"])
 
 
 @pytest.mark.quick

@@ -613,3 +613,38 @@ def test_config_comes_back_from_json_types():
     plain = dataclasses.asdict(config)
     plain["cameras"], plain["image_size"] = ["a"], [16, 24]
     assert ACTConfig(**plain) == config
+
+
+@pytest.mark.quick
+def test_sizes_of_cameras_are_written_in_one_way():
+    two = {"cameras": ("a", "b")}
+    same = tiny(**two, image_size=((16, 24), (16, 24)))
+    assert same == tiny(**two, image_size=(16, 24))
+    assert same.camera_sizes == {"a": (16, 24), "b": (16, 24)}
+    config = tiny(**two, image_size=((16, 24), (40, 32)))
+    assert config.camera_sizes == {"a": (16, 24), "b": (40, 32)}
+    plain = dataclasses.asdict(config)
+    plain["image_size"] = [[16, 24], [40, 32]]  # as JSON has it
+    assert ACTConfig(**plain) == config
+    # Two cameras, and a height that equals the width: not two sizes.
+    assert tiny(**two, image_size=(16, 16)).camera_sizes["b"] == (16, 16)
+    for wrong in (((16, 24),), ((16, 24), (8, 24)), ((16, 24), 16), ((16,), (16,))):
+        with pytest.raises(ValueError, match="or one such pair for each of the 2 cam"):
+            tiny(**two, image_size=wrong)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_cameras_of_different_sizes_all_have_a_say(image_tokens):
+    torch.manual_seed(0)
+    sizes = ((16, 24), (40, 32))
+    config = tiny(cameras=("a", "b"), image_size=sizes, image_tokens=image_tokens)
+    model = ACT(config).eval()
+    images = [torch.rand(2, 3, *size) for size in sizes]
+    qpos = torch.randn(2, config.state_dim)
+    chunk = model({"qpos": qpos, "images": images}).actions
+    assert chunk.shape == (2, config.chunk_size, config.action_dim)
+    for i in range(2):
+        other = [torch.rand_like(x) if i == j else x for j, x in enumerate(images)]
+        seen = model({"qpos": qpos, "images": other}).actions
+        assert (seen - chunk).abs().max() > 1e-5

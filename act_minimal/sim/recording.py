@@ -168,8 +168,7 @@ def _check_settings(
         raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
-    if cameras:
-        check_size("size", size)
+    check_size("size", size)
     for camera in cameras:
         if camera not in task.cameras or list(cameras).count(camera) > 1:
             raise SettingError(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..episodes import list_episodes, load_episode
+from ..episodes import find_episodes, load_episode
 from ..errors import SettingError, UserError
 from . import make_task
 from .film import Take
@@ -34,10 +34,7 @@ def replay(
     """
     if n < 1:
         raise SettingError(f"{n} episodes are to be replayed, expected at least 1")
-    paths = list_episodes(data)[:n]
-    if not paths:
-        what = "has no *.hdf5 episodes" if data.is_dir() else "is not a folder"
-        raise UserError(f"{data} {what}; `act record` makes some")
+    paths = find_episodes(data)[:n]
     rows, takes, task = [], [], None
     for path in tqdm(paths, desc="replay", disable=not progress):
         episode = load_episode(path, images=False)

@@ -220,11 +220,10 @@ class Cameras(nn.Module):
         super().__init__()
         n, width, sizes = len(config.cameras), config.width, config.camera_sizes
         self.shapes = [(3, *size) for size in sizes.values()]
-        # Which cameras have one size: [[0, 1]] if all have.
-        self.groups = [
-            [i for i, x in enumerate(self.shapes) if x == shape]
-            for shape in dict.fromkeys(self.shapes)
-        ]
+        same = {
+            x: [i for i, y in enumerate(self.shapes) if x == y] for x in self.shapes
+        }
+        self.groups = list(same.values())  # cameras of one size: [[0, 1]] if all are
         self.pool = config.image_pool
         if config.backbone == "small":
             self.backbone = small_backbone()
@@ -235,7 +234,8 @@ class Cameras(nn.Module):
         # The small one would drop what is left over; ResNets fill up by themselves.
         self.fill = STRIDES["small"] if config.backbone == "small" else 1
         channels = CHANNELS[config.backbone]
-        if config.image_tokens == "keypoints":
+        self.keypoints = config.image_tokens == "keypoints"
+        if self.keypoints:
             self.tokens = Keypoints(channels, width, config.keypoint_tokens)
             self.position = nn.Parameter(torch.randn(config.keypoint_tokens, width))
         else:
@@ -243,10 +243,9 @@ class Cameras(nn.Module):
         for k, group in enumerate(self.groups):
             cell = self.pool * STRIDES[config.backbone]  # pixels
             h, w = (math.ceil(side / cell) for side in self.shapes[group[0]][1:])
-            if config.image_tokens == "keypoints":
-                table = Keypoints.places(h, w)
-            else:
-                table = sinusoid_2d(h, w, width)
+            table = (
+                Keypoints.places(h, w) if self.keypoints else sinusoid_2d(h, w, width)
+            )
             self.register_buffer(f"table{k}", table, persistent=False)
         self.embedding = None
         if config.camera_embedding:
@@ -277,31 +276,19 @@ class Cameras(nn.Module):
                 f"images have shape {[tuple(x.shape) for x in views]}, expected (B, N, "
                 f"3, H, W), or (B, 3, H, W) a camera, with (3, H, W) = {self.shapes}"
             )
-        if len(self.groups) == 1:
-            stacked = images if isinstance(images, Tensor) else torch.stack(views, 1)
-            x = self._look(stacked, 0).flatten(1, 2)  # (B, N t, D)
-            position = self._position(0).expand(len(views), -1, -1)  # (N, t, D)
-            if self.embedding is not None:
-                position = position + self.embedding
-            return x, position.flatten(0, 1)
-        seen: dict[int, Tensor] = {}
-        places: dict[int, Tensor] = {}
+        tokens, places = list(views), list(views)
+        if self.keypoints:
+            places = list(self.position.expand(len(views), -1, -1))  # (t, D) each
         for k, group in enumerate(self.groups):
-            x = self._look(torch.stack([views[i] for i in group], 1), k)
-            for j, i in enumerate(group):
-                seen[i], places[i] = x[:, j], self._position(k)  # (B, t, D), (t, D)
-                if self.embedding is not None:
-                    places[i] = places[i] + self.embedding[i]
-        order = sorted(seen)
-        return (
-            torch.cat([seen[i] for i in order], 1),
-            torch.cat([places[i] for i in order]),
-        )
-
-    def _position(self, k: int) -> Tensor:
-        """Positions (t, D) of the tokens of a camera of group k."""
-        keypoints = isinstance(self.tokens, Keypoints)
-        return self.position if keypoints else self.get_buffer(f"table{k}")
+            whole = isinstance(images, Tensor) and len(group) == len(views)
+            x = images if whole else torch.stack([views[i] for i in group], 1)
+            for i, seen in zip(group, self._look(x, k).unbind(1), strict=True):
+                tokens[i] = seen  # (B, t, D)
+                if not self.keypoints:
+                    places[i] = self.get_buffer(f"table{k}")
+        if self.embedding is not None:
+            places = [x + who for x, who in zip(places, self.embedding, strict=True)]
+        return torch.cat(tokens, 1), torch.cat(places)
 
     def _look(self, images: Tensor, k: int) -> Tensor:
         """Tokens (B, n, t, D) of the images (B, n, 3, H, W) of group k."""
@@ -313,13 +300,8 @@ class Cameras(nn.Module):
         x = x.unflatten(0, images.shape[:2])  # (B, n, 3, H, W)
         # (x / full - mean) / std in one pass
         x = torch.addcmul(-mean / std, x, 1 / (full * std))
-        h, w = x.shape[-2:]
-        if h % self.fill or w % self.fill:  # with the mean colour
-            x = F.pad(x, (0, -w % self.fill, 0, -h % self.fill))
+        if any(short := [-side % self.fill for side in x.shape[-2:]]):
+            x = F.pad(x, (0, short[1], 0, short[0]))  # with the mean colour
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.backbone(x)
-        if isinstance(self.tokens, Keypoints):
-            x = self.tokens(x, self.get_buffer(f"table{k}"))
-        else:
-            x = self.tokens(x)  # (B n, t, D)
-        return x.unflatten(0, images.shape[:2])
+        where = [self.get_buffer(f"table{k}")] if self.keypoints else []
+        return self.tokens(self.backbone(x), *where).unflatten(0, images.shape[:2])

@@ -23,7 +23,7 @@ from act_minimal.augmentation import Augmentation, augment, augment_draws
 from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
-from act_minimal.resizing import ResizeMode, Resizing
+from act_minimal.resizing import Resizing
 
 __all__ = [
     "Augmentation",
@@ -133,8 +133,7 @@ class Demonstrations:
         limit: int | None = None,
         progress: bool = False,
         cache: str | Path | None = None,
-        resize: tuple[int, int] | None = None,
-        resize_mode: ResizeMode = "pad",
+        resizing: Resizing | None = None,
     ) -> "Demonstrations":
         """Reads a folder of episodes.
 
@@ -145,8 +144,7 @@ class Demonstrations:
             limit: Only the first so many episodes; None for all.
             progress: Shows a bar while the image cache is made.
             cache: Where the image cache goes; `folder`/.cache by default.
-            resize: (H, W) that all images are brought to; None leaves them as recorded.
-            resize_mode: How, where the proportions differ; see `resizing.resize`.
+            resizing: Of all images; None leaves them as recorded.
 
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
@@ -181,21 +179,17 @@ class Demonstrations:
                     f"{first.fps:g} in {paths[0].name}"
                 )
         lengths = np.array([len(e) for e in episodes])
-        images, resizing = {}, None
+        images = {}
         if cameras:
             if cache:  # may be shared by several datasets
                 place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
                 home = Path(cache) / f"{folder.resolve().name}-{place[:8]}"
             else:
                 home = folder / ".cache"
-            resized = None
-            if resize is not None:
-                seen = load_episode(paths[0], cameras=cameras).images
-                recorded = {c: (x.shape[1], x.shape[2]) for c, x in seen.items()}
-                resizing = Resizing(resize_mode, recorded)
-                resized = (resize, resize_mode)
+            if resizing:
+                resizing = resizing.seen(load_episode(paths[0], cameras=cameras).images)
             images = cached_images(
-                paths, cameras, lengths, home, resized=resized, progress=progress
+                paths, cameras, lengths, home, resizing=resizing, progress=progress
             )
         return cls(
             folder=folder,
@@ -212,7 +206,7 @@ class Demonstrations:
             images=images,
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
-            resizing=resizing,
+            resizing=resizing if cameras else None,
         )
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from act_minimal.episodes import EpisodeError, load_episode
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file
-from act_minimal.resizing import ResizeMode, resize
+from act_minimal.resizing import Resizing
 
 
 def cached_images(
@@ -25,7 +25,7 @@ def cached_images(
     lengths: np.ndarray,
     cache: Path,
     *,
-    resized: tuple[tuple[int, int], ResizeMode] | None = None,
+    resizing: Resizing | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """The images of some cameras, from the cache, which is made where it is missing.
@@ -39,7 +39,7 @@ def cached_images(
         cameras: Which cameras.
         lengths: (episodes,) frames of each.
         cache: Where the cache is, for this folder of episodes alone.
-        resized: (H, W) that images are brought to, and how; None leaves them.
+        resizing: Of the images, before they are kept.
         progress: Shows a bar while it is made.
 
     Returns:
@@ -53,13 +53,10 @@ def cached_images(
     files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
     frames = int(lengths.sum())
     images: dict[str, np.ndarray] = {}
-    suffix = ""
-    if resized is not None:
-        (height, width), mode = resized
-        suffix = f"@{height}x{width}-{mode}"
+    tag = resizing.tag if resizing else ""
     for home, known in _fresh_caches(cache, paths[0].parent):
         for camera in cameras:
-            whole = home / f"{camera}{suffix}.npy"
+            whole = home / f"{camera}{tag}.npy"
             if known[: len(files)] == files and whole.is_file():
                 images.setdefault(camera, np.load(whole, mmap_mode="r")[:frames])
     missing = [camera for camera in cameras if camera not in images]
@@ -69,8 +66,8 @@ def cached_images(
         with atomic_file(home / "files.json") as temporary:
             temporary.write_text(json.dumps(files))
         for camera in missing:
-            target = home / f"{camera}{suffix}.npy"
-            _write_cache(paths, camera, lengths, target, resized, progress)
+            target = home / f"{camera}{tag}.npy"
+            _write_cache(paths, camera, lengths, target, resizing, progress)
             images[camera] = np.load(target, mmap_mode="r")
     return {camera: np.asarray(images[camera]) for camera in cameras}
 
@@ -97,7 +94,7 @@ def _write_cache(
     camera: str,
     lengths: np.ndarray,
     target: Path,
-    resized: tuple[tuple[int, int], ResizeMode] | None,
+    resizing: Resizing | None,
     progress: bool,
 ) -> None:
     """Writes one camera's images of all episodes into one .npy file."""
@@ -110,8 +107,7 @@ def _write_cache(
             bar = tqdm(paths, desc=f"images of {camera}")
         for path, length in zip(bar, lengths, strict=True):
             images = load_episode(path, cameras=[camera]).images[camera]
-            if resized is not None:
-                images = np.stack([resize(image, *resized) for image in images])
+            images = resizing(images) if resizing else images
             if shape is None:
                 shape = images.shape[1:]
                 size = int(lengths.sum()) * int(np.prod(shape))

@@ -182,10 +182,10 @@ def _notes(policy: ACTPolicy, drop_cvae: bool) -> list[str]:
     config, notes = policy.config, []
     assert isinstance(config, ACTConfig)
     if policy.resizing is not None:
-        sizes = ", ".join(f"{c} {h} x {w}" for c, (h, w) in config.camera_sizes.items())
+        height, width = policy.resizing.size
         notes.append(
             "this policy resizes its images, which LeRobot does not: bring them there "
-            f"to the size that the network reads ({policy.resizing.mode}; {sizes})"
+            f"to {height} x {width} pixels, the size that its network reads"
         )
     if config.padding_in_loss != FIXED["padding_in_loss"]:
         notes.append(

@@ -106,8 +106,6 @@ class ACTConfig:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         given = tuple(tuple(x) if isinstance(x, list) else x for x in self.image_size)
         object.__setattr__(self, "image_size", given)
-        nested = any(isinstance(x, tuple) for x in given)
-        sizes = given if nested else (given,)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is Literal:
@@ -132,17 +130,13 @@ class ACTConfig:
             "names that differ from each other",
         )
         least = (16 if self.backbone == "small" else 2) * self.image_pool
-        good = all(
-            isinstance(size, tuple)
-            and len(size) == 2
-            and all(type(n) is int and n >= least for n in size)
-            for size in sizes
-        )
+        n = max(1, len(self.cameras))
+        sizes = given if given and isinstance(given[0], tuple) else (given,) * n
+        kinds = {tuple(map(type, x)) if isinstance(x, tuple) else x for x in sizes}
         check(
             "image_size",
-            good and (not nested or len(sizes) == len(self.cameras)),
-            f"(height, width) of at least {least} pixels each, or one such pair for "
-            f"each of the {len(self.cameras)} cameras",
+            kinds == {(int, int)} and len(sizes) == n and min(map(min, sizes)) >= least,
+            f"(height, width) of at least {least} pixels each, or such a pair a camera",
         )
         if len(set(sizes)) == 1:  # one size for all is written in one way
             object.__setattr__(self, "image_size", sizes[0])

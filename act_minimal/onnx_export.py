@@ -92,10 +92,8 @@ class OnnxPredictor:
             )
         self.about: dict[str, Any] = json.loads(said[METADATA])
         self.names = [x.name for x in self.session.get_inputs()]
-        self.resizing: Resizing | None = None
-        if "resizing" in self.about:
-            cameras = tuple(self.about["cameras"])
-            self.resizing = Resizing.from_json(self.about["resizing"], cameras)
+        cameras = tuple(self.about["cameras"])
+        self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
 
     def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Actions (B, k, A) from the observation that the policy would read.
@@ -110,11 +108,10 @@ class OnnxPredictor:
                     f"{', '.join(self.names)}"
                 )
         inputs = {name: np.asarray(observation[name]) for name in self.names}
-        for camera in self.resizing.recorded if self.resizing else ():
-            images, name = inputs[f"images/{camera}"], f"images/{camera}"
-            size, found = tuple(self.about["inputs"][name][:2]), images.shape[1:3]
-            if self.resizing and found != size and self.resizing.accepts(camera, found):
-                inputs[name] = self.resizing(images, size)
+        if self.resizing:
+            for camera in self.resizing.recorded:
+                name = f"images/{camera}"
+                inputs[name] = self.resizing.bring(camera, inputs[name])
         try:
             return np.asarray(self.session.run(None, inputs)[0])
         except Exception as error:
@@ -170,7 +167,7 @@ def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"qpos": (config.state_dim,)}
     if policy.uses_env_state:
         shapes["env_state"] = (config.env_state_dim,)
-    for camera, size in policy.network_sizes.items():
+    for camera, size in config.camera_sizes.items():
         shapes[f"images/{camera}"] = (*size, 3)
     return shapes
 

@@ -132,12 +132,8 @@ class Policy(nn.Module):
     @property
     def image_sizes(self) -> dict[str, tuple[int, int]]:
         """(H, W) of the images that an observation should bring, by camera."""
-        return dict(self.resizing.recorded if self.resizing else self.network_sizes)
-
-    @property
-    def network_sizes(self) -> dict[str, tuple[int, int]]:
-        """(H, W) of the images that the network reads, by camera."""
-        return self.config.camera_sizes
+        recorded = self.resizing.recorded if self.resizing else None
+        return dict(recorded or self.config.camera_sizes)
 
     @property
     def uses_env_state(self) -> bool:
@@ -170,11 +166,10 @@ class Policy(nn.Module):
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self.cameras:
             images = [batch[f"images/{c}"] for c in self.cameras]
-            if len(set(self.network_sizes.values())) == 1:
-                # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
-                inputs["images"] = torch.stack(images, dim=1).permute(0, 1, 4, 2, 3)
-            else:
-                inputs["images"] = [x.permute(0, 3, 1, 2) for x in images]
+            # (B, H, W, 3) -> (B, 3, H, W) a camera; still uint8 unless augmented
+            inputs["images"] = [x.permute(0, 3, 1, 2) for x in images]
+            if len({x.shape[1:] for x in images}) == 1:  # (B, N, 3, H, W)
+                inputs["images"] = torch.stack(images, 1).permute(0, 1, 4, 2, 3)
         return inputs
 
     def _target(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -280,7 +275,7 @@ class Policy(nn.Module):
         expected: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
         if self.uses_env_state:
             expected["env_state"] = (self.config.env_state_dim,)
-        for camera, size in self.image_sizes.items():
+        for camera, size in self.config.camera_sizes.items():
             expected[f"images/{camera}"] = (*size, 3)
         batch: dict[str, Tensor] = {}
         rows = None
@@ -291,21 +286,19 @@ class Policy(nn.Module):
                     f"{', '.join(expected)}, and the observation holds "
                     f"{', '.join(observation) or 'nothing'}"
                 )
-            value = torch.as_tensor(observation[key])
-            camera = key.removeprefix("images/") if key.startswith("images/") else None
-            if camera and value.dtype != torch.uint8:
-                raise ObservationError(
-                    f"'{key}' in the observation is {value.dtype}, "
-                    f"but this policy expects uint8 RGB from 0 to 255"
-                )
-            if camera and self.resizing:
-                value = self._resized(camera, value)
-                shape = (*self.network_sizes[camera], 3)
+            value, hint = torch.as_tensor(observation[key]), ""
+            is_image = key.startswith("images/")
+            if is_image and self.resizing:
+                camera = key.removeprefix("images/")
+                brought = self.resizing.bring(camera, value.cpu().numpy())
+                value = torch.as_tensor(brought)
+                h, w = self.resizing.recorded[camera]
+                hint = f", or {h} x {w} pixels, or the same proportions as these"
             if value.ndim != 1 + len(shape) or tuple(value.shape[1:]) != shape:
                 wanted = ", ".join(map(str, ("B", *shape)))
                 raise ObservationError(
                     f"'{key}' in the observation has shape {tuple(value.shape)}, "
-                    f"but this policy expects ({wanted})"
+                    f"but this policy expects ({wanted}){hint}"
                 )
             if rows is not None and len(value) != rows:
                 raise ObservationError(
@@ -313,24 +306,14 @@ class Policy(nn.Module):
                     f"but 'qpos' holds {rows}"
                 )
             rows = len(value)
-            dtype = torch.uint8 if camera else torch.float32
+            if is_image and value.dtype != torch.uint8:
+                raise ObservationError(
+                    f"'{key}' in the observation is {value.dtype}, "
+                    f"but this policy expects uint8 RGB from 0 to 255"
+                )
+            dtype = torch.uint8 if is_image else torch.float32
             batch[key] = value.to(self.device, dtype)
         return batch
-
-    def _resized(self, camera: str, images: Tensor) -> Tensor:
-        """Images at the network's size, if they have the recorded proportions."""
-        assert self.resizing is not None
-        size, found = self.network_sizes[camera], tuple(images.shape[1:3])
-        if found == size or images.ndim != 4 or images.shape[3] != 3:
-            return images
-        if not self.resizing.accepts(camera, found):
-            h, w = self.resizing.recorded[camera]
-            raise ObservationError(
-                f"'images/{camera}' in the observation has shape "
-                f"{tuple(images.shape)}, but this policy resizes images of {h} x {w} "
-                f"pixels, and expects those or others of the same proportions"
-            )
-        return torch.from_numpy(self.resizing(images.cpu().numpy(), size))
 
 
 class ACTPolicy(Policy):
@@ -478,6 +461,7 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
     try:
         config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
         shape = config_class(**config["model"])
+        resizing = Resizing.from_json(config.get("resizing"), shape.cameras)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"'model' in {config_path}: {error}") from error
     tensors = read_tensors(stats_path)
@@ -490,9 +474,5 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
             policy = ACTPolicy(shape, statistics, target, kind, False)
     except UserError as error:
         raise CheckpointError(f"{stats_path}: {error}") from error
-    if "resizing" in config:
-        try:
-            policy.resizing = Resizing.from_json(config["resizing"], policy.cameras)
-        except ValueError as error:
-            raise CheckpointError(f"'resizing' in {config_path}: {error}") from error
+    policy.resizing = resizing
     return policy

@@ -1,10 +1,10 @@
 """Images brought to the size that a network reads: stretched, or padded.
 
-The same function makes a training run's images and what its policy sees at run time.
+The same code makes a training run's images and what its policy sees at run time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import cv2
@@ -61,47 +61,72 @@ def resize(
 
 @dataclass(frozen=True)
 class Resizing:
-    """What a policy does to images before its network reads them.
+    """What is done to the images of all cameras before a network reads them.
 
     Attributes:
+        size: (H, W) that the network reads.
         mode: See `resize`.
-        recorded: Camera -> (H, W) of the demonstrations' images, which are what it
-            should be shown at run time, too.
+        recorded: Camera -> (H, W) of the demonstrations' images, which are what a
+            policy should be shown at run time, too.
     """
 
-    mode: ResizeMode
-    recorded: Mapping[str, tuple[int, int]]
+    size: tuple[int, int]
+    mode: ResizeMode = "pad"
+    recorded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, content: Any, cameras: tuple[str, ...]) -> "Resizing":
-        """From a checkpoint's config.json.
+    def from_json(cls, content: Any, cameras: tuple[str, ...]) -> "Resizing | None":
+        """From a checkpoint's config.json; None stays None.
 
         Raises:
             ValueError: It is not what `to_json` wrote for these cameras.
         """
+        if content is None:
+            return None
         try:
+            height, width = content["size"]
             recorded = {
                 c: (int(h), int(w)) for c, (h, w) in content["recorded"].items()
             }
-            mode = content["mode"]
+            made = cls((int(height), int(width)), content["mode"], recorded)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError("expected a mode, and recorded sizes by camera") from error
-        if mode not in get_args(ResizeMode):
-            raise ValueError(f"mode is {mode!r}, expected one of pad, stretch")
-        if set(recorded) != set(cameras):
-            raise ValueError(f"recorded has {[*recorded]}, expected {[*cameras]}")
-        return cls(mode, recorded)
+            raise ValueError(
+                "resizing is not a size, a mode, and recorded sizes by camera"
+            ) from error
+        if made.mode not in get_args(ResizeMode) or set(recorded) != set(cameras):
+            raise ValueError(
+                f"resizing has the mode {made.mode!r} and the cameras {[*recorded]}, "
+                f"expected one of {[*get_args(ResizeMode)]}, and {[*cameras]}"
+            )
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
-        recorded = {camera: list(size) for camera, size in self.recorded.items()}
-        return {"mode": self.mode, "recorded": recorded}
+        return asdict(self)
+
+    def seen(self, images: Mapping[str, np.ndarray]) -> "Resizing":
+        """The same, with the sizes of some images (T, H, W, 3) as those recorded."""
+        sizes = {camera: (x.shape[1], x.shape[2]) for camera, x in images.items()}
+        return replace(self, recorded=sizes)
+
+    @property
+    def tag(self) -> str:
+        """A few letters for names of files."""
+        return f"@{self.size[0]}x{self.size[1]}-{self.mode}"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Images (T, H, W, 3) uint8 at `size`."""
+        return np.stack([resize(image, self.size, self.mode) for image in images])
 
     def accepts(self, camera: str, size: tuple[int, int]) -> bool:
         """Whether images of this size have the recorded proportions."""
         (h, w), (h0, w0) = size, self.recorded[camera]
         return min(size) > 0 and abs(h * w0 - w * h0) <= PROPORTIONS * h * w0
 
-    def __call__(self, images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Images (B, H, W, 3) uint8 of one camera at the network's size."""
-        return np.stack([resize(image, size, self.mode) for image in images])
+    def bring(self, camera: str, images: np.ndarray) -> np.ndarray:
+        """Images (T, H, W, 3) at `size` if they may be so; others as they are."""
+        fits = images.ndim == 4 and images.dtype == np.uint8
+        fits = fits and images.shape[1:3] != self.size
+        return (
+            self(images) if fits and self.accepts(camera, images.shape[1:3]) else images
+        )

@@ -8,7 +8,7 @@ from act_minimal.dataset import Augmentation, Demonstrations
 from act_minimal.errors import SettingError, UserError
 from act_minimal.model import ACTConfig, Size
 from act_minimal.policy import ActionTarget, PolicyKind
-from act_minimal.resizing import ResizeMode, check_size
+from act_minimal.resizing import ResizeMode, Resizing, check_size
 
 # Fields of the network's configuration that the data or a flag decide.
 DECIDED = {
@@ -137,7 +137,6 @@ class TrainConfig:
                 f"action; policy 'act' with use_cvae False predicts chunks"
             )
         if self.resize is not None:
-            object.__setattr__(self, "resize", tuple(self.resize))
             check_size("resize", self.resize)
         for name in self.model:
             if name in DECIDED:
@@ -166,8 +165,7 @@ def load_demonstrations(
         cameras=config.cameras,
         use_env_state=use_env_state,
         cache=config.cache,
-        resize=config.resize,
-        resize_mode=config.resize_mode,
+        resizing=Resizing(config.resize, config.resize_mode) if config.resize else None,
         limit=config.limit,
         progress=progress,
     )
@@ -191,10 +189,9 @@ def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, An
         "chunk_size": config.chunk_size or default_chunk(config),
     }
     sizes = {camera: images.shape[1:3] for camera, images in demos.images.items()}
-    if config.resize and set(sizes.values()) - {config.resize}:
+    if config.resize and set(sizes.values()) - {tuple(config.resize)}:
         raise UserError(
-            f"resize is {config.resize}, but the demonstrations that were given have "
-            f"images of {sizes}: load them with the same resize"
+            f"resize is {config.resize}, but the demonstrations have {sizes}"
         )
     if sizes:
         settings["image_size"] = tuple(sizes.values())

@@ -161,7 +161,7 @@ USAGE = [
         r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
     ),
     (
-        ["record", "--robot", "so100", "--out", "{new}", "--size", "12", "96"],
+        ["record", "--robot", "so100", "--port", "no", "--size", "12", "96"],
         r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
     ),
     (
@@ -213,7 +213,10 @@ WRONG = [
     (["replay", "{empty}"], r"/empty has no \*.hdf5 episodes"),
     (["replay", "{broken}"], "broken/episode_1.hdf5: "),
     *(
-        (words, "is a LeRobot dataset.*: act data convert .*/lerobot .*/lerobot_hdf5$")
+        (
+            words,
+            "is a LeRobot dataset.*: act data convert .*/lerobot .*/lerobot_hdf5 ?$",
+        )
         for words in (
             ["inspect", "{lerobot}"],
             ["replay", "{lerobot}"],

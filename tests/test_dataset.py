@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -317,14 +318,17 @@ def test_images_of_any_size_are_brought_to_one(folder, mode):
         EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"
     ):
         Demonstrations.load(folder, cameras=CAMERAS)
-    settings: dict = {"cameras": CAMERAS, "resize": (16, 24), "resize_mode": mode}
-    demos = Demonstrations.load(folder, **settings)
+    wish = Resizing((16, 24), mode)
+    demos = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
     for camera in CAMERAS:
         np.testing.assert_array_equal(demos.images[camera], np.stack(wanted[camera]))
-    assert demos.resizing == Resizing(mode, {"top": (20, 33), "wrist": (20, 24)})
-    other = Demonstrations.load(folder, **(settings | {"resize": (32, 32)}))
+    assert demos.resizing == replace(
+        wish, recorded={"top": (20, 33), "wrist": (20, 24)}
+    )
+    square = Resizing((32, 32), mode)
+    other = Demonstrations.load(folder, cameras=CAMERAS, resizing=square)
     assert other.images["top"].shape[1:] == (32, 32, 3)  # not the other's cache
-    again = Demonstrations.load(folder, **settings)
+    again = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
     np.testing.assert_array_equal(again.images["top"], demos.images["top"])
 
 

@@ -309,11 +309,11 @@ def test_cameras_may_differ_in_size_and_have_any_name(tmp_path):
 @pytest.mark.quick
 def test_a_policy_that_resizes_says_so_when_it_leaves(tmp_path):
     policy = policy_of(cameras=("top",))
-    policy.resizing = Resizing("pad", {"top": (240, 320)})
+    policy.resizing = Resizing((64, 96), "pad", {"top": (240, 360)})
     save_policy(tmp_path / "ours", policy, {})
     [note] = export_policy(tmp_path / "ours", tmp_path / "there").notes
     assert "resizes its images, which LeRobot does not" in note
-    assert "top 64 x 96" in note
+    assert "64 x 96 pixels" in note
 
 
 def steps_of(content: dict[str, Any], i: int) -> dict[str, Any]:
@@ -773,9 +773,10 @@ def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_pyt
         words += [there, tmp_path / f"{kind}_seen"]
         wanted.append((policy.predict_chunk(seen), executed(policy, seen, mode)))
     for case in ("env_state_and_cameras", "two_sizes"):
-        saved_there, seen_file = tmp_path / f"{case}_there", tmp_path / f"{case}_seen"
+        name = tmp_path / f"saved_{case}"
+        saved_there, seen_file = Path(f"{name}_there"), Path(f"{name}_seen")
         golden.in_room("save", saved_there, case)
-        back = import_policy(saved_there, tmp_path / f"{case}_back")
+        back = import_policy(saved_there, Path(f"{name}_back"))
         policy = load_policy(back)
         batch = golden.inputs(case)
         seen = {key: x for key, x in batch.items() if key.startswith("observation")}
@@ -789,7 +790,7 @@ def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_pyt
             ours[f"images/camera{i}"] = pixels.permute(0, 2, 3, 1).numpy()
         wanted.append((policy.predict_chunk(ours), None))
         # And once more: what came from there goes back.
-        again = export_policy(back, tmp_path / f"{case}_again").folder
+        again = export_policy(back, Path(f"{name}_again")).folder
         words += [again, seen_file]
         wanted.append(wanted[-1])
     golden.in_room("act", tmp_path / "done", *words)

@@ -582,7 +582,7 @@ def test_attention_maps_are_what_the_decoder_used():
         ),
         ({"image_size": (96,)}, "image_size is"),
         ({"image_size": (96.0, 128)}, "image_size is .* expected"),
-        ({"image_size": ((96, 128),)}, "or one such pair for each of the 0 cameras"),
+        ({"image_size": ((96, 128), (96, 96))}, "or such a pair a camera"),
         ({"image_pool": 7}, "image_size is .* expected .* 112 pixels"),
         ({"cameras": ("a", "a")}, "cameras is .* names that differ"),
         ({"pretrained": "imagenet"}, "pretrained is 'imagenet', expected 'none'"),
@@ -629,7 +629,7 @@ def test_sizes_of_cameras_are_written_in_one_way():
     # Two cameras, and a height that equals the width: not two sizes.
     assert tiny(**two, image_size=(16, 16)).camera_sizes["b"] == (16, 16)
     for wrong in (((16, 24),), ((16, 24), (8, 24)), ((16, 24), 16), ((16,), (16,))):
-        with pytest.raises(ValueError, match="or one such pair for each of the 2 cam"):
+        with pytest.raises(ValueError, match="or such a pair a camera"):
             tiny(**two, image_size=wrong)
 
 

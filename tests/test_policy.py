@@ -412,7 +412,7 @@ def test_cameras_may_differ_in_size(kind, tmp_path):
 @pytest.mark.parametrize("mode", ["pad", "stretch"])
 def test_a_policy_resizes_what_it_is_shown_as_its_folder_says(mode, tmp_path):
     made = policy("act", ("top",))
-    made.resizing = Resizing(mode, {"top": (60, 100)})
+    made.resizing = Resizing(SIZE, mode, {"top": (60, 100)})
     assert made.image_sizes == {"top": (60, 100)}
     back = load_policy(save_policy(tmp_path / "p", made, {}))
     assert back.resizing == made.resizing
@@ -425,15 +425,17 @@ def test_a_policy_resizes_what_it_is_shown_as_its_folder_says(mode, tmp_path):
         chunk = back.predict_chunk(seen | {"images/top": images})
         np.testing.assert_array_equal(chunk, by_hand)
     other = large[:, :, :60]
-    with pytest.raises(ObservationError, match=r"60 x 100 pixels.*same proportions"):
+    with pytest.raises(
+        ObservationError, match=r"\(B, 16, 24, 3\), or 60 x 100 pixels, or the"
+    ):
         back.predict_chunk(seen | {"images/top": other})
     with pytest.raises(ObservationError, match=r"float32.*uint8"):
-        back.predict_chunk(seen | {"images/top": large.astype(np.float32)})
+        back.predict_chunk(seen | {"images/top": small.astype(np.float32)})
     path = tmp_path / "p" / "config.json"
     content = json.loads(path.read_text())
     content["resizing"]["mode"] = "crop"
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"'resizing' in .*mode is 'crop'"):
+    with pytest.raises(CheckpointError, match=r"config\.json: .*the mode 'crop'"):
         load_policy(tmp_path / "p")
 
 

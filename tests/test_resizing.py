@@ -1,5 +1,7 @@
 """Images brought to a network's size: which pixels, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -52,26 +54,39 @@ def test_a_size_that_no_network_reads_is_refused(size):
 
 
 @pytest.mark.quick
-def test_sizes_of_the_same_proportions_are_accepted():
-    resizing = Resizing("pad", {"top": (480, 640)})
+def test_only_images_of_the_recorded_proportions_are_brought_to_size():
+    resizing = Resizing((24, 32), "pad", {"top": (480, 640)})
     for size in ((480, 640), (240, 320), (960, 1280), (100, 133)):
         assert resizing.accepts("top", size)
-    for size in ((640, 480), (480, 480), (720, 1280), (0, 0)):
+        assert resizing.bring("top", picture(*size)[None]).shape == (1, 24, 32, 3)
+    for size in ((640, 480), (480, 480), (720, 1280)):
         assert not resizing.accepts("top", size)
+        assert resizing.bring("top", picture(*size)[None]).shape == (1, *size, 3)
+    assert not resizing.accepts("top", (0, 0))
+    floats = np.zeros((1, 480, 640, 3), np.float32)  # refused later, by their type
+    assert resizing.bring("top", floats) is floats
+    small = picture(24, 32)[None]
+    assert resizing.bring("top", small) is small
 
 
 @pytest.mark.quick
 def test_there_and_back_as_json():
-    resizing = Resizing("stretch", {"top": (480, 640), "wrist": (240, 320)})
-    content = resizing.to_json()
+    images = {"top": np.zeros((2, 480, 640, 3)), "wrist": np.zeros((2, 240, 320, 3))}
+    resizing = Resizing((96, 128), "stretch").seen(images)
+    assert resizing.recorded == {"top": (480, 640), "wrist": (240, 320)}
+    content = json.loads(json.dumps(resizing.to_json()))
     assert Resizing.from_json(content, ("wrist", "top")) == resizing
+    assert Resizing.from_json(None, ("top",)) is None
+    odd = r"resizing has the mode .* and the cameras .*, expected one of \['pad', 'str"
+    shape = "resizing is not a size, a mode, and recorded sizes"
     for change, words in (
-        ({"mode": "crop"}, "mode is 'crop', expected one of pad, stretch"),
-        ({"recorded": {"top": [480, 640]}}, r"recorded has \['top'\], expected"),
-        ({"recorded": [480, 640]}, "expected a mode, and recorded sizes"),
-        ({"recorded": {"top": [480]}}, "expected a mode, and recorded sizes"),
+        ({"mode": "crop"}, odd),
+        ({"recorded": {"top": [480, 640]}}, odd),
+        ({"recorded": [480, 640]}, shape),
+        ({"recorded": {"top": [480]}}, shape),
+        ({"size": 96}, shape),
     ):
         with pytest.raises(ValueError, match=words):
             Resizing.from_json(content | change, ("top", "wrist"))
-    with pytest.raises(ValueError, match="expected a mode"):
-        Resizing.from_json(None, ())
+    with pytest.raises(ValueError, match=shape):
+        Resizing.from_json("pad", ("top",))

@@ -621,6 +621,7 @@ def test_cameras_of_different_sizes_train_and_come_back(tmp_path, kind):
         policy=kind,
         cameras=tuple(sizes),
         model=dict(TINY) if kind == "act" else {"hidden": 16},
+        chunk_size=5,
         steps=2,
         batch_size=4,
         shift_px=2,
@@ -648,17 +649,27 @@ def test_resize_is_a_flag_and_holds_at_run_time(tmp_path, words):
         args=[
             *("--data", str(data), "--out", str(tmp_path / "run"), "--steps", "2"),
             *("--cameras", "top", "wrist", "--batch-size", "4", "--threads", "1"),
-            *("--no-tensorboard", "--model", "width", "16", "heads", "2", *words),
+            *(
+                "--chunk-size",
+                "5",
+                "--no-tensorboard",
+                "--model",
+                "width",
+                "16",
+                "heads",
+                "2",
+                *words,
+            ),
         ],
     )
     policy = load_policy(run(config).folder)
     assert policy.image_sizes == sizes
     network = dict.fromkeys(sizes, (16, 24)) if words else sizes
-    assert policy.network_sizes == network
+    assert policy.config.camera_sizes == network
     demos = load_demonstrations(config)
     first = load_episode(episode_path(data, 0))
     seen = {f"images/{c}": x[:1] for c, x in first.images.items()}
-    trained = {f"images/{c}": x[:1] for c, x in demos.images.items()}
+    trained = {f"images/{c}": x[:1].copy() for c, x in demos.images.items()}
     qpos = {"qpos": first.qpos[:1]}
     np.testing.assert_array_equal(
         policy.predict_chunk(seen | qpos), policy.predict_chunk(trained | qpos)
@@ -671,5 +682,5 @@ def test_sizes_that_cannot_be_meant(vision_data, config):
         replace(config, resize=(8, 96))
     wanted = replace(config, data=vision_data, cameras=("top",), resize=(32, 32))
     demos = load_demonstrations(replace(wanted, resize=None))
-    with pytest.raises(UserError, match=r"resize is \(32, 32\).*were given have"):
+    with pytest.raises(UserError, match=r"resize is \(32, 32\), but the dem"):
         network_settings(wanted, demos)

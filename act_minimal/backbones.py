@@ -279,9 +279,9 @@ class Cameras(nn.Module):
         tokens, places = list(views), list(views)
         if self.keypoints:
             places = list(self.position.expand(len(views), -1, -1))  # (t, D) each
+        whole = images if isinstance(images, Tensor) and len(self.groups) == 1 else None
         for k, group in enumerate(self.groups):
-            whole = isinstance(images, Tensor) and len(group) == len(views)
-            x = images if whole else torch.stack([views[i] for i in group], 1)
+            x = torch.stack([views[i] for i in group], 1) if whole is None else whole
             for i, seen in zip(group, self._look(x, k).unbind(1), strict=True):
                 tokens[i] = seen  # (B, t, D)
                 if not self.keypoints:

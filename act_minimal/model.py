@@ -104,8 +104,8 @@ class ACTConfig:
 
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        given = tuple(tuple(x) if isinstance(x, list) else x for x in self.image_size)
-        object.__setattr__(self, "image_size", given)
+        given: Any = [tuple(x) if isinstance(x, list) else x for x in self.image_size]
+        object.__setattr__(self, "image_size", given := tuple(given))
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is Literal:

@@ -214,6 +214,7 @@ def train_command() -> Callable[..., int]:
         $ act train --data demos --out runs/state --threads 1
         $ act train --data demos_vision --out runs/vision --cameras top wrist \
               --size medium --chunk-size 50 --batch-size 32 --shift-px 4
+        $ act train --data large_images --out runs/small --cameras top --resize 96 128
         $ torchrun --nproc-per-node 2 -m act_minimal.cli train --data ... --out ...
         """
         from act_minimal.training import train as run_training

@@ -23,6 +23,7 @@ from act_minimal.augmentation import Augmentation, augment, augment_draws
 from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
+from act_minimal.resizing import Resizing
 
 __all__ = [
     "Augmentation",
@@ -102,6 +103,7 @@ class Demonstrations:
             dropped from memory by the system when something else needs the room.
         fps: Frames a second, the same in all episodes.
         attributes: One dict of free extras per episode.
+        resizing: How the images got their size; None: they are as recorded.
     """
 
     folder: Path
@@ -114,6 +116,7 @@ class Demonstrations:
     images: dict[str, np.ndarray]
     fps: float
     attributes: list[dict[str, Attribute]]
+    resizing: Resizing | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -130,6 +133,7 @@ class Demonstrations:
         limit: int | None = None,
         progress: bool = False,
         cache: str | Path | None = None,
+        resizing: Resizing | None = None,
     ) -> "Demonstrations":
         """Reads a folder of episodes.
 
@@ -140,6 +144,7 @@ class Demonstrations:
             limit: Only the first so many episodes; None for all.
             progress: Shows a bar while the image cache is made.
             cache: Where the image cache goes; `folder`/.cache by default.
+            resizing: Of all images; None leaves them as recorded.
 
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
@@ -181,7 +186,11 @@ class Demonstrations:
                 home = Path(cache) / f"{folder.resolve().name}-{place[:8]}"
             else:
                 home = folder / ".cache"
-            images = cached_images(paths, cameras, lengths, home, progress=progress)
+            if resizing:
+                resizing = resizing.seen(load_episode(paths[0], cameras=cameras).images)
+            images = cached_images(
+                paths, cameras, lengths, home, resizing=resizing, progress=progress
+            )
         return cls(
             folder=folder,
             names=[p.name for p in paths],
@@ -197,6 +206,7 @@ class Demonstrations:
             images=images,
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
+            resizing=resizing if cameras else None,
         )
 
     def __len__(self) -> int:

@@ -262,8 +262,7 @@ def _roll_out(
     from .sim.robot import SimRobot
 
     start = time.perf_counter()
-    size = policy.config.image_size
-    robot = SimRobot(task, scenes, size=size, threads=threads)
+    robot = SimRobot(task, scenes, size=policy.image_sizes, threads=threads)
     running = _StillRunning(policy, robot)
     states: list[list[np.ndarray]] = [[] for _ in scenes]
     arms: list[list[np.ndarray]] = [[] for _ in scenes]

@@ -79,7 +79,7 @@ FIXED = {
 
 
 class Exported(NamedTuple):
-    """An exported checkpoint, and in what LeRobot would train it on differently."""
+    """An exported checkpoint, and in what LeRobot would treat it differently."""
 
     folder: Path
     notes: list[str]
@@ -151,7 +151,7 @@ def export_policy(
             for name in ("mean", "std"):
                 named[f"{CAMERA}{camera}.{name}"] = state[f"cameras.{name}"][i]
         write_steps(temporary, settings, named)
-    return Exported(Path(out), _training_notes(config, drop_cvae))
+    return Exported(Path(out), _notes(policy, drop_cvae))
 
 
 def _refuse_foreign(policy: ACTPolicy, folder: Path, drop_cvae: bool) -> None:
@@ -181,8 +181,16 @@ def _refuse_foreign(policy: ACTPolicy, folder: Path, drop_cvae: bool) -> None:
         )
 
 
-def _training_notes(config: ACTConfig, drop_cvae: bool) -> list[str]:
-    notes = []
+def _notes(policy: ACTPolicy, drop_cvae: bool) -> list[str]:
+    """What LeRobot would do differently, and a user should know."""
+    config, notes = policy.config, []
+    assert isinstance(config, ACTConfig)
+    if policy.resizing is not None:
+        height, width = policy.resizing.size
+        notes.append(
+            "this policy resizes its images, which LeRobot does not: bring them there "
+            f"to {height} x {width} pixels, the size that its network reads"
+        )
     if config.padding_in_loss != FIXED["padding_in_loss"]:
         notes.append(
             "LeRobot before 0.6 counts padding as zero error, this policy was trained "
@@ -207,8 +215,8 @@ def _settings_out(
     seen: dict[str, Any] = {STATE: {"type": "STATE", "shape": [config.state_dim]}}
     if config.env_state_dim:
         seen[ENV] = {"type": "ENV", "shape": [config.env_state_dim]}
-    for camera in cameras:
-        seen[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *config.image_size]}
+    for camera, size in zip(cameras, config.camera_sizes.values(), strict=True):
+        seen[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *size]}
     ours = {there: getattr(config, here) for there, here in SETTINGS.items()}
     if drop_cvae:
         ours["use_vae"] = False
@@ -399,7 +407,7 @@ def read_lerobot(folder: Path) -> Foreign:
     if (folder / f"{PRE}.json").exists():
         inputs = Normaliser.of_processor(folder, PRE)
         outputs = Normaliser.of_processor(folder, POST)
-    elif rest:
+    elif rest or not _needs_statistics(settings):
         inputs = Normaliser.of_buffers(rest, settings, "normalize_inputs", file)
         outputs = Normaliser.of_buffers(rest, settings, "unnormalize_outputs", file)
     else:
@@ -416,6 +424,13 @@ def read_lerobot(folder: Path) -> Foreign:
     images = [inputs.mean_std(key, "VISUAL", (3, 1, 1)) for key in cameras]
     card = {"imported_from": "LeRobot", "execution": _execution_in(settings)}
     return Foreign(config, weights, "lerobot", stats, images, file, card)
+
+
+def _needs_statistics(settings: Mapping[str, Any]) -> bool:
+    """Whether anything that a policy reads or writes is normalised, before 0.4."""
+    modes = {"ENV": "IDENTITY"} | (settings.get("normalization_mapping") or {})
+    features = {**settings["input_features"], **settings["output_features"]}
+    return any(modes.get(f["type"]) != "IDENTITY" for f in features.values())
 
 
 def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[str]]:
@@ -439,11 +454,11 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
     cameras: dict[str, tuple[int, ...]] = {}
     for key, feature in {**get("input_features"), **get("output_features")}.items():
         kind, shape = get("type", feature), tuple(get("shape", feature))
-        if kind == "VISUAL" and key.startswith("observation.image"):
+        if kind == "VISUAL" and key.startswith("observation."):
             cameras[key] = shape
         elif (kind, key) in (("STATE", STATE), ("ENV", ENV), ("ACTION", ACTION)):
             widths[key] = shape[0]
-        else:
+        elif kind != "STATE":  # of the robot's state its ACT reads STATE alone
             raise CheckpointError(
                 f"{path} has a feature '{key}' of type {kind}, expected '{STATE}', "
                 f"'{ENV}', '{ACTION}' or '{CAMERA}<camera>'"
@@ -453,15 +468,10 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
             raise CheckpointError(
                 f"{path} has no feature '{key}', which ACT here needs"
             )
-    sizes = {shape[1:] for shape in cameras.values()}
-    if len(sizes) > 1:
-        raise CheckpointError(
-            f"the cameras in {path} have the shapes {list(cameras.values())}, expected "
-            "one shape for all"
-        )
     ours: dict[str, Any] = {here: get(there) for there, here in SETTINGS.items()}
     if cameras:
-        ours |= {"backbone": get("vision_backbone"), "image_size": sizes.pop()}
+        sizes = tuple(shape[1:] for shape in cameras.values())
+        ours |= {"backbone": get("vision_backbone"), "image_size": sizes}
     try:
         config = ACTConfig(
             state_dim=widths[STATE],

@@ -28,6 +28,7 @@ from act_minimal.backbones import Cameras
 from act_minimal.errors import SettingError
 
 Size = Literal["small", "medium", "paper"]
+ImageSize = tuple[int, int] | tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ACTConfig:
     action_dim: int  # A: joints (and gripper) of the command
     env_state_dim: int = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
     cameras: tuple[str, ...] = ()  # order matters: it is the order of the images
-    image_size: tuple[int, int] = (96, 128)  # (H, W) pixels
+    image_size: ImageSize = (96, 128)  # (H, W) pixels, of all cameras or of each
     chunk_size: int = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
 
     width: int = 64  # D of every token
@@ -103,7 +104,8 @@ class ACTConfig:
 
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        object.__setattr__(self, "image_size", tuple(self.image_size))
+        given: Any = [tuple(x) if isinstance(x, list) else x for x in self.image_size]
+        object.__setattr__(self, "image_size", given := tuple(given))
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is Literal:
@@ -127,13 +129,26 @@ class ACTConfig:
             len(set(self.cameras)) == len(self.cameras),
             "names that differ from each other",
         )
-        step = (8 if self.backbone == "small" else 1) * self.image_pool
-        good = len(self.image_size) == 2 and all(
-            n >= 2 * step and n % step == 0 for n in self.image_size
+        least = (16 if self.backbone == "small" else 2) * self.image_pool
+        n = max(1, len(self.cameras))
+        sizes = given if given and isinstance(given[0], tuple) else (given,) * n
+        kinds = {tuple(map(type, x)) if isinstance(x, tuple) else x for x in sizes}
+        check(
+            "image_size",
+            kinds == {(int, int)} and len(sizes) == n and min(map(min, sizes)) >= least,
+            f"(height, width) of at least {least} pixels each, or such a pair a camera",
         )
-        check("image_size", good, f"(height, width), both multiples of {step}")
+        if len(set(sizes)) == 1:  # one size for all is written in one way
+            object.__setattr__(self, "image_size", sizes[0])
         if self.backbone == "small":
             check("pretrained", self.pretrained == "none", "'none' with backbone=small")
+
+    @property
+    def camera_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of each camera's images."""
+        size: Any = self.image_size
+        each = size if isinstance(size[0], tuple) else [size] * len(self.cameras)
+        return dict(zip(self.cameras, each, strict=True))
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -387,12 +402,13 @@ class ACT(nn.Module):
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
 
-    def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
+    def forward(self, batch: dict[str, Any], eps: Tensor | None = None) -> ACTOutput:
         """Predict a chunk.
 
         Args:
             batch: normalised "qpos" (B, S); "env_state" (B, E) and "images"
-                (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them;
+                (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them (a
+                list of (B, 3, H, W) where cameras differ in size);
                 for training also "action" (B, k, A) and "is_pad" (B, k) bool.
             eps: (B, Z) standard normal noise that draws z from the posterior; needed
                 when the batch has "action" and the model a CVAE. Zeros give the
@@ -416,7 +432,7 @@ class ACT(nn.Module):
         memory, key = self.encode(batch, z)
         return ACTOutput(self.decode(memory, key), mu, logvar)
 
-    def encode(self, batch: dict[str, Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: dict[str, Any], z: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (B, T, D) and its keys, memory + positions (B, T, D)."""
         tokens = [self.latent_proj(z), self.qpos_proj(batch["qpos"])]
         if self.env_proj is not None:
@@ -441,7 +457,7 @@ class ACT(nn.Module):
         return self.action_head(self.decoder_norm(x))
 
     @torch.no_grad()
-    def attention_maps(self, batch: dict[str, Tensor]) -> list[Tensor]:
+    def attention_maps(self, batch: dict[str, Any]) -> list[Tensor]:
         """How much each action looks at each token: (B, heads, k, T) a decoder layer.
 
         Tokens: latent, qpos, env_state if used, then each camera's. z = 0.

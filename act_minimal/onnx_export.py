@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file, check_output_file
 from act_minimal.policy import Policy, load_policy
+from act_minimal.resizing import Resizing
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")  # the extra "onnx"
 TOLERANCE = 1e-4  # of an action's standard deviation
@@ -91,6 +92,8 @@ class OnnxPredictor:
             )
         self.about: dict[str, Any] = json.loads(said[METADATA])
         self.names = [x.name for x in self.session.get_inputs()]
+        cameras = tuple(self.about["cameras"])
+        self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
 
     def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Actions (B, k, A) from the observation that the policy would read.
@@ -105,6 +108,10 @@ class OnnxPredictor:
                     f"{', '.join(self.names)}"
                 )
         inputs = {name: np.asarray(observation[name]) for name in self.names}
+        if self.resizing:
+            for camera in self.resizing.recorded:
+                name = f"images/{camera}"
+                inputs[name] = self.resizing.bring(camera, inputs[name])
         try:
             return np.asarray(self.session.run(None, inputs)[0])
         except Exception as error:
@@ -161,8 +168,8 @@ def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"qpos": (config.state_dim,)}
     if policy.uses_env_state:
         shapes["env_state"] = (config.env_state_dim,)
-    for camera in policy.cameras:
-        shapes[f"images/{camera}"] = (*config.image_size, 3)
+    for camera, size in config.camera_sizes.items():
+        shapes[f"images/{camera}"] = (*size, 3)
     return shapes
 
 
@@ -206,6 +213,8 @@ def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         "action_dim": policy.config.action_dim,
         "inputs": {name: list(shape) for name, shape in shapes.items()},
     }
+    if policy.resizing is not None:  # not in the file: whoever runs it does it
+        about["resizing"] = policy.resizing.to_json()
     row = proto.metadata_props.add()
     row.key, row.value = METADATA, json.dumps(about)
     return proto.SerializeToString()

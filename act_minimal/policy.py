@@ -32,6 +32,7 @@ from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
 from act_minimal.files import atomic_folder, write_json, write_text
 from act_minimal.model import ACT, ACTConfig, Size, act_loss
+from act_minimal.resizing import Resizing
 
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
 ActionTarget = Literal["absolute", "delta"]
@@ -72,7 +73,12 @@ class Policy(nn.Module):
             them relative to the present `qpos`, which needs S = A and the
             statistics of `Windows.statistics(delta=True)`.
         name: the kind under which `load_policy` rebuilds it.
+
+    Attributes:
+        resizing: what is done to images before the network reads them; None: nothing.
     """
+
+    resizing: Resizing | None = None
 
     def __init__(
         self,
@@ -122,6 +128,12 @@ class Policy(nn.Module):
         return tuple(self.config.cameras)
 
     @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of the images that an observation should bring, by camera."""
+        recorded = self.resizing.recorded if self.resizing else None
+        return dict(recorded or self.config.camera_sizes)
+
+    @property
     def uses_env_state(self) -> bool:
         """Whether an observation must bring "env_state" (simulation only)."""
         return self.config.env_state_dim > 0
@@ -145,15 +157,17 @@ class Policy(nn.Module):
         assert isinstance(scale, Scale)
         return scale
 
-    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """The part of a batch that is also there at run time, normalised."""
-        inputs = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
+        inputs: dict[str, Any] = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
         if self.uses_env_state:
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self.cameras:
-            images = torch.stack([batch[f"images/{c}"] for c in self.cameras], dim=1)
-            # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
-            inputs["images"] = images.permute(0, 1, 4, 2, 3)
+            images = [batch[f"images/{c}"] for c in self.cameras]
+            # (B, H, W, 3) -> (B, 3, H, W) a camera; still uint8 unless augmented
+            inputs["images"] = [x.permute(0, 3, 1, 2) for x in images]
+            if len({x.shape[1:] for x in images}) == 1:  # (B, N, 3, H, W)
+                inputs["images"] = torch.stack(images, 1).permute(0, 1, 4, 2, 3)
         return inputs
 
     def _target(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -234,8 +248,9 @@ class Policy(nn.Module):
 
         Args:
             observation: "qpos" (B, S) rad; "env_state" (B, E) if `uses_env_state`;
-                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`.
-                Other keys are ignored.
+                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`, of
+                `image_sizes`; with `resizing` larger or smaller ones, too, as long as
+                their proportions are the same. Other keys are ignored.
 
         Returns:
             Actions (B, k, A), float32, in the units of the demonstrations.
@@ -258,8 +273,8 @@ class Policy(nn.Module):
         expected: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
         if self.uses_env_state:
             expected["env_state"] = (self.config.env_state_dim,)
-        for camera in self.cameras:
-            expected[f"images/{camera}"] = (*self.config.image_size, 3)
+        for camera, size in self.config.camera_sizes.items():
+            expected[f"images/{camera}"] = (*size, 3)
         batch: dict[str, Tensor] = {}
         rows = None
         for key, shape in expected.items():
@@ -269,12 +284,19 @@ class Policy(nn.Module):
                     f"{', '.join(expected)}, and the observation holds "
                     f"{', '.join(observation) or 'nothing'}"
                 )
-            value = torch.as_tensor(observation[key])
+            value, hint = torch.as_tensor(observation[key]), ""
+            is_image = key.startswith("images/")
+            if is_image and self.resizing:
+                camera = key.removeprefix("images/")
+                brought = self.resizing.bring(camera, value.cpu().numpy())
+                value = torch.as_tensor(brought)
+                h, w = self.resizing.recorded[camera]
+                hint = f", or {h} x {w} pixels, or the same proportions as these"
             if value.ndim != 1 + len(shape) or tuple(value.shape[1:]) != shape:
                 wanted = ", ".join(map(str, ("B", *shape)))
                 raise ObservationError(
                     f"'{key}' in the observation has shape {tuple(value.shape)}, "
-                    f"but this policy expects ({wanted})"
+                    f"but this policy expects ({wanted}){hint}"
                 )
             if rows is not None and len(value) != rows:
                 raise ObservationError(
@@ -282,7 +304,6 @@ class Policy(nn.Module):
                     f"but 'qpos' holds {rows}"
                 )
             rows = len(value)
-            is_image = key.startswith("images/")
             if is_image and value.dtype != torch.uint8:
                 raise ObservationError(
                     f"'{key}' in the observation is {value.dtype}, "
@@ -396,6 +417,8 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         "action_target": policy.action_target,
         "model": asdict(policy.config),
     }
+    if policy.resizing is not None:
+        config["resizing"] = policy.resizing.to_json()
     versions = {name: version(name) for name in ("act-minimal", "torch", "numpy")}
     card = {**card, "versions": versions}
     write_json(folder / "config.json", config)
@@ -443,6 +466,7 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
     try:
         config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
         shape = config_class(**config["model"])
+        resizing = Resizing.from_json(config.get("resizing"), shape.cameras)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"'model' in {config_path}: {error}") from error
     tensors = read_tensors(stats_path)
@@ -450,7 +474,10 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
         arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
         statistics = Statistics.from_arrays(arrays)
         if isinstance(shape, MLPConfig):
-            return MLPPolicy(shape, statistics, target, kind)
-        return ACTPolicy(shape, statistics, target, kind, pretrained_weights=False)
+            policy = MLPPolicy(shape, statistics, target, kind)
+        else:
+            policy = ACTPolicy(shape, statistics, target, kind, False)
     except UserError as error:
         raise CheckpointError(f"{stats_path}: {error}") from error
+    policy.resizing = resizing
+    return policy

@@ -140,6 +140,7 @@ def train(
             action_target=config.action_target,
             **settings,
         )
+        policy.resizing = demos.resizing
         policy.to(world.device).train()
         averaged = copy.deepcopy(policy) if config.ema_decay else policy
         optimizer, rates = make_optimizer(policy, config)

@@ -8,6 +8,7 @@ from act_minimal.dataset import Augmentation, Demonstrations
 from act_minimal.errors import SettingError, UserError
 from act_minimal.model import ACTConfig, Size
 from act_minimal.policy import ActionTarget, PolicyKind
+from act_minimal.resizing import ResizeMode, Resizing, check_size
 
 # Fields of the network's configuration that the data or a flag decide.
 DECIDED = {
@@ -38,6 +39,11 @@ class TrainConfig:
 
     cameras: tuple[str, ...] = ()
     """Cameras that the policy sees."""
+    resize: tuple[int, int] | None = None
+    """Bring images to this height and width; the policy does the same at run time. By
+    default the network reads them as recorded, each camera at its own size."""
+    resize_mode: ResizeMode = "pad"
+    """How, where the proportions differ: pad with black, or stretch the image."""
     use_env_state: bool | None = None
     """Whether it sees the simulator's state; by default only without cameras."""
     cache: Path | None = None
@@ -130,6 +136,8 @@ class TrainConfig:
                 f"chunk_size is {self.chunk_size}, but a bc_transformer predicts one "
                 f"action; policy 'act' with use_cvae False predicts chunks"
             )
+        if self.resize is not None:
+            check_size("resize", self.resize)
         for name in self.model:
             if name in DECIDED:
                 raise SettingError(
@@ -157,6 +165,7 @@ def load_demonstrations(
         cameras=config.cameras,
         use_env_state=use_env_state,
         cache=config.cache,
+        resizing=Resizing(config.resize, config.resize_mode) if config.resize else None,
         limit=config.limit,
         progress=progress,
     )
@@ -180,13 +189,12 @@ def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, An
         "chunk_size": config.chunk_size or default_chunk(config),
     }
     sizes = {camera: images.shape[1:3] for camera, images in demos.images.items()}
-    if len(set(sizes.values())) > 1:
+    if config.resize and set(sizes.values()) - {tuple(config.resize)}:
         raise UserError(
-            f"the cameras in {demos.folder} have different sizes ({sizes}): "
-            f"one policy reads cameras of one size"
+            f"resize is {config.resize}, but the demonstrations have {sizes}"
         )
     if sizes:
-        settings["image_size"] = next(iter(sizes.values()))
+        settings["image_size"] = tuple(sizes.values())
     return settings | config.model
 
 

@@ -40,7 +40,7 @@ def success(path: Path, task: str, n: int, seed: int) -> dict[str, Any]:
     sim = evaluate(policy, task, n=n, seed=seed)
     arms = RobotConfig(VIRTUAL, "openarm", cameras=policy.cameras)
     with plugged_in(arms, task) as here:
-        robot = make_robot(here, policy.config.image_size, EmergencyStop())
+        robot = make_robot(here, policy.image_sizes, EmergencyStop())
         with contextlib.closing(RoomJudge(here.port, evaluation_scenes(seed, n))) as j:
             robot.connect()
             try:

@@ -14,7 +14,7 @@ A camera is named in one line: ``top=0``, ``wrist=/dev/video2``, ``top=film.mp4`
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,9 @@ import numpy as np
 
 from act_minimal.devices import CAMERA_BACKENDS
 from act_minimal.errors import SettingError, UserError
+from act_minimal.resizing import resize
 
+USUAL_SIZE = (96, 128)  # (H, W) of pictures, where nobody asks for another
 FIRST_FRAME = 5.0  # s that a camera may take to start
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
 
@@ -53,10 +55,10 @@ class CameraConfig:
 
     source: str
     """A number, a device, a file, or virtual:<port of the virtual arm>."""
-    size: tuple[int, int] = (96, 128)
+    size: tuple[int, int] = USUAL_SIZE
     """(H, W) of the pictures handed out."""
     capture: tuple[int, int] = (480, 640)
-    """(H, W) asked of a real camera; reduced to `size` by area."""
+    """(H, W) asked of a real camera, or `size` if that is larger; reduced by area."""
     fps: float = 30.0
     mjpg: bool = True
     """Compressed over USB, so that two cameras fit on one controller."""
@@ -195,9 +197,7 @@ def fit(image: np.ndarray, size: tuple[int, int], rotate: int = 0) -> np.ndarray
     """Turn and scale a picture (H, W, 3) to `size`."""
     if rotate:
         image = np.rot90(image, -rotate // 90)
-    if image.shape[:2] != size:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(resize(np.ascontiguousarray(image), size))
 
 
 def open_opencv(
@@ -218,8 +218,9 @@ def open_opencv(
         if config.mjpg:
             code = cv2.VideoWriter.fourcc(*"MJPG")
             capture.set(cv2.CAP_PROP_FOURCC, code)
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, config.capture[0])
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.capture[1])
+        height, width = map(max, config.capture, config.size)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         capture.set(cv2.CAP_PROP_FPS, config.fps)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         if config.exposure is None or config.white_balance is None:
@@ -284,8 +285,15 @@ def make_camera(name: str, config: CameraConfig) -> StreamCamera:
     return StreamCamera(name, config, open_opencv)
 
 
-def parse_cameras(words: tuple[str, ...], size: tuple[int, int]) -> dict[str, Camera]:
+def parse_cameras(
+    words: tuple[str, ...], size: tuple[int, int] | Mapping[str, tuple[int, int]]
+) -> dict[str, Camera]:
     """Cameras from lines like ``top=0`` or ``wrist=/dev/video2,exposure=150``.
+
+    Args:
+        words: the lines.
+        size: (H, W) of the pictures, or one such pair by camera; a camera that is not
+            in it has the usual size.
 
     Raises:
         SettingError: a line is not name=source, a name comes twice, or a setting is
@@ -301,7 +309,8 @@ def parse_cameras(words: tuple[str, ...], size: tuple[int, int]) -> dict[str, Ca
                 "top=0 wrist=/dev/video2"
             )
         fixed = dict(_setting(word, setting) for setting in more)
-        cameras[name] = make_camera(name, CameraConfig(source, size=size, **fixed))
+        of_this = size.get(name, USUAL_SIZE) if isinstance(size, Mapping) else size
+        cameras[name] = make_camera(name, CameraConfig(source, size=of_this, **fixed))
     return cameras
 
 

@@ -74,7 +74,6 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
 
     torch.set_num_threads(config.threads)
     policy = load_policy(find_checkpoint(config.policy))
-    height, width = policy.config.image_size
     say = (lambda text: None) if json else print
     out = config.out or default_folder(config.policy, config.robot)
     log = out / "interventions.jsonl"
@@ -98,7 +97,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         Keys() as keys,
         plugged_in(config, config.task) as here,
     ):
-        robot = make_robot(here, (height, width), stop, log)
+        robot = make_robot(here, policy.image_sizes, stop, log)
         check_fit(policy, robot)
         with contextlib.ExitStack() as last:
             robot.connect()
@@ -299,11 +298,14 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
     $ act record --robot openarm --out demos --port can0,can1 --table 0.4 \
           --leader can2,can3 --cameras top=0 right_wrist=2 left_wrist=4
     """
+    from act_minimal.resizing import check_size
+
     from .keys import Keys
     from .recording import record_session
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
+    check_size("size", config.size)
     with (
         EmergencyStop() as stop,
         Keys() as keys,

@@ -1,7 +1,7 @@
 """Which arm, on which port, with which cameras: one set of flags for every command."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +110,7 @@ def _process(robot: str, port: Path, task: str, scene: int) -> Any:
 
 def make_robot(
     config: RobotConfig,
-    size: tuple[int, int],
+    size: tuple[int, int] | Mapping[str, tuple[int, int]],
     stop: EmergencyStop,
     log: Path | None = None,
 ) -> SafeRobot:
@@ -118,7 +118,8 @@ def make_robot(
 
     Args:
         config: which arm; `port` names a real one.
-        size: (H, W) of the pictures.
+        size: (H, W) of the pictures, or one such pair by camera; a camera that is not
+            in it has the usual size.
         stop: its emergency stop.
         log: file for interventions.
 

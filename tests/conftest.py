@@ -34,7 +34,7 @@ settings.load_profile(
 
 @pytest.fixture(scope="session")
 def lerobot_python() -> Path:
-    """A Python with LeRobot 0.4.4; see tests/lerobot_room.py."""
+    """A Python with LeRobot, 0.4.4 by default; see tests/lerobot_room.py."""
     from tests.lerobot_room import make_room
 
     return make_room()

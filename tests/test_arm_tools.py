@@ -140,6 +140,24 @@ def test_a_devices_exposure_and_white_balance_are_fixed(monkeypatch, capfd, fixe
     assert ("is automatic" in capfd.readouterr().err) is not fixed
 
 
+def test_each_camera_has_the_size_that_the_policy_wants_of_it(monkeypatch):
+    monkeypatch.setattr(Device, "asked", {})
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    words = ("top=0", "wrist=0", "side=0")
+    cameras = parse_cameras(words, {"top": (72, 100), "wrist": (720, 640)})
+    shapes = {}
+    for name, camera in cameras.items():
+        camera.open()
+        shapes[name] = camera.read().image.shape
+        asked = [Device.asked[cv2.CAP_PROP_FRAME_HEIGHT]]
+        asked.append(Device.asked[cv2.CAP_PROP_FRAME_WIDTH])
+        # Never less than is handed out.
+        assert asked == ([720, 640] if name == "wrist" else [480, 640])
+        camera.close()
+    # A camera that the policy does not know is there to be looked at.
+    assert shapes == {"top": (72, 100, 3), "wrist": (720, 640, 3), "side": (96, 128, 3)}
+
+
 @pytest.mark.parametrize("word", ["top=0,exposure", "top=0,exposure=x", "top=0,zoom=2"])
 def test_an_unknown_setting_of_a_camera_is_refused(word):
     with pytest.raises(SettingError, match="expected one of exposure, white_balance"):

@@ -60,6 +60,8 @@ def home(tmp_path_factory):
     other = home / "other_sizes" / "episode_1.hdf5"
     save_episode(other, Episode(*[np.zeros((9, 3), np.float32)] * 4, fps=30))
     (home / "empty").mkdir()
+    (home / "lerobot" / "meta").mkdir(parents=True)
+    (home / "lerobot" / "meta" / "info.json").write_text("{}")
     rng = np.random.default_rng(0)
     for i in range(2):  # with the images of a camera that the task does not have
         episode.images = {
@@ -155,6 +157,18 @@ USAGE = [
         "no camera 'front' .* in so100_pick_place; its cameras are: top, wrist",
     ),
     (
+        ["record", "--out", "{new}", "--size", "12", "96"],
+        r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
+    ),
+    (
+        ["record", "--robot", "so100", "--port", "no", "--size", "12", "96"],
+        r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
+    ),
+    (
+        ["train", "--data", "{seen}", "--out", "{new}", "--resize", "8", "96"],
+        r"resize is \(8, 96\), expected \(height, width\) of at least 16 pixels each",
+    ),
+    (
         ["train", "--data", "{demos}", "--out", "{new}", "--steps", "0"],
         "steps is 0, expected at least 1",
     ),
@@ -202,6 +216,17 @@ WRONG = [
     (["inspect", "{empty}"], r"/empty has no \*.hdf5 episodes"),
     (["replay", "{empty}"], r"/empty has no \*.hdf5 episodes"),
     (["replay", "{broken}"], "broken/episode_1.hdf5: "),
+    *(
+        (
+            words,
+            "is a LeRobot dataset.*: act data convert .*/lerobot .*/lerobot_hdf5 ?$",
+        )
+        for words in (
+            ["inspect", "{lerobot}"],
+            ["replay", "{lerobot}"],
+            ["train", "--data", "{lerobot}", "--out", "{new}"],
+        )
+    ),
     (["train", "--data", "{new}", "--out", "{new2}"], "/new is not a folder"),
     (["train", "--data", "{empty}", "--out", "{new}"], r"/empty has no \*.hdf5"),
     (["train", "--data", "{broken}", "--out", "{new}"], "broken/episode_1.hdf5: "),

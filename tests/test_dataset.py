@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from act_minimal.dataset import (
 )
 from act_minimal.episodes import Episode, EpisodeError, episode_path, save_episode
 from act_minimal.errors import UserError
+from act_minimal.resizing import Resizing, resize
 
 LENGTHS = (9, 5, 7, 12)
 CAMERAS = ("top", "wrist")
@@ -297,6 +299,37 @@ def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
     fewer = Demonstrations.load(folder, cameras=["wrist"], limit=2)
     assert fewer.images["wrist"].shape == (14, 6, 8, 3)
     np.testing.assert_array_equal(fewer.images["wrist"], first.images["wrist"][:14])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_images_of_any_size_are_brought_to_one(folder, mode):
+    """Another size in each episode: each is resized by itself, once."""
+    random = np.random.default_rng(3)
+    wanted = {camera: [] for camera in CAMERAS}
+    for i, frames in enumerate(LENGTHS):
+        images = {}
+        for camera in CAMERAS:
+            shape = (frames, 20 + i, 33 if camera == "top" else 24, 3)
+            images[camera] = random.integers(0, 256, shape).astype(np.uint8)
+            wanted[camera] += [resize(x, (16, 24), mode) for x in images[camera]]
+        save_episode(episode_path(folder, i), make_episode(frames, i, images=images))
+    with pytest.raises(
+        EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"
+    ):
+        Demonstrations.load(folder, cameras=CAMERAS)
+    wish = Resizing((16, 24), mode)
+    demos = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(demos.images[camera], np.stack(wanted[camera]))
+    assert demos.resizing == replace(
+        wish, recorded={"top": (20, 33), "wrist": (20, 24)}
+    )
+    square = Resizing((32, 32), mode)
+    other = Demonstrations.load(folder, cameras=CAMERAS, resizing=square)
+    assert other.images["top"].shape[1:] == (32, 32, 3)  # not the other's cache
+    again = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
+    np.testing.assert_array_equal(again.images["top"], demos.images["top"])
 
 
 @pytest.mark.quick

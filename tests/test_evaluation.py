@@ -9,7 +9,7 @@ import time
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -144,11 +144,12 @@ class FakePolicy:
 
     name = "fake"
     cameras: tuple[str, ...] = ()
+    image_sizes: ClassVar[dict[str, tuple[int, int]]] = {}
     chunk_size = K
 
     def __init__(self, weight=0.0, **shape):
         sizes = {"state_dim": 6, "action_dim": 6, "env_state_dim": 7}
-        self.config = SimpleNamespace(**sizes | {"image_size": (96, 128)} | shape)
+        self.config = SimpleNamespace(**sizes | shape)
         self.weight = torch.tensor([weight])
 
     def state_dict(self):
@@ -448,11 +449,14 @@ def test_cameras_are_drawn_at_the_size_that_the_policy_wants(monkeypatch):
     monkeypatch.setattr(PickPlace, "max_ticks", 3)
 
     class Looks(Stay):
-        cameras = ("wrist",)
+        cameras = ("top", "wrist")
+        image_sizes: ClassVar = {"top": (48, 64), "wrist": (41, 75)}
 
         def predict_chunk(self, observation):
-            assert observation["images/wrist"].shape == (2, 48, 64, 3)
-            assert observation["images/wrist"].std() > 5
+            for camera, size in self.image_sizes.items():
+                images = observation[f"images/{camera}"]
+                assert images.shape == (2, *size, 3)
+                assert images.std() > 5
             return super().predict_chunk(observation)
 
-    assert roll_out(Looks(image_size=(48, 64)), 2).n == 2
+    assert roll_out(Looks(), 2).n == 2

@@ -14,6 +14,7 @@ from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
 from act_minimal.onnx_export import OnnxError, OnnxPredictor
 from act_minimal.policy import Policy, load_policy, make_policy, save_policy
+from act_minimal.resizing import Resizing
 from tests.test_lerobot import DATA, observation_of, policy_of
 
 STATE, VISION = DATA / "so100_pick_place_state", DATA / "so100_pick_place_vision"
@@ -54,6 +55,41 @@ def check(file: Path, folder: Path, rows: tuple[int, ...] = (1, 4)) -> None:
         assert np.abs(chunk - policy.predict_chunk(seen)).max() < 1e-4
     assert predictor.about["cameras"] == list(policy.cameras)
     assert predictor.about["chunk_size"] == policy.chunk_size
+
+
+def test_cameras_of_different_sizes(tmp_path):
+    """Odd sizes, which are filled up, with pooling before that."""
+    sizes = {"top": (50, 70), "wrist": (37, 41)}
+    settings = {"cameras": tuple(sizes), "image_size": tuple(sizes.values())}
+    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+    policy = other_policy("act", image_pool=2, chunk_size=5, **settings, **small)
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert done.inputs["images/top"] == (50, 70, 3)
+    check(tmp_path / "p.onnx", tmp_path / "p")
+
+
+def test_a_policy_that_resizes_does_so_outside_its_file(tmp_path):
+    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+    settings = {"cameras": ("top",), "image_size": (16, 24), "chunk_size": 5}
+    policy = other_policy("act", **settings, **small)
+    policy.resizing = Resizing((16, 24), "pad", {"top": (60, 100)})
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert done.inputs["images/top"] == (16, 24, 3)
+    predictor = OnnxPredictor(tmp_path / "p.onnx", threads=1)
+    assert predictor.resizing == policy.resizing
+    random = np.random.default_rng(0)
+    seen = {
+        "qpos": random.normal(size=(2, 6)).astype("f4"),
+        "env_state": random.normal(size=(2, 7)).astype("f4"),
+        "images/top": random.integers(0, 256, (2, 60, 100, 3), np.uint8),
+    }
+    expected = load_policy(tmp_path / "p").predict_chunk(seen)
+    assert np.abs(predictor.predict_chunk(seen) - expected).max() < 1e-4
+    seen["images/top"] = seen["images/top"][:, :, :60]
+    with pytest.raises(OnnxError, match="refuses the observation"):
+        predictor.predict_chunk(seen)
 
 
 def test_the_state_policy(state_file):

@@ -35,7 +35,7 @@ BESIDE_THE_WALK = {
     *("original_act.py", "data_cli.py", "data_folders.py", "data_tools.py"),
     *("lerobot_edge.py", "lerobot_files.py", "lerobot_read.py", "lerobot_stats.py"),
     *("lerobot_video.py", "lerobot_write.py", "lerobot_rows.py", "joints.py"),
-    "hdf5_files.py",
+    *("hdf5_files.py", "resizing.py"),
 }
 
 FILE_MB, REPOSITORY_MB = 20, 60

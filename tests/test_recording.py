@@ -274,6 +274,7 @@ def test_nothing_is_recorded_into_a_folder_of_another_kind(tmp_path, other):
         ({"n": 0}, "n is 0, expected from 1"),
         ({"seed": -1}, "seed is -1, expected at least 0"),
         ({"size": (0, 128)}, r"size is \(0, 128\), expected"),
+        ({"size": (96, 15)}, r"size is \(96, 15\), expected .* 16 pixels each"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_recorded(

@@ -22,8 +22,8 @@ from torch import nn
 
 from act_minimal import files, training
 from act_minimal.dataset import Windows
-from act_minimal.episodes import Episode, episode_path, save_episode
-from act_minimal.errors import UserError
+from act_minimal.episodes import Episode, episode_path, load_episode, save_episode
+from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import load_policy, make_policy, save_policy
 from act_minimal.processes import World
 from act_minimal.run_folder import BEFORE, read_log
@@ -701,3 +701,94 @@ def test_settings_are_flags():
     assert config.cameras == ("top", "wrist")
     assert config.model == {"use_cvae": False, "kl-weight": 2.5}
     assert json.loads(json.dumps(training.as_json(config)))["data"] == "d"
+
+
+# ------------------------------------------------------------ sizes of images
+
+
+def write_pictures(folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
+    random = np.random.default_rng(0)
+    for i in range(3):
+        q = random.normal(size=(8, 3)).astype(np.float32)
+        images = {
+            camera: random.integers(0, 256, (8, *size, 3), np.uint8)
+            for camera, size in sizes.items()
+        }
+        save_episode(
+            episode_path(folder, i), Episode(q, q * 0, q * 0, q + 0.1, images, fps=30.0)
+        )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["act", "bc_mlp"])
+def test_cameras_of_different_sizes_train_and_come_back(tmp_path, kind):
+    sizes = {"top": (32, 40), "wrist": (21, 37)}
+    config = TrainConfig(
+        data=write_pictures(tmp_path / "data", sizes),
+        out=tmp_path / "run",
+        policy=kind,
+        cameras=tuple(sizes),
+        model=dict(TINY) if kind == "act" else {"hidden": 16},
+        chunk_size=5,
+        steps=2,
+        batch_size=4,
+        shift_px=2,
+        brightness=0.1,
+        threads=1,
+        tensorboard=False,
+    )
+    result = run(config)
+    back = load_policy(result.folder)
+    assert back.image_sizes == sizes
+    seen = {f"images/{c}": np.zeros((1, *s, 3), np.uint8) for c, s in sizes.items()}
+    seen["qpos"] = np.zeros((1, 3), np.float32)
+    np.testing.assert_array_equal(
+        back.predict_chunk(seen), result.policy.predict_chunk(seen)
+    )
+
+
+@pytest.mark.parametrize("words", [("--resize", "16", "24"), ()])
+def test_resize_is_a_flag_and_holds_at_run_time(tmp_path, words):
+    """Without it, the same images train as they are."""
+    sizes = {"top": (33, 60), "wrist": (50, 44)}
+    data = write_pictures(tmp_path / "data", sizes)
+    config = tyro.cli(
+        TrainConfig,
+        args=[
+            *("--data", str(data), "--out", str(tmp_path / "run"), "--steps", "2"),
+            *("--cameras", "top", "wrist", "--batch-size", "4", "--threads", "1"),
+            *(
+                "--chunk-size",
+                "5",
+                "--no-tensorboard",
+                "--model",
+                "width",
+                "16",
+                "heads",
+                "2",
+                *words,
+            ),
+        ],
+    )
+    policy = load_policy(run(config).folder)
+    assert policy.image_sizes == sizes
+    network = dict.fromkeys(sizes, (16, 24)) if words else sizes
+    assert policy.config.camera_sizes == network
+    demos = load_demonstrations(config)
+    first = load_episode(episode_path(data, 0))
+    seen = {f"images/{c}": x[:1] for c, x in first.images.items()}
+    trained = {f"images/{c}": x[:1].copy() for c, x in demos.images.items()}
+    qpos = {"qpos": first.qpos[:1]}
+    np.testing.assert_array_equal(
+        policy.predict_chunk(seen | qpos), policy.predict_chunk(trained | qpos)
+    )
+
+
+@pytest.mark.quick
+def test_sizes_that_cannot_be_meant(vision_data, config):
+    with pytest.raises(SettingError, match=r"resize is \(8, 96\).*at least 16 pixels"):
+        replace(config, resize=(8, 96))
+    wanted = replace(config, data=vision_data, cameras=("top",), resize=(32, 32))
+    demos = load_demonstrations(replace(wanted, resize=None))
+    with pytest.raises(UserError, match=r"resize is \(32, 32\), but the dem"):
+        network_settings(wanted, demos)

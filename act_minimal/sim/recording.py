@@ -18,6 +18,7 @@ from ..episodes import (
 )
 from ..errors import SettingError, UserError
 from ..files import check_output_folder
+from ..resizing import check_size
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -176,8 +177,7 @@ def _check_settings(
         raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
-    if min(size) < 1:
-        raise SettingError(f"size is {size}, expected (height, width) in pixels")
+    check_size("size", size)
     for camera in cameras:
         if camera not in task.cameras or list(cameras).count(camera) > 1:
             raise SettingError(

@@ -1,6 +1,6 @@
 """Many copies of one task's scene, stepped together on a thread pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import mujoco
@@ -125,10 +125,15 @@ class World:
     def observe(
         self,
         cameras: Sequence[str] = (),
-        size: tuple[int, int] = (96, 128),
+        size: tuple[int, int] | Mapping[str, tuple[int, int]] = (96, 128),
         ids: Sequence[int] | np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """What the arm knows now, n first.
+
+        Args:
+            cameras: that look.
+            size: (H, W) of the images, or one such pair for each camera.
+            ids: scenes that are drawn; by default all.
 
         Returns:
             qpos (n, S) rad and gripper opening, qvel (n, S), effort (n, S) N·m,
@@ -142,11 +147,12 @@ class World:
             "env_state": self.task.env_state(self.qpos).astype(np.float32),
         }
         rows = range(self.n) if ids is None else ids
-        images = {c: np.zeros((self.n, *size, 3), np.uint8) for c in cameras}
+        sizes = {c: size[c] if isinstance(size, Mapping) else size for c in cameras}
+        images = {c: np.zeros((self.n, *sizes[c], 3), np.uint8) for c in cameras}
         for i in rows if cameras else ():
             self._load(int(i))
             for camera in cameras:
-                self._draw(camera, size, out=images[camera][int(i)])
+                self._draw(camera, sizes[camera], out=images[camera][int(i)])
         return observation | {f"images/{c}": image for c, image in images.items()}
 
     def render(self, camera: str, size: tuple[int, int], scene: int = 0) -> np.ndarray:

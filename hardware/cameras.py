@@ -24,8 +24,14 @@ import numpy as np
 
 from act_minimal.errors import SettingError, UserError
 
+from .clock import Clock, clock_of
+
 FIRST_FRAME = 5.0  # s that a camera may take to start
+VIRTUAL = "virtual:"  # before the port of a virtual arm whose camera is meant
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
+
+
+COMPUTER = Clock()
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,14 @@ class Frame:
     """A picture and when it was taken."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
-    time: float  # s, monotonic
+    time: float  # s, the clock's
     number: int
+    clock: Clock = COMPUTER
 
     @property
     def age(self) -> float:
         """Seconds since it was taken."""
-        return time.monotonic() - self.time
+        return self.clock.now() - self.time
 
 
 @dataclass
@@ -112,7 +119,7 @@ class StreamCamera:
         ],
     ):
         self.name, self.config = name, config
-        self._start = start
+        self._start, self._clock = start, COMPUTER
         self._lock = threading.Lock()
         self._fresh = threading.Event()
         self._frame: Frame | None = None
@@ -129,6 +136,8 @@ class StreamCamera:
         self._fresh.clear()
         self._error, self._frame = "", None
         take, stop = self._start(self.config)
+        if self.config.source.startswith(VIRTUAL):
+            self._clock = clock_of(self.config.source.removeprefix(VIRTUAL))
         self._thread = threading.Thread(
             target=self._gather, args=(take, stop), daemon=True, name=self.name
         )
@@ -180,7 +189,7 @@ class StreamCamera:
                         self._changed = when
                     if last and when - last.time > 1.5 / self.config.fps:
                         self.dropped += 1
-                    self._frame = Frame(image, when, number)
+                    self._frame = Frame(image, when, number, self._clock)
                 number += 1
                 self._fresh.set()
         except Exception as error:  # whatever a driver throws: read() tells it
@@ -264,7 +273,7 @@ def make_camera(name: str, config: CameraConfig) -> StreamCamera:
         raise SettingError(
             f"camera '{name}': size {config.size} and fps {config.fps} must be positive"
         )
-    if config.source.startswith("virtual:"):
+    if config.source.startswith(VIRTUAL):
         from .so100.emulator.room import open_virtual_camera
 
         return StreamCamera(name, config, lambda c: open_virtual_camera(name, c))

@@ -11,13 +11,14 @@ Another is a class with the same three methods.
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from act_minimal.errors import SettingError, UserError
+
+from .clock import Clock, clock_of
 
 RATE = 100.0  # poses a second
 STALE = 0.15  # s, as for an observation
@@ -48,7 +49,7 @@ class Tracker:
             )
         self.source, self.port, self.stale = source, Path(port), stale
         self._latest: tuple[np.ndarray, float] | None = None
-        self._error = ""
+        self._error, self._clock = "", Clock()
         self._fresh = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -67,6 +68,7 @@ class Tracker:
         self._stopping, self._error, self._latest = False, "", None
         self._fresh.clear()
         connection, file = enter(self.port)
+        self._clock = clock_of(self.port)
         connection.settimeout(FIRST)
         connection.sendall(json.dumps({"follow": RATE}).encode() + b"\n")
         self._thread = threading.Thread(
@@ -91,7 +93,7 @@ class Tracker:
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
         poses, when = self._latest
-        age = time.monotonic() - when
+        age = self._clock.now() - when
         if age > self.stale:
             raise TrackerError(
                 f"objects {self.source}: the newest poses are {age:.2f} s old, "

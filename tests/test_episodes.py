@@ -485,7 +485,7 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path):
 
 def test_full_disk_is_one_sentence_and_no_file(tmp_path):
     with start_child(episode_path(tmp_path, 0), "full") as child:
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=240)
     assert child.returncode == 1, err
     assert out.count("\n") == 1
     assert "episode_0.hdf5 could not be written: no space left on the disk" in out

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -64,14 +66,18 @@ class ArmClock(Clock):
         path: file that its `ArmTime` keeps.
     """
 
+    _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
+    """Those that this program looks at: a leader's is waited for by its follower."""
+
     def __init__(self, path: Path):
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+        self._all.add(self)
 
     def now(self) -> float:
         """Its seconds; they stand still while it is held up."""
         [seen] = struct.unpack_from("d", self._map, 0)  # before `lost`: see ArmTime
-        [lost] = struct.unpack_from("d", self._map, 8)
+        lost = self._lost()
         here = time.monotonic()
         return min(here, seen + SLACK) - lost + max(0.0, here - seen - GONE)
 
@@ -82,10 +88,12 @@ class ArmClock(Clock):
         return now
 
     def held(self) -> float:
-        """Seconds that threads of this program have waited for a CPU so far.
+        """Seconds that a busy computer has cost this program so far.
 
-        0 where the system does not tell; Linux does.
+        Its threads waited for a CPU (only Linux tells), or it waited for another
+        virtual arm that was held up.
         """
+        others = sum(other._lost() for other in self._all if other is not self)
         waited = 0
         with contextlib.suppress(OSError):
             for thread in os.listdir("/proc/self/task"):
@@ -95,7 +103,10 @@ class ArmClock(Clock):
                     open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
                 ):
                     waited += int(file.read().split()[1])
-        return 1e-9 * waited
+        return others + 1e-9 * waited
+
+    def _lost(self) -> float:
+        return struct.unpack_from("d", self._map, 8)[0]
 
     def fault(self) -> str:
         """Whether its program gives no sign."""

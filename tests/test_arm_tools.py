@@ -269,7 +269,7 @@ def act(folder, line, **options):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
         **options,
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import serial
 from serial.tools import list_ports
 
-from ..clock import Clock, clock_of
+from ..clock import GONE, ArmClock, Clock, clock_of
 from ..errors import BusError
 from . import protocol
 from .protocol import BROADCAST, Fault, Packet, Parser
@@ -64,6 +64,7 @@ class Bus:
         self.traffic = Traffic()
         self.clock = Clock()
         """Whose seconds count; of a virtual arm its own, once the port is open."""
+        self._patience = PATIENCE
         self._serial: serial.Serial | None = None
         self._parser = Parser()
 
@@ -82,7 +83,8 @@ class Bus:
         except (serial.SerialException, OSError, ValueError) as error:
             raise BusError(_why_closed(self.port, error)) from error
         self.clock = clock_of(self.port)
-        self._patience = PATIENCE if type(self.clock) is Clock else STEADY
+        if isinstance(self.clock, ArmClock):
+            self._patience, self._serial.write_timeout = STEADY, GONE
 
     def close(self) -> None:
         """Close the port; torque stays as it is."""

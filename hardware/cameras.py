@@ -42,11 +42,12 @@ class Frame:
     time: float  # s, the clock's
     number: int
     clock: Clock = COMPUTER
+    held: float = 0.0  # `clock.held()` when it came
 
     @property
     def age(self) -> float:
         """Seconds since it was taken."""
-        return self.clock.now() - self.time
+        return self.clock.age(self.time, self.held)
 
 
 @dataclass
@@ -178,18 +179,19 @@ class StreamCamera:
     def _gather(
         self, take: Callable[[], tuple[np.ndarray, float]], stop: Callable[[], None]
     ) -> None:
-        number = 0
+        number, clock = 0, self._clock
         try:
             while not self._stopping:
                 image, when = take()
                 image = fit(image, self.config.size, self.config.rotate)
+                held = clock.held()
                 with self._lock:
                     last = self._frame
                     if last is None or not np.array_equal(last.image, image):
                         self._changed = when
                     if last and when - last.time > 1.5 / self.config.fps:
                         self.dropped += 1
-                    self._frame = Frame(image, when, number, self._clock)
+                    self._frame = Frame(image, when, number, clock, held)
                 number += 1
                 self._fresh.set()
         except Exception as error:  # whatever a driver throws: read() tells it

@@ -54,6 +54,10 @@ class Clock:
         """Seconds, so far, that a busy computer is forgiven: none by a real arm."""
         return 0.0
 
+    def age(self, then: float, held: float) -> float:
+        """Seconds since `then`, less what was forgiven since `held()` was so much."""
+        return self.now() - then - (self.held() - held)
+
     def fault(self) -> str:
         """Why nobody may answer, if this clock knows; "" if not."""
         return ""

@@ -48,7 +48,7 @@ class Tracker:
                 "arm, such as virtual:virtual_openarm"
             )
         self.source, self.port, self.stale = source, Path(port), stale
-        self._latest: tuple[np.ndarray, float] | None = None
+        self._latest: tuple[np.ndarray, float, float] | None = None
         self._error, self._clock = "", Clock()
         self._fresh = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,8 +92,8 @@ class Tracker:
         """
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
-        poses, when = self._latest
-        age = self._clock.now() - when
+        poses, when, held = self._latest
+        age = self._clock.age(when, held)
         if age > self.stale:
             raise TrackerError(
                 f"objects {self.source}: the newest poses are {age:.2f} s old, "
@@ -131,7 +131,7 @@ class Tracker:
                 if said is None:
                     raise TrackerError("the virtual arm has ended")
                 poses = np.array(said["objects"], np.float32)
-                self._latest = poses, float(said["time"])
+                self._latest = poses, float(said["time"]), self._clock.held()
                 self._fresh.set()
         except (OSError, ValueError, UserError) as error:
             self._error = str(error) or type(error).__name__

@@ -231,7 +231,7 @@ class SafeRobot:
         """
         self.stop.check()
         clock = self.arm.ticker.clock
-        age = clock.now() - self.arm.observed_at - (clock.held() - self._held)
+        age = clock.age(self.arm.observed_at, self._held)
         if self._measured is None or age > self.limits.stale:
             self.interventions.note("stale", age=age)
             raise Stop(

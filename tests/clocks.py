@@ -7,10 +7,13 @@ from hardware.clock import Clock
 
 
 class HandClock(Clock):
-    """Moves only when somebody waits for it, or moves it."""
+    """Moves only when somebody waits for it, or moves it; forgives what it is told."""
 
     def __init__(self, now=1000.0):
-        self.time = now
+        self.time, self.forgiven = now, 0.0
+
+    def held(self):
+        return self.forgiven
 
     def now(self):
         return self.time

@@ -13,7 +13,7 @@ import pytest
 
 from act_minimal.errors import UserError
 from hardware import clock
-from hardware.cameras import CameraConfig, make_camera
+from hardware.cameras import CameraConfig, Frame, make_camera
 from hardware.clock import ArmClock, ArmTime, Clock, clock_of, clock_path
 from hardware.errors import BusError
 from hardware.objects import Tracker
@@ -75,6 +75,26 @@ def test_time_goes_on_where_no_arm_is_left(computer, tmp_path):
     assert client.now() == pytest.approx(before + 1.5)
     assert list(tmp_path.iterdir()) == []
     assert type(clock_of(tmp_path / "arm")) is Clock
+
+
+def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
+    computer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
+    arm = ArmTime([clock_path(tmp_path / "arm")])
+    leader = ArmTime([clock_path(tmp_path / "leader")])
+    its, leaders = clock_of(tmp_path / "arm"), clock_of(tmp_path / "leader")
+    then, held = its.now(), its.held()
+    for _ in range(100):
+        computer.seconds += 0.01
+        arm.pass_on()
+    leader.pass_on()
+    assert its.now() - then == pytest.approx(1.0)
+    assert its.age(then, held) == pytest.approx(clock.SLACK)
+    assert leaders.held() == 0.0  # its own time stood still anyway
+    frame = Frame(np.zeros((1, 1, 3), np.uint8), then, 0, its, held)
+    assert frame.age == pytest.approx(clock.SLACK)
+    assert Frame(frame.image, then, 0).age == pytest.approx(1.0)
 
 
 def test_a_slow_arm_says_so_once_a_minute(computer, tmp_path, capsys):

@@ -265,6 +265,20 @@ def test_a_tick_far_too_late_stops_the_arm(robot):
     assert robot.interventions.counts["late"] == 1
 
 
+def test_what_a_busy_computer_costs_a_virtual_arm_is_forgiven(robot):
+    clock = robot.arm.ticker.clock
+    robot.observe()
+    clock.time += 0.8  # of which the policy took 0.1 s
+    clock.forgiven += 0.7
+    robot.act(robot.limits.ready[None])
+    assert robot.interventions.counts["late"] == 1  # counted all the same
+    robot.observe()
+    clock.time += 0.8
+    clock.forgiven += 0.6  # and here 0.2 s
+    with pytest.raises(Stop, match=r"observation is 0.20 s old, expected at most 0.15"):
+        robot.act(robot.limits.ready[None])
+
+
 def test_a_hot_servo_stops_the_arm(robot):
     robot.arm.health.temperature[2] = 65
     with pytest.raises(Stop, match="joint 2 is 65 °C hot, expected at most 60"):

@@ -27,6 +27,7 @@ from act_minimal.errors import SettingError, UserError
 from .clock import Clock, clock_of
 
 FIRST_FRAME = 5.0  # s that a camera may take to start
+FIRST_DRAWN = 60.0  # s, the same for a virtual one, which a busy computer holds up
 VIRTUAL = "virtual:"  # before the port of a virtual arm whose camera is meant
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
 
@@ -137,17 +138,19 @@ class StreamCamera:
         self._fresh.clear()
         self._error, self._frame = "", None
         take, stop = self._start(self.config)
+        patience = FIRST_FRAME
         if self.config.source.startswith(VIRTUAL):
             self._clock = clock_of(self.config.source.removeprefix(VIRTUAL))
+            patience = FIRST_DRAWN
         self._thread = threading.Thread(
             target=self._gather, args=(take, stop), daemon=True, name=self.name
         )
         self._thread.start()
-        if not self._fresh.wait(FIRST_FRAME) or self._frame is None:
+        if not self._fresh.wait(patience) or self._frame is None:
             self.close()
             raise CameraError(
                 f"camera '{self.name}' ({self.config.source}) showed no picture in "
-                f"{FIRST_FRAME:.0f} s{': ' + self._error if self._error else ''}"
+                f"{patience:.0f} s{': ' + self._error if self._error else ''}"
             )
 
     def read(self) -> Frame:

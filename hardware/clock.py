@@ -28,7 +28,7 @@ SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
 SIZE = 16  # bytes: two numbers
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
 BUSY = "this computer is too busy"
-GONE = 5.0  # s without a sign of a virtual arm after which its time is the computer's
+GONE = 10.0  # s without a sign of a virtual arm after which its time is the computer's
 # A virtual arm that ran at less than this share of its speed, for so many seconds, says
 # so; after that for so many not again.
 SLOW, REPORT, QUIET = 0.75, 5.0, 60.0

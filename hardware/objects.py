@@ -22,7 +22,7 @@ from .clock import Clock, clock_of
 
 RATE = 100.0  # poses a second
 STALE = 0.15  # s, as for an observation
-FIRST = 5.0  # s that the first pose may take
+FIRST = 60.0  # s that the first pose may take on a busy computer
 
 
 class TrackerError(UserError):

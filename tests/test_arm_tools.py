@@ -299,8 +299,9 @@ def test_a_hand_at_the_leader_records_and_kill_9_loses_nothing(tmp_path):
     paths = list_episodes(tmp_path / "demos")
     assert [p.name for p in paths] == ["episode_0.hdf5", "episode_1.hdf5"]
     episode = load_episode(paths[1])
-    # The next scene, not the first one again; nothing left of the episode in between.
-    assert episode.attributes["scene"] == before.attributes["scene"] + 1
+    # A next scene, not the first one again; nothing left of the episode in between.
+    # (Two arms that are held up apart may fail at a scene: then it is another one.)
+    assert 1 <= episode.attributes["scene"] - before.attributes["scene"] <= 5
     assert not list((tmp_path / "demos").glob("*.tmp*"))
     assert episode.attributes["success"]
     assert not episode.sim

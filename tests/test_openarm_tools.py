@@ -382,12 +382,12 @@ def test_a_hand_at_the_leaders_records_through_both_pairs(folder):
     said = episode.attributes
     assert (said["task"], said["robot"]) == ("openarm_handover", "openarm")
     assert said["success"]
-    assert said["scene"] == scene_seed(3, 0)
+    assert 0 <= said["scene"] - scene_seed(3, 0) <= 5  # the first that succeeded
     assert (episode.fps, episode.sim) == (50.0, False)
     assert episode.qpos.shape == episode.action.shape == (len(episode), 16)
     assert episode.env_state is not None
     task = make_task("openarm_handover")
-    laid = task.env_state(start(task, scene_seed(3, 0))[None])[0]
+    laid = task.env_state(start(task, said["scene"])[None])[0]
     assert episode.env_state[0] == pytest.approx(laid, abs=2e-3)
     # From the right hand's side of the table to the left hand, in the air.
     assert episode.env_state[-1, 1] - laid[1] > 0.1

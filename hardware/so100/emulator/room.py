@@ -23,7 +23,7 @@ import numpy as np
 
 from act_minimal.errors import UserError
 
-from ...cameras import CameraConfig, CameraError
+from ...cameras import FIRST_DRAWN, CameraConfig, CameraError
 from ...clock import BUSY
 from .door import room_path, short_name
 
@@ -108,7 +108,7 @@ def open_virtual_camera(
     connection, file = enter(port)
     wish = {"cameras": [name], "size": config.size, "fps": config.fps}
     connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
-    connection.settimeout(5.0)
+    connection.settimeout(FIRST_DRAWN)
     answer = json.loads(file.readline() or b"{}")
     if "error" in answer:
         connection.close()

@@ -113,7 +113,9 @@ class VirtualArmService:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.config.port.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if os.readlink(self.config.port) == os.ttyname(self._slave):
+                self.config.port.unlink()
         self._time.close()
         self._door.close()
         self._selector.close()

@@ -13,16 +13,18 @@ import pytest
 
 from act_minimal.errors import UserError
 from hardware import clock
-from hardware.cameras import CameraConfig, Frame, make_camera
+from hardware.cameras import CameraConfig, Frame, make_camera, parse_cameras
 from hardware.clock import ArmClock, ArmTime, Clock, clock_of, clock_path
 from hardware.errors import BusError
 from hardware.objects import Tracker
 from hardware.openarm.bus import Bus as CanBus
 from hardware.openarm.emulator.service import virtual_openarm
-from hardware.so100.arm import IDS
+from hardware.safety import SafeRobot, so100_limits
+from hardware.so100.arm import IDS, SO100, SO100Config
 from hardware.so100.bus import Bus
+from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.room import VirtualArmProcess
-from hardware.so100.emulator.service import VirtualArmConfig
+from hardware.so100.emulator.service import VirtualArmConfig, assemble
 
 from .clocks import eventually
 
@@ -226,6 +228,30 @@ def test_a_program_that_waits_for_a_virtual_arm_moves_with_it(arms):
     wait.join()
     assert time.monotonic() - begun[1] > 0.4
     assert so100.room.look()["time"] == pytest.approx(its.now(), abs=0.5)
+
+
+def test_a_control_loop_goes_on_through_hold_ups(arms, tmp_path):
+    so100, _ = arms
+    save_calibration(tmp_path / "arm.json", assemble(so100.config)[1])
+    eyes = parse_cameras((f"top=virtual:{so100.port}",), (96, 128))
+    arm = SO100(SO100Config(so100.port, tmp_path / "arm.json"), eyes)
+    robot = SafeRobot(arm, so100_limits())
+    robot.connect()
+    try:
+        waits, begun = [], time.monotonic()
+        here = robot.observe(("top",))["qpos"]
+        arm.ticker.start()
+        for tick in range(40):
+            if tick in (5, 20):  # each is far beyond every limit of a real arm
+                waits.append(held_up(so100, 0.7))
+            robot.observe(("top",))
+            robot.act(here)
+        assert time.monotonic() - begun > 40 / 30 + 2 * 0.6
+        assert arm.ticker.report()["ticks"] == 40
+    finally:
+        for wait in waits:
+            wait.join()
+        arm.close()
 
 
 # ---------------------------------------------------------------- how it ends

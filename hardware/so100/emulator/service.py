@@ -25,6 +25,7 @@ from .arm import SENSE, STEPS_PER_RAD, VirtualArm
 from .door import Door, Visitor, is_served, room_path, serve_until_ended
 from .wire import Wire
 
+TERMINALS = ("/dev/pts/", "/dev/ttys")  # where Linux and macOS keep them
 TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
 
 
@@ -96,8 +97,11 @@ class VirtualArmService:
         import tty
 
         path = self.config.port
-        if path.is_symlink() and _leads_nowhere(path) and not is_served(path):
-            path.unlink()  # of a virtual arm that was killed
+        # Of a virtual arm that was killed: its terminal is gone, or somebody else's by
+        # now. Others' links stay.
+        ours = path.is_symlink() and os.readlink(path).startswith(TERMINALS)
+        if ours and not is_served(path):
+            path.unlink()
         if path.exists() or path.is_symlink():
             raise UserError(
                 f"{path} is there already; another virtual arm may run on it: end "
@@ -278,12 +282,6 @@ class VirtualArmService:
         flat = picture.reshape(-1)  # a view: the renderer gave a copy of its own
         flat[noisy] += flat[noisy] < 255
         return picture
-
-
-def _leads_nowhere(link: Path) -> bool:
-    """Whether a link's pseudo-terminal is gone, or may be somebody else's by now."""
-    terminal = os.readlink(link).startswith(("/dev/pts/", "/dev/ttys"))
-    return terminal or not link.exists()
 
 
 def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:

@@ -18,13 +18,21 @@ from hardware.clock import ArmClock, ArmTime, Clock, clock_of, clock_path
 from hardware.errors import BusError
 from hardware.objects import Tracker
 from hardware.openarm.bus import Bus as CanBus
-from hardware.openarm.emulator.service import virtual_openarm
+from hardware.openarm.emulator.service import (
+    VirtualOpenArmConfig,
+    VirtualOpenArmService,
+    virtual_openarm,
+)
 from hardware.safety import SafeRobot, so100_limits
 from hardware.so100.arm import IDS, SO100, SO100Config
 from hardware.so100.bus import Bus
 from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.room import VirtualArmProcess
-from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.so100.emulator.service import (
+    VirtualArmConfig,
+    VirtualArmService,
+    assemble,
+)
 
 from .clocks import eventually
 
@@ -299,6 +307,20 @@ def test_a_killed_arm_leaves_its_port_to_the_next(tmp_path):
     assert list(tmp_path.iterdir()) == []
     for number in (master, slave):
         os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["so100", "openarm"])
+def test_an_arm_that_cannot_open_its_room_leaves_nothing(tmp_path, kind):
+    (tmp_path / "arm.room").mkdir()
+    if kind == "so100":
+        config, service = VirtualArmConfig(tmp_path / "arm"), VirtualArmService
+    else:
+        right, left = "virtual:no room right", "virtual:no room left"
+        config = VirtualOpenArmConfig(tmp_path / "arm", right, left)
+        service = VirtualOpenArmService
+    with pytest.raises((OSError, UserError)):
+        service(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["arm.room"]
 
 
 def test_a_link_that_is_not_an_arms_is_left_alone(tmp_path):

@@ -106,16 +106,17 @@ class VirtualOpenArmService:
         self._noise = np.random.default_rng(config.seed)
         self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._buses: list[Any] = []
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_buses)
             for side, channel in enumerate((config.right, config.left)):
                 self._open_bus(side, channel)
             plug = Plug(config.right, config.left, config.fd, self.scene.table)
             write_plug(config.port, plug)
-            self._door = Door(room_path(config.port), self._selector, self._do)
+            undo.callback(config.port.unlink)
             self._time = ArmTime(config.clocks)
-        except BaseException:
-            self._close_buses()
-            raise
+            undo.callback(self._time.close)
+            self._door = Door(room_path(config.port), self._selector, self._do)
+            undo.pop_all()
         self._then = self._time.pass_on()
 
     def _open_bus(self, side: int, channel: str) -> None:

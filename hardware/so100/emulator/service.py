@@ -84,12 +84,12 @@ class VirtualArmService:
             self._hand = self.arm.data.qpos[:6].copy(), 1.0
         self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._open_port()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(config.port.unlink)
             self._time = ArmTime([clock_path(config.port)])
+            undo.callback(self._time.close)
             self._door = Door(room_path(config.port), self._selector, self._do)
-        except BaseException:
-            config.port.unlink()
-            raise
+            undo.pop_all()
 
     # ------------------------------------------------------------ port and socket
 

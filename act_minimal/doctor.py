@@ -245,9 +245,9 @@ def check_drawing() -> Check:
     command = [sys.executable, "-c", code + "print(json.dumps(m()))"]
     fix = gl.INSTALL_LINE if platform.system() == "Linux" else "update the GPU driver"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired:
-        return Check("drawing", "missing", "a frame took more than 30 s", fix)
+        return Check("drawing", "missing", "a frame took more than 120 s", fix)
     try:
         frame = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

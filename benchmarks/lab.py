@@ -16,7 +16,10 @@ from benchmarks.results import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-START, RUN = 90, 300  # s, at most: for JupyterLab or a kernel to start, a lesson to run
+START, RUN = (
+    300,
+    900,
+)  # s, at most: for JupyterLab or a kernel to start, a lesson to run
 
 # Whether every code cell has been run: [*] is running, [ ] is waiting.
 ALL_DONE = r"""() => {
@@ -68,7 +71,7 @@ def jupyterlab() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}.ipynb?token=local&reset"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(START)
 
 
 @contextmanager
@@ -86,6 +89,7 @@ def browser() -> Iterator[Any]:
 
 def run_lesson(page: Any, address: str, name: str) -> None:
     """Open a lesson and run all its cells."""
+    page.set_default_timeout(1000 * START)
     page.goto(address.format(name))
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=1000 * START)
     # Before that, "Run All Cells" does nothing.
@@ -116,7 +120,7 @@ PRESS = """([box, key]) => new Promise((done, fail) => {
     }
   });
   watch.observe(box, {subtree: true, childList: true, attributes: true});
-  setTimeout(() => { watch.disconnect(); fail('no other figure in 10 s'); }, 10000);
+  setTimeout(() => { watch.disconnect(); fail('no other figure in 60 s'); }, 60000);
   handle.dispatchEvent(new KeyboardEvent('keydown', {key: key, bubbles: true}));
 })"""
 

@@ -26,9 +26,16 @@ from act_minimal.devices import CAMERA_BACKENDS
 from act_minimal.errors import SettingError, UserError
 from act_minimal.resizing import resize
 
+from .clock import Clock, clock_of
+
 USUAL_SIZE = (96, 128)  # (H, W) of pictures, where nobody asks for another
 FIRST_FRAME = 5.0  # s that a camera may take to start
+FIRST_DRAWN = 60.0  # s, the same for a virtual one, which a busy computer holds up
+VIRTUAL = "virtual:"  # before the port of a virtual arm whose camera is meant
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
+
+
+COMPUTER = Clock()
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,15 @@ class Frame:
     """A picture and when it was taken."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
-    time: float  # s, monotonic
+    time: float  # s, the clock's
     number: int
+    clock: Clock = COMPUTER
+    held: float = 0.0  # `clock.held()` when it came
 
     @property
     def age(self) -> float:
         """Seconds since it was taken."""
-        return time.monotonic() - self.time
+        return self.clock.age(self.time, self.held)
 
 
 @dataclass
@@ -115,7 +124,7 @@ class StreamCamera:
         ],
     ):
         self.name, self.config = name, config
-        self._start = start
+        self._start, self._clock = start, COMPUTER
         self._lock = threading.Lock()
         self._fresh = threading.Event()
         self._frame: Frame | None = None
@@ -132,15 +141,19 @@ class StreamCamera:
         self._fresh.clear()
         self._error, self._frame = "", None
         take, stop = self._start(self.config)
+        patience = FIRST_FRAME
+        if self.config.source.startswith(VIRTUAL):
+            self._clock = clock_of(self.config.source.removeprefix(VIRTUAL))
+            patience = FIRST_DRAWN
         self._thread = threading.Thread(
             target=self._gather, args=(take, stop), daemon=True, name=self.name
         )
         self._thread.start()
-        if not self._fresh.wait(FIRST_FRAME) or self._frame is None:
+        if not self._fresh.wait(patience) or self._frame is None:
             self.close()
             raise CameraError(
                 f"camera '{self.name}' ({self.config.source}) showed no picture in "
-                f"{FIRST_FRAME:.0f} s{': ' + self._error if self._error else ''}"
+                f"{patience:.0f} s{': ' + self._error if self._error else ''}"
             )
 
     def read(self) -> Frame:
@@ -172,18 +185,19 @@ class StreamCamera:
     def _gather(
         self, take: Callable[[], tuple[np.ndarray, float]], stop: Callable[[], None]
     ) -> None:
-        number = 0
+        number, clock = 0, self._clock
         try:
             while not self._stopping:
                 image, when = take()
                 image = fit(image, self.config.size, self.config.rotate)
+                held = clock.held()
                 with self._lock:
                     last = self._frame
                     if last is None or not np.array_equal(last.image, image):
                         self._changed = when
                     if last and when - last.time > 1.5 / self.config.fps:
                         self.dropped += 1
-                    self._frame = Frame(image, when, number)
+                    self._frame = Frame(image, when, number, clock, held)
                 number += 1
                 self._fresh.set()
         except Exception as error:  # whatever a driver throws: read() tells it
@@ -278,7 +292,7 @@ def make_camera(name: str, config: CameraConfig) -> StreamCamera:
         raise SettingError(
             f"camera '{name}': size {config.size} and fps {config.fps} must be positive"
         )
-    if config.source.startswith("virtual:"):
+    if config.source.startswith(VIRTUAL):
         from .so100.emulator.room import open_virtual_camera
 
         return StreamCamera(name, config, lambda c: open_virtual_camera(name, c))

@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import contextlib
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -30,6 +31,14 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS") or ("ci" if os.environ.get("CI") else "home")
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, as far as the memory goes."""
+    gigabytes = psutil.virtual_memory().total / 2**30
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return max(1, min(cores + 1, int(gigabytes / 2)))
 
 
 @pytest.fixture(scope="session")

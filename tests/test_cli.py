@@ -445,7 +445,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     finally:
         process.kill()
         process.wait()

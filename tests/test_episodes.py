@@ -760,7 +760,7 @@ def test_nothing_is_overwritten_where_files_cannot_be_linked(tmp_path, monkeypat
 
 def test_full_disk_is_one_sentence_and_no_file(tmp_path):
     with start_child(episode_path(tmp_path, 0), "full") as child:
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=240)
     assert child.returncode == 1, err
     assert out.count("\n") == 1
     assert "episode_0.hdf5 could not be written: no space left on the disk" in out

@@ -69,7 +69,7 @@ def clock(monkeypatch):
     clock = Clock()
     openarm = ("openarm.bus", "openarm.arm", "openarm.emulator.service")
     for module in (*openarm, "clock", "safety"):
-        monkeypatch.setattr(f"hardware.{module}.time", clock)
+        monkeypatch.setattr(f"hardware.{module}.time", clock, raising=False)
     monkeypatch.setattr(Bus, "_receive", lambda bus, s: clock.receive(bus, s))
     return clock
 

@@ -14,6 +14,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from act_minimal.errors import SettingError
+from hardware.clock import Clock
 from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.bus import Bus
 from hardware.openarm.emulator.arm import VirtualOpenArm, Witness
@@ -54,6 +55,16 @@ class WireBus(Bus):
         )
 
 
+class PhysicsClock(Clock):
+    """Seconds of physics: a busy computer holds up the test, and not the arm in it."""
+
+    def __init__(self, arm):
+        self.arm = arm
+
+    def now(self):
+        return self.arm.data.time
+
+
 class PhysicsTicker:
     """A tick is over when its physics has been."""
 
@@ -89,6 +100,8 @@ def connected():
         WireBus(side, Wire(motors))
         for side, motors in zip(("right", "left"), virtual.motors, strict=True)
     )
+    for bus in arm.buses:
+        bus.clock = PhysicsClock(virtual)
     arm.ticker, arm.ramp = PhysicsTicker(virtual), ramp
     robot = SafeRobot(arm, LIMITS)
     robot.connect()

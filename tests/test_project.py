@@ -415,6 +415,18 @@ def test_nothing_unpickles():
 
 
 @pytest.mark.quick
+def test_no_test_depends_on_how_fast_the_machine_is():
+    """Upper bounds on the computer's clock are red wherever it is busy."""
+    bound = re.compile(r"assert .*time\.(?:monotonic|perf_counter)\(\).*<=? *([\d.]+)")
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = bound.search(line)
+            assert not found or float(found[1]) >= 30, (
+                f"{path.name}: '{line.strip()}': move time by hand, wait for it, or "
+                "measure again (tests/clocks.py)"
+            )
+
+
 def test_every_room_is_tested():
     """A room has a test file of its name, or is imported by the tests of its whole."""
     rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors"}

@@ -189,7 +189,7 @@ record(make_task("so100_pick_place"), Path(sys.argv[1]), int(sys.argv[2]),
 
 
 def test_a_killed_recording_goes_on_to_the_very_same_files(tmp_path):
-    out, n = tmp_path / "killed", 12
+    out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(out), "500"])
     try:
         until = time.monotonic() + 120
@@ -200,7 +200,8 @@ def test_a_killed_recording_goes_on_to_the_very_same_files(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     whole = sorted(out.glob("*.hdf5"))
-    assert 3 <= len(whole) < n
+    assert len(whole) >= 3
+    n = len(whole) + 2
     for path in whole:
         assert load_episode(path).attributes["success"]  # none is half-written
     settings = {"demonstrator": "human", "seed": 5, "cameras": ("wrist",)}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from hardware.clock import Clock
 from hardware.safety import SafeRobot, Stop, so100_limits
 from hardware.so100.arm import SO100, SO100Config
 from hardware.so100.bus import Bus
@@ -44,6 +45,16 @@ class WireBus(Bus):
         self.wire.receive(packet.encode(), 0.0)
 
 
+class PhysicsClock(Clock):
+    """Seconds of physics: a busy computer holds up the test, and not the arm in it."""
+
+    def __init__(self, arm):
+        self.arm = arm
+
+    def now(self):
+        return self.arm.data.time
+
+
 class PhysicsTicker:
     """A tick is over when its physics has been."""
 
@@ -71,6 +82,7 @@ def connected(calibration):
     virtual, _ = assemble(VirtualArmConfig())
     arm = SO100(SO100Config("memory", calibration))
     arm.bus = WireBus(Wire(virtual.servos))
+    arm.bus.clock = PhysicsClock(virtual)
     arm.ticker = PhysicsTicker(virtual)
     robot = SafeRobot(arm, LIMITS)
     robot.connect()

@@ -394,7 +394,7 @@ def test_act_virtual_is_an_arm_until_it_is_ended(tmp_path):
         load_calibration(tmp_path / "arm.json")
         with Room(port) as room:
             room.ask(stop=True)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
         assert not port.exists()
     finally:
         process.kill()

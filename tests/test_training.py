@@ -313,7 +313,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     # A run that is complete is not trained again.
     again = run(config)
     assert again.losses == result.losses
-    assert again.seconds == pytest.approx(result.seconds, abs=1)
+    assert seconds[-1] <= again.seconds <= result.seconds  # as at its last checkpoint
     assert same_weights(again.policy, whole.policy)
 
 

@@ -102,14 +102,16 @@ def exchange(bench: Bench, id: int, data: bytes) -> tuple[int, bytes]:
     """Send one frame on the right bus; id and bytes of the answer, (0, b"") if none."""
     import can
 
+    from hardware.clock import clock_of
     from hardware.openarm.bus import parse_channel
 
     with can.Bus(**parse_channel(bench.right, True)) as line:
         line.send(
             can.Message(arbitration_id=id, data=data, is_fd=True, is_extended_id=False)
         )
-        end = time.monotonic() + 0.2
-        while (left := end - time.monotonic()) > 0:
+        clock = clock_of(bench.right)
+        end = clock.now() + 0.2
+        while (left := end - clock.now()) > 0:
             found = line.recv(left)
             if found is not None and found.arbitration_id != id:  # not our own echo
                 return found.arbitration_id, bytes(found.data)
@@ -304,21 +306,24 @@ def let_go(bench: Bench, how: str) -> Descent:
 
     rows: list[tuple[float, float]] = []
 
+    def note(seen: dict[str, Any]) -> None:
+        height = _hands(np.array(seen["joints"]))[:, 2].min()
+        rows.append((seen["time"] - begun, height))
+
     def watch() -> None:
         with Room(bench.port) as room:  # a second visitor: `soften` keeps us busy
-            while (now := time.monotonic() - begun) < WATCH:
-                state = np.array(room.look()["joints"])
-                rows.append((now, _hands(state)[:, 2].min()))
+            while rows[-1][0] < WATCH:
+                note(room.look())
                 time.sleep(0.01)
 
     with held(bench, timeout=0.3 if how == "timeout" else 0.0) as arm:
-        bench.room.ask(forget=True)
-        begun = time.monotonic()
+        cut = {"power": False} if how == "power cut" else {}
+        seen = bench.room.ask(forget=True, **cut)
+        begun = seen["time"]
+        note(seen)
         watcher = threading.Thread(target=watch)
         watcher.start()
-        if how == "power cut":
-            bench.room.ask(power=False)
-        elif how == "soften":
+        if how == "soften":
             arm.soften()
         watcher.join()
         speeds = np.array(bench.room.look()["witness"]["speed"])

@@ -74,7 +74,7 @@ def observation(policy: Policy) -> dict[str, np.ndarray]:
         "env_state": rng.normal(size=(1, config.env_state_dim)).astype(np.float32),
     }
     for camera in policy.cameras:
-        shape = (1, *config.image_size, 3)
+        shape = (1, *policy.image_sizes[camera], 3)
         seen[f"images/{camera}"] = rng.integers(0, 256, shape, np.uint8)
     return seen
 

@@ -9,7 +9,6 @@ is laid down first, or sinks (`soften`).
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
 
 from ..cameras import Camera, Frame
-from ..clock import Ticker
+from ..clock import Clock, Ticker
 from .bus import Bus, BusError
 from .kinematics import ARMS
 from .motors import (
@@ -133,10 +132,11 @@ class OpenArm:
             Bus(channel, fd=config.fd, side=side)
             for channel, side in zip(channels, SIDES, strict=True)
         )
-        self.ticker, self.ramp = Ticker(self.fps), ramp
+        self.ticker = Ticker(self.fps)
+        self.ramp = lambda seconds: ramp(seconds, self.clock)
         self.health: Health | None = None
         self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.observed_at = 0.0  # s, the clock's: when the last observation was taken
         self.torque = False
         self._peak = np.tile(PEAK, 2)  # N·m, of the motors that are there
         self._angles = np.zeros(len(NAMES))  # rad, as measured last
@@ -145,6 +145,11 @@ class OpenArm:
         # has been away from there.
         self._goal_then = np.full(len(NAMES), np.nan)
         self._away_since = np.full(len(NAMES), np.inf)
+
+    @property
+    def clock(self) -> Clock:
+        """Whose seconds count: the buses'."""
+        return self.buses[0].clock
 
     # ------------------------------------------------------------ Robot
 
@@ -163,6 +168,7 @@ class OpenArm:
         except BaseException:
             self._abandon()
             raise
+        self.ticker.clock = self.clock
         self.ticker.start()
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
@@ -172,7 +178,7 @@ class OpenArm:
             UserError: a motor is silent, or a camera shows nothing new.
         """
         state, velocity, health = self.measure()
-        self.observed_at = time.monotonic() - float(health.age.max())
+        self.observed_at = self.clock.now() - float(health.age.max())
         self.health = health
         seen = {
             "qpos": state[None].astype(np.float32),
@@ -365,8 +371,8 @@ class OpenArm:
         """
         for bus in self.buses:
             say(bus)
-        deadline = time.monotonic() + ANSWER
-        return [bus.gather(IDS, deadline - time.monotonic()) for bus in self.buses]
+        deadline = self.clock.now() + ANSWER
+        return [bus.gather(IDS, deadline - self.clock.now()) for bus in self.buses]
 
     def _push(
         self, goals: np.ndarray, kp: np.ndarray, kd: np.ndarray, weight: float
@@ -426,7 +432,7 @@ class OpenArm:
         goals = self._goals
         if goals is None or not self.torque:
             return
-        now = time.monotonic()
+        now = self.clock.now()
         places = [(bus, id) for bus in self.buses for id in IDS]
         for i, (bus, id) in enumerate(places):
             if bus.unchanged(id) < 1.5 / self.fps or np.isnan(self._goal_then[i]):
@@ -455,9 +461,9 @@ class OpenArm:
                 bus.close()
 
 
-def ramp(seconds: float) -> Iterator[float]:
+def ramp(seconds: float, clock: Clock) -> Iterator[float]:
     """Shares of a time from 0 to 1, each when its moment has come."""
-    ticker = Ticker(RATE)
+    ticker = Ticker(RATE, clock=clock)
     ticker.start()
     steps = max(round(seconds * RATE), 1)
     for step in range(steps):

@@ -1,6 +1,5 @@
 """The SO-100 / SO-101 behind the Robot contract of `control.py`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +85,7 @@ class SO100:
         self.ticker = Ticker(self.fps)
         self.health: Health | None = None
         self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.observed_at = 0.0  # s, the bus's clock: of the last observation
         self.torque = False
         self._strength: dict[int, int] = {}  # Torque_Limit of each servo
 
@@ -113,6 +112,7 @@ class SO100:
         except BaseException:
             self._abandon()
             raise
+        self.ticker.clock = self.bus.clock
         self.ticker.start()
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
@@ -122,7 +122,7 @@ class SO100:
             UserError: a camera shows nothing new.
         """
         state, velocity, health = self.measure()
-        self.observed_at = time.monotonic()
+        self.observed_at = self.bus.clock.now()
         effort = health.load * STALL_TORQUE
         self.health = health
         seen = {
@@ -216,7 +216,7 @@ class SO100:
         for share in np.linspace(1.0, 0.0, 21)[1:]:
             weak = {id: round(share * limit) for id, limit in self._strength.items()}
             self.bus.write_all("Torque_Limit", weak)  # nobody has to answer
-            time.sleep(seconds / 20)
+            self.bus.clock.wait_until(self.bus.clock.now() + seconds / 20)
         try:
             self.disable()
         finally:

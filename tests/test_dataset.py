@@ -256,6 +256,7 @@ def test_the_order_depends_on_seed_and_epoch():
     ],
 )
 def test_a_file_that_differs_is_named(folder, changes, message):
+    episode_path(folder, 2).unlink()
     save_episode(episode_path(folder, 2), make_episode(7, 2, **changes))
     with pytest.raises(EpisodeError, match=message):
         Demonstrations.load(folder, cameras=CAMERAS)
@@ -302,6 +303,7 @@ def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
 @pytest.mark.quick
 def test_the_cache_follows_the_files(folder):
     before = Demonstrations.load(folder, cameras=CAMERAS)
+    episode_path(folder, 1).unlink()
     save_episode(episode_path(folder, 1), make_episode(5, 77))
     after = Demonstrations.load(folder, cameras=CAMERAS)
     expected = make_episode(5, 77).images["top"]

@@ -34,7 +34,7 @@ BESIDE_THE_WALK = {
     *("lerobot.py", "lerobot_names.py", "lerobot_steps.py", "lerobot_units.py"),
     *("original_act.py", "data_cli.py", "data_folders.py", "data_tools.py"),
     *("lerobot_edge.py", "lerobot_files.py", "lerobot_read.py", "lerobot_stats.py"),
-    *("lerobot_video.py", "lerobot_write.py"),
+    *("lerobot_video.py", "lerobot_write.py", "files.py"),
 }
 
 FILE_MB, REPOSITORY_MB = 20, 60

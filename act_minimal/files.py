@@ -70,9 +70,9 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
     path = Path(path)
     if suffix and path.suffix.lower() != suffix:
         raise SettingError(f"{flag} is {path}, expected a name that ends in {suffix}")
+    _check_parent(path, flag)
     if fault := _not_a_file(path):
         raise SettingError(f"{flag} is {path}, {fault}")
-    _check_parent(path, flag)
     whole, parent = _whole_around(Path(os.path.realpath(path)))
     if whole == "a LeRobot dataset":
         raise SettingError(
@@ -102,6 +102,7 @@ def check_output_folder(
             or a dataset, which are replaced and removed as wholes.
     """
     path = Path(path)
+    _check_parent(path, flag)
     real = Path(os.path.realpath(path))
     for taken, what in ((Path.cwd(), "the current folder"), (_home(), "a home folder")):
         if taken == real or real in taken.parents:
@@ -112,7 +113,6 @@ def check_output_folder(
             )
     if path.exists() and not path.is_dir():
         raise SettingError(f"{flag} is {path}, which is no folder")
-    _check_parent(path, flag)
     if apart_from and Path(os.path.realpath(apart_from)) in (real, *real.parents):
         raise SettingError(
             f"{flag} is {path}, inside the data ({apart_from}); expected another folder"
@@ -154,7 +154,19 @@ def _home() -> Path:
 
 def _check_parent(path: Path, flag: str) -> None:
     """The nearest folder above that exists must be one, and let us write."""
-    there = next(p for p in Path(os.path.abspath(path)).parents if p.exists())
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long, or not ours to look at
+        why = reason(error) if isinstance(error, OSError) else error
+        raise SettingError(
+            f"{flag} is {str(path)!r}, which is no name: {why}"
+        ) from error
+    above = [p for p in Path(os.path.abspath(path)).parents if p.exists()]
+    if not above:  # "/" itself
+        return
+    there = above[0]
     if not there.is_dir():
         raise SettingError(f"{flag} is {path}, but {there} is no folder")
     if not os.access(there, os.W_OK):

@@ -58,6 +58,7 @@ def home(tmp_path_factory):
     broken = home / "broken" / "episode_1.hdf5"
     broken.write_bytes(broken.read_bytes()[:3000])
     other = home / "other_sizes" / "episode_1.hdf5"
+    other.unlink()
     save_episode(other, Episode(*[np.zeros((9, 3), np.float32)] * 4, fps=30))
     (home / "empty").mkdir()
     (home / "lerobot" / "meta").mkdir(parents=True)

@@ -203,6 +203,7 @@ def damage(folder: Path) -> None:
     episode_path(folder, 1).write_bytes(whole[: len(whole) // 2])
     with h5py.File(episode_path(folder, 3), "r+") as root:
         root["action"][2, 1] = np.nan
+    episode_path(folder, 4).unlink()
     make(episode_path(folder, 4), 4, fps=10.0)
 
 

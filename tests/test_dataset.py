@@ -258,6 +258,7 @@ def test_the_order_depends_on_seed_and_epoch():
     ],
 )
 def test_a_file_that_differs_is_named(folder, changes, message):
+    episode_path(folder, 2).unlink()
     save_episode(episode_path(folder, 2), make_episode(7, 2, **changes))
     with pytest.raises(EpisodeError, match=message):
         Demonstrations.load(folder, cameras=CAMERAS)
@@ -335,6 +336,7 @@ def test_images_of_any_size_are_brought_to_one(folder, mode):
 @pytest.mark.quick
 def test_the_cache_follows_the_files(folder):
     before = Demonstrations.load(folder, cameras=CAMERAS)
+    episode_path(folder, 1).unlink()
     save_episode(episode_path(folder, 1), make_episode(5, 77))
     after = Demonstrations.load(folder, cameras=CAMERAS)
     expected = make_episode(5, 77).images["top"]
@@ -537,3 +539,23 @@ def test_listing_is_plain_json(folder):
     (listing,) = (folder / ".cache").glob("*/files.json")
     names = [entry[0] for entry in json.loads(listing.read_text())]
     assert names == [f"episode_{i}.hdf5" for i in range(4)]
+
+
+@pytest.mark.quick
+def test_a_folder_that_is_no_cache_is_not_removed(folder):
+    cache = folder / ".cache"
+    stale = '[["episode_9.hdf5", 1, 1]]'
+    kept = {
+        "images-of-our-holidays": {"files.json": stale, "beach.npy": "x"},
+        "images-0123456789abcdef": {"files.json": stale, "notes.txt": "mine"},
+    }
+    gone = cache / "images-fedcba9876543210"
+    for name, content in (*kept.items(), (gone.name, {"files.json": stale})):
+        (cache / name).mkdir(parents=True)
+        for file, text in content.items():
+            (cache / name / file).write_text(text)
+    Demonstrations.load(folder, cameras=["top"])
+    for name, content in kept.items():
+        found = {p.name: p.read_text() for p in (cache / name).iterdir()}
+        assert found == content
+    assert not gone.exists()

@@ -496,6 +496,8 @@ def test_a_folder_holds_one_kind_of_thing(tmp_path, there):
         ("folder.mp4", "which is a folder"),
         ("socket.mp4", "which is a device or a socket"),
         ("file/film.mp4", "file is no folder"),
+        ("x" * 300 + ".mp4", "which is no name: File name too long"),
+        ("x\0.mp4", "which is no name: .*null"),
     ],
 )
 def test_names_for_files_are_refused_at_once(tmp_path, monkeypatch, name, words):

@@ -20,6 +20,7 @@ from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig, TemporalEnsemble
+from act_minimal.files import MARKER
 from act_minimal.lerobot import export_policy, import_policy
 from act_minimal.lerobot_edge import make_edge
 from act_minimal.lerobot_steps import ENV, STATE
@@ -549,7 +550,8 @@ def test_the_committed_policy_goes_out_without_its_packed_encoder(tmp_path):
 def test_the_files_are_those_that_lerobot_writes(tmp_path):
     import_policy(THEIRS, tmp_path / "ours")
     there = export_policy(tmp_path / "ours", tmp_path / "there").folder
-    assert {x.name for x in there.iterdir()} == {x.name for x in THEIRS.iterdir()}
+    names = {x.name for x in there.iterdir()}
+    assert names == {MARKER, *(x.name for x in THEIRS.iterdir())}
     said, theirs = (
         json.loads((x / "config.json").read_text()) for x in (there, THEIRS)
     )

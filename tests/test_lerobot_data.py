@@ -152,6 +152,7 @@ def test_there_and_back(tmp_path_factory, lengths, version, robot, cameras, code
     if codec == "av1":  # its encoder wants larger pictures
         for i, frames in enumerate(lengths):
             big = {c: draw(frames, i, j, (size, 96)) for j, c in enumerate(names)}
+            episode_path(source, i).unlink()
             save_episode(
                 episode_path(source, i), make_episode(frames, i, names, images=big)
             )

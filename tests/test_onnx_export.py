@@ -12,6 +12,7 @@ import torch
 from act_minimal import onnx_export
 from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
+from act_minimal.errors import SettingError
 from act_minimal.onnx_export import OnnxError, OnnxPredictor
 from act_minimal.policy import Policy, load_policy, make_policy, save_policy
 from act_minimal.resizing import Resizing
@@ -149,8 +150,11 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch):
 
 @pytest.mark.quick
 def test_places_and_files_that_are_wrong_are_named(tmp_path):
-    with pytest.raises(OnnxError, match="is a folder"):
-        onnx_export.export_onnx(STATE, tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(SettingError, match="is a folder"):
+        onnx_export.export_onnx(STATE, tmp_path / "folder.onnx")
+    with pytest.raises(SettingError, match=r"out is .*, expected .* ends in \.onnx"):
+        onnx_export.export_onnx(STATE, tmp_path / "policy.pt")
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         onnx_export.export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
     broken: Path = tmp_path / "broken.onnx"

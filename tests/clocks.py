@@ -23,7 +23,7 @@ class HandClock(Clock):
         return self.time
 
 
-def eventually(what, seconds=120.0):
+def eventually(what, seconds=300.0):
     """Wait until `what()` is true; so long only where it never will be."""
     deadline = time.monotonic() + seconds
     while not (found := what()):

@@ -38,7 +38,7 @@ def pytest_xdist_auto_num_workers() -> int:
     gigabytes = psutil.virtual_memory().total / 2**30
     usable = getattr(os, "sched_getaffinity", None)
     cores = len(usable(0)) if usable else os.cpu_count() or 1
-    return max(1, min(cores + 1, int(gigabytes / 2)))
+    return max(1, min(cores + 1, int(gigabytes / 2.5)))
 
 
 @pytest.fixture(scope="session")

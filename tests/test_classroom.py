@@ -85,7 +85,7 @@ def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
             assert answer["type"] == "notebook"
         finally:
             process.terminate()
-            process.communicate(timeout=120)
+            process.communicate(timeout=600)
 
 
 def fetch(url, seconds=120):

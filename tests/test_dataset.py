@@ -400,7 +400,7 @@ def test_two_processes_make_the_cache_at_once(folder):
     children = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    outputs = [child.communicate(timeout=120)[0] for child in children]
+    outputs = [child.communicate(timeout=600)[0] for child in children]
     assert all(child.returncode == 0 for child in children)
     assert outputs[0] == outputs[1] != ""
     assert cache_files(folder) == ["files.json", "top.npy", "wrist.npy"]

@@ -192,7 +192,7 @@ def test_a_killed_recording_goes_on_to_the_very_same_files(tmp_path):
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(out), "500"])
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not (out / "episode_2.hdf5").exists() and time.monotonic() < until:
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.002)

@@ -444,7 +444,7 @@ def launch(arguments, **environment):
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
     )
 
 

@@ -22,10 +22,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from act_minimal.checkpoint import read_json
+from benchmarks.report import table, with_block
 from benchmarks.results import RESULTS, write
 from tests.lerobot_room import make_room, run
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "exchange.md"
 TESTS = {  # what is tried -> the tests that do it
     "checkpoints, there and back": (
         "test_lerobot.py::test_lerobot_opens_what_we_write_and_we_what_it_writes"
@@ -53,14 +55,13 @@ ASK = (
 )
 
 
-def try_release(release: str, only: str, before: dict[str, Any]) -> dict[str, Any]:
+def try_release(release: str, only: str) -> dict[str, Any]:
     """What is installed for a release, and how each of `TESTS` went."""
     installed = json.loads(run(make_room(release), "-c", ASK).splitlines()[-1])
     row: dict[str, Any] = {"installed": installed, "tests": {}}
     with tempfile.TemporaryDirectory() as temporary:
         for what, test in TESTS.items():
             if only not in what:
-                row["tests"][what] = before["tests"][what]
                 continue
             report = Path(temporary, "report.xml")
             subprocess.run(
@@ -90,18 +91,47 @@ def outcome(report: Path) -> dict[str, Any]:
     return {"passed": passed, "failed": failed, "skipped": skipped}
 
 
+def table_of(releases: dict[str, Any]) -> str:
+    """The result as a table of Markdown: a column for each release."""
+    rows = []
+    for name in ("python", *PACKAGES[1:]):
+        rows.append([name, *(row["installed"][name] for row in releases.values())])
+    for what in TESTS:
+        said = [row["tests"][what] for row in releases.values()]
+        rows.append([what, *map(in_words, said)])
+    return table(["", *(f"LeRobot {release}" for release in releases)], rows)
+
+
+def page(releases: dict[str, Any]) -> str:
+    """docs/exchange.md with the table of these releases."""
+    text = PAGE.read_text(encoding="utf-8")
+    return with_block(text, "lerobot_versions", table_of(releases))
+
+
+def in_words(said: dict[str, Any]) -> str:
+    """Passed, or by how many tests of how many not."""
+    tests = said["passed"] + len(said["failed"]) + said["skipped"]
+    if said["passed"] == tests:
+        return f"passed ({tests})"
+    return f"{said['passed']} of {tests} passed; not: {', '.join(said['failed'])}"
+
+
 def main() -> None:
     """Try the releases named on the command line, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("releases", nargs="+")
     parser.add_argument("--only", default="")
     wish = parser.parse_args()
-    start, file = time.perf_counter(), RESULTS / "lerobot_versions.json"
-    rows = read_json(file)["releases"] if wish.only else {}
-    for release in wish.releases:
-        rows[release] = try_release(release, wish.only, rows.get(release, {}))
+    start = time.perf_counter()
+    rows = {release: try_release(release, wish.only) for release in wish.releases}
+    if wish.only:
+        before = read_json(RESULTS / "lerobot_versions.json")["releases"]
+        for release, row in rows.items():
+            row["tests"] = before[release]["tests"] | row["tests"]
+        rows = before | rows
     content = {"seeds": [0], "repetitions": 1, "releases": rows}
     write("lerobot_versions", time.perf_counter() - start, content)
+    PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,10 @@ def append(folder: str, source: str) -> None:
 
 def upgrade(parent: str, name: str) -> None:
     """LeRobot's own conversion of v2.1 to v3.0, in place."""
-    convert_dataset(name, root=Path(parent), push_to_hub=False)
+    # Its root is the dataset's own folder from 0.5 on, and was that around it.
+    newer = hasattr(LeRobotDataset, "resume")
+    root = Path(parent, name) if newer else Path(parent)
+    convert_dataset(name, root=root, push_to_hub=False)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
+from .card import ROBOTS, check_card
 from .control import Observation, run
 from .errors import SettingError, UserError
 from .execution import ExecutionConfig, make_executor
@@ -216,6 +217,8 @@ def check_fit(policy: Policy, task: "Task") -> None:
                 f"the policy was trained with {wanted} {what}, but {task.name} has "
                 f"{there}"
             )
+    joints = ROBOTS.get(task.robot, task.joints)
+    check_card(getattr(policy, "card", {}), task.fps, task.robot, joints)
 
 
 def fingerprint(policy: Policy) -> str:

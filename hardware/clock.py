@@ -1,11 +1,19 @@
-"""Ticks at a steady rate, and a record of how steady they were."""
+"""Ticks at a steady rate, and a record of how steady they were; waiting for a bus."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
+from .errors import BusError
+
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
+SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
+AGAIN = 0.03  # s between two questions to a silent bus
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -61,3 +69,26 @@ class Ticker:
             "late_share": float((periods > 1.5 / self.rate).mean()),
             "missed": self.missed,
         }
+
+
+def ask_patiently(
+    ask: Callable[[], Answer], between: Callable[[], object] = lambda: None
+) -> Answer:
+    """What `ask` returns; a bus that is silent is asked again for about a second.
+
+    Args:
+        ask: speaks on the bus.
+        between: called before each question; what it raises ends the waiting.
+
+    Raises:
+        BusError: the bus was silent all the time.
+    """
+    end = time.monotonic() + SILENCE
+    while True:
+        between()
+        try:
+            return ask()
+        except BusError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(AGAIN)

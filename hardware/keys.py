@@ -1,9 +1,13 @@
 """Single key presses from the terminal, without Enter."""
 
+import codecs
 import contextlib
+import os
 import select
 import sys
 from typing import Any
+
+from .stop import Stop
 
 
 class Keys:
@@ -11,6 +15,11 @@ class Keys:
 
     def __enter__(self) -> "Keys":
         self._old: Any = None
+        self._gone = False
+        # Read past Python's own buffer: `select` does not see what waits in there, and
+        # a space behind another key must stop an arm now.
+        self._waiting = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with contextlib.suppress(ImportError, OSError, ValueError):
             import termios
             import tty
@@ -18,22 +27,44 @@ class Keys:
             if sys.stdin.isatty():
                 self._old = termios.tcgetattr(sys.stdin)
                 tty.setcbreak(sys.stdin)
+                # Ctrl-S would hold up whoever writes to the terminal, and so the arm.
+                mode = termios.tcgetattr(sys.stdin)
+                mode[0] &= ~termios.IXON
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._old is not None:
             import termios
 
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._old)
+            with contextlib.suppress(termios.error, OSError, ValueError):
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._old)
 
     @property
     def here(self) -> bool:
         """Whether there is a terminal, and so somebody who can press keys."""
-        return self._old is not None
+        return self._old is not None and not self._gone
 
     def pressed(self, wait: float = 0.0) -> str:
-        """The next key, or "" if none comes within `wait` seconds."""
-        if self._old is None:
-            return ""
-        ready, _, _ = select.select([sys.stdin], [], [], wait)
-        return sys.stdin.read(1) if ready else ""
+        """The next key, or "" if none comes within `wait` seconds.
+
+        Raises:
+            Stop: the terminal is gone, and with it the key that stops the arm.
+        """
+        if self.here and not self._waiting:
+            self._waiting = self._decoder.decode(self._read(wait))
+        key, self._waiting = self._waiting[:1], self._waiting[1:]
+        return key
+
+    def _read(self, wait: float) -> bytes:
+        try:
+            file = sys.stdin.fileno()
+            if not select.select([file], [], [], wait)[0]:
+                return b""
+            if found := os.read(file, 1024):
+                return found
+            why = "it was closed"
+        except (OSError, ValueError) as error:
+            why = str(error)
+        self._gone = True
+        raise Stop(f"no key can be read any more ({why}), so none could stop the arm")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from act_minimal.card import arm_attributes
 from act_minimal.control import Observation
 from act_minimal.episodes import Episode, episode_path, list_episodes, save_episode
 from act_minimal.errors import UserError
@@ -72,7 +73,7 @@ def record_session(
     out: Path,
     n: int,
     *,
-    prepare: Callable[[int], Any],
+    prepare: Callable[[int], object],
     over: Callable[[int], bool],
     verdict: Callable[[], Verdict],
     cameras: tuple[str, ...] = (),
@@ -87,7 +88,8 @@ def record_session(
         source: open; drives the arm.
         out: folder; episodes that are there are kept, and counted.
         n: how many in all.
-        prepare: called with the episode's number before it begins.
+        prepare: called with the episode's number before it begins; False ends the
+            session.
         over: asked at every tick, with its number, whether the episode ends.
         verdict: asked after each episode: keep it, discard it, redo the one before
             too, or quit.
@@ -106,7 +108,9 @@ def record_session(
     done = list_episodes(out)
     while len(done) < n:
         number = len(done)
-        prepare(number)
+        robot.hold()  # what stopped it last may still be so; then the session ends
+        if prepare(number) is False:
+            break
         recorder = Recorder(robot.fps, cameras)
 
         def on_tick(
@@ -121,7 +125,7 @@ def record_session(
         stopped = ""
         try:
             teleoperate(
-                robot, source, int(seconds * robot.fps), on_tick, cameras=cameras
+                robot, source, round(seconds * robot.fps), on_tick, cameras=cameras
             )
         except Stop as error:
             stopped = str(error)
@@ -131,7 +135,8 @@ def record_session(
         word = verdict()
         if word == "keep":
             path = episode_path(out, number)
-            extras = attributes() if attributes else {}
+            extras: dict[str, Any] = attributes() if attributes else {}
+            extras |= arm_attributes(robot.name, robot.joints)
             episode = recorder.episode({"success": True} | extras)
             save_episode(path, episode, compression="jpeg", quality=95)
             say(f"{path.name}: {len(episode)} ticks kept")

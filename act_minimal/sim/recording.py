@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..card import ROBOTS, arm_attributes
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
 from ..errors import SettingError, UserError
 from .demonstrators import make_expert
@@ -141,6 +142,8 @@ def _play(
         world.step(action, alive)
         over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
         alive = alive[world.ticks[alive] < over]
+    robot = world.task.robot
+    about_arm = arm_attributes(robot, ROBOTS.get(robot, world.task.joints))
     episodes = []
     for j in range(n):
         arrays = {key: np.stack(value) for key, value in rows[j].items()}
@@ -154,7 +157,7 @@ def _play(
                 env_state=arrays["env_state"],
                 images=images,
                 fps=world.task.fps,
-                attributes={"success": bool(world.success[j])},
+                attributes={"success": bool(world.success[j]), **about_arm},
             )
         )
     return episodes

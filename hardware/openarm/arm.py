@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from act_minimal.card import ROBOTS
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
+from ..driver import ArmDriver
 from .bus import Bus, BusError
 from .kinematics import ARMS
 from .motors import ARM_MOTORS, BRAKE, GRIPPERS, IDS, NAMES, PEAK, SIDES, gains_of
@@ -75,7 +77,7 @@ class Health:
     """Joint -> why its motor gives no torque; joints that work are left out."""
 
 
-class OpenArm:
+class OpenArm(ArmDriver):
     """Two arms: `connect`, then `observe` and `act` in turns, then `close`.
 
     `connect` moves nothing: the motors are enabled without stiffness, their goal is
@@ -92,6 +94,8 @@ class OpenArm:
 
     n = 1
     action_dim = len(NAMES)
+    name = "openarm"
+    joints = ROBOTS["openarm"]
 
     def __init__(
         self,
@@ -149,8 +153,8 @@ class OpenArm:
             for camera in self.sources.values():
                 camera.open()
             self.enable()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         self.ticker.start()
 
@@ -174,26 +178,6 @@ class OpenArm:
             seen[f"images/{name}"] = frame.image[None]
         return seen
 
-    def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, 16) and wait for the end of the tick."""
-        self.send(action[0])
-        self.ticker.wait()
-
-    def close(self) -> None:
-        """Let go: torque off, buses and cameras closed. The arms fall; see `land`.
-
-        Raises:
-            BusError: a motor did not hear it; says to press the emergency stop.
-        """
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        finally:
-            for bus in self.buses:
-                bus.close()
-
     # ------------------------------------------------------------ parts
 
     def attach(self) -> None:
@@ -208,8 +192,8 @@ class OpenArm:
             for bus in self.buses:
                 prepare(bus, self.config.timeout)
             self.check_zero()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
@@ -429,19 +413,6 @@ class OpenArm:
                     f"{bus.who(id)} has answered the same for {bus.unchanged(id):.1f} "
                     f"s though its goal moved by {moved:.2f} rad: its feedback is stale"
                 )
-
-    def _abandon(self) -> None:
-        """After a failed connect: leave nothing on."""
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        except BusError:
-            pass
-        finally:
-            for bus in self.buses:
-                bus.close()
 
 
 def ramp(seconds: float) -> Iterator[float]:

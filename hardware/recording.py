@@ -13,7 +13,13 @@ import numpy as np
 
 from act_minimal.card import arm_attributes
 from act_minimal.control import Observation
-from act_minimal.episodes import Episode, episode_path, list_episodes, save_episode
+from act_minimal.episodes import (
+    Episode,
+    episode_path,
+    list_episodes,
+    load_episode,
+    save_episode,
+)
 from act_minimal.errors import UserError
 
 from .safety import SafeRobot, Stop
@@ -103,9 +109,12 @@ def record_session(
         The paths of all episodes.
 
     Raises:
-        UserError: the disk is full, or the arm was stopped; what was kept is kept.
+        UserError: `out` holds episodes of another arm or rate, the disk is full, or the
+            arm was stopped; what was kept is kept.
     """
     done = list_episodes(out)
+    if done:
+        _expect_same_arm(done[-1], robot)
     while len(done) < n:
         number = len(done)
         robot.hold()  # what stopped it last may still be so; then the session ends
@@ -149,3 +158,16 @@ def record_session(
             say(f"episode {number} is discarded")
         done = list_episodes(out)
     return list_episodes(out)
+
+
+def _expect_same_arm(path: Path, robot: SafeRobot) -> None:
+    """Whether an episode is of this arm at this rate, as far as it says so."""
+    episode = load_episode(path, images=False)
+    found: dict[str, Any] = {**episode.attributes, "fps": episode.fps}
+    here = arm_attributes(robot.name, robot.joints) | {"fps": robot.fps}
+    for key, value in here.items():
+        if found.get(key, value) != value:
+            raise UserError(
+                f"{path} was recorded with {key} {found[key]}, but this arm has {key} "
+                f"{value}; choose another folder"
+            )

@@ -609,6 +609,24 @@ def test_a_recording_says_which_arm_it_is_of(arm, tmp_path):
     assert json.loads(str(said["joints"])) == list(arm.joints)
 
 
+@pytest.mark.parametrize("change", [{"fps": 10.0}, {"name": "so101"}])
+def test_another_arm_or_rate_is_not_mixed_into_a_folder(arm, clock, tmp_path, change):
+    recorded(connected(arm), tmp_path)
+    other = FakeArm(arm.limits, clock, arm.name)
+    for key, value in change.items():
+        setattr(other, key, value)
+    robot = SafeRobot(other, arm.limits)
+    with (
+        pytest.raises(
+            UserError, match=r"episode_0\.hdf5 was recorded with .* another f"
+        ),
+        session(robot),
+    ):
+        recorded(robot, tmp_path, n=2)
+    assert other.log == LANDED
+    assert len(list_episodes(tmp_path)) == 1
+
+
 # ---------------------------------------------------------------- keys
 
 

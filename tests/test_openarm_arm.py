@@ -523,5 +523,5 @@ def test_landing_waits_for_a_silent_bus(service, clock, arm, seconds):
         assert not arm.torque
         assert clock.now > end
     else:
-        with pytest.raises(Stop, match="could not be put to rest .no motor of the rig"):
+        with pytest.raises(Stop, match=r"could not be put to rest .no motor of the r"):
             robot.close()

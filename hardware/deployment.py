@@ -188,6 +188,7 @@ def dry_run(
     jump, unfamiliar = 0.0, set()
     ages: dict[str, list[float]] = {c: [] for c in policy.cameras}
     for _ in range(ticks):
+        robot.stop.watch()
         observation = robot.observe(policy.cameras)
         chunk = timed.predict_chunk(observation)
         here = observation["qpos"][0]

@@ -66,7 +66,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
 
     from .deployment import check_fit, dry_run
     from .deployment import deploy as run_trials
-    from .keys import Keys
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
@@ -87,6 +87,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         plugged_in(config, config.task) as here,
         contextlib.ExitStack() as last,
     ):
+        stop.watch = lambda: watch_keys(keys, stop)
         robot = make_robot(here, (height, width), stop, log)
         _say_rate(policy.card, config.fps, robot.fps, say)
         check_fit(policy, robot)
@@ -244,7 +245,7 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
     $ act teleop --robot openarm --port can0,can1 --table 0.4 --leader can2,can3
     """
     from .display import shown
-    from .keys import Keys
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop, Stop
     from .teleop import teleoperate
@@ -255,6 +256,7 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
         plugged_in(config, config.task) as here,
         contextlib.ExitStack() as last,
     ):
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop)
         source = _source(config, keys, arm)
         source.open()
@@ -315,7 +317,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
           --leader can2,can3 --cameras top=0 right_wrist=2 left_wrist=4
     """
     from .display import shown
-    from .keys import Keys
+    from .keys import Keys, watch_keys
     from .recording import record_session
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
@@ -332,6 +334,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
                 "arm and leader give --scenes"
             )
         log = config.out / "interventions.jsonl"
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop, log)
         source = _source(config, keys, arm)
         source.open()

@@ -7,7 +7,7 @@ import select
 import sys
 from typing import Any
 
-from .stop import Stop
+from .stop import EmergencyStop, Stop
 
 
 class Keys:
@@ -68,3 +68,9 @@ class Keys:
             why = str(error)
         self._gone = True
         raise Stop(f"no key can be read any more ({why}), so none could stop the arm")
+
+
+def watch_keys(keys: Keys, stop: EmergencyStop) -> None:
+    """Space is an emergency stop, other keys are dropped: while an arm moves slowly."""
+    if keys.pressed() == " ":
+        stop.raise_flag("space bar")

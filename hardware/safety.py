@@ -168,11 +168,15 @@ class SafeRobot:
         said = [self.interventions.complaint, *self._complaints]
         return [x for x in [*said, *getattr(self.arm, "complaints", ())] if x]
 
-    def go(self, pose: np.ndarray) -> None:
+    def go(self, pose: np.ndarray, phase: str = "ramp") -> None:
         """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
 
         Where the table is in the way some joints go first, or the arm rises until they
         can.
+
+        Args:
+            pose: where to.
+            phase: as the log calls it; a "ramp" is ended by `EmergencyStop.watch`.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -184,11 +188,11 @@ class SafeRobot:
         state, _, _ = ask_patiently(self.arm.measure, self.stop.check)
         self.governor.reset(state)
         self.arm.ticker.start()
-        for stop in self._rise(pose):
+        for stop in self._rise(pose, phase):
             self.arm.ticker.start()  # to look for the way took its time
-            self._ramp(stop)
+            self._ramp(stop, phase)
 
-    def _rise(self, pose: np.ndarray) -> list[np.ndarray]:
+    def _rise(self, pose: np.ndarray, phase: str) -> list[np.ndarray]:
         """Raise the arm until there is a way to the pose; returns that way."""
         governor, limits = self.governor, self.limits
         for tick in range(math.ceil(RISE * self.fps)):
@@ -196,10 +200,10 @@ class SafeRobot:
             if tick % 10 == 0 and (way := governor.way(governor.target, pose)):
                 return way
             up = limits.slow / self.fps * governor.upward(governor.target)
-            self._creep(governor.target + up)
+            self._creep(governor.target + up, phase)
         return [pose]  # the governor keeps it in the box on this one, too
 
-    def _ramp(self, pose: np.ndarray) -> None:
+    def _ramp(self, pose: np.ndarray, phase: str) -> None:
         limits = self.limits
         assert self.governor.target is not None
         start = self.governor.target
@@ -210,7 +214,7 @@ class SafeRobot:
         for tick in range(1, ticks + math.ceil(CATCH_UP * self.fps)):
             s = min(tick / ticks, 1.0)
             s = s**3 * (10 - 15 * s + 6 * s * s)
-            target = self._creep(start + s * (pose - start))
+            target = self._creep(start + s * (pose - start), phase)
             if tick >= ticks and np.abs(target - pose).max() < THERE:
                 return
         raise Stop("the limits, or something in its way, keep the arm from its pose")
@@ -230,8 +234,10 @@ class SafeRobot:
         self._look_after(health)
         self.arm.ticker.wait()
 
-    def _creep(self, wish: np.ndarray, phase: str = "ramp") -> np.ndarray:
+    def _creep(self, wish: np.ndarray, phase: str) -> np.ndarray:
         """One slow tick; returns what was sent. A silent bus is waited for."""
+        if phase == "ramp":
+            self.stop.watch()
         state, _, health = ask_patiently(self.arm.measure, self.stop.check)
         self._measured = state
         self._look_after(health)
@@ -297,8 +303,8 @@ class SafeRobot:
     def land(self) -> None:
         """Slowly up to the ready pose, then down to the rest pose; torque stays on."""
         self.stop.clear()  # whoever pressed it wants the arm down, not hanging
-        self.go(self.limits.ready)
-        self.go(self.limits.rest)
+        self.go(self.limits.ready, "landing")
+        self.go(self.limits.rest, "landing")
 
     def close(self) -> None:
         """Land, then let go. If landing fails, the torque fades, and the arm sinks.

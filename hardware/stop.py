@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ class EmergencyStop:
     def __init__(self) -> None:
         self._flag = threading.Event()
         self.why = ""
+        self.watch: Callable[[], object] = lambda: None
+        """Called at each tick of a slow move: raises the flag if somebody wants it. Not
+        on the way to rest: a space bar that is held down must not let the arm sink."""
         self._old: dict[int, Any] = {}
 
     def raise_flag(self, why: str) -> None:

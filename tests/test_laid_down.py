@@ -21,6 +21,7 @@ from act_minimal.execution import RecedingHorizon
 from hardware import drive
 from hardware.cameras import CameraError, Frame
 from hardware.deployment import _one, deploy, dry_run
+from hardware.keys import Keys, watch_keys
 from hardware.live import LiveView
 from hardware.objects import TrackerError
 from hardware.openarm.limits import openarm_limits
@@ -476,6 +477,25 @@ def test_an_arm_is_looked_after_while_somebody_is_asked(arm, clock, what, words,
     assert arm.state == pytest.approx(arm.limits.ready, abs=1e-3)
 
 
+def test_space_stops_a_slow_move_but_not_the_way_to_rest(arm, clock):
+    robot = SafeRobot(arm, replace(arm.limits, slow=0.5))
+    keys = Typist(clock, (0.3, "q"), (0.35, " "))
+    robot.stop.watch = lambda: watch_keys(keys, robot.stop)
+    begin = clock.now
+
+    def held_down():
+        keys.presses = [(0.0, " ")] * 1000
+        raise Stop("first")
+
+    with pytest.raises(Stop, match="space bar"), session(robot):
+        robot.go(arm.limits.rest)
+    assert clock.now - begin > 0.35
+    assert arm.log == LANDED
+    with pytest.raises(Stop, match="first"), session(robot):
+        held_down()
+    assert arm.log == 2 * LANDED
+
+
 def test_nothing_is_sent_to_an_arm_that_was_not_told_anything(arm, clock):
     robot = connected(arm)
     Judging(Typist(clock, (2.0, "\n")), robot).prepare(0)
@@ -634,8 +654,6 @@ def test_another_arm_or_rate_is_not_mixed_into_a_folder(arm, clock, tmp_path, ch
 def terminal(monkeypatch):
     """(what a person types into, a `Keys` at the other end)."""
     pty = pytest.importorskip("pty")
-    from hardware.keys import Keys
-
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "r") as file:
         monkeypatch.setattr("sys.stdin", file)

@@ -33,6 +33,9 @@ from .stop import EmergencyStop, Interventions, Stop
 
 RISE = 3.0  # s that an arm may take to rise from a table before it goes to rest
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
+# °C above the limit at which an arm is still laid down: stopped for its heat, it has to
+# come to its rest pose all the same, or it sinks. Motors give up at higher ones.
+WARM = 8.0
 THERE = 0.002  # rad, or openings: a target this near has arrived
 
 
@@ -240,7 +243,7 @@ class SafeRobot:
             self.stop.watch()
         state, _, health = ask_patiently(self.arm.measure, self.stop.check)
         self._measured = state
-        self._look_after(health)
+        self._look_after(health, WARM if phase == "landing" else 0.0)
         target, kinds = self.governor.allow(wish, state, health.load)
         for kind in kinds:
             self.interventions.note(kind, phase=phase)
@@ -354,9 +357,9 @@ class SafeRobot:
         self.interventions.close()
         return fault
 
-    def _look_after(self, health: Any) -> None:
+    def _look_after(self, health: Any, warm: float = 0.0) -> None:
         limits, joints = self.limits, np.arange(self.action_dim)
-        hot = joints[health.temperature > limits.temperature]
+        hot = joints[health.temperature > limits.temperature + warm]
         if len(hot):
             self.interventions.note("hot", joint=int(hot[0]))
             raise Stop(

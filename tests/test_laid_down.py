@@ -477,6 +477,19 @@ def test_an_arm_is_looked_after_while_somebody_is_asked(arm, clock, what, words,
     assert arm.state == pytest.approx(arm.limits.ready, abs=1e-3)
 
 
+@pytest.mark.parametrize(("above", "last"), [(7.0, LANDED), (9.0, ["softened"])])
+def test_an_arm_that_is_stopped_for_its_heat_is_laid_down(arm, clock, above, last):
+    robot = SafeRobot(arm, arm.limits)
+
+    def warm():
+        arm.health.temperature[1] = arm.limits.temperature + above
+
+    with pytest.raises(Stop, match=r"joint 1 is .* °C hot"), session(robot):
+        Judging(Typist(clock, (1.0, warm)), robot).prepare(0)
+    assert arm.log[: len(last)] == last
+    assert not arm.torque
+
+
 def test_space_stops_a_slow_move_but_not_the_way_to_rest(arm, clock):
     robot = SafeRobot(arm, replace(arm.limits, slow=0.5))
     keys = Typist(clock, (0.3, "q"), (0.35, " "))

@@ -11,26 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .lerobot_units import JOINTS
+from .joints import ARM_JOINTS
 
 UNITS = "rad"  # of every joint inside the package; a gripper is 0 (closed) to 1 (open)
-ROBOTS: dict[str, tuple[str, ...]] = {
-    "so100": JOINTS,
-    "so101": JOINTS,
-    "openarm": tuple(
-        f"{side}_{joint}"
-        for side in ("right", "left")
-        for joint in (*(f"joint_{i}" for i in range(1, 8)), "gripper")
-    ),
-}
-"""Each arm's joints, in the order of states and actions, as files call them."""
 ABOUT_ARM = ("fps", "task", "robot", "joints", "units")  # what a policy passes on
-
-
-def arm_attributes(robot: str, joints: Sequence[str]) -> dict[str, str]:
-    """What an episode recorded here says of its arm, as far as that says it itself."""
-    about = {"robot": robot, "joints": json.dumps(list(joints)) if joints else ""}
-    return {k: v for k, v in about.items() if v} | {"units": UNITS}
 
 
 def arm_of(
@@ -117,7 +101,7 @@ def check_card(
             "--fps says otherwise"
         )
     other = card.get("robot")
-    if robot and other in ROBOTS and other != robot:
+    if robot and other in ARM_JOINTS and other != robot:
         raise UserError(
             f"the policy was taught on a {other}, as its card says, but this arm is a "
             f"{robot}: its joints have other zeros"

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .safety import SafeRobot
-from .teleop import Source
+from .teleop import Described
 
 PERIOD = 0.2  # s between two pictures
 RECENT = 1.0  # s for which something that was limited counts as limited now
@@ -32,7 +32,7 @@ class Display:
         source: what moves it.
     """
 
-    def __init__(self, robot: SafeRobot, source: Source):
+    def __init__(self, robot: SafeRobot, source: Described):
         self.robot, self.source = robot, source
         self._seen: Counter[str] = Counter()
         self._when: dict[str, float] = {}
@@ -72,7 +72,7 @@ class Display:
 
 
 @contextlib.contextmanager
-def shown(robot: SafeRobot, source: Source) -> Iterator[None]:
+def shown(robot: SafeRobot, source: Described) -> Iterator[None]:
     """Show the table while the block lasts, if there is a terminal."""
     if not sys.stdout.isatty():
         yield

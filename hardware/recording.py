@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from act_minimal.card import arm_attributes
+from act_minimal.card import UNITS
 from act_minimal.control import Observation
 from act_minimal.episodes import (
     Episode,
@@ -21,6 +21,7 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import UserError
+from act_minimal.joints import arm_attributes
 
 from .safety import SafeRobot, Stop
 from .teleop import Source, teleoperate
@@ -145,7 +146,7 @@ def record_session(
         if word == "keep":
             path = episode_path(out, number)
             extras: dict[str, Any] = attributes() if attributes else {}
-            extras |= arm_attributes(robot.name, robot.joints)
+            extras |= arm_attributes(robot.name, robot.joints, UNITS)
             episode = recorder.episode({"success": True} | extras)
             save_episode(path, episode, compression="jpeg", quality=95)
             say(f"{path.name}: {len(episode)} ticks kept")
@@ -164,7 +165,7 @@ def _expect_same_arm(path: Path, robot: SafeRobot) -> None:
     """Whether an episode is of this arm at this rate, as far as it says so."""
     episode = load_episode(path, images=False)
     found: dict[str, Any] = {**episode.attributes, "fps": episode.fps}
-    here = arm_attributes(robot.name, robot.joints) | {"fps": robot.fps}
+    here = arm_attributes(robot.name, robot.joints, UNITS) | {"fps": robot.fps}
     for key, value in here.items():
         if found.get(key, value) != value:
             raise UserError(

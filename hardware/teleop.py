@@ -27,13 +27,6 @@ OTHER_ARM = "\t"
 class Source(Protocol):
     """Gives joint targets, tick by tick."""
 
-    hint: str
-    """How it is used, in one line."""
-
-    def keys_of(self, place: int) -> str:
-        """What moves the joint at this place of the state now, such as "q a"."""
-        ...
-
     def open(self) -> None: ...
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Joint targets (A,), given where the arm is."""
@@ -44,6 +37,17 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Described(Protocol):
+    """A source that says in a terminal how it is used."""
+
+    hint: str
+    """In one line."""
+
+    def keys_of(self, place: int) -> str:
+        """What moves the joint at this place of the state now, such as "q a"."""
+        ...
 
 
 class ByHand:

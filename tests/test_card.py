@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from act_minimal import cli
-from act_minimal.card import ROBOTS, arm_attributes, arm_of, check_card, expect_card
+from act_minimal.card import arm_of, check_card, expect_card
 from act_minimal.dataset import Demonstrations
 from act_minimal.episodes import Episode, episode_path, load_episode, save_episode
 from act_minimal.errors import SettingError, UserError
 from act_minimal.evaluation import evaluate
+from act_minimal.joints import arm_attributes, joint_names
 from act_minimal.lerobot import export_policy, import_policy
 from act_minimal.policy import load_policy, save_policy
 from act_minimal.sim import make_task
@@ -32,7 +33,8 @@ from .fake_arm import Clock, FakeArm
 pytestmark = pytest.mark.quick
 
 STATE = Path(__file__).parents[1] / "data/checkpoints/so100_pick_place_state"
-SO100_JOINTS = [*ROBOTS["so100"]]
+SO100_JOINTS = joint_names("so100", 6)
+OPENARM_JOINTS = joint_names("openarm", 16)
 CARD = {"fps": 30.0, "robot": "so100", "joints": SO100_JOINTS, "units": "rad"}
 SWAPPED = [*SO100_JOINTS[1::-1], *SO100_JOINTS[2:]]
 
@@ -42,10 +44,10 @@ SWAPPED = [*SO100_JOINTS[1::-1], *SO100_JOINTS[2:]]
 
 def test_names_are_those_of_the_arms():
     assert SO100_JOINTS[0] == "shoulder_pan"
-    assert ROBOTS["openarm"][::8] == ("right_joint_1", "left_joint_1")
-    assert ROBOTS["openarm"][7::8] == ("right_gripper", "left_gripper")
-    assert SO100.joints == ROBOTS["so100"] == ROBOTS["so101"]
-    assert OpenArm.joints == ROBOTS["openarm"]
+    assert OPENARM_JOINTS[::8] == ["right_joint_1", "left_joint_1"]
+    assert OPENARM_JOINTS[7::8] == ["right_gripper", "left_gripper"]
+    assert list(SO100.joints) == SO100_JOINTS == joint_names("so101", 6)
+    assert list(OpenArm.joints) == OPENARM_JOINTS
     assert (make_task("openarm_handover").robot, OpenArm.name) == 2 * ("openarm",)
 
 
@@ -188,7 +190,7 @@ def test_simulated_recordings_say_which_arm_they_are_of(tmp_path):
 
 def test_a_training_run_hands_on_what_its_data_say(tmp_path):
     for i in range(2):
-        about = arm_attributes("so100", SO100_JOINTS) if i else {}
+        about = arm_attributes("so100", SO100_JOINTS, "rad") if i else {}
         save_episode(episode_path(tmp_path / "data", i), episode(**about))
     config = TrainConfig(
         data=tmp_path / "data",
@@ -205,7 +207,7 @@ def test_a_training_run_hands_on_what_its_data_say(tmp_path):
 
 @pytest.mark.parametrize("key", ["robot", "units", "joints"])
 def test_data_of_two_arms_are_refused(tmp_path, key):
-    about: dict = arm_attributes("so100", SO100_JOINTS)
+    about: dict = arm_attributes("so100", SO100_JOINTS, "rad")
     other = {"joints": json.dumps(SWAPPED)}.get(key, "other")
     save_episode(episode_path(tmp_path, 0), episode(**about))
     save_episode(episode_path(tmp_path, 1), episode(**about | {key: other}))

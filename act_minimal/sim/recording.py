@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..card import ROBOTS, arm_attributes
+from ..card import UNITS
 from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
 from ..errors import SettingError, UserError
+from ..joints import arm_attributes, joint_names
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -143,7 +144,8 @@ def _play(
         over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
         alive = alive[world.ticks[alive] < over]
     robot = world.task.robot
-    about_arm = arm_attributes(robot, ROBOTS.get(robot, world.task.joints))
+    joints = joint_names(robot, world.task.action_dim)
+    about_arm = arm_attributes(robot, joints, UNITS)
     episodes = []
     for j in range(n):
         arrays = {key: np.stack(value) for key, value in rows[j].items()}

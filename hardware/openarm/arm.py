@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.card import ROBOTS
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
+from act_minimal.joints import joint_names
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
@@ -95,7 +95,7 @@ class OpenArm(ArmDriver):
     n = 1
     action_dim = len(NAMES)
     name = "openarm"
-    joints = ROBOTS["openarm"]
+    joints = tuple(joint_names(name, action_dim))
 
     def __init__(
         self,

@@ -140,7 +140,8 @@ def export_policy(
         card = {k: v for k, v in policy.card.items() if k in ABOUT_ARM}
         if units != "keep":
             card |= {"robot": units, "units": "degrees"}
-        write_json(temporary / "card.json", card)  # LeRobot has no place for these
+        if card:  # LeRobot's own files have no place for it
+            write_json(temporary / "card.json", card)
         tensors = {f"model.{key}": x for key, x in weights.items()}
         write_tensors(temporary / "model.safetensors", tensors)
         named = {

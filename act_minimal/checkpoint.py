@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from act_minimal.card import expect_card
 from act_minimal.errors import UserError
 from act_minimal.files import read_json as read_any_json
 from act_minimal.files import tidy, write_bytes
@@ -46,6 +47,20 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, expected an object"
         )
     return content
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What is known of a checkpoint, as `save_policy` was told; {} without a card.
+
+    Raises:
+        UserError: the card is damaged, or says of its arm what cannot be meant.
+    """
+    path = folder / "card.json"
+    if not path.exists():
+        return {}
+    card = read_json(path)
+    expect_card(card, path)
+    return card
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -258,6 +258,9 @@ class EvalConfig:
     """Film eight rollouts into this mp4 file: failures first, then successes."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, mps."""
+    fps: float | None = None
+    """The rate at which the policy acts, in place of what its card says; it has to be
+    the task's."""
 
 
 def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) -> int:
@@ -280,6 +283,8 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
         check_output_file(config.film, "film", ".mp4")
     folder = find_checkpoint(config.policy)
     policy = load_policy(folder, choose_device(config.device))
+    if config.fps is not None:
+        policy.card["fps"] = config.fps
     result = run_rollouts(
         policy,
         config.task,

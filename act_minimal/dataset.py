@@ -11,15 +11,16 @@ Images stay uint8 until they are on the device; `augment` works there, on a batc
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from act_minimal.augmentation import Augmentation, augment, augment_draws
+from act_minimal.card import arm_of
 from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
@@ -104,6 +105,7 @@ class Demonstrations:
         fps: Frames a second, the same in all episodes.
         attributes: One dict of free extras per episode.
         resizing: How the images got their size; None: they are as recorded.
+        arm: What the episodes say of their arm, as a card has it: robot, joints, units.
     """
 
     folder: Path
@@ -117,6 +119,7 @@ class Demonstrations:
     fps: float
     attributes: list[dict[str, Attribute]]
     resizing: Resizing | None = None
+    arm: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -149,6 +152,7 @@ class Demonstrations:
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
                 widths, rate or cameras; the message names it.
+            UserError: Two files say that they are of different arms.
             UserError: No episodes, fewer than `limit`, or no room for the cache.
         """
         folder = Path(folder)
@@ -178,6 +182,8 @@ class Demonstrations:
                     f"{path}: {episode.fps:g} frames a second, "
                     f"{first.fps:g} in {paths[0].name}"
                 )
+        said = {str(p): e.attributes for p, e in zip(paths, episodes, strict=True)}
+        arm = arm_of(said, first.action.shape[1])
         lengths = np.array([len(e) for e in episodes])
         images = {}
         if cameras:
@@ -207,6 +213,7 @@ class Demonstrations:
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
             resizing=resizing if cameras else None,
+            arm=arm,
         )
 
     def __len__(self) -> int:

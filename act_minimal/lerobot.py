@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from act_minimal.card import ABOUT_ARM, UNITS
 from act_minimal.checkpoint import (
     CheckpointError,
+    read_card,
     read_json,
     read_tensors,
     write_tensors,
@@ -139,6 +141,11 @@ def export_policy(
     with atomic_folder(out, CheckpointError, made_by=EXPORT) as temporary:
         settings = _settings_out(config, execution, drop_cvae, names)
         write_json(temporary / "config.json", settings)
+        card = {k: v for k, v in policy.card.items() if k in ABOUT_ARM}
+        if units != "keep":
+            card |= {"robot": units, "units": "degrees"}
+        if card:  # LeRobot's own files have no place for it
+            write_json(temporary / "card.json", card)
         tensors = {f"model.{key}": x for key, x in weights.items()}
         write_tensors(temporary / "model.safetensors", tensors)
         named = {
@@ -380,7 +387,15 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
     mean, std = ({key: pair[i] for key, pair in stats.items()} for i in (0, 1))
     policy = ACTPolicy(config, Statistics(mean, std), pretrained_weights=False)
     policy.module.load_state_dict(state)
-    card = foreign.card | {"imported_file": str(foreign.where), "units": units}
+    card = foreign.card | {"imported_file": str(foreign.where)}
+    if units != "keep":
+        if card.get("units") == UNITS:
+            raise SettingError(
+                f"units is {units!r}, but the card beside {foreign.where} says that "
+                f"its joints are in {UNITS} already; expected 'keep'"
+            )
+        names = joint_names(units, config.state_dim)
+        card |= {"robot": units, "joints": names, "units": UNITS}
     return save_policy(out, policy.eval(), card, made_by=IMPORT)
 
 
@@ -422,7 +437,8 @@ def read_lerobot(folder: Path) -> Foreign:
     width = config.action_dim
     stats["action"] = outputs.mean_std(ACTION, "ACTION", (width,), divides=False)
     images = [inputs.mean_std(key, "VISUAL", (3, 1, 1)) for key in cameras]
-    card = {"imported_from": "LeRobot", "execution": _execution_in(settings)}
+    kept = {k: v for k, v in read_card(folder).items() if k in ABOUT_ARM}
+    card = kept | {"imported_from": "LeRobot", "execution": _execution_in(settings)}
     return Foreign(config, weights, "lerobot", stats, images, file, card)
 
 

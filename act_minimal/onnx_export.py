@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from act_minimal.card import ABOUT_ARM
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file, check_output_file
 from act_minimal.policy import Policy, load_policy
@@ -212,6 +213,7 @@ def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         "chunk_size": policy.chunk_size,
         "action_dim": policy.config.action_dim,
         "inputs": {name: list(shape) for name, shape in shapes.items()},
+        **{k: v for k, v in policy.card.items() if k in ABOUT_ARM},
     }
     if policy.resizing is not None:  # not in the file: whoever runs it does it
         about["resizing"] = policy.resizing.to_json()

@@ -24,6 +24,7 @@ from act_minimal.checkpoint import (
     card_text,
     check_tensors,
     find_checkpoint,
+    read_card,
     read_json,
     read_tensors,
     write_tensors,
@@ -91,6 +92,7 @@ class Policy(nn.Module):
         self.module = module
         self.config = config = module.config
         self.name = name
+        self.card: dict[str, Any] = {}  # of the checkpoint that it was loaded from
         self.action_target: ActionTarget = action_target
         widths = {"qpos": config.state_dim, "env_state": config.env_state_dim}
         if action_target == "delta" and config.state_dim != config.action_dim:
@@ -447,6 +449,7 @@ def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Polic
     weights = read_tensors(path)
     check_tensors(weights, policy.module.state_dict(), path)
     policy.module.load_state_dict(weights)
+    policy.card = read_card(folder)
     return policy.to(device).eval()
 
 

@@ -14,17 +14,21 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 from weakref import WeakSet
 
 import numpy as np
 
 from act_minimal.errors import UserError
 
+from .errors import BusError
+
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
+SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
+AGAIN = 0.03  # s between two questions to a silent bus
 SIZE = 16  # bytes: two numbers
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
 BUSY = "this computer is too busy"
@@ -32,6 +36,8 @@ GONE = 10.0  # s without a sign of a virtual arm after which its time is the com
 # A virtual arm that ran at less than this share of its speed, for so many seconds, says
 # so; after that for so many not again.
 SLOW, REPORT, QUIET = 0.75, 5.0, 60.0
+
+Answer = TypeVar("Answer")
 
 
 class Clock:
@@ -260,3 +266,30 @@ class Ticker:
             "late_share": float((periods > 1.5 / self.rate).mean()),
             "missed": self.missed,
         }
+
+
+def ask_patiently(
+    ask: Callable[[], Answer],
+    between: Callable[[], object] = lambda: None,
+    clock: Clock | None = None,
+) -> Answer:
+    """What `ask` returns; a bus that is silent is asked again for about a second.
+
+    Args:
+        ask: speaks on the bus.
+        between: called before each question; what it raises ends the waiting.
+        clock: whose second; by default the computer's.
+
+    Raises:
+        BusError: the bus was silent all the time.
+    """
+    clock = clock or Clock()
+    end = clock.now() + SILENCE
+    while True:
+        between()
+        try:
+            return ask()
+        except BusError:
+            if clock.now() > end:
+                raise
+        time.sleep(AGAIN)

@@ -5,6 +5,7 @@ behind `safety.SafeRobot`.
 """
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from act_minimal.card import check_card
 from act_minimal.control import Observation, run
 from act_minimal.errors import UserError
 from act_minimal.evaluation import fingerprint, wilson
@@ -45,7 +47,8 @@ class Trial:
     """What happened in one trial."""
 
     number: int
-    success: bool
+    success: bool | None
+    """None: nobody said; such a trial is kept, and counts in no rate."""
     seconds: float
     ticks: int
     stopped: str = ""
@@ -68,21 +71,28 @@ class Tally:
     @property
     def successes(self) -> int:
         """How many succeeded."""
-        return sum(t.success for t in self.trials)
+        return sum(bool(t.success) for t in self.trials)
+
+    @property
+    def n(self) -> int:
+        """How many were judged."""
+        return sum(t.success is not None for t in self.trials)
 
     def __str__(self) -> str:
-        n = len(self.trials)
+        n = self.n
+        open_ = len(self.trials) - n
+        rest = f"; {open_} not judged" if open_ else ""
         if n == 0:
-            return "no trials yet"
+            return f"no trials yet{rest}"
         low, high = wilson(self.successes, n)
         return (
             f"{self.successes} of {n} succeeded: {100 * self.successes / n:.0f} % "
-            f"(95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+            f"(95 % interval {100 * low:.0f}-{100 * high:.0f} %){rest}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        n = len(self.trials)
+        n = self.n
         return {
             "successes": self.successes,
             "n": n,
@@ -94,17 +104,37 @@ class Tally:
 
 
 class TimedPolicy:
-    """A policy whose predictions are timed."""
+    """A policy whose predictions are timed, and whose faults are one sentence."""
 
     def __init__(self, policy: Any):
         self.policy, self.cameras = policy, policy.cameras
         self.ms: list[float] = []
 
     def predict_chunk(self, observation: Observation) -> np.ndarray:
-        """See `Policy.predict_chunk`."""
+        """See `Policy.predict_chunk`.
+
+        Raises:
+            UserError: the policy raised something, or answered with another shape.
+        """
         start = time.perf_counter()
-        chunk = self.policy.predict_chunk(observation)
+        try:
+            chunk = self.policy.predict_chunk(observation)
+        except UserError:
+            raise
+        except Exception as error:  # it is somebody's own code
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"the policy raised {type(error).__name__}"
+                f"{f': {said}' if said else ''} ({last.filename}, line {last.lineno})"
+            ) from error
         self.ms.append(1000 * (time.perf_counter() - start))
+        expected = (1, self.policy.chunk_size, observation["qpos"].shape[1])
+        if np.shape(chunk) != expected:
+            raise UserError(
+                f"the policy answered with an array of shape {np.shape(chunk)}, "
+                f"expected {expected}: one arm, its chunk size, its joints"
+            )
         return chunk
 
 
@@ -134,6 +164,7 @@ def check_fit(policy: Any, robot: SafeRobot) -> None:
                 f"the policy was trained with env_state of {config.env_state_dim} "
                 f"numbers, but {robot.tracker.source} tells {found}"
             )
+    check_card(getattr(policy, "card", {}), robot.fps, robot.name, robot.joints)
     missing = [c for c in policy.cameras if c not in robot.cameras]
     if missing:
         raise UserError(
@@ -162,6 +193,7 @@ def dry_run(
     jump, unfamiliar = 0.0, set()
     ages: dict[str, list[float]] = {c: [] for c in policy.cameras}
     for _ in range(ticks):
+        robot.stop.watch()
         observation = robot.observe(policy.cameras)
         chunk = timed.predict_chunk(observation)
         here = observation["qpos"][0]
@@ -230,11 +262,19 @@ def deploy(
         trial = _one(policy, robot, judge, executor, number, seconds)
         trial.scene = scenes[number] if scenes else None
         tally.trials.append(trial)
-        if path:
-            write_json(path, tally.to_json())
-        outcome = "success" if trial.success else "failure"
-        why = f" (stopped: {trial.stopped})" if trial.stopped else ""
-        say(f"trial {number + 1}: {outcome} after {trial.seconds:.1f} s{why}; {tally}")
+        try:  # whoever is asked may stop everything: the trial was run all the same
+            trial.success = not trial.stopped and judge.verdict()
+        finally:
+            outcome = {True: "success", False: "failure", None: "not judged"}
+            why = f" (stopped: {trial.stopped})" if trial.stopped else ""
+            try:
+                if path:
+                    write_json(path, tally.to_json())
+            finally:  # a full disk must not hide it either
+                say(
+                    f"trial {number + 1}: {outcome[trial.success]} after "
+                    f"{trial.seconds:.1f} s{why}; {tally}"
+                )
     return tally
 
 
@@ -246,27 +286,28 @@ def _one(
     number: int,
     seconds: float,
 ) -> Trial:
+    """Run one trial; nobody has judged it yet."""
     timed = TimedPolicy(policy)
     before = robot.interventions.counts.copy()
     robot.arm.ticker.start()
-    start, stopped, ticks = time.monotonic(), "", 0
-
-    def on_tick(tick: int, observation: Observation, action: np.ndarray) -> bool:
-        nonlocal ticks
-        ticks = tick
-        return judge.done()
-
+    start, stopped = time.monotonic(), ""
     try:
-        run(robot, timed, executor, int(seconds * robot.fps), on_tick=on_tick)
+        run(
+            robot,
+            timed,
+            executor,
+            round(seconds * robot.fps),
+            on_tick=lambda *_: judge.done(),
+        )
     except Stop as error:
         stopped = str(error)
     took = time.monotonic() - start
     timing = robot.arm.ticker.report()
     return Trial(
         number=number,
-        success=judge.verdict() and not stopped,
+        success=None,
         seconds=took,
-        ticks=ticks,
+        ticks=int(timing["ticks"]),
         stopped=stopped,
         prediction_ms=[float(np.median(timed.ms)), float(np.max(timed.ms))]
         if timed.ms

@@ -3,8 +3,9 @@
 import contextlib
 import json as jsonlib
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +69,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
 
     from .deployment import about_trials, check_fit, dry_run, open_tally
     from .deployment import deploy as run_trials
-    from .keys import Keys
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
@@ -96,14 +97,17 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         EmergencyStop() as stop,
         Keys() as keys,
         plugged_in(config, config.task) as here,
+        contextlib.ExitStack() as last,
     ):
+        stop.watch = lambda: watch_keys(keys, stop)
         robot = make_robot(here, policy.image_sizes, stop, log)
+        _say_rate(policy.card, config.fps, robot.fps, say)
         check_fit(policy, robot)
-        with contextlib.ExitStack() as last:
-            robot.connect()
-            last.callback(robot.close)
-            _look_on(last, robot, config.live, say)
-            if config.dry_run:
+        judge = None
+        if not config.dry_run:
+            judge = _judge(config, here.port, keys, robot, last)
+        with driven(robot, config.live, say):
+            if judge is None:
                 robot.go(robot.limits.ready)
                 report = dry_run(policy, robot, config.execution)
                 _print(report) if json else _say_dry_run(report, robot.fps)
@@ -111,7 +115,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
             tally = run_trials(
                 policy,
                 robot,
-                _judge(config, here.port, keys, stop, last),
+                judge,
                 execution=config.execution,
                 trials=config.trials,
                 seconds=config.seconds,
@@ -126,8 +130,46 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     return 0
 
 
+@contextlib.contextmanager
+def driven(robot: Any, live: int, say: Callable[[str], Any]) -> Iterator[None]:
+    """The arm, connected, and its live view; first of all at the end it is laid down.
+
+    Raises:
+        UserError: it cannot be connected, or not be laid down.
+    """
+    with contextlib.ExitStack() as last:
+        last.callback(_complain, robot)
+        _look_on(last, robot, live, say)
+        robot.connect()
+        last.callback(robot.close)
+        yield
+
+
+def _complain(robot: Any) -> None:
+    """Say what failed beside the arm, after it was laid down."""
+    for said in robot.complaints:
+        with contextlib.suppress(OSError):
+            print(f"note: {said}", file=sys.stderr)
+
+
+def _say_rate(
+    card: dict[str, Any], given: float | None, fps: float, say: Callable[[str], Any]
+) -> None:
+    """Say at which rate a policy drives where its card says none or another one.
+
+    --fps then stands in for the card's rate, and `check_fit` finds nothing to refuse.
+    """
+    taught = card.get("fps")
+    if taught is None:
+        say(f"the policy's card names no rate; this loop ticks at {fps:g} Hz")
+    elif given is not None and given != taught:
+        say(f"taught at {taught:g} Hz, driven at {fps:g} Hz: --fps says so")
+    if given is not None:
+        card["fps"] = given
+
+
 def _judge(
-    config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
+    config: DeployConfig, port: str, keys: Any, robot: Any, last: contextlib.ExitStack
 ) -> Any:
     """Whoever lays the objects and says how a trial went: a person, or the room."""
     from .deployment import RoomJudge
@@ -136,7 +178,12 @@ def _judge(
     if scenes is None:
         from .person import Judging
 
-        return Judging(keys, stop)
+        if not keys.here:
+            raise SettingError(
+                "act deploy needs a terminal, to be told how a trial went; for a "
+                "virtual arm give --scenes"
+            )
+        return Judging(keys, robot)
     judge = RoomJudge(port, scenes)
     last.callback(judge.close)
     return judge
@@ -226,7 +273,8 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
     $ act teleop --port virtual
     $ act teleop --robot openarm --port can0,can1 --table 0.4 --leader can2,can3
     """
-    from .keys import Keys
+    from .display import shown
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop, Stop
     from .teleop import teleoperate
@@ -237,19 +285,18 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
         plugged_in(config, config.task) as here,
         contextlib.ExitStack() as last,
     ):
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop)
         source = _source(config, keys, arm)
         source.open()
         last.callback(source.close)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        ticks = None if config.seconds is None else int(config.seconds * arm.fps)
-        try:
-            teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
-        except Stop as error:
-            print(error)
-        timing = arm.arm.ticker.report()
+        with shown(arm, source), driven(arm, config.live, print):
+            ticks = None if config.seconds is None else round(config.seconds * arm.fps)
+            try:
+                teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
+            except Stop as error:
+                print(error)
+            timing = arm.arm.ticker.report()
     print(
         f"{timing['ticks']:.0f} ticks, jitter {timing.get('jitter_ms_p99', 0):.1f} ms "
         f"(99th percentile); interventions: {dict(arm.interventions.counts) or 'none'}"
@@ -300,7 +347,8 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
     """
     from act_minimal.resizing import check_size
 
-    from .keys import Keys
+    from .display import shown
+    from .keys import Keys, watch_keys
     from .recording import record_session
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
@@ -319,27 +367,29 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
             )
         check_output_folder(config.out, "episodes")
         log = config.out / "interventions.jsonl"
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop, log)
         source = _source(config, keys, arm)
         source.open()
         last.callback(source.close)
-        who = _demonstrator(config, here.port, keys, stop, source, last)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        extras = {"task": _task(config), "robot": config.robot}
-        record_session(
-            arm,
-            source,
-            config.out,
-            config.n,
-            prepare=who.prepare,
-            over=who.over,
-            verdict=who.verdict,
-            cameras=arm.cameras,
-            seconds=config.seconds or 60.0,
-            attributes=lambda: extras | {"recorded": time.time(), "scene": who.number},
-        )
+        who = _demonstrator(config, here.port, keys, arm, source, last)
+        with shown(arm, source), driven(arm, config.live, print):
+            record_session(
+                arm,
+                source,
+                config.out,
+                config.n,
+                prepare=who.prepare,
+                over=who.over,
+                verdict=who.verdict,
+                cameras=arm.cameras,
+                seconds=config.seconds or 60.0,
+                attributes=lambda: {
+                    "task": _task(config),
+                    "recorded": time.time(),
+                    "scene": who.number,
+                },
+            )
     return 0
 
 
@@ -347,7 +397,7 @@ def _demonstrator(
     config: RecordConfig,
     port: str,
     keys: Any,
-    stop: Any,
+    robot: Any,
     source: Any,
     last: contextlib.ExitStack,
 ) -> Any:
@@ -355,7 +405,7 @@ def _demonstrator(
     if config.scenes is None:
         from .person import Demonstrating
 
-        return Demonstrating(keys, stop, source)
+        return Demonstrating(keys, robot, source)
     if not config.leader:
         raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
     from .so100.emulator.hand import Hand, scenes_left

@@ -3,6 +3,7 @@
 Linux and macOS hand out single keys through `termios`, Windows through `msvcrt`.
 """
 
+import codecs
 import contextlib
 import os
 import select
@@ -11,6 +12,8 @@ import time
 from typing import Any
 
 from act_minimal.errors import UserError
+
+from .stop import EmergencyStop, Stop
 
 POLL = 0.01  # s: Windows has nothing that waits for a key with a deadline
 
@@ -21,6 +24,11 @@ class Keys:
     def __enter__(self) -> "Keys":
         self._old: Any = None
         self._windows: Any = None
+        self._gone = False
+        # Read past Python's own buffer: `select` does not see what waits in there, and
+        # a space behind another key must stop an arm now.
+        self._waiting = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with contextlib.suppress(ImportError, OSError, ValueError, AttributeError):
             if not sys.stdin.isatty():
                 return self
@@ -34,28 +42,50 @@ class Keys:
 
                 self._old = termios.tcgetattr(sys.stdin)
                 tty.setcbreak(sys.stdin)
+                # Ctrl-S would hold up whoever writes to the terminal, and so the arm.
+                mode = termios.tcgetattr(sys.stdin)
+                mode[0] &= ~termios.IXON
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._old is not None:
             import termios
 
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._old)
+            with contextlib.suppress(termios.error, OSError, ValueError):
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._old)
 
     @property
     def here(self) -> bool:
         """Whether there is a terminal, and so somebody who can press keys."""
-        return self._old is not None or self._windows is not None
+        there = self._old is not None or self._windows is not None
+        return there and not self._gone
 
     def pressed(self, wait: float = 0.0) -> str:
-        """The next key, or "" if none comes in `wait` seconds; Enter is a new line."""
+        """The next key, or "" if none comes in `wait` seconds; Enter is a new line.
+
+        Raises:
+            Stop: the terminal is gone, and with it the key that stops the arm.
+        """
         if self._windows is not None:
             return self._pressed_on_windows(wait)
-        if self._old is None:
-            return ""
-        ready, _, _ = select.select([sys.stdin], [], [], wait)
-        # Not sys.stdin.read: it takes all that is there, and select sees none of it.
-        return os.read(sys.stdin.fileno(), 1).decode(errors="ignore") if ready else ""
+        if self.here and not self._waiting:
+            self._waiting = self._decoder.decode(self._read(wait))
+        key, self._waiting = self._waiting[:1], self._waiting[1:]
+        return key
+
+    def _read(self, wait: float) -> bytes:
+        try:
+            file = sys.stdin.fileno()
+            if not select.select([file], [], [], wait)[0]:
+                return b""
+            if found := os.read(file, 1024):
+                return found
+            why = "it was closed"
+        except (OSError, ValueError) as error:
+            why = str(error)
+        self._gone = True
+        raise Stop(f"no key can be read any more ({why}), so none could stop the arm")
 
     def _pressed_on_windows(self, wait: float) -> str:
         deadline = time.monotonic() + wait
@@ -85,3 +115,9 @@ def ask(text: str) -> str:
         raise UserError(
             f"nobody can answer '{text}': there is no terminal, and no input"
         ) from None
+
+
+def watch_keys(keys: Keys, stop: EmergencyStop) -> None:
+    """Space is an emergency stop, other keys are dropped: while an arm moves slowly."""
+    if keys.pressed() == " ":
+        stop.raise_flag("space bar")

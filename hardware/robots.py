@@ -31,6 +31,9 @@ class RobotConfig:
     virtual arm for as long as the command runs."""
     robot: Literal["so100", "so101", "openarm"] = "so100"
     """Which arm."""
+    fps: float | None = None
+    """Control ticks a second; without this 30, OpenArm 50. A policy whose card names
+    another rate is refused, unless this says at which it shall drive."""
     calibration: Path = Path("calibration.json")
     """Its calibration file, ours or LeRobot's; OpenArms keep their zero themselves."""
     cameras: Annotated[
@@ -137,6 +140,8 @@ def make_robot(
         from .so100.arm import SO100, SO100Config
 
         settings = SO100Config(config.port, config.calibration, config.robot)
+        if config.fps is not None:
+            settings.fps = config.fps
         arm, limits = SO100(settings, eyes), so100_limits(config.robot)
     return SafeRobot(arm, limits, log, stop, tracker)
 
@@ -157,6 +162,8 @@ def make_openarm(
         version=config.version,
         gains=config.gains,
     )
+    if config.fps is not None:
+        settings.fps = config.fps
     arm = OpenArm(settings, eyes)
     if config.version == "v2":
         arm.gravity = gravity_of(load_alone(), arm.kinematics)

@@ -39,7 +39,33 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Leader:
+class Described(Protocol):
+    """A source that says in a terminal how it is used."""
+
+    hint: str
+    """In one line."""
+
+    def keys_of(self, place: int) -> str:
+        """What moves the joint at this place of the state now, such as "q a"."""
+        ...
+
+
+class ByHand:
+    """What all leaders share: a person moves them, and keys say the rest."""
+
+    keys: Keys | None
+    hint = "the arm follows the leader; space ends it"
+
+    def keys_of(self, place: int) -> str:
+        """No key moves it."""
+        return "leader"
+
+    def other(self) -> str:
+        """The next key."""
+        return self.keys.pressed() if self.keys else ""
+
+
+class Leader(ByHand):
     """A second SO-100 or SO-101 whose torque is off, moved by hand.
 
     Args:
@@ -88,16 +114,12 @@ class Leader:
         row = np.array([steps[id] for id in IDS])
         return self.calibration.state_of(row, self.arm)
 
-    def other(self) -> str:
-        """The next key."""
-        return self.keys.pressed() if self.keys else ""
-
     def close(self) -> None:
         """Close its bus."""
         self.bus.close()
 
 
-class OpenArmLeader:
+class OpenArmLeader(ByHand):
     """A second pair of OpenArms whose torque stays off, moved by hand.
 
     Args:
@@ -116,10 +138,6 @@ class OpenArmLeader:
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where the leader is."""
         return self.arm.measure()[0]
-
-    def other(self) -> str:
-        """The next key."""
-        return self.keys.pressed() if self.keys else ""
 
     def close(self) -> None:
         """Close both buses."""
@@ -142,6 +160,14 @@ class Keyboard:
         self.keys = keys
         self.target: np.ndarray | None = None
         self.others: list[str] = []
+        more = "; tab takes the other arm" if arms > 1 else ""
+        self.hint = f"of each pair the first key moves up, the second down{more}; space"
+        self.hint += " ends it"
+
+    def keys_of(self, place: int) -> str:
+        """Up and down; nothing for the arm whose turn it is not."""
+        arm, joint = divmod(place, self.joints)
+        return " ".join(KEYS[2 * joint : 2 * joint + 2]) if arm == self.arm else ""
 
     def open(self) -> None:
         """Begin where the arm is."""
@@ -192,6 +218,15 @@ class Gamepad:
     """
 
     BUTTONS: ClassVar = {0: "\n", 1: "x", 3: "z", 7: " "}
+    MOVED_BY: ClassVar = (
+        "left stick, across",
+        "left stick, up and down",
+        "right stick, up and down",
+        "cross, up and down",
+        "right stick, across",
+        "shoulder buttons",
+    )
+    hint = "A is Enter, B is x, start is space and ends it"
     OPEN, CLOSE = 5, 4  # shoulder buttons, right and left
 
     def __init__(self, fps: float, pad: Any = None):
@@ -200,6 +235,10 @@ class Gamepad:
         self.target: np.ndarray | None = None
         self.others: list[str] = []
         self._down: set[int] = set()
+
+    def keys_of(self, place: int) -> str:
+        """The stick or button."""
+        return self.MOVED_BY[place]
 
     def open(self) -> None:
         """Begin where the arm is."""
@@ -296,6 +335,6 @@ def teleoperate(
         sent = robot.governor.target
         assert sent is not None
         if on_tick and on_tick(tick, observation, sent[None].copy()):
-            return tick
+            return tick + 1
         tick += 1
     return tick

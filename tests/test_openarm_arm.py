@@ -6,6 +6,7 @@ Bus and motors are in one process, and time is the clock's.
 import contextlib
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from hardware.openarm.emulator.service import (
     VirtualOpenArmConfig,
     VirtualOpenArmService,
 )
+from hardware.openarm.limits import openarm_limits
 from hardware.openarm.model import gravity_of
 from hardware.openarm.motors import IDS, NAMES
 from hardware.openarm.protocol import Command, Mit, Mode, Status
+from hardware.safety import SafeRobot, Stop
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
 NUMBERS = itertools.count()  # virtual channels are the process's: each test has its own
@@ -531,3 +534,26 @@ def test_another_motor_in_joint_7_is_refused_and_both_are_named(service, arm):
         "a DM3507",
     ):
         arm.connect()
+
+
+@pytest.mark.parametrize("seconds", [0.5, np.inf])
+def test_landing_waits_for_a_silent_bus(service, clock, arm, seconds):
+    robot = SafeRobot(arm, replace(openarm_limits(), slow=2.0))
+    robot.connect()
+    robot.go(robot.limits.rest + 0.1)
+    end, turn = clock.now + seconds, service.turn
+
+    def turn_and_plug_in():
+        if clock.now >= end:
+            service.fault(0, unplugged=False)
+        turn()
+
+    service.turn = turn_and_plug_in
+    service.fault(0, unplugged=True)
+    if np.isfinite(seconds):
+        robot.close()
+        assert not arm.torque
+        assert clock.now > end
+    else:
+        with pytest.raises(Stop, match=r"could not be put to rest .no motor of the r"):
+            robot.close()

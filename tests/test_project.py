@@ -30,6 +30,7 @@ WALK_LINES = 3000  # of code, from episodes to evaluation: an afternoon's readin
 # Rooms beside the walk, which nobody needs to read to understand ACT.
 BESIDE_THE_WALK = {
     *("cli.py", "demo.py", "doctor.py", "devices.py", "gl.py", "inspection.py"),
+    *("card.py", "joints.py"),
     *("training_plot.py", "classroom.py", "exchange_cli.py", "onnx_export.py"),
     *("lerobot.py", "lerobot_names.py", "lerobot_steps.py", "lerobot_units.py"),
     *("original_act.py", "data_cli.py", "data_folders.py", "data_tools.py"),

@@ -134,6 +134,7 @@ def test_an_episode_says_where_it_comes_from(scripted):
     assert (said["demonstrator"], said["seed"]) == ("scripted", 0)
     assert said["success"]
     assert said["scene"] == 1_000_000_000 + said["attempt"]
+    assert (said["robot"], said["units"]) == ("so100", "rad")
     assert (episode.fps, episode.sim) == (30, True)
     assert episode.qpos.shape == episode.action.shape == (len(episode), 6)
     assert episode.env_state is not None
@@ -333,6 +334,11 @@ def test_what_cannot_be_replayed(tmp_path, scripted):
     del episode.attributes["scene"]
     save_episode(tmp_path / "episode_0.hdf5", episode)
     with pytest.raises(UserError, match=r"episode_0.hdf5 has no attributes .*'scene'"):
+        replay(tmp_path, 1, progress=False)
+    episode = load_episode(scripted / "episode_0.hdf5")
+    episode.fps = 10.0
+    save_episode(tmp_path / "episode_0.hdf5", episode)
+    with pytest.raises(UserError, match=r"has 10 frames a second, .* ticks at 30 Hz"):
         replay(tmp_path, 1, progress=False)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..card import UNITS
 from ..episodes import (
     Episode,
     episode_path,
@@ -18,6 +19,7 @@ from ..episodes import (
 )
 from ..errors import SettingError, UserError
 from ..files import check_output_folder
+from ..joints import arm_attributes, joint_names
 from ..resizing import check_size
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
@@ -151,6 +153,9 @@ def _play(
         world.step(action, alive)
         over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
         alive = alive[world.ticks[alive] < over]
+    robot = world.task.robot
+    joints = joint_names(robot, world.task.action_dim)
+    about_arm = arm_attributes(robot, joints, UNITS)
     episodes = []
     for j in range(n):
         arrays = {key: np.stack(value) for key, value in rows[j].items()}
@@ -164,7 +169,7 @@ def _play(
                 env_state=arrays["env_state"],
                 images=images,
                 fps=world.task.fps,
-                attributes={"success": bool(world.success[j])},
+                attributes={"success": bool(world.success[j]), **about_arm},
             )
         )
     return episodes

@@ -31,7 +31,8 @@ def replay(
         difference of joint positions from the recording, in rad.
 
     Raises:
-        UserError: no episodes, or an episode that was not recorded in a simulated task.
+        UserError: no episodes, or an episode that was not recorded in a simulated
+            task, or at another rate.
     """
     if film:
         check_output_file(film, "film", ".mp4")
@@ -48,6 +49,11 @@ def replay(
                 "recorded in simulation can be replayed in it"
             )
         task = make_task(str(name))
+        if episode.fps != task.fps:
+            raise UserError(
+                f"{path} has {episode.fps:g} frames a second, but {task.name} ticks at "
+                f"{task.fps} Hz: its actions would come at another speed"
+            )
         world = World(task)
         world.reset([int(scene)])
         states, apart = [], 0.0

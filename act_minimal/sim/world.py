@@ -18,6 +18,7 @@ class Task(Protocol):
     """
 
     name: str
+    robot: str  # which arm, as `joints.py` and cards call it
     fps: int  # control rate, Hz
     substeps: int  # physics steps a control tick
     max_ticks: int  # an episode that has not succeeded by then has failed

@@ -17,9 +17,11 @@ import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
+from act_minimal.joints import joint_names
 
 from ..cameras import Camera, Frame
 from ..clock import Clock, Ticker
+from ..driver import ArmDriver
 from .bus import Bus, BusError
 from .kinematics import ARMS
 from .motors import (
@@ -84,7 +86,7 @@ class Health:
     """Joint -> why its motor gives no torque; joints that work are left out."""
 
 
-class OpenArm:
+class OpenArm(ArmDriver):
     """Two arms: `connect`, then `observe` and `act` in turns, then `close`.
 
     `connect` moves nothing: the motors are enabled without stiffness, their goal is
@@ -101,6 +103,8 @@ class OpenArm:
 
     n = 1
     action_dim = len(NAMES)
+    name = "openarm"
+    joints = tuple(joint_names(name, action_dim))
 
     def __init__(
         self,
@@ -165,8 +169,8 @@ class OpenArm:
             for camera in self.sources.values():
                 camera.open()
             self.enable()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         self.ticker.clock = self.clock
         self.ticker.start()
@@ -191,26 +195,6 @@ class OpenArm:
             seen[f"images/{name}"] = frame.image[None]
         return seen
 
-    def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, 16) and wait for the end of the tick."""
-        self.send(action[0])
-        self.ticker.wait()
-
-    def close(self) -> None:
-        """Let go: torque off, buses and cameras closed. The arms fall; see `land`.
-
-        Raises:
-            BusError: a motor did not hear it; says to press the emergency stop.
-        """
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        finally:
-            for bus in self.buses:
-                bus.close()
-
     # ------------------------------------------------------------ parts
 
     def attach(self) -> None:
@@ -225,8 +209,8 @@ class OpenArm:
             types = [prepare(bus, self.config.timeout) for bus in self.buses]
             self._peak = np.array([type.peak for side in types for type in side])
             self.check_zero()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
@@ -446,19 +430,6 @@ class OpenArm:
                     f"{bus.who(id)} has answered the same for {bus.unchanged(id):.1f} "
                     f"s though its goal moved by {moved:.2f} rad: its feedback is stale"
                 )
-
-    def _abandon(self) -> None:
-        """After a failed connect: leave nothing on."""
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        except BusError:
-            pass
-        finally:
-            for bus in self.buses:
-                bus.close()
 
 
 def ramp(seconds: float, clock: Clock) -> Iterator[float]:

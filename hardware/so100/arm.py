@@ -12,6 +12,7 @@ from act_minimal.errors import SettingError, UserError
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
+from ..driver import ArmDriver
 from .bus import Bus, BusError
 from .calibration import Calibration, check_sweep, load_calibration
 from .kinematics import ARMS, JOINTS, Kinematics
@@ -52,7 +53,7 @@ class Health:
     """Joint -> what its servo complains of; joints without complaint are left out."""
 
 
-class SO100:
+class SO100(ArmDriver):
     """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
 
     `connect` moves nothing: torque comes on with each goal set to where its joint is.
@@ -67,6 +68,7 @@ class SO100:
 
     n = 1
     action_dim = 6
+    joints = JOINTS
 
     def __init__(self, config: SO100Config, cameras: dict[str, Camera] | None = None):
         if config.model not in ARMS:
@@ -76,11 +78,13 @@ class SO100:
         if not 1 <= config.fps <= 200:
             raise SettingError(f"fps is {config.fps}, expected from 1 to 200 Hz")
         self.config, self.fps = config, float(config.fps)
+        self.name = config.model
         self.kinematics = ARMS[config.model]
         self.sources = dict(cameras or {})
         self.cameras = tuple(self.sources)
         names = dict(zip(IDS, JOINTS, strict=True))
         self.bus = Bus(config.port, names=names)
+        self.buses = (self.bus,)
         self.calibration: Calibration | None = None
         self.ticker = Ticker(self.fps)
         self.health: Health | None = None
@@ -109,8 +113,8 @@ class SO100:
             self.enable()
             for camera in self.sources.values():
                 camera.open()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         self.ticker.clock = self.bus.clock
         self.ticker.start()
@@ -135,25 +139,6 @@ class SO100:
             self.frames[name] = frame
             seen[f"images/{name}"] = frame.image[None]
         return seen
-
-    def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, 6) and wait for the end of the tick."""
-        self.send(action[0])
-        self.ticker.wait()
-
-    def close(self) -> None:
-        """Let go: torque off, port and cameras closed. The arm sinks; see `land`.
-
-        Raises:
-            BusError: a servo did not hear it; says to pull the plug.
-        """
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        finally:
-            self.bus.close()
 
     # ------------------------------------------------------------ parts
 
@@ -245,18 +230,6 @@ class SO100:
                 "torque is off; support the arm and pull the servos' power plug",
                 deaf,
             )
-
-    def _abandon(self) -> None:
-        """After a failed connect: leave nothing on."""
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        except BusError:
-            pass
-        finally:
-            self.bus.close()
 
 
 _MEASURED = (

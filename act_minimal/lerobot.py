@@ -474,7 +474,7 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
             cameras[key] = shape
         elif (kind, key) in (("STATE", STATE), ("ENV", ENV), ("ACTION", ACTION)):
             widths[key] = shape[0]
-        elif kind != "STATE":  # of the robot's state its ACT reads STATE alone
+        elif kind not in ("STATE", "ACTION"):  # its ACT reads those two names alone
             raise CheckpointError(
                 f"{path} has a feature '{key}' of type {kind}, expected '{STATE}', "
                 f"'{ENV}', '{ACTION}' or '{CAMERA}<camera>'"

@@ -233,6 +233,7 @@ def declare_unread(content: dict[str, Any]) -> None:
     for name in ("velocity", "effort"):
         feature = {"type": "STATE", "shape": [6]}
         content["input_features"][f"observation.{name}"] = feature
+    content["output_features"]["action.raw"] = {"type": "ACTION", "shape": [3]}
 
 
 @pytest.mark.quick

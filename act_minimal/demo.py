@@ -14,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from .console import make_console
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, evaluation_scenes
 from .execution import ExecutionConfig
@@ -141,12 +141,12 @@ def run_demo(
     from .sim.recording import record
 
     evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
-    console = Console(quiet=not progress)
+    console = make_console(quiet=not progress)
     task = make_task(task_name)
     recipe = recipe or recipe_for(task_name, vision)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
     if (out / "result.json").exists():
-        result = json.loads((out / "result.json").read_text())
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         console.print(_table(result))
         console.print(f"All of it was in {out} already; --out starts another demo.")
         return result
@@ -196,7 +196,7 @@ def run_demo(
             )
     with clock.stage("film"):
         _draw_losses(act, baseline, out / "loss.png")
-        card = json.loads((act.folder / "card.json").read_text())
+        card = json.loads((act.folder / "card.json").read_text(encoding="utf-8"))
         card["success"] = results["act"].to_json()
         save_policy(out / "checkpoint", load_policy(act.folder), card)
         takes = pick(results["act"].rollouts, "ACT", 4)
@@ -241,7 +241,11 @@ class Clock:
 
     def __init__(self, out: Path, settings: dict[str, Any]):
         self.path = out / "stages.json"
-        found = json.loads(self.path.read_text()) if self.path.exists() else {}
+        found = (
+            json.loads(self.path.read_text(encoding="utf-8"))
+            if self.path.exists()
+            else {}
+        )
         if found and found["settings"] != settings:
             raise UserError(
                 f"{out} holds a demo with {found['settings']}, not {settings}; choose "

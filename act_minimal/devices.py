@@ -87,7 +87,7 @@ def find_cameras(
                 [sys.executable, "-c", code, str(path)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
+                encoding="utf-8",
             )
     deadline = time.monotonic() + timeout
     sizes = {path: _picture_size(probe, deadline) for path, probe in probes.items()}
@@ -130,4 +130,4 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _text(path: Path) -> str:
-    return path.read_text().strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

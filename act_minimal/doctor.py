@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from packaging.requirements import Requirement
 
 from act_minimal import devices, gl
+from act_minimal.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,11 +103,10 @@ def as_json(checks: list[Check]) -> dict[str, Any]:
 
 def render(checks: list[Check], console: Console | None = None) -> None:
     """Print a table, then each line that mends something, unbroken, ready to copy."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = console or Console()
+    console = console or make_console()
     look = {"ok": "green", "missing": "bold red", "warning": "yellow", "info": "dim"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for check in checks:
@@ -212,7 +212,10 @@ def check_packages(
 
 def read_constraints(path: Path) -> dict[str, str]:
     """Read ``name==version`` lines into {name: version}."""
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    lines = (
+        line.split("#")[0].strip()
+        for line in path.read_text(encoding="utf-8").splitlines()
+    )
     pairs = (line.split("==") for line in lines if line)
     return {name.strip(): version.strip() for name, version in pairs}
 
@@ -245,7 +248,9 @@ def check_drawing() -> Check:
     command = [sys.executable, "-c", code + "print(json.dumps(m()))"]
     fix = gl.INSTALL_LINE if platform.system() == "Linux" else "update the GPU driver"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30
+        )
     except subprocess.TimeoutExpired:
         return Check("drawing", "missing", "a frame took more than 30 s", fix)
     try:
@@ -406,7 +411,9 @@ def check_uv() -> Check:
     path = shutil.which("uv")
     if path is None:
         return Check("uv", "info", "not found on PATH", "pip install uv")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True)
+    said = subprocess.run(
+        [path, "--version"], capture_output=True, encoding="utf-8", errors="replace"
+    )
     return Check("uv", "ok", f"{said.stdout.strip()} at {path}")
 
 

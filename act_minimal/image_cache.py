@@ -59,7 +59,7 @@ def cached_images(
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         home = cache / f"images-{digest}"
         with atomic_file(home / "files.json") as temporary:
-            temporary.write_text(json.dumps(files))
+            temporary.write_text(json.dumps(files), encoding="utf-8")
         for camera in missing:
             target = home / f"{camera}.npy"
             _write_cache(paths, camera, lengths, target, progress)
@@ -72,7 +72,7 @@ def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
     fresh = []
     for listing in sorted(cache.glob("images-*/files.json")):
         try:
-            known = json.loads(listing.read_text())
+            known = json.loads(listing.read_text(encoding="utf-8"))
             now = [(folder / name).stat() for name, _, _ in known]
             same = [[s.st_size, s.st_mtime_ns] for s in now] == [f[1:] for f in known]
         except (OSError, ValueError, TypeError):  # a file is gone; a damaged listing

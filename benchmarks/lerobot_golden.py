@@ -277,7 +277,7 @@ def inside(job: str, out: Path, *words: str) -> None:
         for case in words:
             found, shapes[case] = run_case(case)
             tensors |= {f"{case}/{key}": x for key, x in found.items()}
-        out.with_suffix(".json").write_text(json.dumps(shapes))
+        out.with_suffix(".json").write_text(json.dumps(shapes), encoding="utf-8")
         save_file({key: x.detach().contiguous() for key, x in tensors.items()}, out)
     elif job == "save":
         save_checkpoint(words[0], out)
@@ -340,7 +340,7 @@ def main() -> None:
     path = file.with_suffix(".json")
     rows = [
         f"    {json.dumps(case)}: {json.dumps(shapes)}"
-        for case, shapes in json.loads(path.read_text()).items()
+        for case, shapes in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     said = {"torch": version("torch"), "numpy": version("numpy")}
     said["lerobot"] = "0.4.4, 0.3.3"
@@ -348,7 +348,8 @@ def main() -> None:
         '{\n  "command": "python -m benchmarks.lerobot_golden",\n'
         f'  "versions": {json.dumps(said)},\n  "weights": {{\n'
         + ",\n".join(rows)
-        + "\n  }\n}\n"
+        + "\n  }\n}\n",
+        encoding="utf-8",
     )
     sizes = sum(x.stat().st_size for x in GOLDEN.rglob("*") if x.is_file())
     print(f"{GOLDEN}: {sizes / 1024:.0f} KiB")

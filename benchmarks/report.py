@@ -20,7 +20,7 @@ Row = dict[str, Any]
 def load(name: str) -> Row | None:
     """A result file, if it has been made."""
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -443,9 +443,9 @@ def readme(text: str) -> str:
 
 def main() -> None:
     """Write all pages."""
-    (ROOT / "docs" / "results.md").write_text(results_page())
+    (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
     path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
+    path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     from benchmarks import performance  # which builds upon this file
 
     performance.main()

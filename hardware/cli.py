@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import SceneName, Whole
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -28,11 +29,11 @@ def virtual(
     port: Path | None = None,
     robot: Literal["so100", "openarm"] = "so100",
     calibration: Path | None = None,
-    task: str | None = None,
-    scene: int = 0,
+    task: SceneName | None = None,
+    scene: Whole = 0,
     leader: bool = False,
     fresh: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> int:
     """Plug in a virtual arm: motors that speak the real bytes, on real physics.
 
@@ -54,7 +55,7 @@ def virtual(
         fresh: SO-100: as from the factory, all servos have id 1, none is plugged in.
         seed: SO-100: how the servos are mounted.
     """
-    port, task = port or Path(f"virtual_{robot}"), task or TASKS[robot]
+    port, scenery = port or Path(f"virtual_{robot}"), task or TASKS[robot]
     if robot == OPENARM:
         from .openarm.emulator.service import serve as serve_openarm
         from .openarm.emulator.service import virtual_openarm
@@ -62,12 +63,12 @@ def virtual(
         if calibration or fresh:
             flag = "calibration" if calibration else "fresh"
             raise SettingError(f"{flag} is of a SO-100; an OpenArm has nothing like it")
-        serve_openarm(virtual_openarm(port, task, leader=leader, number=scene))
+        serve_openarm(virtual_openarm(port, scenery, leader=leader, number=scene))
         return 0
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble, serve
 
-    config = VirtualArmConfig(port, task, scene, leader, fresh, seed)
+    config = VirtualArmConfig(port, scenery, scene, leader, fresh, seed)
     if calibration:
         save_calibration(calibration, assemble(config)[1])
     serve(config)

@@ -267,7 +267,10 @@ def _load(path: Path | None) -> list[Trial]:
     if path is None or not path.exists():
         return []
     try:
-        return [Trial(**row) for row in json.loads(path.read_text())["trials"]]
+        return [
+            Trial(**row)
+            for row in json.loads(path.read_text(encoding="utf-8"))["trials"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); move it away, and the tally begins anew"

@@ -23,7 +23,7 @@ class Interventions:
         self._file = None
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)
-            self._file = log.open("a", buffering=1)
+            self._file = log.open("a", buffering=1, encoding="utf-8")
         self._last: dict[str, float] = {}
 
     def note(self, kind: str, **details: Any) -> None:

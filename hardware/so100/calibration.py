@@ -117,7 +117,7 @@ def load_calibration(path: str | Path) -> Calibration:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such calibration file; make it with: act calibrate, or copy "
@@ -163,4 +163,6 @@ def _motor(row: Any, where: str) -> Motor:
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """Write a calibration file, byte for byte as LeRobot lays it out."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(calibration.to_json(), indent=4))
+        temporary.write_text(
+            json.dumps(calibration.to_json(), indent=4), encoding="utf-8"
+        )

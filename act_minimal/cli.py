@@ -22,6 +22,7 @@ import tyro
 from act_minimal.console import prepare_output, print_json
 from act_minimal.errors import SettingError, UserError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.extras import require
 from act_minimal.settings import (
     Bounds,
     Count,
@@ -95,7 +96,7 @@ def doctor(json: Json = False) -> int:
 
 def record(
     out: Path,
-    n: Annotated[int, Bounds(1, 333_333)] = 50,
+    n: Annotated[int, Bounds(1, 33_333)] = 50,
     task: Task = "so100_pick_place",
     demonstrator: Literal["scripted", "human"] = "human",
     cameras: tuple[str, ...] = (),
@@ -383,8 +384,7 @@ def course(
             print(f"{handout}: {len(names)} notebooks, without solutions")
         return 0
     path = classroom.find_lesson(lesson)
-    if classroom.jupyter_missing():
-        raise UserError("JupyterLab is not installed; install it with: uv sync")
+    require("course")
     shown = classroom.has_display() if browser is None else browser
     if json:
         command = classroom.lab_command(path, browser=shown, port=port)

@@ -54,9 +54,8 @@ def prepare_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="act_minimal.plain")
-    import tyro
-
-    tyro._experimental_options["ansi_codes"] = not _no_color()
+    if tyro := sys.modules.get("tyro"):  # it looks at the terminal alone
+        tyro._experimental_options["ansi_codes"] = not _no_color()
 
 
 def make_console(**settings: Any) -> "Console":

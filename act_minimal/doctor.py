@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
-from act_minimal import devices, gl
+from act_minimal import devices, extras, gl
 from act_minimal.console import make_console
 
 if TYPE_CHECKING:
@@ -175,29 +175,45 @@ def check_packages(
     """Installed versions against the ranges asked for and the known-good versions.
 
     Args:
-        requirements: Ranges, as in ``pyproject.toml``; by default the package's own.
+        requirements: Ranges, as in ``pyproject.toml``; by default the package's own
+            and the simulator's, which `act demo` needs. Other extras may be missing.
         constraints: A file with known-good versions; by default the repository's.
     """
+    asked: dict[str, Requirement] = {}
+    extra_of: dict[str, extras.Extra] = {}
     if requirements is None:
-        requirements = metadata.requires("act-minimal") or []
+        asked = {one.name: one for one in extras.requirements()}
+        for extra in extras.MODULES:  # the first that has it: course has sim's, too
+            for one in extras.requirements(extra):
+                asked.setdefault(one.name, one)
+                extra_of.setdefault(one.name, extra)
+    else:
+        asked = {(one := Requirement(text)).name: one for text in requirements}
+        asked = {
+            name: one
+            for name, one in asked.items()
+            if one.marker is None or one.marker.evaluate({"extra": ""})
+        }
     constraints = constraints or Path(__file__).parent.parent / "constraints.txt"
     known_good = read_constraints(constraints) if constraints.exists() else {}
     checks, as_known, others = [], [], []
-    for text in requirements:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
+    lacking: dict[extras.Extra, list[str]] = {}
+    for requirement in asked.values():
+        extra = extra_of.get(requirement.name)
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            checks.append(
-                Check(requirement.name, "missing", "not installed", "uv sync")
-            )
+            if extra:
+                lacking.setdefault(extra, []).append(requirement.name)
+                continue
+            fix = extras.install_line()
+            checks.append(Check(requirement.name, "missing", "not installed", fix))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             found = f"{version}, but {requirement.specifier} is needed"
-            fix = f"uv sync --upgrade-package {requirement.name}"
-            checks.append(Check(requirement.name, "missing", found, fix))
+            fix = extras.upgrade_line(requirement)
+            stops: Status = "missing" if extra in (None, "sim") else "warning"
+            checks.append(Check(requirement.name, stops, found, fix))
         elif known_good.get(requirement.name) not in (None, version.split("+")[0]):
             others.append(f"{requirement.name} {version}")
         else:
@@ -207,6 +223,11 @@ def check_packages(
     if others:
         found = f"{', '.join(others)} (in range; constraints.txt names other versions)"
         checks.append(Check("other versions", "info", found))
+    for extra, names in lacking.items():
+        status: Status = "missing" if extra == "sim" else "info"  # of `act demo`
+        found = f"not installed: {', '.join(names)}"
+        fix = extras.install_line(extra)
+        checks.append(Check(f"extra {extra}", status, found, fix))
     return checks
 
 
@@ -246,6 +267,9 @@ def check_drawing() -> Check:
     """Draw real frames with MuJoCo, in another process: a bad driver may crash it."""
     code = "import json; from act_minimal.doctor import measure_frame as m; "
     command = [sys.executable, "-c", code + "print(json.dumps(m()))"]
+    if not extras.is_here("mujoco"):
+        fix = extras.install_line("sim")
+        return Check("drawing", "missing", "MuJoCo is not installed", fix)
     fix = gl.INSTALL_LINE if platform.system() == "Linux" else "update the GPU driver"
     try:
         done = subprocess.run(
@@ -335,6 +359,9 @@ def check_display() -> Check:
 
 def check_ffmpeg() -> Check:
     """The program that writes films."""
+    if not extras.is_here("imageio_ffmpeg"):
+        fix = extras.install_line("sim")
+        return Check("ffmpeg", "missing", "imageio-ffmpeg is not installed", fix)
     import imageio_ffmpeg
 
     try:

@@ -1,7 +1,6 @@
 """The notebooks as a class uses them: opened in JupyterLab, or handed out as a zip."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -112,8 +111,3 @@ def hand_out(path: Path, folder: Path | None = None) -> list[str]:
             archive.writestr(entry, nbformat.writes(notebook) + "\n")
             names.append(lesson.name)
     return names
-
-
-def jupyter_missing() -> bool:
-    """Whether JupyterLab is not installed beside this Python."""
-    return shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)) is None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import Whole
 
 OVERVIEW = """\
 usage: act data VERB [flags]          act data VERB --help teaches each one
@@ -55,7 +56,7 @@ def split(
     data: tyro.conf.Positional[Path],
     into: tuple[str, ...],
     out: Path,
-    seed: int = 0,
+    seed: Whole = 0,
     in_order: bool = False,
     json: Json = False,
 ) -> int:
@@ -74,11 +75,12 @@ def split(
         seed: Decides which episodes go where.
         in_order: The first episodes go to the first part, and so on.
     """
+    shares = read_parts(into)
     from act_minimal import data_tools
 
     parts = data_tools.split(
         data,
-        read_parts(into),
+        shares,
         out,
         seed=seed,
         in_order=in_order,

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from .console import make_console
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, evaluation_scenes
 from .execution import ExecutionConfig
@@ -140,7 +140,7 @@ def run_demo(
     from .sim.recording import record
 
     evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
-    console = Console(quiet=not progress)
+    console = make_console(quiet=not progress)
     task = make_task(task_name)
     recipe = recipe or recipe_for(task_name, vision)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})

@@ -14,6 +14,7 @@ import tyro
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.lerobot_units import Units
+from act_minimal.settings import Count, check_settings
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 
@@ -37,6 +38,10 @@ class ExportConfig:
     execution: ExecutionConfig = field(
         default_factory=lambda: ExecutionConfig("open_loop")
     )
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 def export_lerobot(
@@ -82,8 +87,8 @@ def import_lerobot(
     rename: tuple[str, ...] = (),
     statistics: Path | None = None,
     cameras: tuple[str, ...] = (),
-    size: tuple[int, int] = (480, 640),
-    heads: int = 8,
+    size: tuple[Count, Count] = (480, 640),
+    heads: Count = 8,
     json: Json = False,
 ) -> int:
     r"""Read LeRobot's ACT checkpoint, or the original repository's, as one of ours.

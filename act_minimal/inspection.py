@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from act_minimal.console import make_console
 from act_minimal.episodes import (
     Episode,
     EpisodeError,
@@ -297,11 +298,10 @@ def _dataset_faults(report: Report) -> list[str]:
 
 def render_report(report: Report, width: int = 88) -> str:
     """The report as plain text for a terminal or a log."""
-    from rich.console import Console
     from rich.table import Table
 
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False, markup=False)
+    console = make_console(file=out, width=width, highlight=False, markup=False)
     console.print(f"Episodes in {report.folder}")
     rates = ", ".join(f"{fps:g}" for fps in report.fps) or "unknown"
     console.print(

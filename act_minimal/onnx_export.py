@@ -6,7 +6,6 @@ policy before it gets its name. Letters: B batch, k chunk, A action, H W image.
 """
 
 import contextlib
-import importlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from act_minimal.card import ABOUT_ARM
 from act_minimal.errors import UserError
+from act_minimal.extras import require
 from act_minimal.files import atomic_file, check_output_file
 from act_minimal.policy import Policy, load_policy
 from act_minimal.resizing import Resizing
 
-LIBRARIES = ("onnx", "onnxscript", "onnxruntime")  # the extra "onnx"
 TOLERANCE = 1e-4  # of an action's standard deviation
 METADATA = "act_minimal"
 
@@ -66,11 +65,12 @@ class OnnxPredictor:
         about: "cameras", "chunk_size" and so on, as the file says them.
 
     Raises:
-        OnnxError: ONNX Runtime is not installed, or this is no such file.
+        MissingExtra: ONNX Runtime is not installed.
+        OnnxError: this is no such file.
     """
 
     def __init__(self, file: Path | bytes, threads: int | None = None) -> None:
-        _libraries("onnxruntime")
+        require("onnx", "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -137,7 +137,7 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
     """
     path = Path(out)
     check_output_file(path, "out", ".onnx")
-    _libraries(*LIBRARIES)
+    require("onnx")
     policy = load_policy(folder)
     shapes = _shapes(policy)
     content = _exported(policy, shapes)
@@ -150,17 +150,6 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
     with atomic_file(path, OnnxError) as temporary:
         temporary.write_bytes(content)
     return OnnxExport(path, shapes, difference, deviations)
-
-
-def _libraries(*names: str) -> None:
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise OnnxError(
-                f"{name} is not installed, which ONNX files need; install it with: "
-                "pip install 'act-minimal[onnx]' (or: uv sync --extra onnx)"
-            ) from error
 
 
 def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -32,11 +32,9 @@ from act_minimal.checkpoint import (
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
 from act_minimal.files import atomic_folder, write_json, write_text
-from act_minimal.model import ACT, ACTConfig, Size, act_loss
+from act_minimal.model import ACT, ACTConfig, act_loss
 from act_minimal.resizing import Resizing
-
-PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
-ActionTarget = Literal["absolute", "delta"]
+from act_minimal.settings import ActionTarget, PolicyKind, Size, check_value
 
 
 class ObservationError(UserError):
@@ -88,6 +86,7 @@ class Policy(nn.Module):
         action_target: ActionTarget = "absolute",
         name: PolicyKind = "act",
     ) -> None:
+        check_value("action_target", action_target, ActionTarget)
         super().__init__()
         self.module = module
         self.config = config = module.config
@@ -261,11 +260,14 @@ class Policy(nn.Module):
             ObservationError: a key is missing or has another shape or type.
         """
         batch = self._read(observation)
-        if self.training:
+        training = self.training
+        if training:
             self.eval()
         with torch.inference_mode():
             actions = self.module(self._inputs(batch)).actions
             actions = self._physical(actions.float(), batch["qpos"])
+        if training:
+            self.train()
         return actions.cpu().numpy()
 
     def _read(
@@ -344,6 +346,11 @@ class MLPPolicy(Policy):
         super().__init__(MLP(config), statistics, action_target, name)
 
 
+def network_config(kind: PolicyKind) -> type[ACTConfig | MLPConfig]:
+    """The settings that the network of this kind of policy has."""
+    return MLPConfig if kind == "bc_mlp" else ACTConfig
+
+
 def make_policy(
     kind: PolicyKind,
     statistics: Statistics,
@@ -370,15 +377,19 @@ def make_policy(
         raise SettingError(
             f"unknown policy '{kind}': known are {', '.join(get_args(PolicyKind))}"
         )
-    config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
-    known = [field.name for field in fields(config_class)]
+    known = [field.name for field in fields(network_config(kind))]
     for key in settings:
         if key not in known:
             raise SettingError(
                 f"a {kind} policy has no setting '{key}': known are {', '.join(known)}"
             )
     if kind == "bc_transformer":
-        settings |= {"chunk_size": 1, "use_cvae": False}
+        for key, only in (("chunk_size", 1), ("use_cvae", False)):
+            if settings.setdefault(key, only) != only:
+                raise SettingError(
+                    f"{key} is {settings[key]}, but a bc_transformer has {only}; "
+                    f"policy 'act' predicts chunks, with use_cvae False or True"
+                )
     try:
         if kind == "bc_mlp":
             return MLPPolicy(MLPConfig(**settings), statistics, action_target)
@@ -467,8 +478,7 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
             )
     kind, target = config["kind"], config["action_target"]
     try:
-        config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
-        shape = config_class(**config["model"])
+        shape = network_config(kind)(**config["model"])
         resizing = Resizing.from_json(config.get("resizing"), shape.cameras)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"'model' in {config_path}: {error}") from error

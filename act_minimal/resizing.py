@@ -5,29 +5,14 @@ The same code makes a training run's images and what its policy sees at run time
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 
-from act_minimal.errors import SettingError
+from act_minimal.settings import ResizeMode
 
-ResizeMode = Literal["pad", "stretch"]
-LEAST_SIDE = 16  # pixels; the small backbone turns less into a single cell
 PROPORTIONS = 0.02  # share by which two ratios of height to width may differ
-
-
-def check_size(name: str, size: tuple[int, int]) -> None:
-    """Refuse a size of images that no network here would read.
-
-    Raises:
-        SettingError: A side is shorter than `LEAST_SIDE`.
-    """
-    if len(size) != 2 or min(size) < LEAST_SIDE:
-        raise SettingError(
-            f"{name} is {tuple(size)}, expected (height, width) of at least "
-            f"{LEAST_SIDE} pixels each: a policy could not be trained on less"
-        )
 
 
 def resize(

@@ -45,7 +45,7 @@ def jupyterlab() -> Iterator[str]:
         tracker = settings / "@jupyterlab" / "notebook-extension"
         tracker.mkdir(parents=True)
         (tracker / "tracker.jupyterlab-settings").write_text(
-            '{"windowingMode": "none"}'
+            '{"windowingMode": "none"}', encoding="utf-8"
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -58,7 +58,7 @@ def jupyterlab() -> Iterator[str]:
         command += [f"--notebook-dir={folder}", f"--port={port}", "--log-level=ERROR"]
         command += ["--IdentityProvider.token=local"]
         log = Path(name) / "lab.log"
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             server = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
@@ -66,7 +66,9 @@ def jupyterlab() -> Iterator[str]:
             end = time.monotonic() + START
             while not _listens(port):
                 if server.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+                    raise RuntimeError(
+                        f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}"
+                    )
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}.ipynb?token=local&reset"
         finally:

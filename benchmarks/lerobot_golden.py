@@ -360,7 +360,7 @@ def main() -> None:
     path = file.with_suffix(".json")
     rows = [
         f"    {json.dumps(case)}: {json.dumps(shapes)}"
-        for case, shapes in json.loads(path.read_text()).items()
+        for case, shapes in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     said = {"torch": version("torch"), "numpy": version("numpy")}
     said["lerobot"] = "0.4.4, 0.3.3"
@@ -368,7 +368,8 @@ def main() -> None:
         '{\n  "command": "python -m benchmarks.lerobot_golden",\n'
         f'  "versions": {json.dumps(said)},\n  "weights": {{\n'
         + ",\n".join(rows)
-        + "\n  }\n}\n"
+        + "\n  }\n}\n",
+        encoding="utf-8",
     )
     sizes = sum(x.stat().st_size for x in GOLDEN.rglob("*") if x.is_file())
     print(f"{GOLDEN}: {sizes / 1024:.0f} KiB")

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def load(name: str) -> Row | None:
     """A result file, if it has been made."""
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

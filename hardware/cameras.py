@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from act_minimal.devices import CAMERA_BACKENDS
 from act_minimal.errors import SettingError, UserError
 from act_minimal.resizing import resize
+from act_minimal.settings import Count, Positive, check_settings
 
 from .clock import Clock, clock_of
 
@@ -64,21 +65,25 @@ class CameraConfig:
 
     source: str
     """A number, a device, a file, or virtual:<port of the virtual arm>."""
-    size: tuple[int, int] = USUAL_SIZE
+    size: tuple[Count, Count] = USUAL_SIZE
     """(H, W) of the pictures handed out."""
-    capture: tuple[int, int] = (480, 640)
+    capture: tuple[Count, Count] = (480, 640)
     """(H, W) asked of a real camera, or `size` if that is larger; reduced by area."""
-    fps: float = 30.0
+    fps: Positive = 30.0
     mjpg: bool = True
     """Compressed over USB, so that two cameras fit on one controller."""
     exposure: float | None = None
     """Fixed exposure in the driver's unit; None leaves it automatic, with a warning."""
     white_balance: float | None = None
     """Fixed colour temperature in K; None leaves it automatic."""
-    rotate: int = 0
+    rotate: Literal[0, 90, 180, 270] = 0
     """Degrees clockwise: 0, 90, 180 or 270."""
-    stale: float = 0.25
+    stale: Positive = 0.25
     """Seconds after which the newest picture is refused."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 class Camera(Protocol):
@@ -279,19 +284,7 @@ def open_opencv(
 
 
 def make_camera(name: str, config: CameraConfig) -> StreamCamera:
-    """A camera by its source.
-
-    Raises:
-        SettingError: a setting is out of range.
-    """
-    if config.rotate not in (0, 90, 180, 270):
-        raise SettingError(
-            f"camera '{name}': rotate is {config.rotate}, expected 0, 90, 180 or 270"
-        )
-    if min(config.size) < 1 or config.fps <= 0:
-        raise SettingError(
-            f"camera '{name}': size {config.size} and fps {config.fps} must be positive"
-        )
+    """A camera by its source."""
     if config.source.startswith(VIRTUAL):
         from .so100.emulator.room import open_virtual_camera
 
@@ -324,7 +317,11 @@ def parse_cameras(
             )
         fixed = dict(_setting(word, setting) for setting in more)
         of_this = size.get(name, USUAL_SIZE) if isinstance(size, Mapping) else size
-        cameras[name] = make_camera(name, CameraConfig(source, size=of_this, **fixed))
+        try:
+            config = CameraConfig(source, size=of_this, **fixed)
+        except SettingError as error:
+            raise SettingError(f"camera '{word}': {error}") from None
+        cameras[name] = make_camera(name, config)
     return cameras
 
 

@@ -13,6 +13,7 @@ import tyro
 
 from act_minimal.errors import SettingError
 from act_minimal.files import check_output_file, write_bytes
+from act_minimal.settings import SceneName, Whole
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -30,11 +31,11 @@ def virtual(
     port: Path | None = None,
     robot: Literal["so100", "so101", "openarm"] = "so100",
     calibration: Path | None = None,
-    task: str | None = None,
-    scene: int = 0,
+    task: SceneName | None = None,
+    scene: Whole = 0,
     leader: bool = False,
     fresh: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> int:
     """Plug in a virtual arm: motors that speak the real bytes, on real physics.
 
@@ -59,7 +60,7 @@ def virtual(
             plugged in.
         seed: SO-100, SO-101: how the servos are mounted.
     """
-    port, task = port or Path(f"virtual_{robot}"), task or TASKS[robot]
+    port, scenery = port or Path(f"virtual_{robot}"), task or TASKS[robot]
     if robot == OPENARM:
         from .openarm.emulator.service import serve as serve_openarm
         from .openarm.emulator.service import virtual_openarm
@@ -69,12 +70,12 @@ def virtual(
             raise SettingError(
                 f"{flag} is of a SO-100 or SO-101; an OpenArm has nothing like it"
             )
-        serve_openarm(virtual_openarm(port, task, leader=leader, number=scene))
+        serve_openarm(virtual_openarm(port, scenery, leader=leader, number=scene))
         return 0
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble, serve
 
-    config = VirtualArmConfig(port, task, scene, leader, fresh, seed, robot)
+    config = VirtualArmConfig(port, scenery, scene, leader, fresh, seed, robot)
     if calibration:
         save_calibration(calibration, assemble(config)[1])
     serve(config)

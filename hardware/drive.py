@@ -15,12 +15,14 @@ import tyro
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import check_output_folder
+from act_minimal.settings import Bounds, Count, Positive, Side, Whole
 
 from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 Live = Annotated[
     int,
+    Bounds(-1, 65535),
     tyro.conf.arg(
         help="Port of a web page with the cameras' pictures; 0: a free one, -1: none."
     ),
@@ -33,9 +35,9 @@ class DeployConfig(RobotConfig):
 
     policy: Path = Path("runs/real")
     """A checkpoint folder, or a training run."""
-    trials: int = 10
+    trials: Count = 10
     """How many in all; those in --out count."""
-    seconds: float = 20.0
+    seconds: Positive = 20.0
     """A trial lasts at most so long."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     dry_run: bool = False
@@ -45,10 +47,10 @@ class DeployConfig(RobotConfig):
     By default runs/deploy/POLICY_ROBOT."""
     task: str | None = None
     """The scene that a 'virtual' arm stands in; by default the arm's usual one."""
-    scenes: int | None = None
+    scenes: Whole | None = None
     """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
     live: Live = 0
-    threads: int = 1
+    threads: Count = 1
     """CPU threads of the policy; one is steadier on a busy machine."""
 
 
@@ -255,9 +257,9 @@ class TeleopConfig(RobotConfig):
     task: str | None = None
     """Written into each episode, and the scene that a 'virtual' arm stands in; by
     default the arm's usual one."""
-    seconds: float | None = None
+    seconds: Positive | None = None
     """End after so long; an episode lasts at most so long, or a minute."""
-    size: tuple[int, int] = (96, 128)
+    size: tuple[Side, Side] = (96, 128)
     """Height and width of the pictures."""
     live: Live = 0
 
@@ -326,9 +328,9 @@ class RecordConfig(TeleopConfig):
 
     out: Path = Path("demos")
     """Folder for the episodes."""
-    n: int = 50
+    n: Count = 50
     """How many episodes the folder shall hold."""
-    scenes: int | None = None
+    scenes: Whole | None = None
     """For a virtual arm and a virtual leader: lay the demonstration scenes of this
     seed, and let a simulated hand hold the leader."""
 
@@ -345,15 +347,12 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
     $ act record --robot openarm --out demos --port can0,can1 --table 0.4 \
           --leader can2,can3 --cameras top=0 right_wrist=2 left_wrist=4
     """
-    from act_minimal.resizing import check_size
-
     from .display import shown
     from .keys import Keys, watch_keys
     from .recording import record_session
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
-    check_size("size", config.size)
     with (
         EmergencyStop() as stop,
         Keys() as keys,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import Bounds, Positive, check_settings
 
 from .cameras import parse_cameras
 from .objects import Tracker
@@ -31,7 +32,7 @@ class RobotConfig:
     virtual arm for as long as the command runs."""
     robot: Literal["so100", "so101", "openarm"] = "so100"
     """Which arm."""
-    fps: float | None = None
+    fps: Positive | None = None
     """Control ticks a second; without this 30, OpenArm 50. A policy whose card names
     another rate is refused, unless this says at which it shall drive."""
     calibration: Path = Path("calibration.json")
@@ -49,13 +50,17 @@ class RobotConfig:
     room of a virtual arm, in place of a motion tracker."""
     fd: bool | None = None
     """OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD."""
-    table: float | None = None
+    table: Annotated[float, Bounds(-1, 2)] | None = None
     """OpenArm: height of the table's top over the pedestal's ground, m; without this
     as its port says, or there is none."""
     gains: Literal["firm", "gentle"] = "firm"
     """OpenArm: firm for policies, gentle for first movements."""
     version: Literal["v2", "v1"] = "v2"
     """OpenArm: which. v1 gets no help against gravity: its model is not at hand."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant, in what is made of this too."""
+        check_settings(self)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import UserError
+from act_minimal.extras import require
 
 from .keys import Keys
 from .safety import SafeRobot
@@ -286,12 +287,9 @@ def _pump() -> None:
 def _first_gamepad() -> Any:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is wanted
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import pygame
-    except ImportError:
-        raise UserError(
-            "a gamepad needs pygame; install it with: uv sync --extra gamepad"
-        ) from None
+    require("gamepad")
+    import pygame
+
     pygame.init()
     if not pygame.joystick.get_count():
         raise UserError("no gamepad is plugged in; without --gamepad the keys are used")

@@ -73,7 +73,7 @@ def read_source(path: Path) -> NotebookNode:
     Raises:
         UserError: a cell has no name, or two have the same.
     """
-    notebook = jupytext.reads(path.read_text(), fmt="py:percent")
+    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
     seen: set[str] = set()
     for i, cell in enumerate(notebook.cells):
         name = cell.metadata.pop("title", "")
@@ -103,7 +103,11 @@ def fill(text: str, where: str) -> str:
 
 def run_time(number: str) -> str:
     """How long a lesson takes to run, as it was measured."""
-    found = json.loads(RUN_TIMES.read_text())["lessons"] if RUN_TIMES.exists() else {}
+    found = (
+        json.loads(RUN_TIMES.read_text(encoding="utf-8"))["lessons"]
+        if RUN_TIMES.exists()
+        else {}
+    )
     if number not in found:
         return "run time not measured yet"
     seconds = found[number]["first_run_seconds"]

@@ -360,8 +360,8 @@ def test_a_target_that_is_no_number_is_not_sent(service, arm):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"version": "v3"}, "version is 'v3', expected one of: v1, v2"),
-        ({"gains": "hard"}, "gains is 'hard', expected one of: firm, gentle"),
+        ({"version": "v3"}, "version is 'v3', expected one of .'v2', 'v1'"),
+        ({"gains": "hard"}, "gains is 'hard', expected one of .'firm', 'gentle'"),
         ({"left": "can0"}, "right and left are both on 'can0'"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"timeout": float("nan")}, "timeout is nan"),

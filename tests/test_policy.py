@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import (
     ObservationError,
     Policy,
@@ -154,6 +154,33 @@ def test_validation_is_at_z_0_without_padding_in_physical_units():
     np.testing.assert_allclose(joints, error.mean(0), rtol=1e-4)
     expected = (error / statistics().std["action"]).mean()
     assert l1.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.quick
+def test_a_prediction_leaves_the_mode_as_it_was():
+    made, seen = (
+        policy(dropout=0.5),
+        {k: v for k, v in batch().items() if k != "action"},
+    )
+    made.train()
+    chunk = made.predict_chunk(seen)
+    assert made.training
+    assert all(module.training for module in made.modules())
+    np.testing.assert_array_equal(chunk, made.eval().predict_chunk(seen))
+    assert not made.training
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("asked", [{"chunk_size": 50}, {"use_cvae": True}])
+def test_a_single_step_baseline_is_not_given_what_it_has_not(asked):
+    with pytest.raises(SettingError, match="but a bc_transformer has"):
+        make_policy("bc_transformer", statistics(), state_dim=S, action_dim=S, **asked)
+
+
+@pytest.mark.quick
+def test_a_target_that_is_none_is_refused():
+    with pytest.raises(SettingError, match="action_target is 'relative', expected one"):
+        policy(target="relative")
 
 
 @pytest.mark.quick

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from act_minimal.errors import SettingError
-from act_minimal.resizing import Resizing, check_size, resize
+from act_minimal.resizing import Resizing, resize
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -43,14 +42,6 @@ def test_enlarging_is_smooth():
     large = resize(step, (16, 64))[0, :, 0].astype(int)
     assert len(np.unique(large)) > 3  # not the same two values as blocks
     assert (np.diff(large) >= 0).all()
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("size", [(15, 96), (96, 15), (0, 0), (-4, 96)])
-def test_a_size_that_no_network_reads_is_refused(size):
-    with pytest.raises(SettingError, match=r"size is \(.*at least 16 pixels each"):
-        check_size("size", size)
-    check_size("size", (16, 16))
 
 
 @pytest.mark.quick

@@ -115,8 +115,8 @@ def same_weights(a, b):
 
 @pytest.mark.quick
 def test_it_learns_and_leaves_a_policy(config):
-    config = replace(config, steps=60, policy="bc_mlp", chunk_size=None)
-    config = replace(config, model={"hidden": 32}, save_every=100, lr=1e-2)
+    settings = {"policy": "bc_mlp", "chunk_size": None, "model": {"hidden": 32}}
+    config = replace(config, **settings, steps=60, save_every=100, lr=1e-2)
     result = run(config)
     assert result.losses == read_log(config.out)
     losses = [r["loss"] for r in result.losses if "loss" in r]
@@ -674,9 +674,9 @@ def test_steps_that_fit_counts_real_steps(config, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"steps": 0}, "steps is 0, expected a whole number of at least 1"),
         ({"lr": float("nan")}, "lr is nan"),
-        ({"lr": 0}, "lr is 0, expected more than 0"),
+        ({"lr": 0}, "lr is 0, expected a finite number above 0"),
         ({"backbone_lr": -1}, "backbone_lr is -1"),
         ({"ema_decay": 1}, "ema_decay is 1"),
         ({"threads": 0}, "threads is 0"),
@@ -696,10 +696,10 @@ def test_bad_settings_are_named(config, change, message):
 
 @pytest.mark.quick
 def test_settings_are_flags():
-    flags = "--data d --out o --cameras top wrist --model use_cvae False kl-weight 2.5"
+    flags = "--data d --out o --cameras top wrist --model use_cvae False kl_weight 2.5"
     config = tyro.cli(TrainConfig, args=flags.split())
     assert config.cameras == ("top", "wrist")
-    assert config.model == {"use_cvae": False, "kl-weight": 2.5}
+    assert config.model == {"use_cvae": False, "kl_weight": 2.5}
     assert json.loads(json.dumps(training.as_json(config)))["data"] == "d"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -246,7 +246,11 @@ class Descent:
 
 @contextlib.contextmanager
 def held(
-    bench: Bench, *, gains: str = "firm", gravity: bool = True, timeout: float = 0.0
+    bench: Bench,
+    *,
+    gains: Literal["firm", "gentle"] = "firm",
+    gravity: bool = True,
+    timeout: float = 0.0,
 ) -> Iterator[Any]:
     """The driver of both arms, while they hold `RAISED`; torque is off afterwards.
 
@@ -271,7 +275,9 @@ def held(
             arm.close()
 
 
-def measured_sag(bench: Bench, gains: str, gravity: bool) -> float:
+def measured_sag(
+    bench: Bench, gains: Literal["firm", "gentle"], gravity: bool
+) -> float:
     """How far, m, the right hand of the virtual arms hangs below its goal."""
     with held(bench, gains=gains, gravity=gravity) as arm:
         state = hold(arm, 0.5)

@@ -20,7 +20,7 @@ from ..episodes import (
 from ..errors import SettingError, UserError
 from ..files import check_output_folder
 from ..joints import arm_attributes, joint_names
-from ..resizing import check_size
+from ..settings import Side, check_value
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -182,7 +182,7 @@ def _check_settings(
         raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
-    check_size("size", size)
+    check_value("size", tuple(size), tuple[Side, Side])
     for camera in cameras:
         if camera not in task.cameras or list(cameras).count(camera) > 1:
             raise SettingError(

@@ -114,9 +114,18 @@ class World:
     def step(
         self, action: np.ndarray, ids: Sequence[int] | np.ndarray | None = None
     ) -> None:
-        """One control tick with action (n, A); only scenes `ids` move, if given."""
+        """One control tick with action (n, A); only scenes `ids` move, if given.
+
+        Raises:
+            UserError: an action is NaN or infinite; nothing moves.
+        """
         rows = slice(None) if ids is None else np.asarray(ids)
-        self._ctrl[rows] = self.task.ctrl(np.asarray(action))[rows]
+        action = np.asarray(action)
+        if not np.isfinite(action[rows]).all():
+            raise UserError(
+                f"the action is {action[rows].tolist()}, expected finite numbers"
+            )
+        self._ctrl[rows] = self.task.ctrl(action)[rows]
         self._batch.step(ids, nstep=self.task.substeps)
         placed = self.task.placed(self.qpos[rows], self.qvel[rows])
         self._held[rows] = np.where(placed, self._held[rows] + 1, 0)

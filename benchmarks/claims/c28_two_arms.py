@@ -111,7 +111,10 @@ def two_rows(sees: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Train two policies, roll them out side by side; or find what was done before."""
     out = settings.runs / f"c28_{sees}_{seed}"
     done, n = out / "row.json", settings.n
-    if done.exists() and (found := json.loads(done.read_text()))["n"] == n:
+    if (
+        done.exists()
+        and (found := json.loads(done.read_text(encoding="utf-8")))["n"] == n
+    ):
         return found
     data = settings.joint / joint_job(seed).data
     with FileLock(settings.joint / f".{data.name}.lock"):

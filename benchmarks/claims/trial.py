@@ -302,7 +302,7 @@ def run_trial(trial: Trial, runs: Path) -> dict[str, Any]:
     out = runs / trial.name
     done, what = out / "row.json", json.loads(json.dumps(asdict(trial)))
     if done.exists():
-        found = json.loads(done.read_text())
+        found = json.loads(done.read_text(encoding="utf-8"))
         if found["trial"] == what:
             return found["row"]
     start = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from act_minimal.console import prepare_output
 from act_minimal.errors import UserError
 
 from ..keys import ask
@@ -135,6 +136,7 @@ def opened(bus: Bus):
 
 def main() -> None:
     """Run one of the commands."""
+    prepare_output()
     commands = {"look": Look, "zero": Zero, "move": Move, "virtual": Virtual}
     chosen = tyro.extras.subcommand_cli_from_dict(commands)
     try:

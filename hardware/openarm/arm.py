@@ -8,16 +8,16 @@ is laid down first, or sinks (`soften`).
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
 from act_minimal.joints import joint_names
+from act_minimal.settings import Bounds, NotNegative, check_settings
 
 from ..cameras import Camera, Frame
 from ..clock import Clock, Ticker
@@ -63,15 +63,19 @@ class OpenArmConfig:
     """The left arm's bus."""
     fd: bool = True
     """Speak CAN-FD; if not, classic CAN. The motors have to be set to the same."""
-    version: str = "v2"
+    version: Literal["v2", "v1"] = "v2"
     """v2 or v1: the same motors and frames, other wrists and grippers."""
-    gains: str = "firm"
+    gains: Literal["firm", "gentle"] = "firm"
     """firm, as in demonstrations; gentle, for first movements."""
-    timeout: float = 0.0
+    timeout: NotNegative = 0.0
     """Seconds without a command after which the motors let go by themselves; 0 leaves
     them as they are set. An arm that is let go falls: 0 keeps it where it was told."""
-    fps: float = 50.0
+    fps: Annotated[float, Bounds(1, 500)] = 50.0
     """Control ticks a second, Hz."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 @dataclass
@@ -112,14 +116,6 @@ class OpenArm(ArmDriver):
         cameras: dict[str, Camera] | None = None,
         gravity: Gravity | None = None,
     ):
-        if config.version not in ARMS:
-            raise SettingError(
-                f"version is '{config.version}', expected one of: {', '.join(ARMS)}"
-            )
-        if not 1 <= config.fps <= 500:
-            raise SettingError(f"fps is {config.fps}, expected from 1 to 500 Hz")
-        if not 0 <= config.timeout < math.inf:
-            raise SettingError(f"timeout is {config.timeout}, expected seconds, or 0")
         if config.right == config.left:
             raise SettingError(
                 f"right and left are both on '{config.right}'; the arms' motors have "

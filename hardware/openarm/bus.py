@@ -24,16 +24,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import can
-
 from act_minimal.errors import SettingError
+from act_minimal.extras import require
 
-from ..clock import Clock, clock_of
-from ..errors import BusError
-from . import protocol
-from .motors import ARM_MOTORS, IDS
-from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status
-from .registers import register
+require("arms")
+
+import can  # noqa: E402
+
+from ..clock import Clock, clock_of  # noqa: E402
+from ..errors import BusError  # noqa: E402
+from . import protocol  # noqa: E402
+from .motors import ARM_MOTORS, IDS  # noqa: E402
+from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status  # noqa: E402
+from .registers import register  # noqa: E402
 
 BITRATE, DATA_BITRATE = 1_000_000, 5_000_000  # bit/s; the second in CAN-FD only
 PATIENCE = 0.1  # s for an answer when nothing is in a hurry: a busy computer's pauses

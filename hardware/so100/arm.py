@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
+from act_minimal.settings import Positive, check_settings
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
@@ -35,10 +36,14 @@ class SO100Config:
     """Its serial port; `act ports` finds it."""
     calibration: Path = Path("calibration.json")
     """Its calibration file, ours or LeRobot's."""
-    model: str = "so100"
+    model: Literal["so100", "so101"] = "so100"
     """so100 or so101: the same servos and driver, other lengths."""
-    fps: float = 30.0
+    fps: Positive = 30.0
     """Control ticks a second, Hz."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 @dataclass

@@ -12,14 +12,18 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import serial
-from serial.tools import list_ports
+from act_minimal.extras import require
 
-from ..clock import GONE, ArmClock, Clock, clock_of
-from ..errors import BusError
-from . import protocol
-from .protocol import BROADCAST, Fault, Packet, Parser
-from .registers import BAUD_RATES, register
+require("arms")
+
+import serial  # noqa: E402
+from serial.tools import list_ports  # noqa: E402
+
+from ..clock import GONE, ArmClock, Clock, clock_of  # noqa: E402
+from ..errors import BusError  # noqa: E402
+from . import protocol  # noqa: E402
+from .protocol import BROADCAST, Fault, Packet, Parser  # noqa: E402
+from .registers import BAUD_RATES, register  # noqa: E402
 
 PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
 STEADY = 0.06  # s, the same for a virtual arm, which looks at its bus every 0.02

@@ -18,6 +18,7 @@ import can
 import numpy as np
 
 from act_minimal.errors import UserError
+from act_minimal.settings import Whole, check_settings
 
 from ...clock import ArmTime, clock_path
 from ...so100.emulator.door import (
@@ -57,7 +58,7 @@ class VirtualOpenArmConfig:
     """What is around the arms: nothing, or a simulated task's scene."""
     leader: bool = False
     """Leader arms: they stay in the hand that puts them somewhere, by the room."""
-    number: int = 0
+    number: Whole = 0
     """Number of the scene's start."""
     newer: bool = False
     """The DM4340 are set to the newer range of velocity, 10 rad/s."""
@@ -65,8 +66,12 @@ class VirtualOpenArmConfig:
     """Joint 7 of both arms is a DM3507, and not a DM4310."""
     zeroed: bool = True
     """The motors know their zero; if not, each is off by up to half a turn."""
-    seed: int = 0
+    seed: Whole = 0
     """Where the zeros are, if not known, and which frames the faults hit."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
     @property
     def clocks(self) -> list[Path]:

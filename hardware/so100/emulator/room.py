@@ -155,8 +155,9 @@ class VirtualArmProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         )
         assert self._process.stdout
         said = ""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.errors import SettingError, UserError
+from act_minimal.settings import Whole, check_settings
 from act_minimal.sim import TASKS, so100
 from act_minimal.sim.world import Task, World
 
@@ -39,13 +40,13 @@ class VirtualArmConfig:
     """The bus: a link to the pseudo-terminal. The room's socket is beside it."""
     task: str = "so100_pick_place"
     """The scene that the arm stands in."""
-    scene: int = 0
+    scene: Whole = 0
     """Number of the scene's start."""
     leader: bool = False
     """A leader arm: its joints are moved by hand, through the room."""
     fresh: bool = False
     """As from the factory: every servo has id 1, and no calibration."""
-    seed: int = 0
+    seed: Whole = 0
     """How the servos were mounted, and which answers the faults hit."""
     robot: str = "so100"
     """so100 or so101."""
@@ -54,6 +55,10 @@ class VirtualArmConfig:
     def files(self) -> list[Path]:
         """Everything that it makes; gone when it has ended."""
         return [self.port, room_path(self.port), clock_path(self.port)]
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 class VirtualArmService:

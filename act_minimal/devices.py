@@ -154,7 +154,7 @@ def _probe(camera: str) -> subprocess.Popen:
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
     )
 
 

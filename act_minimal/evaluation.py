@@ -233,7 +233,8 @@ def fingerprint(policy: Policy) -> str:
         config = getattr(part, "config", None)
         if is_dataclass(config) and not isinstance(config, type):
             about = [getattr(part, key, None) for key in ("name", "action_target")]
-            settings += [*about, asdict(config)]
+            resizing = getattr(part, "resizing", None)
+            settings += [*about, resizing and resizing.to_json(), asdict(config)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
     for name, tensor in sorted(weights.items()):

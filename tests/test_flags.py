@@ -189,7 +189,8 @@ RUNS: list[tuple[str, int]] = [
     ),
     (
         "train --data {x}/demos --out {x}/vision --cameras top --use-env-state True "
-        "--cache {x}/cache --shift-px 2 --brightness 0.1 --contrast 0.1 "
+        "--cache {x}/cache --resize 16 16 --resize-mode stretch "
+        "--shift-px 2 --brightness 0.1 --contrast 0.1 "
         f"--saturation 0.1 --backbone-lr 1e-4 --no-tensorboard --json {TINY}",
         0,
     ),
@@ -199,7 +200,7 @@ RUNS: list[tuple[str, int]] = [
         "--order newest_first --every 2 --json",
         0,
     ),
-    ("eval --policy {x}/state --n 1 --mode receding --execute 2 --json", 0),
+    ("eval --policy {x}/state --n 1 --fps 30 --mode receding --execute 2 --json", 0),
     ("demo --out {x}/d --task openarm_handover --vision --seed 4 --json", 0),
     ("doctor --json", 0),
     ("course --handout {x}/class.zip --json", 0),
@@ -233,7 +234,11 @@ RUNS: list[tuple[str, int]] = [
         "--units degrees --video h264 --lean --task reach --skip-broken --json",
         0,
     ),
-    ("data convert {x}/theirs {x}/ours --to hdf5 --compression raw --json", 0),
+    (
+        "data convert {x}/theirs {x}/ours --to hdf5 --compression raw "
+        "--colours rgb --json",
+        0,
+    ),
 ]
 # Flags that no line above has, and where else a test gives them, or why none does.
 ELSEWHERE = {("train", "--compile"): "a minute of compiling; test_training.py"}
@@ -280,7 +285,7 @@ def test_the_flags_had_their_effect(made):
     assert kept == ["3"]
     config = json.loads((folder / "vision/config.json").read_text(encoding="utf-8"))
     assert config["cache"] == str(folder / "cache")
-    assert list((folder / "cache").rglob("top.npy"))
+    assert list((folder / "cache").rglob("top@16x16-stretch.npy"))
     assert given["demo"][0] == (folder / "d", "openarm_handover")
     assert given["demo"][1] == {"vision": True, "seed": 4, "progress": False}
     for name in ("sheet.png", "replay.mp4", "eval.mp4", "class.zip", "policy.onnx"):
@@ -323,6 +328,9 @@ ARM_FLAGS: dict[str, tuple[str, Any]] = {
     "--leader-calibration": ("its.json", Path("its.json")),
     "--gamepad": ("", True),
     "--task": ("openarm_handover", "openarm_handover"),
+    "--fps": ("25", 25.0),
+    "calibrate --leader": ("", True),
+    "calibrate --robot": ("so101", "so101"),
     "--seconds": ("2.5", 2.5),
     "--size": ("48 64", (48, 64)),
     "--live": ("-1", -1),

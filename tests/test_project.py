@@ -29,7 +29,7 @@ HARDWARE = ROOT / "hardware"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 FILE_LINES = 400  # of code: blank lines, comments and docstrings are free
-WALK_LINES = 3000  # of code, from episodes to evaluation: an afternoon's reading
+WALK_LINES = 3300  # of code, from episodes to evaluation: an afternoon's reading
 # Rooms beside the walk, which nobody needs to read to understand ACT.
 BESIDE_THE_WALK = {
     *("cli.py", "demo.py", "doctor.py", "devices.py", "gl.py", "inspection.py"),

@@ -64,6 +64,11 @@ class PhysicsClock(Clock):
     def now(self):
         return self.arm.data.time
 
+    def wait_until(self, end):
+        while self.now() < end:
+            self.arm.step()
+        return self.now()
+
 
 class PhysicsTicker:
     """A tick is over when its physics has been."""

@@ -54,6 +54,11 @@ class PhysicsClock(Clock):
     def now(self):
         return self.arm.data.time
 
+    def wait_until(self, end):
+        while self.now() < end:
+            self.arm.step()
+        return self.now()
+
 
 class PhysicsTicker:
     """A tick is over when its physics has been."""
@@ -134,9 +139,8 @@ def test_no_sequence_of_actions_leaves_the_limits(calibration, sequence):
     assert not any(s.torque_on for s in virtual.servos)
 
 
-def test_an_arm_that_cannot_land_sinks_slowly(calibration, monkeypatch):
+def test_an_arm_that_cannot_land_sinks_slowly(calibration):
     virtual, robot = connected(calibration)
-    monkeypatch.setattr("time.sleep", lambda s: [virtual.step() for _ in range(30)])
     virtual.servos[2].forced_faults = Fault.OVERLOAD
     with pytest.raises(Stop, match=r"could not be put to rest.*overload"):
         robot.close()
@@ -145,9 +149,8 @@ def test_an_arm_that_cannot_land_sinks_slowly(calibration, monkeypatch):
     assert {s.get("Torque_Limit") for s in virtual.servos[:5]} == {1000}
 
 
-def test_the_others_sink_slowly_where_one_servo_is_silent(calibration, monkeypatch):
+def test_the_others_sink_slowly_where_one_servo_is_silent(calibration):
     virtual, robot = connected(calibration)
-    monkeypatch.setattr("time.sleep", lambda s: [virtual.step() for _ in range(30)])
     robot.arm.bus.wire.faults.missing = 3
     with pytest.raises(Stop, match=r"could not be put to rest.*servo 3"):
         robot.close()

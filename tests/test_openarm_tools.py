@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from act_minimal import cli
 from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.errors import SettingError, UserError
 from act_minimal.sim import make_task
@@ -455,15 +454,10 @@ def test_deploy_looks_first_and_then_counts(folder):
         ),
     ],
 )
-def test_what_a_person_gets_wrong_is_one_sentence(
-    folder, monkeypatch, capsys, line, code, says
-):
-    monkeypatch.chdir(folder)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(line.split())
-    said = capsys.readouterr()
-    assert ended.value.code == code, said
-    [sentence] = [x for x in said.err.splitlines() if x.startswith("act:")]
+def test_what_a_person_gets_wrong_is_one_sentence(folder, line, code, says):
+    done = act(folder, line)
+    assert done.returncode == code, done.stdout + done.stderr
+    [sentence] = [x for x in done.stderr.splitlines() if x.startswith("act:")]
     assert says in sentence
     assert not (folder / "new").exists()
 

@@ -8,7 +8,7 @@ from hardware.clock import Ticker
 from hardware.driver import ArmDriver
 from hardware.errors import BusError
 
-CLOCKED = ("clock", "safety", "stop", "deployment", "display")  # hardware's modules
+CLOCKED = ("clock", "stop", "deployment", "display")  # hardware's modules
 
 
 class Clock:

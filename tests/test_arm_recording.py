@@ -21,7 +21,9 @@ pytestmark = pytest.mark.quick
 
 def save(folder, number, value):
     q = np.full((5, 6), value, np.float32)
-    save_episode(episode_path(folder, number), Episode(q, q * 0, q * 0, q, sim=False))
+    save_episode(
+        episode_path(folder, number), Episode(q, q * 0, q * 0, q, fps=30.0, sim=False)
+    )
 
 
 def values(folder):
@@ -35,7 +37,8 @@ def session(monkeypatch):
     count = iter(range(1000))
     arm = types.SimpleNamespace(observed_at=0.0)
     stop = types.SimpleNamespace(check=lambda: None)
-    robot = types.SimpleNamespace(fps=30.0, arm=arm, stop=stop)
+    robot = types.SimpleNamespace(fps=30.0, arm=arm, stop=stop, hold=lambda: None)
+    robot.name, robot.joints = "so100", ()
 
     def teleoperate(robot, source, ticks, on_tick, cameras=()):
         value = 10 + next(count)

@@ -5,6 +5,7 @@ Both arms' limits are gone through, and what lets go of an arm is the drivers' o
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -67,6 +68,7 @@ def session(robot):
 class Policy:
     """Wishes for the ready pose, until it does what a test wants."""
 
+    name = "still"
     cameras: tuple[str, ...] = ()
     chunk_size = 5
 
@@ -180,23 +182,33 @@ def test_a_log_that_cannot_be_opened_is_refused_before_anything_moves(arm, tmp_p
     assert arm.sent == 0
 
 
-def test_a_tally_that_cannot_be_written_ends_the_session_at_rest(arm, tmp_path):
-    (tmp_path / "file").touch()
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Nothing that is written reaches the disk any more."""
+    full = raising(OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("act_minimal.files._sync", full)
+
+
+def test_a_tally_that_cannot_be_written_ends_the_session_at_rest(
+    arm, tmp_path, full_disk
+):
     robot, said = SafeRobot(arm, arm.limits), []
     with (
         pytest.raises(UserError, match=r"tally\.json could not be written"),
         session(robot),
     ):
-        trials(robot, out=tmp_path / "file", say=said.append)
+        trials(robot, out=tmp_path / "tally", say=said.append)
     assert arm.log == LANDED
     assert "trial 1: success after" in said[0]  # it is not lost for whoever reads
 
 
-def test_an_episode_that_cannot_be_written_ends_the_session_at_rest(arm, tmp_path):
-    (tmp_path / "file").touch()
+def test_an_episode_that_cannot_be_written_ends_the_session_at_rest(
+    arm, tmp_path, full_disk
+):
     robot = SafeRobot(arm, arm.limits)
     with pytest.raises(UserError, match="could not be written"), session(robot):
-        recorded(robot, tmp_path / "file")
+        recorded(robot, tmp_path / "demos")
+    assert not list_episodes(tmp_path / "demos")
     assert arm.log == LANDED
 
 

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.quick
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Trials without an arm; only the policy called good succeeds."""
+    """Trials without an arm; `run` judges that only the policy called good succeeds."""
     done = []
 
     def one(policy, robot, judge, executor, number, seconds):
         done.append((policy.name, number))
-        return Trial(number, policy.name == "good", 1.0, 30)
+        return Trial(number, None, 1.0, 30)
 
     monkeypatch.setattr(deployment, "_one", one)
     monkeypatch.setattr(deployment, "check_fit", lambda *a: None)
@@ -40,7 +40,9 @@ def run(name, out, *, scenes=None, trials=5, said=None, **settings):
     robot = types.SimpleNamespace(
         go=lambda place: None, limits=types.SimpleNamespace(ready=None)
     )
-    judge = types.SimpleNamespace(prepare=lambda number: None, scenes=scenes)
+    judge = types.SimpleNamespace(
+        prepare=lambda number: None, verdict=lambda: name == "good", scenes=scenes
+    )
     settings |= {"about": settings.get("about", {"robot": "so100", "task": "bin"})}
     say = (lambda text: None) if said is None else said.append
     return deploy(

@@ -14,7 +14,6 @@ from .stop import Stop
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
 INERTIA = 0.08  # s that an arm may be behind its target because it begins to move
-BOW = 0.2  # m/rad²: how far lagging joints are beside the path
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
@@ -37,6 +36,9 @@ class Limits:
     """Of what is sent, a second squared; braking for a wall or a stop may exceed it."""
     closing: float
     """m/s² with which it can stop before it touches something."""
+    bow: float
+    """m/rad²: by this times its square a joint that is behind may lead beside the path;
+    near something it has to catch up before its target goes on."""
     step: np.ndarray
     """Farthest that a target may be from where the joint is."""
     press: np.ndarray
@@ -205,10 +207,12 @@ class Governor:
         pressing = self._pressed > INERTIA
         if not pressing.any():
             return None
+        # Straight back, where the way was seen to be clear.
+        share = 1 - 0.5 * (limits.press / np.maximum(np.abs(gap), 1e-9))[pressing].min()
         most = limits.speed * self.period
-        back = np.clip(gap - np.sign(gap) * limits.press / 2, -most, most)
-        target = self.target + np.where(pressing, back, 0.0)
-        return np.clip(target, limits.low, limits.high)
+        gap[list(limits.grippers)] = 0.0
+        share = min(share, float((most / np.maximum(np.abs(gap), 1e-9)).min()))
+        return np.clip(self.target + share * gap, limits.low, limits.high)
 
     def _keep_clear(
         self,
@@ -259,7 +263,7 @@ class Governor:
         joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
         last, measured = around[:2, joints]
         behind = np.abs(steps[:, joints] - measured).max(1)
-        clear = room[2 : 2 + len(steps)].min(1) >= BOW * behind**2
+        clear = room[2 : 2 + len(steps)].min(1) >= self.limits.bow * behind**2
         return clear | (behind <= np.abs(last - measured).max())
 
     def _nearest(self, room: np.ndarray) -> np.ndarray:

@@ -66,6 +66,7 @@ def so100_limits(model: str = "so100") -> Limits:
         speed=np.array([3.0] * 5 + [4.0]),
         acceleration=np.array([60.0] * 5 + [80.0]),
         closing=6.0,
+        bow=0.2,
         step=np.array([0.5] * 5 + [1.0]),
         press=np.array([0.025] * 5 + [1.0]),  # of which 0.02 may be its own weight
         box_low=box[:, 0],

@@ -85,7 +85,7 @@ def expect_within_limits(witness):
     assert max(witness.speed[:5]) <= LIMITS.speed[0] + 1.0
     # A tick lies between the measurement and the goal that is set from it.
     assert max(witness.pull[:5]) <= LIMITS.step[0] + LIMITS.speed[0] / 30
-    assert witness.tip_low[2] >= -0.01
+    assert witness.touch.well, witness.touch
     assert witness.falls == 0
 
 
@@ -102,6 +102,8 @@ held = st.tuples(action, st.integers(1, 30))
 @example([([0, 0.4, -0.1, 1.6, 0, 0], 60)])  # into the table
 @example([([float("nan")] * 6, 1)])
 @example([([0, -2, 2, 1, 0, float("inf")], 1)])
+@example([([-0.19, -0.72, 2.38, -1.45, -0.26, 0.34], 90)])  # once 77 N on the table
+@example([([0.4, -2.0, 3.1, 1.6, 1.0, 0.7], 60)])  # the gripper into the shoulder
 def test_no_sequence_of_actions_leaves_the_limits(calibration, sequence):
     virtual, robot = connected(calibration)
     finite = True
@@ -141,6 +143,18 @@ def test_the_others_sink_slowly_where_one_servo_is_silent(calibration, monkeypat
         robot.close()
     assert [s.torque_on for s in virtual.servos] == [False] * 2 + [True] + [False] * 3
     assert virtual.witness.falls == 0
+
+
+def test_the_virtual_arm_collides_with_itself(calibration):
+    """Without limits its gripper is stopped by its own shoulder."""
+    virtual, robot = connected(calibration)
+    for _ in range(60):
+        robot.arm.observe()
+        robot.arm.act(np.array([[0.4, -2.0, 3.1, 1.6, 1.0, 0.7]]))
+    touch = virtual.witness.touch
+    assert "jaw" in touch.where or "wrist" in touch.where, touch
+    assert touch.deepest > 0.0005
+    assert not touch.where.startswith("table")
 
 
 def test_the_witness_would_see_an_arm_without_limits(calibration):

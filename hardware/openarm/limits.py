@@ -67,6 +67,7 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
         speed=np.tile(SPEED, 2),
         acceleration=np.tile(ACCELERATION, 2),
         closing=4.5,
+        bow=0.5,
         step=np.tile(STEP, 2),
         press=np.tile(PRESS, 2),
         box_low=np.array([-0.5, -0.9, 0.02]),

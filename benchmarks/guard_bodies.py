@@ -22,7 +22,8 @@ import numpy as np
 import tyro
 
 from act_minimal.files import write_json
-from act_minimal.sim import make_task, so100
+from act_minimal.sim import so100
+from act_minimal.sim.pick_place import PickPlace
 from benchmarks.campaign import KEPT
 from benchmarks.results import write
 from hardware.governor import Governor, Limits
@@ -54,7 +55,7 @@ INERTIA = {
 
 def so100_alone() -> mujoco.MjSpec:
     """The simulated SO-100 on a table with nothing on it; it collides with itself."""
-    spec = mujoco.MjSpec.from_string(make_task("so100_pick_place")._xml())
+    spec = mujoco.MjSpec.from_string(PickPlace()._xml())
     spec.delete(spec.body("cube"))
     for geom in spec.worldbody.geoms:
         if geom.name != "table":

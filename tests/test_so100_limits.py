@@ -6,6 +6,7 @@ memory and time is the physics' own, so that many sequences can be tried.
 
 import contextlib
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import Phase, example, given, settings
@@ -145,16 +146,32 @@ def test_the_others_sink_slowly_where_one_servo_is_silent(calibration, monkeypat
     assert virtual.witness.falls == 0
 
 
-def test_the_virtual_arm_collides_with_itself(calibration):
-    """Without limits its gripper is stopped by its own shoulder."""
-    virtual, robot = connected(calibration)
-    for _ in range(60):
-        robot.arm.observe()
-        robot.arm.act(np.array([[0.4, -2.0, 3.1, 1.6, 1.0, 0.7]]))
+def test_the_virtual_arm_collides_with_itself():
+    """Its gripper in its own shoulder; the simulated task's own arm is let through."""
+    virtual, _ = assemble(VirtualArmConfig())
+    joints = np.array([1.7, -0.8, 2.8, 1.5, 1.7, 0.0])
+    virtual.put(joints)
+    virtual.step()
     touch = virtual.witness.touch
-    assert "jaw" in touch.where or "wrist" in touch.where, touch
-    assert touch.deepest > 0.0005
+    assert touch.deepest > 0.01
+    assert not touch.well
+    assert "jaw" in touch.where or "wrist" in touch.where
     assert not touch.where.startswith("table")
+    model = virtual.task.model()
+    data = mujoco.MjData(model)
+    data.qpos[:] = virtual.data.qpos
+    data.qpos[:6] = joints
+    mujoco.mj_forward(model, data)
+    arm = (model.geom_bodyid[data.contact.geom] > 0).all(1)
+    assert not arm.any()
+
+
+def test_neighbours_and_ready_poses_touch_nothing():
+    virtual, _ = assemble(VirtualArmConfig())
+    for pose in (LIMITS.ready, LIMITS.rest):
+        virtual.put(pose)
+        virtual.witness.touch.look(virtual.model, virtual.data)
+    assert virtual.witness.touch.deepest == 0.0
 
 
 def test_the_witness_would_see_an_arm_without_limits(calibration):

@@ -71,13 +71,16 @@ def collide_with_itself(model: mujoco.MjModel) -> None:
     learned and measured there depends on it. Neighbours never collide in MuJoCo, but
     for the base, which is part of the world; it meets all links but the shoulder.
     """
-    for geom in range(model.ngeom):
-        name = model.body(model.geom_bodyid[geom]).name
-        if name == "base":
-            model.geom_contype[geom], model.geom_conaffinity[geom] = 0, 4 | 8
-        elif name in LINKS:
-            model.geom_contype[geom] = 1 if name == "shoulder" else 1 | 8
-            model.geom_conaffinity[geom] = 1
+    for name in LINKS:
+        body = model.body(name).id
+        meets = (
+            (0, 4 | 8) if name == "base" else (1 if name == "shoulder" else 1 | 8, 1)
+        )
+        begin, count = model.body_geomadr[body], model.body_geomnum[body]
+        # MuJoCo looks at a body's bits first, then at those of its shapes.
+        model.body_contype[body], model.body_conaffinity[body] = meets
+        model.geom_contype[begin : begin + count] = meets[0]
+        model.geom_conaffinity[begin : begin + count] = meets[1]
 
 
 class VirtualArm:

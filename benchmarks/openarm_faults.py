@@ -31,6 +31,7 @@ from hardware.openarm.plug import free_channels
 from hardware.openarm.setup import ZERO, set_zero
 from hardware.safety import SafeRobot
 from hardware.so100.emulator.room import VirtualArmProcess
+from hardware.so100.emulator.touch import Touch
 
 
 def right(**switches: Any) -> dict[str, Any]:
@@ -115,10 +116,10 @@ class OpenArmTrial(Trial):
 
         While a hand holds the arms, no motor may pull, and zeros that nobody complained
         about have to be right. Else, before and after the fault: joints in their range
-        and under their speed limit, wrists in the box, no pull as of something in the
-        way. Motors that the fault itself leaves without torque are let off after it,
-        and so is the fall of an arm that has none other. In the end no motor that hears
-        may have torque.
+        and under their speed limit, wrists in the box, no body in another one, no pull
+        as of something in the way. Motors that the fault itself leaves without torque
+        are let off after it, and so is the fall of an arm that has none other. In the
+        end no motor that hears may have torque.
         """
         after = seen["witness"]
         if phase in self.by_hand:
@@ -146,6 +147,7 @@ class OpenArmTrial(Trial):
             "inside": before["inside"] and now["inside"],
             "fastest": max(before["fastest"], now["fastest"]),
             "strongest": max(before["strongest"], now["strongest"]),
+            "deepest": max(before["deepest"], now["deepest"]),
             "falls": falls,
             "dropped_by_the_fault": after["falls"]
             - max(0, after["falls"] - len(fallen)),
@@ -161,12 +163,15 @@ class OpenArmTrial(Trial):
         limits, row = self.robot.limits, np.array
         judged = np.array([i not in limp for i in range(len(NAMES))])
         if not np.isfinite(witness["lowest"]).all():  # nothing was there to be seen
-            return {"inside": True, "fastest": 0.0, "strongest": 0.0}
+            return {"inside": True, "fastest": 0.0, "strongest": 0.0, "deepest": 0.0}
         speed = row(witness["speed"]) / limits.speed
         speed[list(GRIPPERS)] /= np.abs(ARMS["v2"].open_at)  # of the motor, in rad/s
         pull = row(witness["torque"]) / np.tile(PEAK, 2)
         spread = np.array([[ARM[side] & limp == set()] for side in (0, 1)])
+        seen = witness["touch"]
         inside = (
+            # Arms that the fault itself lets fall lie in the end on what they find.
+            row(bool(limp) or Touch(seen["deepest"], pressed=seen["pressed"]).well),
             (row(witness["lowest"]) >= limits.low - OVERSHOOT) | ~judged,
             (row(witness["highest"]) <= limits.high + OVERSHOOT) | ~judged,
             (speed <= FASTER) | ~judged,
@@ -178,6 +183,7 @@ class OpenArmTrial(Trial):
             "inside": all(bool(one.all()) for one in inside),
             "fastest": float(speed[judged].max(initial=0.0)),
             "strongest": float(pull[judged].max(initial=0.0)),
+            "deepest": seen["deepest"],
         }
 
     def zero_is_right(self) -> bool:

@@ -36,6 +36,7 @@ from hardware.so100.bus import Bus
 from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.room import VirtualArmProcess
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.so100.emulator.touch import Touch
 from hardware.so100.kinematics import JOINTS
 from hardware.so100.setup import calibrate
 
@@ -195,12 +196,12 @@ class SO100Trial(Trial):
             and (high[:5] <= limits.high[:5] + OVERSHOOT).all()
         )
         fastest, pull = max(witness["speed"][:5]), max(witness["pull"][:5])
-        tip = float(witness["tip_low"][2])
+        touch = Touch(witness["touch"]["deepest"], pressed=witness["touch"]["pressed"])
         safe = (
             inside
             and fastest <= float(limits.speed[0]) + 0.5
             and pull <= float(limits.step[0]) + OVERSHOOT
-            and tip >= -0.005
+            and touch.well
             and not witness["falls"]
         )
         return {
@@ -208,7 +209,8 @@ class SO100Trial(Trial):
             "inside_joint_limits": inside,
             "fastest": fastest,
             "farthest_pull": pull,
-            "lowest_tip": tip,
+            "deepest": touch.deepest,
+            "pressed_for": touch.pressed,
             "falls": witness["falls"],
         }
 

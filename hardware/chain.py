@@ -4,6 +4,8 @@ import numpy as np
 
 Row = tuple[tuple, tuple, tuple]
 """(position m, quaternion wxyz, axis) of a turning joint's frame in the one before."""
+Frames = tuple[np.ndarray, np.ndarray]
+"""Places (..., L, 3) m and rotations (..., L, 3, 3) of L links."""
 
 
 class Chain:
@@ -30,7 +32,7 @@ class Chain:
 
     def walk(
         self, angles: np.ndarray, position: np.ndarray, rotation: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> Frames:
         """Along the chain, from a place (..., 3) m and a rotation (..., 3, 3).
 
         Args:
@@ -39,14 +41,15 @@ class Chain:
             rotation: how it is turned there.
 
         Returns:
-            (..., J, 3) m, the joints' origins; position and rotation of the last frame.
+            (..., J, 3) m, the frames' origins; (..., J, 3, 3), how they are turned.
         """
-        turns, points = self.turns(angles), []
+        turns, points, rotations = self.turns(angles), [], []
         for i, offset in enumerate(self._offsets):
             position = position + rotation @ offset
             points.append(position)
             rotation = rotation @ turns[..., i, :, :]
-        return np.stack(points, axis=-2), position, rotation
+            rotations.append(rotation)
+        return np.stack(points, axis=-2), np.stack(rotations, axis=-3)
 
 
 def matrix(quat: tuple) -> np.ndarray:

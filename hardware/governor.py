@@ -4,16 +4,21 @@
 allow. Neither knows of buses, cameras or time; `safety.SafeRobot` does.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from .guard import Guard
 from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
-ALONG = np.linspace(0, 1, 5)[:, None]  # where two forearms are held against each other
+INERTIA = 0.08  # s that an arm may be behind its target because it begins to move
+TOUCHES = 0.005  # m of clearance: less, and something may be touched
+# Shares of a step that are tried if not all of it will do; then as finely again.
+SHARES = np.linspace(0, 1, 7)[1:-1]
+# Of the way from where the arm is to where it is sent, what is looked at.
+PASSING = np.array([0.25, 0.5, 0.75])[:, None]
 
 
 @dataclass(frozen=True)
@@ -29,27 +34,34 @@ class Limits:
     """Of what is sent, a second."""
     acceleration: np.ndarray
     """Of what is sent, a second squared; braking for a wall or a stop may exceed it."""
+    closing: float
+    """m/s² with which it can stop before it touches something."""
+    bow: float
+    """m/rad²: by this times its square a joint that is behind may lead beside the path;
+    near something it has to catch up before its target goes on."""
     step: np.ndarray
     """Farthest that a target may be from where the joint is."""
+    press: np.ndarray
+    """Farthest that a target stays from a joint while the arm touches something: its
+    springs press with that."""
     box_low: np.ndarray
-    """(3,) m, where the arm's joints and fingertips may be."""
+    """(3,) m, where the arm may be with all that moves."""
     box_high: np.ndarray
-    points_of: Callable[[np.ndarray], np.ndarray]
-    """State (..., A) -> (..., P, 3) m: the joints and fingertips that are watched."""
+    guard: Guard
+    """What has to stay in there, and which parts may not come near each other."""
     ready: np.ndarray
     """Pose from which policies start."""
     rest: np.ndarray
     """Pose in which the arm may lose torque without falling."""
-    forearms: tuple[tuple[int, int], ...] = ()
-    """For two arms: which of the points are each one's elbow and wrist."""
-    apart: float = 0.0
-    """m that the forearms' middle lines have to be apart; hands may meet."""
     grippers: tuple[int, ...] = (5,)
     """Which entries are grippers."""
     grip: float = 0.2
     """Most load of a gripper, as a share of its stall torque."""
     load: float = 0.9
     """Load of an arm joint that is a strain, as a share of its stall torque."""
+    stall: float = 0.6
+    """Load of an arm joint that is a stall if the joint stands; to hold an arm takes
+    half of it."""
     load_seconds: float = 1.0
     """So long may it last."""
     temperature: float = 60.0
@@ -75,6 +87,7 @@ class Governor:
         self.target: np.ndarray | None = None
         self.velocity = np.zeros(len(limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
+        self._pressed = np.zeros(len(limits.low))  # s that each joint has pressed
 
     def reset(self, measured: np.ndarray) -> None:
         """Begin at the measured pose, at rest.
@@ -94,6 +107,7 @@ class Governor:
         self.target = np.clip(measured, limits.low, limits.high)
         self.velocity = np.zeros(len(limits.low))
         self._before = None
+        self._pressed = np.zeros(len(limits.low))
 
     def allow(
         self, wish: np.ndarray, measured: np.ndarray, load: np.ndarray | None = None
@@ -122,6 +136,8 @@ class Governor:
         goal = _clip(goal, limits.low, limits.high, "joint limit", kinds)
         if load is not None:
             goal = self._ease_grip(goal, measured, load, kinds)
+        if (target := self._yielding(measured)) is not None:
+            return self._send(target), [*kinds, "press"]
         # From here it can still stop before the end of its range.
         room = np.where(goal > last, limits.high - last, last - limits.low)
         brake = np.sqrt(2 * limits.acceleration * np.maximum(room, 0.0))
@@ -141,10 +157,13 @@ class Governor:
         target = _clip(target, near - limits.step, near + limits.step, "step", kinds)
         # A joint pushed away from its target must not let the target leap after it.
         target = np.clip(target, last - limits.speed * dt, last + limits.speed * dt)
-        target = self._inside_box(last, target, kinds)
-        self.velocity = (target - last) / dt
+        return self._send(self._keep_clear(last, measured, target, kinds)), kinds
+
+    def _send(self, target: np.ndarray) -> np.ndarray:
+        assert self.target is not None
+        self.velocity = (target - self.target) / self.period
         self.target = target
-        return target.copy(), kinds
+        return target.copy()
 
     def _ease_grip(
         self, goal: np.ndarray, measured: np.ndarray, load: np.ndarray, kinds: list[str]
@@ -172,38 +191,95 @@ class Governor:
                     kinds.append("grip")
         return goal
 
-    def _inside_box(
-        self, last: np.ndarray, target: np.ndarray, kinds: list[str]
+    def _yielding(self, measured: np.ndarray) -> np.ndarray | None:
+        """Targets nearer to where the joints are, if they press on something too hard.
+
+        As far as the guard can tell: elsewhere a joint is away from its target because
+        of what the arm weighs, and to yield to that would let it sink.
+        """
+        assert self.target is not None
+        limits, gap = self.limits, measured - self.target
+        pressing = np.abs(gap) > limits.press
+        pressing[list(limits.grippers)] = False  # they are eased by themselves
+        if pressing.any() and self.clearance(measured).min() > TOUCHES:
+            pressing[:] = False
+        self._pressed = np.where(pressing, self._pressed + self.period, 0.0)
+        pressing = self._pressed > INERTIA
+        if not pressing.any():
+            return None
+        # Straight back, where the way was seen to be clear.
+        share = 1 - 0.5 * (limits.press / np.maximum(np.abs(gap), 1e-9))[pressing].min()
+        most = limits.speed * self.period
+        gap[list(limits.grippers)] = 0.0
+        share = min(share, float((most / np.maximum(np.abs(gap), 1e-9)).min()))
+        return np.clip(self.target + share * gap, limits.low, limits.high)
+
+    def _keep_clear(
+        self,
+        last: np.ndarray,
+        measured: np.ndarray,
+        target: np.ndarray,
+        kinds: list[str],
     ) -> np.ndarray:
-        """As much of the step as keeps the arm where it may be, or brings it nearer."""
-        outside = self._outside
-        if (there := outside(target)) <= 0 or there < outside(last):
-            return target
-        kinds.append("workspace" if self._beyond(target)[0] > 0 else "other arm")
-        if outside(last) > 0:
-            return last.copy()  # outside already, and this leads no nearer
-        good, bad = 0.0, 1.0
-        for _ in range(6):
-            middle = (good + bad) / 2
-            if outside(last + middle * (target - last)) <= 0:
-                good = middle
+        """As much of the step as keeps everything clear, or leads away from it.
+
+        Two things have to be: the target, to which nothing comes nearer than it may in
+        a tick; and the way to it from where the arm is, which lags behind.
+        """
+        shares = np.array([1.0])
+        good, size = 0.0, 1.0
+        for trial in range(3):
+            steps = last + shares[:, None] * (target - last)
+            passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
+            around = np.concatenate([[last, measured], steps, *passing])
+            room = self.clearance(around)
+            there = room[2 : 2 + len(steps)] - self._nearest(room[0])
+            # On its way it may be as near as it is: it sags.
+            under = room[2 + len(steps) :] - np.minimum(0.0, room[1])
+            under = under.reshape(len(steps), -1, under.shape[-1]).min(1)
+            short = np.minimum(there, under)  # (n, C)
+            free = np.flatnonzero(
+                (short.min(1) >= 0) & self._in_time(steps, around, room)
+            )
+            if not trial:
+                if len(free):
+                    return target
+                inside = int(room[2].argmin()) < self.limits.guard.in_workspace
+                kinds.append("workspace" if inside else "collision")
             else:
-                bad = middle
+                good = float(shares[free[-1]]) if len(free) else good
+                size *= SHARES[0]
+            shares = good + size * SHARES
         return last + good * (target - last)
 
-    def _outside(self, state: np.ndarray) -> float:
-        """How far states (..., A) are where they may not be at most, m; <= 0 if not."""
-        return max(self._beyond(state))
+    def _in_time(
+        self, steps: np.ndarray, around: np.ndarray, room: np.ndarray
+    ) -> np.ndarray:
+        """(n,) whether the arm is not too far behind steps (n, A) for where they are.
 
-    def _beyond(self, state: np.ndarray) -> tuple[float, float]:
-        """By how much states are outside the box, and the arms too near, m."""
+        Joints that are behind, each in its own way, leave the path by about the square
+        of that. Near something they have to catch up before the target goes on.
+        """
+        joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
+        last, measured = around[:2, joints]
+        behind = np.abs(steps[:, joints] - measured).max(1)
+        clear = room[2 : 2 + len(steps)].min(1) >= self.limits.bow * behind**2
+        return clear | (behind <= np.abs(last - measured).max())
+
+    def _nearest(self, room: np.ndarray) -> np.ndarray:
+        """How clear all must be after the next tick, m, if it is so clear (C,) now.
+
+        Coming nearer, it must be able to stop before zero with `limits.closing`; if it
+        is too near already, it must not come nearer.
+        """
+        step = self.period * np.sqrt(2 * self.limits.closing)
+        left = (np.sqrt(step**2 + 4 * np.maximum(room, 0.0)) - step) / 2
+        return np.minimum(room, left**2)
+
+    def clearance(self, state: np.ndarray) -> np.ndarray:
+        """How far everything is from what it may not touch, of states (..., A): m."""
         limits = self.limits
-        points = limits.points_of(state)
-        beyond = np.maximum(limits.box_low - points, points - limits.box_high)
-        near = -np.inf
-        if limits.forearms:
-            near = limits.apart - float(gap_of(points, limits.forearms).min())
-        return float(beyond.max()), near
+        return limits.guard.clearance(state, limits.box_low, limits.box_high)
 
     def way(self, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
         """Stops of a way between two states that stays where the arm may be.
@@ -238,35 +314,15 @@ class Governor:
 
     def _is_free(self, start: np.ndarray, end: np.ndarray) -> bool:
         """Whether the straight way stays where the arm may be, or leads back there."""
-        shares = np.linspace(0, 1, 25)[1:, None]
-        beyond = self._outside(start + shares * (end - start))
-        return beyond <= max(0.0, self._outside(start))
+        shares = np.linspace(0, 1, 25)[:, None]
+        room = self.clearance(start + shares * (end - start))
+        return bool((room[1:] >= np.minimum(0.0, room[0])).all())
 
     def upward(self, state: np.ndarray) -> np.ndarray:
         """(A,) how to move the joints to raise the arm's lowest point, at most 1."""
-        step = 1e-3
-        lowest = self.limits.points_of(state + step * np.eye(len(state)))[..., 2]
-        slope = lowest.min(axis=-1) - self.limits.points_of(state)[:, 2].min()
+        step, lowest = 1e-3, self.limits.guard.lowest
+        slope = lowest(state + step * np.eye(len(state))) - lowest(state)
         return slope / max(float(np.abs(slope).max()), 1e-9)
-
-
-def gap_of(points: np.ndarray, forearms: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """How near two forearms are to each other.
-
-    Args:
-        points: (..., P, 3) m.
-        forearms: which of them are the elbow and the wrist, arm by arm.
-
-    Returns:
-        (...,) m between their middle lines, at five points along each: too much by at
-        most 6 mm for forearms of 0.22 m that are 0.12 m apart.
-    """
-    right, left = (
-        (1 - ALONG) * points[..., None, elbow, :] + ALONG * points[..., None, wrist, :]
-        for elbow, wrist in forearms
-    )  # (..., 5, 3)
-    between = right[..., :, None, :] - left[..., None, :, :]  # (..., 5, 5, 3)
-    return np.sqrt((between**2).sum(-1).min((-2, -1)))
 
 
 def _clip(

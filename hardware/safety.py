@@ -36,6 +36,7 @@ CATCH_UP = 3.0  # s that a ramp may last longer than planned
 # come to its rest pose all the same, or it sinks. Motors give up at higher ones.
 WARM = 8.0
 THERE = 0.002  # rad, or openings: a target this near has arrived
+STANDS = 0.02  # rad: a joint that moves less while it pulls, stands
 
 
 def so100_limits(model: str = "so100") -> Limits:
@@ -44,6 +45,7 @@ def so100_limits(model: str = "so100") -> Limits:
     Raises:
         SettingError: unknown model.
     """
+    from .so100.bodies import guard_of
     from .so100.kinematics import ARMS
 
     if model not in ARMS:
@@ -55,21 +57,24 @@ def so100_limits(model: str = "so100") -> Limits:
     low[5], high[5] = 0.0, 1.0
     if model == "so100":
         ready = np.array([0.0, -2.3, 2.1, 1.2, -1.57, 0.32])
-        rest = np.array([0.0, -3.25, 3.05, 1.18, 0.0, 0.05])
+        rest = np.array([0.0, -3.05, 3.04, 0.89, 0.0, 0.05])
         box = np.array([(-0.45, 0.45), (-0.50, 0.25), (0.002, 0.55)])
     else:  # the same poses in the other model's zero, and its table in front is +x
         ready = np.array([0.0, -0.73, 0.53, 1.2, -1.52, 0.32])
-        rest = np.array([0.0, -1.68, 1.48, 1.18, 0.05, 0.05])
+        rest = np.array([0.0, -1.58, 1.31, 1.11, 0.05, 0.05])
         box = np.array([(-0.21, 0.54), (-0.45, 0.45), (0.002, 0.55)])
     return Limits(
         low=low,
         high=high,
         speed=np.array([3.0] * 5 + [4.0]),
         acceleration=np.array([60.0] * 5 + [80.0]),
+        closing=6.0,
+        bow=0.2,
         step=np.array([0.5] * 5 + [1.0]),
+        press=np.array([0.025] * 5 + [1.0]),  # of which 0.02 may be its own weight
         box_low=box[:, 0],
         box_high=box[:, 1],
-        points_of=arm.watched_of,
+        guard=guard_of(model),
         ready=ready,
         rest=rest,
     )
@@ -126,6 +131,8 @@ class SafeRobot:
         self._measured: np.ndarray | None = None
         self._sent: np.ndarray | None = None  # since it was connected
         self._strained = np.zeros(self.action_dim)
+        self._stalled = np.zeros(self.action_dim)
+        self._stood = np.full(self.action_dim, np.inf)  # where each began to stand
         self._connected = False
         self._held = 0.0  # s that a busy computer was forgiven before this tick
         self._complaints: list[str] = []
@@ -235,7 +242,7 @@ class SafeRobot:
             self._creep(self._sent, "hold")
             return
         # Nothing was sent yet, so its servos hold it where they found it.
-        _, _, health = ask_patiently(
+        self._measured, _, health = ask_patiently(
             self.arm.measure, self.stop.check, self.arm.ticker.clock
         )
         self._look_after(health)
@@ -377,19 +384,30 @@ class SafeRobot:
                 f"joint {hot[0]} is {health.temperature[hot[0]]:.0f} °C hot, expected "
                 f"at most {limits.temperature:.0f} °C; let it cool down"
             )
-        strained = np.abs(health.load) > limits.load
-        strained[list(limits.grippers)] = (
-            False  # they squeeze on purpose, and are eased
-        )
-        self._strained = np.where(strained, self._strained + 1 / self.fps, 0.0)
-        if (self._strained > limits.load_seconds).any():
-            joint = int(np.argmax(self._strained))
-            self._strained[:] = 0.0
-            self.interventions.note("strain", joint=joint)
-            raise Stop(
-                f"joint {joint} has pulled with {100 * abs(health.load[joint]):.0f} % "
-                f"of its torque for {limits.load_seconds} s: something is in its way"
+        load = np.abs(health.load)
+        load[list(limits.grippers)] = 0.0  # they squeeze on purpose, and are eased
+        stands = np.ones(self.action_dim, bool)
+        if self._measured is not None:
+            stands = np.abs(self._measured - self._stood) < STANDS
+            self._stood = np.where(
+                stands & (load > limits.stall), self._stood, self._measured
             )
+        dt = 1 / self.fps
+        self._strained = np.where(load > limits.load, self._strained + dt, 0.0)
+        stalled = stands & (load > limits.stall)
+        self._stalled = np.where(stalled, self._stalled + dt, 0.0)
+        for kind, seconds, how in (
+            ("strain", self._strained, ""),
+            ("stall", self._stalled, " without moving"),
+        ):
+            if (seconds > limits.load_seconds).any():
+                joint = int(np.argmax(seconds))
+                self._strained[:] = self._stalled[:] = 0.0
+                self.interventions.note(kind, joint=joint)
+                raise Stop(
+                    f"joint {joint} has pulled with {100 * load[joint]:.0f} % of its "
+                    f"torque for {limits.load_seconds} s{how}: something is in its way"
+                )
         for joint, fault in health.faults.items():
             if not joint.endswith("gripper"):
                 self.interventions.note("servo fault", joint=joint)

@@ -105,6 +105,8 @@ def test_the_judge_sees_what_goes_wrong(deployed):
     assert not with_("highest", 3, limits.high[3] + 0.1)
     assert not with_("torque", 1, 37.0)
     assert not with_("hand_low", 1, [0.0, 0.0, 0.0])
+    assert not with_("touch", "deepest", 0.003)
+    assert not with_("touch", "pressed", 0.4)
     assert not judge("deploy", seen | {"torque": [True] + [False] * 15}, "")["safe"]
     fallen = copy.deepcopy(seen)
     fallen["witness"]["falls"] = 1

@@ -6,6 +6,7 @@ memory and time is the physics' own, so that many sequences can be tried.
 
 import contextlib
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import Phase, example, given, settings
@@ -102,7 +103,7 @@ def expect_within_limits(witness):
     assert max(witness.speed[:5]) <= LIMITS.speed[0] + 1.0
     # A tick lies between the measurement and the goal that is set from it.
     assert max(witness.pull[:5]) <= LIMITS.step[0] + LIMITS.speed[0] / 30
-    assert witness.tip_low[2] >= -0.01
+    assert witness.touch.well, witness.touch
     assert witness.falls == 0
 
 
@@ -119,6 +120,8 @@ held = st.tuples(action, st.integers(1, 30))
 @example([([0, 0.4, -0.1, 1.6, 0, 0], 60)])  # into the table
 @example([([float("nan")] * 6, 1)])
 @example([([0, -2, 2, 1, 0, float("inf")], 1)])
+@example([([-0.19, -0.72, 2.38, -1.45, -0.26, 0.34], 90)])  # once 77 N on the table
+@example([([0.4, -2.0, 3.1, 1.6, 1.0, 0.7], 60)])  # the gripper into the shoulder
 def test_no_sequence_of_actions_leaves_the_limits(calibration, sequence):
     virtual, robot = connected(calibration)
     finite = True
@@ -156,6 +159,34 @@ def test_the_others_sink_slowly_where_one_servo_is_silent(calibration):
         robot.close()
     assert [s.torque_on for s in virtual.servos] == [False] * 2 + [True] + [False] * 3
     assert virtual.witness.falls == 0
+
+
+def test_the_virtual_arm_collides_with_itself():
+    """Its gripper in its own shoulder; the simulated task's own arm is let through."""
+    virtual, _ = assemble(VirtualArmConfig())
+    joints = np.array([1.7, -0.8, 2.8, 1.5, 1.7, 0.0])
+    virtual.put(joints)
+    virtual.step()
+    touch = virtual.witness.touch
+    assert touch.deepest > 0.01
+    assert not touch.well
+    assert "jaw" in touch.where or "wrist" in touch.where
+    assert not touch.where.startswith("table")
+    model = virtual.task.model()
+    data = mujoco.MjData(model)
+    data.qpos[:] = virtual.data.qpos
+    data.qpos[:6] = joints
+    mujoco.mj_forward(model, data)
+    arm = (model.geom_bodyid[data.contact.geom] > 0).all(1)
+    assert not arm.any()
+
+
+def test_neighbours_and_ready_poses_touch_nothing():
+    virtual, _ = assemble(VirtualArmConfig())
+    for pose in (LIMITS.ready, LIMITS.rest):
+        virtual.put(pose)
+        virtual.witness.touch.look(virtual.model, virtual.data)
+    assert virtual.witness.touch.deepest == 0.0
 
 
 def test_the_witness_would_see_an_arm_without_limits(calibration):

@@ -15,10 +15,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..chain import Chain, Row, matrix
+from ..chain import Chain, Frames, Row, matrix
 
 S = np.sqrt(0.5)
 SHOULDERS = (0.0, 0.0, 0.698)  # m, on the maker's pedestal
+PARTS = (*(f"link{i}" for i in range(1, 8)), "finger1", "finger2")  # of an arm
+LINKS = ("body", *(f"{side}_{part}" for side in ("right", "left") for part in PARTS))
 ELBOW, WRIST = 3, 6  # places of joint4 and joint7 in the chain
 
 
@@ -87,17 +89,17 @@ class Kinematics:
 
     def tool_of(self, joints: np.ndarray, side: int) -> np.ndarray:
         """(..., 7 or more) joint angles of one arm in rad -> (..., 3) its hand, m."""
-        _, position, rotation = self._chain(joints, side)
-        return position + rotation @ np.array(self.sides[side].tool)
+        return self.points_of(joints, side)[..., -1, :]
 
     def rotation_of(self, joints: np.ndarray, side: int) -> np.ndarray:
         """(..., 7 or more) joint angles of one arm, rad -> (..., 3, 3) of its hand."""
-        return self._chain(joints, side)[2]
+        return self._chain(joints, side)[1][..., -1, :, :]
 
     def points_of(self, joints: np.ndarray, side: int) -> np.ndarray:
         """(..., 7 or more) -> (..., 8, 3) m: each joint's origin, then the hand."""
-        points, position, rotation = self._chain(joints, side)
-        tool = position + rotation @ np.array(self.sides[side].tool)
+        points, rotations = self._chain(joints, side)
+        hand = rotations[..., -1, :, :] @ np.array(self.sides[side].tool)
+        tool = points[..., -1, :] + hand
         return np.concatenate([points, tool[..., None, :]], axis=-2)
 
     def watched_of(self, state: np.ndarray) -> np.ndarray:
@@ -110,25 +112,47 @@ class Kinematics:
         state = np.asarray(state, float)
         watched = []
         for side in (0, 1):
-            joints = state[..., 8 * side : 8 * side + 8]
-            points, position, rotation = self._chain(joints, side)
-            watched += [points[..., ELBOW, :], points[..., WRIST, :]]
-            way = self.sides[side].travel * joints[..., 7:]
-            fingers = zip(self.sides[side].fingers, self._fingers[side], strict=True)
-            for (pivot, axis, tip), finger in fingers:
-                if self.slides:
-                    local = np.array(pivot) + np.array(tip) + way * np.array(axis)
-                    place = position + (rotation @ local[..., None])[..., 0]
-                else:
-                    _, place, turned = finger.walk(way, position, rotation)
-                    place = place + turned @ np.array(tip)
-                watched.append(place)
+            places, rotations = self._side(state[..., 8 * side : 8 * side + 8], side)
+            watched += [places[..., ELBOW, :], places[..., WRIST, :]]
+            for i, (_, _, tip) in enumerate(self.sides[side].fingers, start=7):
+                watched.append(
+                    places[..., i, :] + rotations[..., i, :, :] @ np.array(tip)
+                )
         return np.stack(watched, axis=-2)
 
-    def _chain(
-        self, joints: np.ndarray, side: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(..., 7, 3) the joints' origins; position and rotation of the last frame."""
+    def frames_of(self, state: np.ndarray) -> Frames:
+        """Of the links in `LINKS`, of states (..., 16): angles in rad and openings."""
+        state = np.asarray(state, float)
+        right, left = (self._side(state[..., i : i + 8], i // 8) for i in (0, 8))
+        shape = state.shape[:-1]
+        body = np.broadcast_to(np.array(self.origin), (*shape, 1, 3))
+        still = np.broadcast_to(np.eye(3), (*shape, 1, 3, 3))
+        return (
+            np.concatenate([body, right[0], left[0]], axis=-2),
+            np.concatenate([still, right[1], left[1]], axis=-3),
+        )
+
+    def _side(self, joints: np.ndarray, side: int) -> Frames:
+        """Of one arm's seven links and two fingers, of its joints (..., 8)."""
+        points, rotations = self._chain(joints, side)
+        place, turned = points[..., -1, :], rotations[..., -1, :, :]
+        way = self.sides[side].travel * joints[..., 7:]
+        fingers: list[Frames] = []
+        chains = zip(self.sides[side].fingers, self._fingers[side], strict=True)
+        for (pivot, axis, _), finger in chains:
+            if self.slides:
+                local = np.array(pivot) + way * np.array(axis)
+                there = place + (turned @ local[..., None])[..., 0]
+                fingers.append((there[..., None, :], turned[..., None, :, :]))
+            else:
+                fingers.append(finger.walk(way, place, turned))
+        return (
+            np.concatenate([points, *(f[0] for f in fingers)], axis=-2),
+            np.concatenate([rotations, *(f[1] for f in fingers)], axis=-3),
+        )
+
+    def _chain(self, joints: np.ndarray, side: int) -> Frames:
+        """Of one arm's seven links."""
         joints = np.asarray(joints, float)[..., :7]
         base, quat = self.sides[side].base
         place = np.array(self.origin) + np.array(base)

@@ -1,6 +1,7 @@
 """What two OpenArms may do: standing free, or at a table.
 
-Their forearms are kept from each other; their hands are not, they have to meet.
+They are kept from each other, from themselves and from the pillar; only the fingers of
+both hands may meet.
 """
 
 from dataclasses import replace
@@ -10,7 +11,8 @@ import numpy as np
 from act_minimal.errors import SettingError
 
 from ..safety import Limits
-from .kinematics import ARMS
+from .bodies import guard_of
+from .kinematics import ARMS, Kinematics
 from .motors import GRIPPERS, NAMES
 
 MARGIN = np.radians(1.0)
@@ -23,15 +25,14 @@ ACCELERATION = 8 * SPEED
 # rad, and openings: at the firm gains this far a spring pulls with about the motor's
 # peak torque. A joint that is held up by something does not wind up farther.
 STEP = np.array([0.15] * 4 + [0.35] * 3 + [1.0])
+# rad: at the firm gains about 2 N·m of the upper joints, 1 N·m of the wrist's.
+PRESS = np.array([0.012] * 4 + [0.035] * 3 + [1.0])
 ELBOW, TURN = 3, 2  # joints that bend an arm, and that turn it outwards
-FOREARMS = ((0, 1), (4, 5))  # elbow and wrist among the points that are watched
-APART = 0.12  # m; forearms are 0.08 m wide
 # At a table: rad, the right arm; both hands over its outer parts. It is where the
 # simulated tasks begin, and a policy has to begin where its demonstrations did.
 READY = np.array([0.0, 0.8, 0.3, 2.1, -0.1, 0.2, 0.2])
 OUTWARDS = 0.9  # rad that the resting forearms are turned, away from what lies there
 LYING = 0.03  # m that the fingertips of arms at rest are over the table
-OVER = 0.003  # m over the table that everything else stays
 
 
 def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
@@ -65,22 +66,23 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
         high=high,
         speed=np.tile(SPEED, 2),
         acceleration=np.tile(ACCELERATION, 2),
+        closing=4.5,
+        bow=0.5,
         step=np.tile(STEP, 2),
+        press=np.tile(PRESS, 2),
         box_low=np.array([-0.5, -0.9, 0.02]),
         box_high=np.array([0.8, 0.9, 1.5]),
-        points_of=arm.watched_of,
+        guard=guard_of(arm),
         ready=ready,
         rest=rest,
-        forearms=FOREARMS,
-        apart=APART,
         grippers=GRIPPERS,
         grip=0.5,  # its spring is soft: what it is asked to squeeze is no share of it
         temperature=75.0,  # the motors themselves stop at 100
     )
-    return limits if table is None else _at_a_table(limits, table)
+    return limits if table is None else _at_a_table(arm, limits, table)
 
 
-def _at_a_table(limits: Limits, table: float) -> Limits:
+def _at_a_table(arm: Kinematics, limits: Limits, table: float) -> Limits:
     def lying(bend: float) -> np.ndarray:
         pose = limits.rest.copy()
         pose[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
@@ -88,7 +90,7 @@ def _at_a_table(limits: Limits, table: float) -> Limits:
         return pose
 
     def lowest(bend: float) -> float:
-        return float(limits.points_of(lying(bend))[:, 2].min())
+        return float(arm.watched_of(lying(bend))[:, 2].min())
 
     least, most = 0.0, np.pi / 2
     if not lowest(least) <= table + LYING <= lowest(most):
@@ -107,7 +109,7 @@ def _at_a_table(limits: Limits, table: float) -> Limits:
         limits,
         ready=both(READY, gripper=0.3),
         rest=lying(most),
-        box_low=np.array([-0.3, -0.9, table + OVER]),
+        box_low=np.array([-0.3, -0.9, table]),
     )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..chain import Chain, Row
+from ..chain import Chain, Frames, Row
 
 JOINTS = (
     "shoulder_pan",
@@ -18,6 +18,15 @@ JOINTS = (
     "wrist_flex",
     "wrist_roll",
     "gripper",
+)
+LINKS = (
+    "base",
+    "shoulder",
+    "upper_arm",
+    "lower_arm",
+    "wrist",
+    "fixed_jaw",
+    "moving_jaw",
 )
 S = np.sqrt(0.5)
 
@@ -32,8 +41,6 @@ class Kinematics:
             frame in the one before.
         tip: The fixed finger's tip in the last frame, m.
         jaw: The moving jaw's frame in the last one, as a row of `links`.
-        jaw_tip: 5 mm inside the moving jaw's end in its frame, m: at a grasp the end
-            itself may touch the table.
         ranges: (6, 2) mechanical range of each joint, rad.
         sense: (6,) 1 where the servo's steps grow with the angle, else -1.
     """
@@ -42,7 +49,6 @@ class Kinematics:
     links: tuple[Row, ...]
     tip: tuple[float, float, float]
     jaw: Row
-    jaw_tip: tuple[float, float, float]
     ranges: np.ndarray
     sense: np.ndarray
 
@@ -57,21 +63,22 @@ class Kinematics:
 
     def points_of(self, joints: np.ndarray) -> np.ndarray:
         """(..., 5 or more) -> (..., 6, 3) m: each joint's origin, then the tip."""
-        return self._chain(joints)[0]
+        points, rotations = self._chain(joints)
+        tip = points[..., -1, :] + rotations[..., -1, :, :] @ np.array(self.tip)
+        return np.concatenate([points, tip[..., None, :]], axis=-2)
 
-    def watched_of(self, state: np.ndarray) -> np.ndarray:
-        """What may hit a table, of a state (..., 6): angles in rad and the opening.
-
-        Returns:
-            (..., 5, 3) m: elbow, wrist, gripper, and the tips of finger and jaw.
-        """
+    def frames_of(self, state: np.ndarray) -> Frames:
+        """Of the links in `LINKS`, of states (..., 6): rad, and the opening."""
         state = np.asarray(state, float)
-        points, position, rotation = self._chain(state)
+        points, rotations = self._chain(state)
         closed, opened = self.ranges[5]
         angle = closed + state[..., 5:] * (opened - closed)
-        _, jaw, turned = self._jaw.walk(angle, position, rotation)
-        jaw = jaw + turned @ np.array(self.jaw_tip)
-        return np.concatenate([points[..., 2:, :], jaw[..., None, :]], axis=-2)
+        jaw = self._jaw.walk(angle, points[..., -1, :], rotations[..., -1, :, :])
+        base = np.zeros_like(jaw[0]), np.broadcast_to(np.eye(3), jaw[1].shape)
+        return (
+            np.concatenate([base[0], points, jaw[0]], axis=-2),
+            np.concatenate([base[1], rotations, jaw[1]], axis=-3),
+        )
 
     @cached_property
     def _arm(self) -> Chain:
@@ -81,13 +88,11 @@ class Kinematics:
     def _jaw(self) -> Chain:
         return Chain((self.jaw,))
 
-    def _chain(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`points_of`, and position and rotation of the gripper's frame."""
+    def _chain(self, joints: np.ndarray) -> Frames:
+        """Of the five links from the shoulder on."""
         joints = np.asarray(joints, float)[..., :5]
         base = np.zeros((*joints.shape[:-1], 3))
-        points, position, rotation = self._arm.walk(joints, base, np.eye(3))
-        tip = position + rotation @ np.array(self.tip)
-        return np.concatenate([points, tip[..., None, :]], axis=-2), position, rotation
+        return self._arm.walk(joints, base, np.eye(3))
 
 
 SO100 = Kinematics(
@@ -101,7 +106,6 @@ SO100 = Kinematics(
     ),
     tip=(0, -0.1014, 0),
     jaw=((-0.0202, -0.0244, 0), (0, 0, 1, 0), (0, 0, 1)),
-    jaw_tip=(-0.0028, -0.0770, 0),
     ranges=np.array(
         [
             (-1.92, 1.92),
@@ -129,7 +133,6 @@ SO101 = Kinematics(
     ),
     tip=(-0.0079, -0.000218121, -0.0981274),
     jaw=((0.0202, 0.0188, -0.0234), (S, S, 0, 0), (0, 0, 1)),
-    jaw_tip=(-0.0012, -0.0770, 0.0189),
     ranges=np.array(
         [
             (-1.91986, 1.91986),

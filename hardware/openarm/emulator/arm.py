@@ -14,6 +14,7 @@ import numpy as np
 
 from act_minimal.errors import UserError
 
+from ...so100.emulator.touch import Touch
 from ..kinematics import ARMS, Kinematics
 from ..model import places_of
 from ..motors import ARM_MOTORS, SIDES
@@ -44,12 +45,14 @@ class Witness:
     """Box in which each arm's wrist was, m, right and left."""
     falls: int = 0
     """Times that an arm which was raised lost its torque at once."""
+    touch: Touch = field(default_factory=Touch)
+    """What their bodies were in, or pressed on."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
+        seen = vars(self) | {"touch": self.touch.to_json()}
         return {
-            k: v.tolist() if isinstance(v, np.ndarray) else v
-            for k, v in vars(self).items()
+            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in seen.items()
         }
 
 
@@ -241,6 +244,8 @@ class VirtualOpenArm:
         np.maximum(w.highest, state, out=w.highest)
         np.maximum(w.speed, np.abs(speeds), out=w.speed)
         np.maximum(w.torque, np.abs(torques), out=w.torque)
+        if not self.leader:
+            w.touch.look(self.model, self.data)
         hands = self._hands()
         np.minimum(w.hand_low, hands, out=w.hand_low)
         np.maximum(w.hand_high, hands, out=w.hand_high)

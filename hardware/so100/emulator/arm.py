@@ -20,8 +20,10 @@ import numpy as np
 from act_minimal.sim import Task
 from act_minimal.sim.world import HOLD_TICKS, start
 
+from ..kinematics import LINKS
 from ..registers import STEPS
 from .servo import Servo
+from .touch import Touch
 
 # How each servo sits in the arm: the sense in which its steps count, seen from the
 # simulated joint.
@@ -52,13 +54,34 @@ class Witness:
     """Box in which the fixed finger's tip was, m."""
     falls: int = 0
     """Times that much torque went off at once while the arm was raised."""
+    touch: Touch = field(default_factory=Touch)
+    """What its bodies were in, or pressed on."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
+        seen = vars(self) | {"touch": self.touch.to_json()}
         return {
-            k: v.tolist() if isinstance(v, np.ndarray) else v
-            for k, v in vars(self).items()
+            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in seen.items()
         }
+
+
+def collide_with_itself(model: mujoco.MjModel) -> None:
+    """Let the simulated arm's links stop each other, as real ones do.
+
+    In the simulated task itself they pass through each other, and stay so: what was
+    learned and measured there depends on it. Neighbours never collide in MuJoCo, but
+    for the base, which is part of the world; it meets all links but the shoulder.
+    """
+    for name in LINKS:
+        body = model.body(name).id
+        meets = (
+            (0, 4 | 8) if name == "base" else (1 if name == "shoulder" else 1 | 8, 1)
+        )
+        begin, count = model.body_geomadr[body], model.body_geomnum[body]
+        # MuJoCo looks at a body's bits first, then at those of its shapes.
+        model.body_contype[body], model.body_conaffinity[body] = meets
+        model.geom_contype[begin : begin + count] = meets[0]
+        model.geom_conaffinity[begin : begin + count] = meets[1]
 
 
 class VirtualArm:
@@ -76,6 +99,7 @@ class VirtualArm:
     ):
         self.task, self._sense = task, SENSE[robot]
         self.model = task.model()
+        collide_with_itself(self.model)
         self.data = mujoco.MjData(self.model)
         self.seconds = float(self.model.opt.timestep)
         self.mounting = np.asarray(mounting, float)
@@ -164,6 +188,7 @@ class VirtualArm:
         moved_away = on & (pull > np.abs(self._goals - joints) + 1e-6)
         np.maximum(w.pull, np.where(moved_away, pull, 0.0), out=w.pull)
         self._goals = goals
+        w.touch.look(self.model, self.data)
         tip = self.data.site_xpos[self._tip]
         np.minimum(w.tip_low, tip, out=w.tip_low)
         np.maximum(w.tip_high, tip, out=w.tip_high)

@@ -292,4 +292,4 @@ def ask_patiently(
         except BusError:
             if clock.now() > end:
                 raise
-        time.sleep(AGAIN)
+        clock.wait_until(clock.now() + AGAIN)

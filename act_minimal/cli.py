@@ -54,7 +54,7 @@ On an arm, real or virtual (GUIDE.md of hardware/so100 or hardware/openarm leads
   ports, cameras, health      what is plugged in, and how it is
   setup, calibrate            ids and calibration of a new arm
   teleop    move the arm by a leader arm or keys
-  record    with --robot so100 or openarm: demonstrations on the arm
+  record    with --robot so100, so101 or openarm: demonstrations on the arm
   deploy    let a policy drive the arm, trial by trial, with a tally
 
 Data and policies, here and elsewhere:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from act_minimal.extras import require
+
 CAMERA_TIMEOUT_S = 2.0  # a healthy camera hands out a picture in about half of that
 # USB adapters by name, where the system does not tell of which device a port is.
 USB_NAMES = ("ttyACM", "ttyUSB", "cu.usbmodem", "cu.usbserial", "cu.wchusbserial")
@@ -54,6 +56,7 @@ def find_serial_ports(dev: Path = Path("/dev")) -> list[Device]:
     Args:
         dev: Folder of the device files, where a system has one.
     """
+    require("arms", "serial")
     from serial.tools import list_ports
 
     names = {  # "usb-1a86_USB_Single_Serial_..." says more than "ttyACM0"
@@ -90,6 +93,7 @@ def find_can_interfaces(net: Path = Path("/sys/class/net")) -> list[tuple[str, b
 
     python-can lists those that can be opened now, the system those that are down, too.
     """
+    require("arms", "can")
     import can
 
     log = logging.getLogger("can")  # where the command `ip` is missing, it complains

@@ -398,7 +398,7 @@ def check_cameras() -> list[Check]:
 
 def check_serial_ports() -> list[Check]:
     """Serial ports that may be an arm's servo bus: may we open them, who answers?"""
-    if importlib.util.find_spec("serial") is None:
+    if not extras.is_here("serial"):
         return [Check("serial ports", "info", "not looked for: pyserial is missing")]
     checks = []
     for port in devices.find_serial_ports():
@@ -418,7 +418,7 @@ def check_serial_ports() -> list[Check]:
 
 def check_can() -> list[Check]:
     """CAN interfaces, as an OpenArm's adapter gives them (Linux)."""
-    if importlib.util.find_spec("can") is None:
+    if not extras.is_here("can"):
         return [Check("CAN", "info", "not looked for: python-can is missing")]
     checks = []
     for name, up in devices.find_can_interfaces():

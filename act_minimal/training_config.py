@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -208,8 +209,4 @@ def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, An
 
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The settings as JSON has them."""
-    plain = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
-    return plain | {"cameras": list(config.cameras)}
+    return json.loads(json.dumps(asdict(config), default=str))  # paths are text

@@ -5,7 +5,6 @@ that let it do something for long are in `drive.py`.
 """
 
 import json as jsonlib
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ import tyro
 
 from act_minimal.errors import SettingError
 from act_minimal.files import check_output_file, write_bytes
-from act_minimal.settings import SceneName, Whole
+from act_minimal.settings import Positive, SceneName, Whole
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -145,8 +144,10 @@ def _thumbnail(device: Path, folder: Path) -> Path:
 
     camera = make_camera(device.name, CameraConfig(str(device), size=(240, 320)))
     camera.open()
-    image = camera.read().image
-    camera.close()
+    try:
+        image = camera.read().image
+    finally:
+        camera.close()
     path = folder / f"{device.name}.png"
     content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     write_bytes(path, content.tobytes())
@@ -176,7 +177,7 @@ def calibrate(
     calibration: Calibrated = Path("calibration.json"),
     robot: Literal["so100", "so101"] = "so100",
     leader: bool = False,
-    seconds: float | None = None,
+    seconds: Positive | None = None,
     restore: bool = False,
 ) -> int:
     """Tie the servos' steps to the joints' angles; nothing moves by itself.
@@ -214,8 +215,6 @@ def calibrate(
         check_sweep(kept, ARMS[robot], str(calibration), leader=leader)
     else:
         check_free(calibration)
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise SettingError(f"seconds is {seconds}, expected a number above 0")
     bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
     bus.open()
     try:

@@ -82,6 +82,8 @@ class ArmClock(Clock):
     def __init__(self, path: Path):
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+        self._waits: dict[str, int] = {}  # of each thread, ns
+        self._waited = 0
         self._all.add(self)
 
     def now(self) -> float:
@@ -104,7 +106,6 @@ class ArmClock(Clock):
         virtual arm that was held up.
         """
         others = sum(other._lost() for other in self._all if other is not self)
-        waited = 0
         with contextlib.suppress(OSError):
             for thread in os.listdir("/proc/self/task"):
                 # A thread may end between the listing and the reading.
@@ -112,8 +113,11 @@ class ArmClock(Clock):
                     contextlib.suppress(OSError),
                     open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
                 ):
-                    waited += int(file.read().split()[1])
-        return others + 1e-9 * waited
+                    waited = int(file.read().split()[1])
+                    # What threads waited that have ended since still counts.
+                    self._waited += max(0, waited - self._waits.get(thread, 0))
+                    self._waits[thread] = waited
+        return others + 1e-9 * self._waited
 
     def _lost(self) -> float:
         return struct.unpack_from("d", self._map, 8)[0]

@@ -263,7 +263,8 @@ def deploy(
         trial.scene = scenes[number] if scenes else None
         tally.trials.append(trial)
         try:  # whoever is asked may stop everything: the trial was run all the same
-            trial.success = not trial.stopped and judge.verdict()
+            if trial.success is None:
+                trial.success = judge.verdict()
         finally:
             outcome = {True: "success", False: "failure", None: "not judged"}
             why = f" (stopped: {trial.stopped})" if trial.stopped else ""
@@ -286,7 +287,7 @@ def _one(
     number: int,
     seconds: float,
 ) -> Trial:
-    """Run one trial; nobody has judged it yet."""
+    """Run one trial, which nobody has judged yet unless it was stopped."""
     timed = TimedPolicy(policy)
     before = robot.interventions.counts.copy()
     robot.arm.ticker.start()
@@ -305,7 +306,7 @@ def _one(
     timing = robot.arm.ticker.report()
     return Trial(
         number=number,
-        success=None,
+        success=False if stopped else None,
         seconds=took,
         ticks=int(timing["ticks"]),
         stopped=stopped,

@@ -83,8 +83,8 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     # Before an arm is touched: is there anything left to do, and may it be mixed?
     about = {"robot": config.robot, "task": _task(config)}
     whose = about_trials(policy, config.execution, **about)
-    done = open_tally(out, whose, _scenes(config))
-    if len(done.trials) >= config.trials and not config.dry_run:
+    done = open_tally(None if config.dry_run else out, whose, _scenes(config))
+    if len(done.trials) >= config.trials:
         say(f"{config.trials} of {config.trials} already done in {out}: {done}")
         if json:
             _print(done.to_json() | {"interventions": {}})

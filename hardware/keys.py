@@ -15,6 +15,7 @@ from act_minimal.errors import UserError
 
 from .stop import EmergencyStop, Stop
 
+SPACE = " "
 POLL = 0.01  # s: Windows has nothing that waits for a key with a deadline
 
 
@@ -69,8 +70,11 @@ class Keys:
         """
         if self._windows is not None:
             return self._pressed_on_windows(wait)
-        if self.here and not self._waiting:
-            self._waiting = self._decoder.decode(self._read(wait))
+        if self.here:
+            read = self._read(0.0 if self._waiting else wait)
+            self._waiting += self._decoder.decode(read)
+        if SPACE in self._waiting:  # it stops an arm: now, and not behind other keys
+            self._waiting = SPACE
         key, self._waiting = self._waiting[:1], self._waiting[1:]
         return key
 

@@ -75,6 +75,7 @@ class Demonstrating:
 
     def prepare(self, number: int) -> bool:
         """Wait for Enter; False if the session is to end instead."""
+        self.said = "keep"  # unless a key says otherwise before its time is over
         print(f"episode {number}: lay the objects, press Enter; space ends the session")
         return ask(self.robot, self.keys, ENTER + " ") != " "
 

@@ -120,7 +120,6 @@ def record_session(
     mine: list[Path] = []  # kept in this session, which alone may be taken back
     while len(list_episodes(out)) < n:
         number = next_episode(out)
-        robot.hold()  # what stopped it last may still be so; then the session ends
         if prepare(number) is False:
             break
         recorder = Recorder(robot.fps, cameras)
@@ -143,11 +142,12 @@ def record_session(
             stopped = str(error)
             say(f"episode {number} was stopped and is not kept: {stopped}")
             robot.stop.check()  # an emergency stop ends the session too
+            robot.hold()  # and so does what is still as it was
             continue
         word = verdict()
         if word == "keep":
             extras: dict[str, Any] = attributes() if attributes else {}
-            extras |= arm_attributes(robot.name, robot.joints, UNITS)
+            extras |= _about(robot)
             episode = recorder.episode({"success": True} | extras)
             path = save_next_episode(out, episode, compression="jpeg", quality=95)
             mine.append(path)
@@ -168,11 +168,17 @@ def record_session(
     return list_episodes(out)
 
 
+def _about(robot: SafeRobot) -> dict[str, str]:
+    """What an episode says of the arm that it was recorded on."""
+    name, joints = (getattr(robot.arm, key, "") for key in ("name", "joints"))
+    return arm_attributes(name, joints, UNITS)
+
+
 def _expect_same_arm(path: Path, robot: SafeRobot) -> None:
     """Whether an episode is of this arm at this rate, as far as it says so."""
     episode = load_episode(path, images=False)
     found: dict[str, Any] = {**episode.attributes, "fps": episode.fps}
-    here = arm_attributes(robot.name, robot.joints, UNITS) | {"fps": robot.fps}
+    here = _about(robot) | {"fps": robot.fps}
     for key, value in here.items():
         if found.get(key, value) != value:
             raise UserError(

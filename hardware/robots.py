@@ -146,7 +146,7 @@ def make_robot(
 
         settings = SO100Config(config.port, config.calibration, config.robot)
         if config.fps is not None:
-            settings.fps = config.fps
+            settings = replace(settings, fps=config.fps)
         arm, limits = SO100(settings, eyes), so100_limits(config.robot)
     return SafeRobot(arm, limits, log, stop, tracker)
 
@@ -168,7 +168,7 @@ def make_openarm(
         gains=config.gains,
     )
     if config.fps is not None:
-        settings.fps = config.fps
+        settings = replace(settings, fps=config.fps)
     arm = OpenArm(settings, eyes)
     if config.version == "v2":
         arm.gravity = gravity_of(load_alone(), arm.kinematics)

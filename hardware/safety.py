@@ -142,8 +142,14 @@ class SafeRobot:
 
         Raises:
             Stop: a servo is unwell, or the arm is measured outside its range.
+            UserError: the log cannot be opened, or the arm not be connected.
         """
-        self.arm.connect()
+        self.interventions.open()
+        try:
+            self.arm.connect()
+        except BaseException:
+            self.interventions.close()
+            raise
         try:
             if self.tracker:
                 self.tracker.open()

@@ -24,9 +24,6 @@ class Interventions:
 
     Args:
         log: the file.
-
-    Raises:
-        UserError: it cannot be opened.
     """
 
     def __init__(self, log: Path | None = None):
@@ -34,17 +31,25 @@ class Interventions:
         self.lost = 0
         """Lines that could not be written."""
         self._log, self._why = log, ""
-        self._file = None
-        if log:
-            try:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                # Unbuffered: a line is on its way or lost, and none is left to close().
-                self._file = log.open("ab", buffering=0)
-            except OSError as error:
-                raise UserError(
-                    f"{log} cannot be written to: {error.strerror or error}"
-                ) from error
+        self._file: Any = None
         self._last: dict[str, float] = {}
+
+    def open(self) -> None:
+        """Open the log, if there is one.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        if self._log is None:
+            return
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: a line is on its way or lost, and none is left to close().
+            self._file = self._log.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(
+                f"{self._log} cannot be written to: {error.strerror or error}"
+            ) from error
 
     def note(self, kind: str, **details: Any) -> None:
         """Count one, and log it; of one kind at most ten lines a second."""

@@ -11,7 +11,7 @@ from act_minimal.control import Observation
 from act_minimal.errors import UserError
 from act_minimal.extras import require
 
-from .keys import Keys
+from .keys import SPACE, Keys
 from .safety import SafeRobot
 from .so100.arm import IDS, check_calibration, check_servos
 from .so100.bus import Bus
@@ -134,7 +134,11 @@ class OpenArmLeader(ByHand):
     def open(self) -> None:
         """Open both buses, and check every motor; torque off, whoever had it on."""
         self.arm.attach()
-        self.arm.disable()
+        try:
+            self.arm.disable()
+        except BaseException:
+            self.arm.close()
+            raise
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where the leader is."""
@@ -198,7 +202,7 @@ class Keyboard:
 
     def other(self) -> str:
         """The oldest key that meant no joint, or ""."""
-        return self.others.pop(0) if self.others else ""
+        return oldest(self.others)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -265,11 +269,18 @@ class Gamepad:
 
     def other(self) -> str:
         """The oldest button that meant no joint, or ""."""
-        return self.others.pop(0) if self.others else ""
+        return oldest(self.others)
 
     def close(self) -> None:
         """Let it go."""
         self.pad.quit()
+
+
+def oldest(keys: list[str]) -> str:
+    """Take the oldest key, or ""; a space, which stops the arm, comes before all."""
+    if SPACE in keys:
+        keys[:] = [SPACE]
+    return keys.pop(0) if keys else ""
 
 
 def _dead(value: float) -> float:

@@ -92,6 +92,7 @@ def test_the_policy_side_needs_no_extra(episodes, tmp_path):
         ("demo --out {}", "mujoco", "sim"),
         ("virtual --port {}", "mujoco", "sim"),
         ("course", "jupyterlab", "course"),
+        ("ports", "serial", "arms"),
         ("health --port {}", "serial", "arms"),
         ("health --port {} --robot openarm", "serial", "arms"),
         ("export-onnx --policy {policy} --out {}.onnx", "onnx", "onnx"),

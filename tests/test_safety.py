@@ -418,6 +418,7 @@ def test_the_log_takes_ten_lines_a_second_and_counts_all(tmp_path, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: seconds, time=time.time)
     monkeypatch.setattr("hardware.stop.time", clock)
     notes = Interventions(tmp_path / "log.jsonl")
+    notes.open()
     for seconds in np.arange(100) / 200:  # noqa: B007 (the clock shows it)
         notes.note("speed")
     notes.close()

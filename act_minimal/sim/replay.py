@@ -43,7 +43,7 @@ def replay(
     for path in tqdm(paths, desc="replay", disable=not progress):
         episode = load_episode(path, images=False)
         name, scene = (episode.attributes.get(key) for key in ("task", "scene"))
-        if name is None or scene is None:
+        if name is None or scene is None or int(scene) < 0:  # an arm knows no scene
             raise UserError(
                 f"{path} has no attributes 'task' and 'scene': only episodes that were "
                 "recorded in simulation can be replayed in it"

@@ -107,7 +107,8 @@ class Bus:
             self._can = can.Bus(**self._how)
         except (can.CanError, OSError, ValueError, ImportError) as error:
             raise BusError(self._why_closed(error)) from error
-        self.clock = clock_of(self.channel)
+        if self._how["interface"] in ("udp_multicast", "virtual"):
+            self.clock = clock_of(self.channel)
 
     def close(self) -> None:
         """Close the bus; the motors stay as they are."""

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from act_minimal.control import Observation
-from act_minimal.errors import SettingError, UserError
-from act_minimal.settings import Positive, check_settings
+from act_minimal.errors import UserError
+from act_minimal.settings import Bounds, check_settings
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
@@ -38,7 +38,7 @@ class SO100Config:
     """Its calibration file, ours or LeRobot's."""
     model: Literal["so100", "so101"] = "so100"
     """so100 or so101: the same servos and driver, other lengths."""
-    fps: Positive = 30.0
+    fps: Annotated[float, Bounds(1, 200)] = 30.0
     """Control ticks a second, Hz."""
 
     def __post_init__(self) -> None:
@@ -76,12 +76,6 @@ class SO100(ArmDriver):
     joints = JOINTS
 
     def __init__(self, config: SO100Config, cameras: dict[str, Camera] | None = None):
-        if config.model not in ARMS:
-            raise SettingError(
-                f"model is '{config.model}', expected one of: {', '.join(ARMS)}"
-            )
-        if not 1 <= config.fps <= 200:
-            raise SettingError(f"fps is {config.fps}, expected from 1 to 200 Hz")
         self.config, self.fps = config, float(config.fps)
         self.name = config.model
         self.kinematics = ARMS[config.model]
@@ -207,10 +201,8 @@ class SO100(ArmDriver):
             weak = {id: round(share * limit) for id, limit in self._strength.items()}
             self.bus.write_all("Torque_Limit", weak)  # nobody has to answer
             self.bus.clock.wait_until(self.bus.clock.now() + seconds / 20)
-        try:
-            self.disable()
-        finally:
-            self.bus.write_all("Torque_Limit", self._strength)
+        self.disable()  # a servo that did not hear it stays as weak as it is
+        self.bus.write_all("Torque_Limit", self._strength)
 
     def disable(self) -> None:
         """Torque off, whatever it takes; every servo is tried.

@@ -143,8 +143,8 @@ def calibrate(
         check_sweep(calibration, arm, "the sweep", leader=leader)
         restore(bus, calibration)
     except BaseException:
-        with contextlib.suppress(BusError):
-            for id, values in before.items():
+        for id, values in before.items():
+            with contextlib.suppress(BusError):  # a silent one, and not all that follow
                 _keep(bus, id, values)
         raise
     return calibration

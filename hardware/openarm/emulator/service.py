@@ -14,28 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import can
 import numpy as np
 
 from act_minimal.errors import UserError
+from act_minimal.extras import require
 from act_minimal.settings import Whole, check_settings
 
-from ...clock import ArmTime, clock_path
-from ...so100.emulator.door import (
+require("arms")
+
+import can  # noqa: E402
+
+from ...clock import ArmTime, clock_path  # noqa: E402
+from ...so100.emulator.door import (  # noqa: E402
     Door,
     Visitor,
     is_served,
     room_path,
     serve_until_ended,
 )
-from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel
-from ..limits import openarm_limits
-from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES
-from ..plug import Plug, free_channels, read_plug, write_plug
-from ..protocol import Frame, Status
-from .arm import VirtualOpenArm
-from .scene import ALONE, Scene
-from .wire import Wire
+from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel  # noqa: E402
+from ..limits import openarm_limits  # noqa: E402
+from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES  # noqa: E402
+from ..plug import Plug, free_channels, read_plug, write_plug  # noqa: E402
+from ..protocol import Frame, Status  # noqa: E402
+from .arm import VirtualOpenArm  # noqa: E402
+from .scene import ALONE, Scene  # noqa: E402
+from .wire import Wire  # noqa: E402
 
 NAP = 0.0003  # s between two looks at a bus that nobody can wait for
 MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}

@@ -99,7 +99,8 @@ class VirtualArm:
     ):
         self.task, self._sense = task, SENSE[robot]
         self.model = task.model()
-        collide_with_itself(self.model)
+        if robot == "so100":  # the model of a SO-101 does so by itself
+            collide_with_itself(self.model)
         self.data = mujoco.MjData(self.model)
         self.seconds = float(self.model.opt.timestep)
         self.mounting = np.asarray(mounting, float)

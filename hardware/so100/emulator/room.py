@@ -107,10 +107,14 @@ def open_virtual_camera(
     port = Path(config.source.removeprefix("virtual:"))
     connection, file = enter(port)
     wish = {"cameras": [name], "size": config.size, "fps": config.fps}
-    connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
     connection.settimeout(FIRST_DRAWN)
-    answer = json.loads(file.readline() or b"{}")
+    try:
+        connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
+        answer = json.loads(file.readline() or b"{}")
+    except OSError as error:
+        answer = {"error": f"no picture came in {FIRST_DRAWN:g} s ({error})"}
     if "error" in answer:
+        file.close()
         connection.close()
         raise CameraError(f"camera '{name}' of {port}: {answer['error']}")
 

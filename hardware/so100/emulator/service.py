@@ -21,6 +21,7 @@ from act_minimal.sim import TASKS, so100
 from act_minimal.sim.world import Task, World
 
 from ...clock import ArmTime, clock_path
+from ..bus import TERMINALS
 from ..calibration import Calibration, middle_and_range
 from ..kinematics import ARMS
 from .arm import SENSE, STEPS_PER_RAD, VirtualArm
@@ -28,7 +29,6 @@ from .door import Door, Visitor, is_served, room_path, serve_until_ended
 from .so101 import ALONE, AloneSO101
 from .wire import Wire
 
-TERMINALS = ("/dev/pts/", "/dev/ttys")  # where Linux and macOS keep them
 TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
 
 

@@ -1,4 +1,4 @@
-"""The boxes around the links: where the models have them, and how far they are apart."""
+"""Boxes around the links: where the models have them, how far they are apart."""
 
 from dataclasses import replace
 

@@ -1,6 +1,5 @@
 """Random shifts and colours of images in training, on the device, in batches."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from act_minimal.errors import UserError
+from act_minimal.settings import Share, Whole, check_settings
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as in JPEG and torchvision
 
@@ -17,17 +16,14 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as in JPEG and torchvision
 class Augmentation:
     """How strongly images are varied in training; the defaults leave them alone."""
 
-    shift_px: int = 0  # up to so many pixels each way; the edge is repeated
-    brightness: float = 0.0  # all values times 1 - b to 1 + b
-    contrast: float = 0.0  # distance from the mean grey times 1 - c to 1 + c
-    saturation: float = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
+    shift_px: Whole = 0  # up to so many pixels each way; the edge is repeated
+    brightness: Share = 0.0  # all values times 1 - b to 1 + b
+    contrast: Share = 0.0  # distance from the mean grey times 1 - c to 1 + c
+    saturation: Share = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
 
     def __post_init__(self) -> None:
         """Refuses what would turn an image inside out."""
-        for name, value in dataclasses.asdict(self).items():
-            if value < 0 or (name != "shift_px" and value > 1):
-                limit = "" if name == "shift_px" else " to 1"
-                raise UserError(f"{name} is {value}, expected 0{limit} or more")
+        check_settings(self)
 
     @property
     def enabled(self) -> bool:

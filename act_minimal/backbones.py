@@ -1,14 +1,15 @@
 """Pictures to tokens: the vision half of ACT (`model.py` has the rest).
 
-Every camera goes through one backbone, all in one batch. Letters in shape comments:
-B batch, N cameras, H W image, C channels, h w feature map, t tokens a camera, D width.
+Every camera goes through one backbone, those of one size in one batch. Letters in shape
+comments: B batch, N cameras, H W image, C channels, h w feature map, t tokens a camera,
+D width.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB
 CHANNELS = {"small": 64, "resnet18": 512, "resnet34": 512, "resnet50": 2048}
+STRIDES = {"small": 8, "resnet18": 32, "resnet34": 32, "resnet50": 32}  # pixels a cell
 
 
 def small_backbone() -> nn.Sequential:
@@ -166,24 +168,25 @@ def sinusoid_2d(height: int, width: int, channels: int) -> Tensor:
 class Keypoints(nn.Module):
     """Spatial softmax (Finn et al., 2016): where each channel looks, in [-1, 1]."""
 
-    place: Tensor
-
-    def __init__(self, channels: int, grid: tuple[int, int], width: int, tokens: int):
+    def __init__(self, channels: int, width: int, tokens: int):
         super().__init__()
         self.proj = nn.Linear(2 * channels, tokens * width)
         self.tokens = tokens
         # Over some 200 cells a plain softmax starts nearly flat, with every keypoint in
         # the middle; starting sharp halved the error after the same 500 steps.
         self.sharpness = nn.Parameter(torch.full((channels, 1), 8.0))
-        rows, columns = (torch.linspace(-1, 1, n) for n in grid)
-        place = torch.cartesian_prod(rows, columns)  # (h w, 2)
-        self.register_buffer("place", place, persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Reduce (B N, C, h, w) to (B N, t, D)."""
+    @staticmethod
+    def places(height: int, width: int) -> Tensor:
+        """Row and column of each cell of a feature map, (h w, 2)."""
+        rows, columns = (torch.linspace(-1, 1, n) for n in (height, width))
+        return torch.cartesian_prod(rows, columns)
+
+    def forward(self, features: Tensor, places: Tensor) -> Tensor:
+        """From (B N, C, h, w), whose cells are at `places` (h w, 2), to (B N, t, D)."""
         scores = features.flatten(2) * self.sharpness  # (B N, C, h w)
         weights = scores.softmax(-1)
-        points = (weights @ self.place).flatten(1)  # (B N, 2 C)
+        points = (weights @ places).flatten(1)  # (B N, 2 C)
         return self.proj(points).unflatten(-1, (self.tokens, -1))
 
 
@@ -200,38 +203,50 @@ class Grid(nn.Module):
 
 
 class Cameras(nn.Module):
-    """Images of all cameras to tokens and their positions, in one batched pass.
+    """Images of all cameras to tokens and their positions.
+
+    Cameras of one size go through the backbone in one batch.
 
     Args:
         config: cameras, image_size, backbone, image_tokens and so on.
         pretrained_weights: False when a checkpoint will replace them anyway.
     """
 
-    position: Tensor  # (t, D) where in the image a token comes from
+    position: Tensor  # (t, D) where in the image a keypoint token comes from
     mean: Tensor  # (N, 3, 1, 1)
     std: Tensor  # (N, 3, 1, 1)
 
     def __init__(self, config: ACTConfig, pretrained_weights: bool = True):
         super().__init__()
-        n, width = len(config.cameras), config.width
-        self.shape = (n, 3, *config.image_size)
+        n, width, sizes = len(config.cameras), config.width, config.camera_sizes
+        self.shapes = [(3, *size) for size in sizes.values()]
+        same = {
+            x: [i for i, y in enumerate(self.shapes) if x == y] for x in self.shapes
+        }
+        self.groups = list(same.values())  # cameras of one size: [[0, 1]] if all are
         self.pool = config.image_pool
-        h, w = (side // self.pool for side in config.image_size)
         if config.backbone == "small":
             self.backbone = small_backbone()
-            grid = (h // 8, w // 8)
         else:
             wanted = pretrained_weights and config.pretrained == "imagenet"
             self.backbone = resnet(config.backbone, wanted)
-            grid = (math.ceil(h / 32), math.ceil(w / 32))
         self.backbone.to(memory_format=torch.channels_last)
+        # The small one would drop what is left over; ResNets fill up by themselves.
+        self.fill = STRIDES["small"] if config.backbone == "small" else 1
         channels = CHANNELS[config.backbone]
-        if config.image_tokens == "keypoints":
-            self.tokens = Keypoints(channels, grid, width, config.keypoint_tokens)
+        self.keypoints = config.image_tokens == "keypoints"
+        if self.keypoints:
+            self.tokens = Keypoints(channels, width, config.keypoint_tokens)
             self.position = nn.Parameter(torch.randn(config.keypoint_tokens, width))
         else:
             self.tokens = Grid(channels, width)
-            self.register_buffer("position", sinusoid_2d(*grid, width), False)
+        for k, group in enumerate(self.groups):
+            cell = self.pool * STRIDES[config.backbone]  # pixels
+            h, w = (math.ceil(side / cell) for side in self.shapes[group[0]][1:])
+            table = (
+                Keypoints.places(h, w) if self.keypoints else sinusoid_2d(h, w, width)
+            )
+            self.register_buffer(f"table{k}", table, persistent=False)
         self.embedding = None
         if config.camera_embedding:
             self.embedding = nn.Parameter(torch.randn(n, 1, width))
@@ -241,35 +256,52 @@ class Cameras(nn.Module):
                 name, torch.tensor(values).repeat(n, 1)[..., None, None]
             )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Look at the images.
 
         Args:
-            images: (B, N, 3, H, W) RGB, uint8 or float in [0, 1]. A permuted view of
+            images: (B, N, 3, H, W) RGB, uint8 or float in [0, 1]; or, for cameras of
+                different sizes, one (B, 3, H, W) a camera. A permuted view of
                 (B, N, H, W, 3) is best: its memory is already channels-last.
 
         Returns:
-            tokens (B, N t, D) and their positions (N t, D).
+            tokens (B, N t, D), camera after camera, and their positions (N t, D).
 
         Raises:
             ValueError: the images are not of the config's shape.
         """
-        if images.shape[1:] != self.shape:
+        views = images.unbind(1) if isinstance(images, Tensor) else images
+        if [tuple(x.shape[1:]) for x in views] != self.shapes:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected (B, N, 3, H, W) "
-                f"with (N, 3, H, W) = {self.shape}"
+                f"images have shape {[tuple(x.shape) for x in views]}, expected (B, N, "
+                f"3, H, W), or (B, 3, H, W) a camera, with (3, H, W) = {self.shapes}"
             )
-        full = 255.0 if images.dtype == torch.uint8 else 1.0
-        x = images.flatten(0, 1).to(self.mean.dtype)  # (B N, 3, H, W)
-        if self.pool > 1:
-            x = F.avg_pool2d(x, self.pool)
-        x = x.unflatten(0, images.shape[:2])  # (B, N, 3, H, W)
-        # (x / full - mean) / std in one pass
-        x = torch.addcmul(-self.mean / self.std, x, 1 / (full * self.std))
-        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.tokens(self.backbone(x))  # (B N, t, D)
-        x = x.unflatten(0, images.shape[:2]).flatten(1, 2)  # (B, N t, D)
-        position = self.position.expand(images.shape[1], -1, -1)  # (N, t, D)
+        tokens, places = list(views), list(views)
+        if self.keypoints:
+            places = list(self.position.expand(len(views), -1, -1))  # (t, D) each
+        whole = images if isinstance(images, Tensor) and len(self.groups) == 1 else None
+        for k, group in enumerate(self.groups):
+            x = torch.stack([views[i] for i in group], 1) if whole is None else whole
+            for i, seen in zip(group, self._look(x, k).unbind(1), strict=True):
+                tokens[i] = seen  # (B, t, D)
+                if not self.keypoints:
+                    places[i] = self.get_buffer(f"table{k}")
         if self.embedding is not None:
-            position = position + self.embedding
-        return x, position.flatten(0, 1)
+            places = [x + who for x, who in zip(places, self.embedding, strict=True)]
+        return torch.cat(tokens, 1), torch.cat(places)
+
+    def _look(self, images: Tensor, k: int) -> Tensor:
+        """Tokens (B, n, t, D) of the images (B, n, 3, H, W) of group k."""
+        mean, std = self.mean[self.groups[k]], self.std[self.groups[k]]
+        full = 255.0 if images.dtype == torch.uint8 else 1.0
+        x = images.flatten(0, 1).to(mean.dtype)  # (B n, 3, H, W)
+        if self.pool > 1:
+            x = F.avg_pool2d(x, self.pool, ceil_mode=True)
+        x = x.unflatten(0, images.shape[:2])  # (B, n, 3, H, W)
+        # (x / full - mean) / std in one pass
+        x = torch.addcmul(-mean / std, x, 1 / (full * std))
+        if any(short := [-side % self.fill for side in x.shape[-2:]]):
+            x = F.pad(x, (0, short[1], 0, short[0]))  # with the mean colour
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        where = [self.get_buffer(f"table{k}")] if self.keypoints else []
+        return self.tokens(self.backbone(x), *where).unflatten(0, images.shape[:2])

@@ -8,38 +8,38 @@ Letters: B batch, k chunk, A action, S state, E env_state, N cameras, H W image.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from act_minimal.errors import SettingError
-from act_minimal.model import ACTConfig, ACTOutput, Cameras
+from act_minimal.model import ACTConfig, ACTOutput, Cameras, ImageSize
+from act_minimal.settings import Bounds, Count, Whole, check_settings
 
 
 @dataclass(frozen=True)
 class MLPConfig:
     """Everything that decides the shape and the loss of an `MLP`."""
 
-    state_dim: int
+    state_dim: Count
     """S, the number of joints in `qpos`."""
-    action_dim: int
+    action_dim: Count
     """A, the number of joints commanded."""
-    env_state_dim: int = 0
+    env_state_dim: Whole = 0
     """E, the width of `env_state`; 0 leaves it out."""
     cameras: tuple[str, ...] = ()
     """Camera names, in the order in which their features are joined."""
-    image_size: tuple[int, int] = (96, 128)
-    """Height and width that every camera must have."""
-    chunk_size: int = 1
+    image_size: ImageSize = (96, 128)
+    """Height and width of all cameras' images, or one such pair for each camera."""
+    chunk_size: Count = 1
     """k; 1 is behaviour cloning as the textbooks have it."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of each hidden layer."""
-    depth: int = 3
+    depth: Count = 3
     """Number of hidden layers."""
-    image_features: int = 64
+    image_features: Count = 64
     """Numbers that each camera contributes to the perceptron's input."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Bounds(0, below=1)] = 0.0
     """Off by default: on a CPU it costs more than the layer that it follows."""
     loss: Literal["l1", "l2"] = "l1"
     """As ACT, so that the comparison is about the network and not the loss."""
@@ -49,13 +49,14 @@ class MLPConfig:
     def __post_init__(self) -> None:
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        for name in ("hidden", "depth"):
-            if getattr(self, name) < 1:
-                raise SettingError(
-                    f"{name} is {getattr(self, name)}, expected at least 1"
-                )
-        _ = self.act  # checks the rest
+        check_settings(self)
+        # Checks the rest, too.
+        object.__setattr__(self, "image_size", self.act.image_size)
+
+    @property
+    def camera_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of each camera's images."""
+        return self.act.camera_sizes
 
     @property
     def act(self) -> ACTConfig:
@@ -99,7 +100,7 @@ class MLP(nn.Module):
         outputs = config.chunk_size * config.action_dim
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
-    def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
+    def forward(self, batch: dict[str, Any], eps: Tensor | None = None) -> ACTOutput:
         """Predicts a chunk; `eps` is accepted and ignored: there is no latent here.
 
         Args:

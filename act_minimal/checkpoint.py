@@ -4,12 +4,9 @@ A checkpoint is a folder of JSON and safetensors. Nothing is pickled, so reading
 stranger's checkpoint cannot run a stranger's code.
 """
 
-import errno
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +14,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from act_minimal.card import expect_card
 from act_minimal.errors import UserError
+from act_minimal.files import read_json as read_any_json
+from act_minimal.files import tidy, write_bytes
 
 
 class CheckpointError(UserError):
     """A checkpoint folder that cannot be read or written."""
 
 
-def write_file(path: Path, content: bytes | str) -> None:
-    """Writes a file and waits until the disk has it."""
-    data = content.encode() if isinstance(content, str) else content
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON that a person can read; NaN is refused."""
-    write_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors as safetensors, from whatever device they are on."""
     # A copy each: safetensors refuses views that share memory.
     plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-    write_file(path, save(plain))
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well.
-
-    A reader, or whoever looks after a crash, finds the whole new folder or none of it.
-    An older `folder` is moved aside first and removed after.
-
-    Raises:
-        CheckpointError: the disk is full, or the place cannot be written to; nothing
-            is left behind.
-    """
-    temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
-    older = folder.with_name(f".{folder.name}.older-{os.getpid()}")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            os.replace(folder, older)
-        os.replace(temporary, folder)
-    except OSError as error:
-        if older.exists() and not folder.exists():
-            os.replace(older, folder)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        why = "no space left on the disk" if full else error.strerror
-        raise CheckpointError(
-            f"{folder} could not be written: {why}; what was saved before is kept"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+    write_bytes(path, save(plain))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,19 +37,30 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, cut short or not an object.
     """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise CheckpointError(
             f"{path} is missing: {path.parent} is not a whole checkpoint folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error})") from error
+        )
+    content = read_any_json(path, CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}, expected an object"
         )
     return content
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What is known of a checkpoint, as `save_policy` was told; {} without a card.
+
+    Raises:
+        UserError: the card is damaged, or says of its arm what cannot be meant.
+    """
+    path = folder / "card.json"
+    if not path.exists():
+        return {}
+    card = read_json(path)
+    expect_card(card, path)
+    return card
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -170,6 +134,8 @@ def find_checkpoint(path: Path) -> Path:
         CheckpointError: neither; names the folder, and what was expected in it.
     """
     if not path.is_dir():
+        tidy(path.parent)  # a writer may have been killed while it replaced the folder
+    if not path.is_dir():
         raise CheckpointError(
             f"there is no checkpoint folder {path}; expected a folder with config.json "
             f"and model.safetensors, or that of a training run"
@@ -180,8 +146,9 @@ def find_checkpoint(path: Path) -> Path:
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path} is a run that has saved no checkpoint yet")
     if not (path / "config.json").exists():
+        held = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
         raise CheckpointError(
             f"{path} is neither a checkpoint (config.json is missing) nor a training "
-            f"run (checkpoints/ is missing)"
+            f"run (checkpoints/ is missing); it holds {held}"
         )
     return path

@@ -1,14 +1,13 @@
 """The notebooks as a class uses them: opened in JupyterLab, or handed out as a zip."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 from .errors import SettingError, UserError
-from .files import atomic_file
+from .files import atomic_file, check_output_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,9 +89,13 @@ def hand_out(path: Path, folder: Path | None = None) -> list[str]:
 
     Returns:
         The names of the notebooks in it.
+
+    Raises:
+        SettingError: the name does not end in .zip, or cannot be written to.
     """
     import nbformat
 
+    check_output_file(path, "handout", ".zip")
     names = []
     with (
         atomic_file(path) as temporary,
@@ -108,8 +111,3 @@ def hand_out(path: Path, folder: Path | None = None) -> list[str]:
             archive.writestr(entry, nbformat.writes(notebook) + "\n")
             names.append(lesson.name)
     return names
-
-
-def jupyter_missing() -> bool:
-    """Whether JupyterLab is not installed beside this Python."""
-    return shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)) is None

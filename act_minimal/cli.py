@@ -5,9 +5,11 @@ dataclass here; tyro makes the flags from them. Heavy imports happen inside the
 commands, so that `act --help` answers at once.
 """
 
+import contextlib
+import functools
 import importlib
 import inspect as inspection_of_code
-import json as jsonlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +19,21 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from act_minimal.console import prepare_output, print_json
 from act_minimal.errors import SettingError, UserError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.extras import require
+from act_minimal.settings import (
+    Bounds,
+    Count,
+    Port,
+    Positive,
+    Side,
+    TaskName,
+    Whole,
+    check_arguments,
+    check_settings,
+)
 
 OVERVIEW = """\
 usage: act COMMAND [flags]          act COMMAND --help teaches each one
@@ -57,14 +72,16 @@ The course:
   act train --data demos --out runs/first --threads 1
   act eval --policy runs/first --n 100 --film first.mp4
 
-Every command takes --json: nothing but JSON on standard output, for machines.
+Commands that end by themselves take --json: nothing but JSON on standard output, for
+machines; an error is {"error": "what", "exit_code": 2} there, too. virtual, setup,
+calibrate, teleop and record --robot talk with a person instead.
+NO_COLOR=1 keeps colours out.
 Exit codes: 0 well, 1 something is wrong, 2 a flag or setting is, 130 Ctrl-C.
 """
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
-Task = Annotated[
-    str, tyro.conf.arg(help="Which simulated task; a wrong name lists the known ones.")
-]
+Task = Annotated[TaskName, tyro.conf.arg(help="Which simulated task.")]
+Seed = Annotated[int, Bounds(0, 99_999)]  # of scenes: `evaluation.SEEDS`
 
 
 def doctor(json: Json = False) -> int:
@@ -75,19 +92,19 @@ def doctor(json: Json = False) -> int:
     from act_minimal import doctor as room
 
     checks = room.diagnose()
-    _print(room.as_json(checks)) if json else room.render(checks)
+    print_json(room.as_json(checks)) if json else room.render(checks)
     return 0 if room.is_ready(checks) else 1
 
 
 def record(
     out: Path,
-    n: int = 50,
+    n: Annotated[int, Bounds(1, 33_333)] = 50,
     task: Task = "so100_pick_place",
     demonstrator: Literal["scripted", "human"] = "human",
     cameras: tuple[str, ...] = (),
-    size: tuple[int, int] = (96, 128),
+    size: tuple[Side, Side] = (96, 128),
     compression: Literal["raw", "jpeg"] = "jpeg",
-    seed: int = 0,
+    seed: Whole = 0,
     json: Json = False,
 ) -> int:
     """Record demonstrations by a simulated expert; only successes are kept.
@@ -124,7 +141,7 @@ def record(
         progress=not json,
     )
     if json:
-        _print({"folder": str(out), "episodes": [p.name for p in paths]})
+        print_json({"folder": str(out), "episodes": [p.name for p in paths]})
     else:
         print(f"{len(paths)} episodes in {out}; look at them with: act inspect {out}")
     return 0
@@ -147,13 +164,16 @@ def inspect(
         picture: Also draw frames and actions of a few episodes into this PNG file.
     """
     from act_minimal import inspection
+    from act_minimal.files import check_output_file
 
+    if picture:
+        check_output_file(picture, "picture", ".png")
     report = inspection.inspect_dataset(data, progress=not json)
     if report.real:
         checklist = importlib.import_module("hardware.checklist")
         report.warnings += checklist.check_recordings(data)
     if json:
-        _print(inspection.report_json(report))
+        print_json(inspection.report_json(report))
     else:
         print(inspection.render_report(report))
     if picture:
@@ -163,7 +183,7 @@ def inspect(
 
 def replay(
     data: tyro.conf.Positional[Path],
-    n: int = 10,
+    n: Count = 10,
     film: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -183,7 +203,7 @@ def replay(
 
     results = replay_episodes(data, n, film=film, progress=not json)
     if json:
-        _print(results)
+        print_json(results)
     else:
         for row in results["episodes"]:
             how = "success" if row["success"] else "failure"
@@ -211,6 +231,7 @@ def train_command() -> Callable[..., int]:
         $ act train --data demos --out runs/state --threads 1
         $ act train --data demos_vision --out runs/vision --cameras top wrist \
               --size medium --chunk-size 50 --batch-size 32 --shift-px 4
+        $ act train --data large_images --out runs/small --cameras top --resize 96 128
         $ torchrun --nproc-per-node 2 -m act_minimal.cli train --data ... --out ...
         """
         from act_minimal.training import train as run_training
@@ -225,7 +246,7 @@ def train_command() -> Callable[..., int]:
         if os.environ.get("RANK", "0") != "0":
             return 0  # torchrun's first process speaks for all
         if json:
-            _print(summary)
+            print_json(summary)
         else:
             print(
                 f"{result.steps} steps in {result.seconds:.0f} s: {result.folder}; "
@@ -243,9 +264,9 @@ class EvalConfig:
     policy: Path
     """A checkpoint folder, or a training run (its newest checkpoint is taken)."""
     task: Task = "so100_pick_place"
-    n: int = 100
+    n: Annotated[int, Bounds(1, 10_000)] = 100
     """Number of scenes; no demonstration starts from any of them."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the scenes."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     out: Path | None = None
@@ -254,6 +275,13 @@ class EvalConfig:
     """Film eight rollouts into this mp4 file: failures first, then successes."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, mps."""
+    fps: Positive | None = None
+    """The rate at which the policy acts, in place of what its card says; it has to be
+    the task's."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) -> int:
@@ -268,11 +296,16 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
     """
     from act_minimal.checkpoint import find_checkpoint
     from act_minimal.evaluation import evaluate as run_rollouts
+    from act_minimal.files import check_output_file
     from act_minimal.policy import load_policy
     from act_minimal.processes import choose_device
 
+    if config.film:
+        check_output_file(config.film, "film", ".mp4")
     folder = find_checkpoint(config.policy)
     policy = load_policy(folder, choose_device(config.device))
+    if config.fps is not None:
+        policy.card["fps"] = config.fps
     result = run_rollouts(
         policy,
         config.task,
@@ -282,22 +315,23 @@ def evaluate(config: tyro.conf.OmitArgPrefixes[EvalConfig], json: Json = False) 
         out=config.out,
         progress=not json,
     )
+    # First the numbers: they took longer than a film that may fail.
+    if json:
+        print_json({"checkpoint": str(folder)} | result.to_json())
+    else:
+        took = result.seconds_to_success
+        print(f"{folder}: success {result}")
+        print(
+            f"median time to success {f'{took:.1f} s' if took else '-'}; standing "
+            f"still {100 * result.frozen:.0f} % of the time; root mean square jerk "
+            f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
+        )
     if config.film:
         from act_minimal.sim import make_task
         from act_minimal.sim.film import film, pick
 
         takes = pick(result.rollouts, policy.name, 8)
         film(make_task(config.task), takes, config.film, progress=not json)
-    if json:
-        _print({"checkpoint": str(folder)} | result.to_json())
-        return 0
-    took = result.seconds_to_success
-    print(f"{folder}: success {result}")
-    print(
-        f"median time to success {f'{took:.1f} s' if took else '-'}; standing still "
-        f"{100 * result.frozen:.0f} % of the time; root mean square jerk "
-        f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
-    )
     return 0
 
 
@@ -305,7 +339,7 @@ def demo(
     out: Path | None = None,
     task: Task = "so100_pick_place",
     vision: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> int:
     """From nothing to a rolled-out ACT: record, train, evaluate, film. One command.
@@ -330,14 +364,14 @@ def demo(
     out = out or default_folder(task, vision)
     result = run_demo(out, task, vision=vision, seed=seed, progress=not json)
     if json:
-        _print(result)
+        print_json(result)
     return 0
 
 
 def course(
-    lesson: int = 0,
+    lesson: Annotated[int, Bounds(0, 9)] = 0,
     browser: bool | None = None,
-    port: int | None = None,
+    port: Port | None = None,
     handout: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -360,17 +394,16 @@ def course(
     if handout is not None:
         names = classroom.hand_out(handout)
         if json:
-            _print({"handout": str(handout), "notebooks": names})
+            print_json({"handout": str(handout), "notebooks": names})
         else:
             print(f"{handout}: {len(names)} notebooks, without solutions")
         return 0
     path = classroom.find_lesson(lesson)
-    if classroom.jupyter_missing():
-        raise UserError("JupyterLab is not installed; install it with: uv sync")
+    require("course")
     shown = classroom.has_display() if browser is None else browser
     if json:
         command = classroom.lab_command(path, browser=shown, port=port)
-        _print({"lesson": str(path), "command": command})
+        print_json({"lesson": str(path), "command": command})
         return 0
     if not shown:
         print("no display here: open the address below in a browser", flush=True)
@@ -415,28 +448,40 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the words after `act`; by default those of the command line.
     """
+    prepare_output()
     words = list(sys.argv[1:] if args is None else args)
+    # Of several processes that train together, the first speaks for all.
+    json = "--json" in words and os.environ.get("RANK", "0") == "0"
     if not words or words[0] in ("-h", "--help", "help"):
         print(OVERVIEW, end="", file=sys.stdout if words else sys.stderr)
         sys.exit(0 if words else 2)
     try:
-        code = _run(words[0], words[1:])
+        code = _find(words[0], words[1:], json)()
         sys.stdout.flush()
     except UserError as error:
-        print(f"act: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, SettingError) else 1
+        code = _fail(str(error), 2 if isinstance(error, SettingError) else 1, json)
     except KeyboardInterrupt as stop:
-        print(
-            f"act: {str(stop) or 'stopped; the same command goes on'}", file=sys.stderr
-        )
-        code = 130
+        code = _fail(str(stop) or "stopped; the same command goes on", 130, json)
     except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
 
 
-def _run(name: str, words: list[str]) -> int:
+def _fail(sentence: str, code: int, json: bool) -> int:
+    """Say what is wrong, to a person or to a machine; returns the exit code."""
+    print(f"act: {sentence}", file=sys.stderr)
+    if json:
+        print_json({"error": sentence, "exit_code": code})
+    return code
+
+
+def _find(name: str, words: list[str], json: bool) -> Callable[[], int]:
+    """The command that the words ask for, with all its settings, ready to run.
+
+    Raises:
+        SettingError: there is no such command, flag or setting.
+    """
     known = (*COMMANDS, "data", *ARM_COMMANDS)
     if name not in known:
         raise SettingError(
@@ -452,24 +497,51 @@ def _run(name: str, words: list[str]) -> int:
         from act_minimal import data_cli
 
         if words[:1] in ([], ["-h"], ["--help"]):
-            print(data_cli.OVERVIEW, end="", file=sys.stdout if words else sys.stderr)
-            return 0 if words else 2
+            code, stream = (0, sys.stdout) if words else (2, sys.stderr)
+            print(data_cli.OVERVIEW, end="", file=stream)
+            return lambda: code
         command = data_cli.find_verb(words)
         name, words = f"data {words[0]}", words[1:]
     else:
         command = COMMANDS[name]()
+    return _parse(command, name, words, json)
+
+
+def _parse(
+    command: Callable[..., int], name: str, words: list[str], json: bool
+) -> Callable[[], int]:
+    """The command with the settings that the words give it."""
+
+    @functools.wraps(command)  # its flags and help, but nothing runs yet
+    def later(*args: Any, **settings: Any) -> Callable[[], int]:
+        given = inspection_of_code.signature(command).bind(*args, **settings)
+        check_arguments(command, given.arguments)
+        return functools.partial(command, *args, **settings)
+
     about = inspection_of_code.getdoc(command) or ""
-    return tyro.cli(
-        command,
-        prog=f"act {name}",
-        description=about.partition("\n\nArgs:")[0],
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                later,
+                prog=f"act {name}",
+                description=about.partition("\n\nArgs:")[0],
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if json and end.code:
+            print_json({"error": _unframed(said.getvalue()), "exit_code": end.code})
+        raise
+    finally:
+        print(said.getvalue(), end="", file=sys.stderr)
 
 
-def _print(content: Any) -> None:
-    print(jsonlib.dumps(content, indent=2))
+def _unframed(text: str) -> str:
+    """What stands in the frame that tyro draws around an error, as one line."""
+    lines = [line.strip("│| ") for line in text.splitlines()[1:]]  # no title
+    said = [line for line in lines if line.strip("─-╰╯+")]
+    return " ".join(said).partition(" For full help")[0]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import Whole
 
 OVERVIEW = """\
 usage: act data VERB [flags]          act data VERB --help teaches each one
@@ -55,7 +56,7 @@ def split(
     data: tyro.conf.Positional[Path],
     into: tuple[str, ...],
     out: Path,
-    seed: int = 0,
+    seed: Whole = 0,
     in_order: bool = False,
     json: Json = False,
 ) -> int:
@@ -74,11 +75,12 @@ def split(
         seed: Decides which episodes go where.
         in_order: The first episodes go to the first part, and so on.
     """
+    shares = read_parts(into)
     from act_minimal import data_tools
 
     parts = data_tools.split(
         data,
-        read_parts(into),
+        shares,
         out,
         seed=seed,
         in_order=in_order,
@@ -152,9 +154,10 @@ def convert(
     out: tyro.conf.Positional[Path],
     to: Literal["hdf5", "lerobot-v2.1", "lerobot-v3.0"] = "hdf5",
     robot: Literal["auto", "so100", "so101", "aloha", "openarm", "other"] = "auto",
-    units: Literal["auto", "degrees", "percent", "same"] = "auto",
+    units: Literal["auto", "degrees", "percent", "old-degrees", "same"] = "auto",
     video: Literal["h264", "av1", "lossless"] = "h264",
     compression: Literal["jpeg", "raw"] = "jpeg",
+    colours: Literal["auto", "rgb", "bgr"] = "auto",
     lean: bool = False,
     task: str | None = None,
     skip_broken: bool = False,
@@ -164,9 +167,9 @@ def convert(
 
     Episodes, frames and cameras correspond exactly, numbers up to the last digit of
     32-bit floats; images are as good as the video or JPEG that they go through.
-    LeRobot has degrees and 0 to 100 for the joints of a SO-100 or SO-101, where there
-    are radians and 0 to 1 here. What it has no place for (success, scene, seed, ...)
-    comes back all the same.
+    LeRobot has degrees for the joints of a SO-100, a SO-101 and OpenArms, and other
+    grippers, where there are radians and 0 to 1 here. What it has no place for
+    (success, scene, seed, ...) comes back all the same.
 
     $ act data convert demos for_lerobot --to lerobot-v3.0
     $ act data convert from_lerobot demos --to hdf5
@@ -176,12 +179,17 @@ def convert(
         source: Folder of ALOHA HDF5 episodes, or a LeRobot dataset v2.0 to v3.0.
         out: The new folder.
         to: The format to make.
-        robot: Whose joints they are; auto believes the dataset.
-        units: What LeRobot's side has: auto is degrees for a SO-100 or SO-101 and the
-            same numbers for others; percent is -100 to 100 of each joint's range.
+        robot: Whose joints they are; auto goes by what the numbers are called, and asks
+            where that does not say it.
+        units: What LeRobot's side has: auto goes by names and values, and asks where
+            those leave it open; percent is -100 to 100 of each joint's range,
+            old-degrees are a SO-100's from before June 2025, same is radians, and the
+            numbers as they are for other robots. Written are degrees by default.
         video: For LeRobot: h264 is fast, av1 is small, lossless is exact and ten times
             as large.
         compression: For HDF5: jpeg, or raw, which is exact and ten times as large.
+        colours: Whether red and blue are exchanged in the source's images (bgr) or not
+            (rgb); auto asks where the files do not say it.
         lean: Keep velocities, efforts and the scene's state out of a LeRobot dataset;
             with them, LeRobot shows them to the policy that it trains.
         task: What the dataset tells LeRobot that the episodes show.
@@ -197,6 +205,7 @@ def convert(
         units=units,
         video=video,
         compression=compression,
+        colours=colours,
         lean=lean,
         task=task,
         skip_broken=skip_broken,
@@ -209,6 +218,8 @@ def convert(
         print(f"left out: {fault}" if fault in result.skipped.values() else fault)
     if result.left_out:
         print(f"has no place here: {', '.join(result.left_out)}")
+    for notice in result.notices:
+        print(f"NOTICE {notice}")
     units_said = "the same numbers" if result.units == "same" else result.units
     print(
         f"{out}: {result.episodes} episodes, {result.frames} frames of robot "

@@ -1,64 +1,26 @@
-"""Folders of episodes: new ones made whole, what one holds, whether all are alike."""
+"""Folders of episodes: what one holds, and whether all are alike."""
 
 import contextlib
-import errno
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import h5py
 import numpy as np
-import psutil
 
-from act_minimal.episodes import EpisodeError, list_episodes, load_episode
+from act_minimal.episodes import (
+    EpisodeError,
+    cameras_in,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
 from act_minimal.errors import UserError
-from act_minimal.lerobot_read import INFO
+from act_minimal.hdf5_files import dataset_of, misnamed_files
+from act_minimal.lerobot_rows import INFO
 
 Item = TypeVar("Item")
-
-
-@contextlib.contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """Gives a hidden folder beside `path`, which gets that name at a clean end.
-
-    After an exception nothing is left; after kill -9 the hidden folder is, which the
-    next call for the same path removes.
-
-    Raises:
-        UserError: There is something at `path` already, or it cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there already and not empty; choose another place")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            owner = re.fullmatch(r".*\.(\d+)\.partial", left.name)
-            if owner and not psutil.pid_exists(int(owner[1])):
-                shutil.rmtree(left, ignore_errors=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():  # the content reaches the disk before the name does
-                    with open(file, "rb+") as opened:
-                        os.fsync(opened.fileno())
-            if path.exists():
-                path.rmdir()  # empty
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            why = "no space left on the disk; free some, or choose another place"
-        raise UserError(f"{path} could not be written: {why}") from error
 
 
 def kind_of(folder: str | Path) -> str:
@@ -71,8 +33,11 @@ def kind_of(folder: str | Path) -> str:
     lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
     if lerobot and hdf5:
         raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
-    if lerobot or hdf5:
-        return "lerobot" if lerobot else "hdf5"
+    if lerobot:
+        return "lerobot"
+    if hdf5 or misnamed_files(folder):
+        find_episodes(folder)
+        return "hdf5"
     what = "is not a folder"
     if folder.is_dir():
         what = f"has no *.hdf5 episodes, and no {INFO} of a LeRobot dataset"
@@ -119,11 +84,10 @@ def shape_of(path: Path) -> dict[str, Any]:
         shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
     cameras = {}
     with h5py.File(path, "r") as root:
-        group = root.get("observations/images")
-        found = dict(group.items()) if isinstance(group, h5py.Group) else {}
-        for camera, images in found.items():
-            if str(camera).endswith("_depth") or not isinstance(images, h5py.Dataset):
+        for camera in cameras_in(root, path):
+            if camera.endswith("_depth"):
                 continue
+            images = dataset_of(root, f"observations/images/{camera}", path)
             size = images.shape[1:3]
             if images.ndim == 2 and len(images):  # JPEG
                 image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)
@@ -131,6 +95,17 @@ def shape_of(path: Path) -> dict[str, Any]:
             cameras[camera] = "x".join(str(int(n)) for n in size)
     shape["cameras"] = ", ".join(f"{c} {s}" for c, s in sorted(cameras.items()))
     return shape
+
+
+def unrecorded_in(paths: Sequence[Path]) -> list[str]:
+    """Which of "qvel" and "effort" no file has; broken files say nothing."""
+    missing = ["qvel", "effort"]
+    for path in paths:
+        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, "r") as root:
+            missing = [name for name in missing if f"observations/{name}" not in root]
+        if not missing:
+            break
+    return missing
 
 
 def difference_of(path: Path, shape: dict, other: Path, expected: dict) -> str:

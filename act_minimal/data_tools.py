@@ -5,7 +5,6 @@ complete: a conversion that is killed leaves no folder that looks whole.
 """
 
 import contextlib
-import json
 import random
 import re
 import shutil
@@ -16,16 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from act_minimal.data_folders import (
     check_alike,
     difference_of,
     episodes_of,
     kind_of,
-    new_folder,
     shape_of,
+    unrecorded_in,
     with_bar,
 )
 from act_minimal.episodes import (
+    Colours,
     Episode,
     EpisodeError,
     episode_path,
@@ -34,11 +36,18 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.errors import SettingError, UserError
-from act_minimal.files import write_json
+from act_minimal.files import (
+    atomic_folder,
+    check_new_folder,
+    read_json,
+    write_json,
+)
+from act_minimal.joints import beyond_reach, named_joints
 from act_minimal.lerobot_edge import (
     Edge,
     RobotChoice,
     Units,
+    edge_to_write,
     make_edge,
     robot_of_episode,
 )
@@ -77,9 +86,10 @@ def merge(
     for folder, count in Counter(seen).items():
         if count > 1:
             raise SettingError(f"{folder} is to be merged {count} times, expected once")
+    check_new_folder(out)
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for i, path in enumerate(with_bar(paths, "merge", progress)):
             shutil.copyfile(path, episode_path(temporary, i))
     return list_episodes(out)
@@ -113,6 +123,7 @@ def split(
         SettingError: Shares or counts that cannot be, or a name that is none.
         UserError: The folder has no episodes, or `out` is there already.
     """
+    check_new_folder(out)
     paths = episodes_of(folder)
     counts = part_counts(parts, len(paths), str(folder))
     order = list(range(len(paths)))
@@ -123,7 +134,7 @@ def split(
         chosen[name] = [paths[i] for i in sorted(order[begin : begin + count])]
         begin += count
     jobs = [(n, i, p) for n, part in chosen.items() for i, p in enumerate(part)]
-    with new_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         for name in chosen:
             (temporary / name).mkdir()
         for name, i, path in with_bar(jobs, "split", progress):
@@ -203,7 +214,7 @@ def repair(
     result, shapes = Repair(0), dict[Path, dict[str, Any]]()
     for path in with_bar(paths, "read", progress):
         try:
-            load_episode(path)
+            load_episode(path, colours="rgb")  # which order it is breaks nothing
             shapes[path] = shape_of(path)
         except EpisodeError as error:
             result.dropped[path.name] = str(error).removeprefix(f"{path}: ")
@@ -239,9 +250,10 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
     aside = folder / BROKEN
     aside.mkdir(exist_ok=True)
     reasons: dict[str, str] = {}
-    if (aside / REASONS).is_file():
-        with contextlib.suppress(ValueError):
-            reasons = dict(json.loads((aside / REASONS).read_text()))
+    if (aside / REASONS).exists():
+        reasons = read_json(aside / REASONS)
+        if not isinstance(reasons, dict):
+            raise UserError(f"{aside / REASONS} was not written by a repair; rename it")
     places = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0
@@ -294,6 +306,7 @@ class Conversion:
     skipped: dict[str, str] = field(default_factory=dict)  # episode -> why
     left_out: list[str] = field(default_factory=list)  # features without a place here
     faults: list[str] = field(default_factory=list)  # counts that were wrong
+    notices: list[str] = field(default_factory=list)  # numbers that are hard to believe
 
 
 def convert(
@@ -305,6 +318,7 @@ def convert(
     units: Units = "auto",
     video: Codec = "h264",
     compression: Literal["jpeg", "raw"] = "jpeg",
+    colours: Colours = "auto",
     lean: bool = False,
     task: str | None = None,
     skip_broken: bool = False,
@@ -321,6 +335,8 @@ def convert(
         video: How LeRobot's videos are written: "h264" (fast, good), "av1" (small) or
             "lossless" (exact, ten times the size).
         compression: How images are written to HDF5: "jpeg" or exactly ("raw").
+        colours: What the source's images hold: "rgb", or "bgr" where red and blue are
+            exchanged; "auto" as its format has it.
         lean: Keep velocities, efforts and the scene's state out of a LeRobot dataset,
             which would show them to a policy.
         task: What LeRobot's side shall say that the episodes show.
@@ -335,12 +351,17 @@ def convert(
     if to not in TARGETS:
         raise SettingError(f"to is {to!r}, expected one of: {', '.join(TARGETS)}")
 
-    def sink(folder: Path, edge: Edge) -> "_Hdf5Folder | LeRobotWriter":
+    def sink(
+        folder: Path, edge: Edge, without: Sequence[str] = ()
+    ) -> "_Hdf5Folder | LeRobotWriter":
         if to == "hdf5":
             return _Hdf5Folder(folder, compression)
         version = "v2.1" if to == "lerobot-v2.1" else "v3.0"
-        return LeRobotWriter(folder, version, edge, codec=video, lean=lean, task=task)
+        return LeRobotWriter(
+            folder, version, edge, codec=video, lean=lean, without=without, task=task
+        )
 
+    check_new_folder(out)
     source, result = Path(source), Conversion("hdf5", to)
     if kind_of(source) == "lerobot":
         with LeRobotReader(
@@ -350,22 +371,37 @@ def convert(
             result.faults = reader.faults
             places = [reader.name(i) for i in range(len(reader))]
             result.robot, result.units = reader.edge.robot, reader.edge.units
-            with new_folder(out) as folder:
-                to_fill = sink(folder, reader.edge)
-                _fill(to_fill, reader.read, places, result, skip_broken, progress)
+            with atomic_folder(out) as folder:
+                edge = reader.edge
+                edge = edge_to_write(edge.robot, edge.units, edge.labels)
+
+                def read(i: int) -> Episode:
+                    episode = reader.read(i)
+                    if colours == "bgr":
+                        for camera, images in episode.images.items():
+                            episode.images[camera] = images[..., ::-1]
+                    return episode
+
+                to_fill = sink(folder, edge, reader.unrecorded)
+                _fill(to_fill, read, places, result, skip_broken, progress)
         return result
     paths = list_episodes(source)
     if not skip_broken:
         check_alike(paths, progress=progress)
-    name = robot if robot != "auto" else _robot_of(paths)
-    edge = make_edge(name, units)
+    name, joints = _robot_of(paths)
+    name = robot if robot != "auto" else name
+    edge = make_edge(name, units, joints)
+    if edge.units == "old-degrees" and to != "hdf5":
+        raise SettingError(
+            "units are 'old-degrees', which nothing writes any more, expected 'degrees'"
+        )
     result.robot, result.units = edge.robot, edge.units
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         places = [str(path) for path in paths]
-        to_fill = sink(folder, edge)
+        to_fill = sink(folder, edge, unrecorded_in(paths))
         _fill(
             to_fill,
-            lambda i: load_episode(paths[i]),
+            lambda i: load_episode(paths[i], colours=colours),
             places,
             result,
             skip_broken,
@@ -396,11 +432,14 @@ class _Hdf5Folder:
         """No file is open."""
 
 
-def _robot_of(paths: Sequence[Path]) -> str:
+def _robot_of(paths: Sequence[Path]) -> tuple[str, list[str]]:
+    """The robot of the first episode that can be read, and its joints' names."""
     for path in paths:
         with contextlib.suppress(EpisodeError):
             episode = load_episode(path, images=False)
-            return robot_of_episode(episode.attributes, episode.qpos.shape[1])
+            attributes, width = episode.attributes, episode.qpos.shape[1]
+            joints = named_joints(attributes.get("joints"), width)
+            return robot_of_episode(attributes, width), joints
     raise UserError(f"{paths[0].parent} has no episode that can be read")
 
 
@@ -415,6 +454,9 @@ def _fill(
     """Writes episode after episode, while the next one is being read."""
     if not places:
         raise UserError("the dataset has no episodes")
+    low: list[np.ndarray] = []
+    high: list[np.ndarray] = []
+    joints: list[str] = []
     try:
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(read, 0)
@@ -432,9 +474,14 @@ def _fill(
                     continue
                 result.episodes += 1
                 result.frames += len(episode)
+                low.append(episode.qpos.min(axis=0))
+                high.append(episode.qpos.max(axis=0))
+                joints = named_joints(episode.attributes.get("joints"), len(low[-1]))
         if result.episodes == 0:
             raise UserError(f"none of {len(places)} episodes could be converted")
     except BaseException:
         sink.abandon()
         raise
+    ends = np.min(low, axis=0), np.max(high, axis=0)
+    result.notices += beyond_reach(*ends, result.robot, joints)
     sink.close()

@@ -11,18 +11,20 @@ Images stay uint8 until they are on the device; `augment` works there, on a batc
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from act_minimal.augmentation import Augmentation, augment, augment_draws
-from act_minimal.episodes import Attribute, EpisodeError, list_episodes, load_episode
+from act_minimal.card import arm_of
+from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
 from act_minimal.errors import UserError
 from act_minimal.image_cache import cached_images
+from act_minimal.resizing import Resizing
 
 __all__ = [
     "Augmentation",
@@ -102,6 +104,8 @@ class Demonstrations:
             dropped from memory by the system when something else needs the room.
         fps: Frames a second, the same in all episodes.
         attributes: One dict of free extras per episode.
+        resizing: How the images got their size; None: they are as recorded.
+        arm: What the episodes say of their arm, as a card has it: robot, joints, units.
     """
 
     folder: Path
@@ -114,6 +118,8 @@ class Demonstrations:
     images: dict[str, np.ndarray]
     fps: float
     attributes: list[dict[str, Attribute]]
+    resizing: Resizing | None = None
+    arm: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -130,6 +136,7 @@ class Demonstrations:
         limit: int | None = None,
         progress: bool = False,
         cache: str | Path | None = None,
+        resizing: Resizing | None = None,
     ) -> "Demonstrations":
         """Reads a folder of episodes.
 
@@ -140,17 +147,16 @@ class Demonstrations:
             limit: Only the first so many episodes; None for all.
             progress: Shows a bar while the image cache is made.
             cache: Where the image cache goes; `folder`/.cache by default.
+            resizing: Of all images; None leaves them as recorded.
 
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
                 widths, rate or cameras; the message names it.
+            UserError: Two files say that they are of different arms.
             UserError: No episodes, fewer than `limit`, or no room for the cache.
         """
         folder = Path(folder)
-        paths = list_episodes(folder)
-        if not paths:
-            what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
-            raise UserError(f"{folder} {what}; `act record` makes some")
+        paths = find_episodes(folder)
         if limit is not None:
             if not 1 <= limit <= len(paths):
                 raise UserError(
@@ -176,6 +182,8 @@ class Demonstrations:
                     f"{path}: {episode.fps:g} frames a second, "
                     f"{first.fps:g} in {paths[0].name}"
                 )
+        said = {str(p): e.attributes for p, e in zip(paths, episodes, strict=True)}
+        arm = arm_of(said, first.action.shape[1])
         lengths = np.array([len(e) for e in episodes])
         images = {}
         if cameras:
@@ -184,7 +192,11 @@ class Demonstrations:
                 home = Path(cache) / f"{folder.resolve().name}-{place[:8]}"
             else:
                 home = folder / ".cache"
-            images = cached_images(paths, cameras, lengths, home, progress=progress)
+            if resizing:
+                resizing = resizing.seen(load_episode(paths[0], cameras=cameras).images)
+            images = cached_images(
+                paths, cameras, lengths, home, resizing=resizing, progress=progress
+            )
         return cls(
             folder=folder,
             names=[p.name for p in paths],
@@ -200,6 +212,8 @@ class Demonstrations:
             images=images,
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
+            resizing=resizing if cameras else None,
+            arm=arm,
         )
 
     def __len__(self) -> int:

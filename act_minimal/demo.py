@@ -4,7 +4,6 @@ Recording, training and rollouts leave files and go on from them: a second call 
 Ctrl-C or kill -9 loses nothing.
 """
 
-import json
 import platform
 import time
 from collections.abc import Iterator
@@ -14,13 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from .console import make_console
 from .errors import UserError
 from .evaluation import Evaluation, evaluate, evaluation_scenes
 from .execution import ExecutionConfig
-from .files import atomic_file, write_json
+from .files import atomic_file, check_output_folder, read_json, write_json
 from .gl import GLError, require_gl
 from .policy import load_policy, save_policy
 from .training import TrainConfig, TrainResult, steps_that_fit, train
@@ -141,12 +140,12 @@ def run_demo(
     from .sim.recording import record
 
     evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
-    console = Console(quiet=not progress)
+    console = make_console(quiet=not progress)
     task = make_task(task_name)
     recipe = recipe or recipe_for(task_name, vision)
     clock = Clock(out, {"task": task_name, "vision": vision, "seed": seed})
     if (out / "result.json").exists():
-        result = json.loads((out / "result.json").read_text())
+        result = read_json(out / "result.json")
         console.print(_table(result))
         console.print(f"All of it was in {out} already; --out starts another demo.")
         return result
@@ -196,9 +195,10 @@ def run_demo(
             )
     with clock.stage("film"):
         _draw_losses(act, baseline, out / "loss.png")
-        card = json.loads((act.folder / "card.json").read_text())
+        card = read_json(act.folder / "card.json")
         card["success"] = results["act"].to_json()
-        save_policy(out / "checkpoint", load_policy(act.folder), card)
+        trained = load_policy(act.folder)
+        save_policy(out / "checkpoint", trained, card, made_by="act demo")
         takes = pick(results["act"].rollouts, "ACT", 4)
         takes += pick(results["single_step"].rollouts, "single step", 4)
         try:
@@ -236,20 +236,27 @@ class Clock:
     """Seconds of each stage, over all calls; kept in `out/stages.json`.
 
     Raises:
-        UserError: the folder belongs to a demo with other settings.
+        UserError: the folder belongs to a demo with other settings, or to none.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]):
+        check_output_folder(out, "a demo")
         self.path = out / "stages.json"
-        found = json.loads(self.path.read_text()) if self.path.exists() else {}
-        if found and found["settings"] != settings:
+        found = read_json(self.path) if self.path.exists() else {}
+        if found and found.get("settings") != settings:
             raise UserError(
-                f"{out} holds a demo with {found['settings']}, not {settings}; choose "
-                "another folder with --out"
+                f"{out} holds a demo with {found.get('settings')}, not {settings}; "
+                "choose another folder with --out"
+            )
+        if not found and out.exists() and any(out.iterdir()):
+            raise UserError(
+                f"{out} is not empty, and holds no demo ({self.path.name} is missing); "
+                "choose another folder with --out"
             )
         self.settings = settings
         self.seconds: dict[str, float] = found.get("seconds", {})
         self.notes: dict[str, Any] = found.get("notes", {})
+        self.keep()  # at once: by this file a demo that was killed is known again
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ fail or be slow later (a serial port that may not be opened, a nearly full disk)
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
-from act_minimal import devices, gl
+from act_minimal import devices, extras, gl
+from act_minimal.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,11 +103,10 @@ def as_json(checks: list[Check]) -> dict[str, Any]:
 
 def render(checks: list[Check], console: Console | None = None) -> None:
     """Print a table, then each line that mends something, unbroken, ready to copy."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = console or Console()
+    console = console or make_console()
     look = {"ok": "green", "missing": "bold red", "warning": "yellow", "info": "dim"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for check in checks:
@@ -175,29 +175,45 @@ def check_packages(
     """Installed versions against the ranges asked for and the known-good versions.
 
     Args:
-        requirements: Ranges, as in ``pyproject.toml``; by default the package's own.
+        requirements: Ranges, as in ``pyproject.toml``; by default the package's own
+            and the simulator's, which `act demo` needs. Other extras may be missing.
         constraints: A file with known-good versions; by default the repository's.
     """
+    asked: dict[str, Requirement] = {}
+    extra_of: dict[str, extras.Extra] = {}
     if requirements is None:
-        requirements = metadata.requires("act-minimal") or []
+        asked = {one.name: one for one in extras.requirements()}
+        for extra in extras.MODULES:  # the first that has it: course has sim's, too
+            for one in extras.requirements(extra):
+                asked.setdefault(one.name, one)
+                extra_of.setdefault(one.name, extra)
+    else:
+        asked = {(one := Requirement(text)).name: one for text in requirements}
+        asked = {
+            name: one
+            for name, one in asked.items()
+            if one.marker is None or one.marker.evaluate({"extra": ""})
+        }
     constraints = constraints or Path(__file__).parent.parent / "constraints.txt"
     known_good = read_constraints(constraints) if constraints.exists() else {}
     checks, as_known, others = [], [], []
-    for text in requirements:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
+    lacking: dict[extras.Extra, list[str]] = {}
+    for requirement in asked.values():
+        extra = extra_of.get(requirement.name)
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            checks.append(
-                Check(requirement.name, "missing", "not installed", "uv sync")
-            )
+            if extra:
+                lacking.setdefault(extra, []).append(requirement.name)
+                continue
+            fix = extras.install_line()
+            checks.append(Check(requirement.name, "missing", "not installed", fix))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             found = f"{version}, but {requirement.specifier} is needed"
-            fix = f"uv sync --upgrade-package {requirement.name}"
-            checks.append(Check(requirement.name, "missing", found, fix))
+            fix = extras.upgrade_line(requirement)
+            stops: Status = "missing" if extra in (None, "sim") else "warning"
+            checks.append(Check(requirement.name, stops, found, fix))
         elif known_good.get(requirement.name) not in (None, version.split("+")[0]):
             others.append(f"{requirement.name} {version}")
         else:
@@ -207,12 +223,20 @@ def check_packages(
     if others:
         found = f"{', '.join(others)} (in range; constraints.txt names other versions)"
         checks.append(Check("other versions", "info", found))
+    for extra, names in lacking.items():
+        status: Status = "missing" if extra == "sim" else "info"  # of `act demo`
+        found = f"not installed: {', '.join(names)}"
+        fix = extras.install_line(extra)
+        checks.append(Check(f"extra {extra}", status, found, fix))
     return checks
 
 
 def read_constraints(path: Path) -> dict[str, str]:
     """Read ``name==version`` lines into {name: version}."""
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    lines = (
+        line.split("#")[0].strip()
+        for line in path.read_text(encoding="utf-8").splitlines()
+    )
     pairs = (line.split("==") for line in lines if line)
     return {name.strip(): version.strip() for name, version in pairs}
 
@@ -243,11 +267,20 @@ def check_drawing() -> Check:
     """Draw real frames with MuJoCo, in another process: a bad driver may crash it."""
     code = "import json; from act_minimal.doctor import measure_frame as m; "
     command = [sys.executable, "-c", code + "print(json.dumps(m()))"]
+    if not extras.is_here("mujoco"):
+        fix = extras.install_line("sim")
+        return Check("drawing", "missing", "MuJoCo is not installed", fix)
     fix = gl.INSTALL_LINE if platform.system() == "Linux" else "update the GPU driver"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+        )
     except subprocess.TimeoutExpired:
-        return Check("drawing", "missing", "a frame took more than 30 s", fix)
+        return Check("drawing", "missing", "a frame took more than 120 s", fix)
     try:
         frame = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -330,6 +363,9 @@ def check_display() -> Check:
 
 def check_ffmpeg() -> Check:
     """The program that writes films."""
+    if not extras.is_here("imageio_ffmpeg"):
+        fix = extras.install_line("sim")
+        return Check("ffmpeg", "missing", "imageio-ffmpeg is not installed", fix)
     import imageio_ffmpeg
 
     try:
@@ -362,8 +398,8 @@ def check_cameras() -> list[Check]:
 
 def check_serial_ports() -> list[Check]:
     """Serial ports that may be an arm's servo bus: may we open them, who answers?"""
-    if platform.system() == "Windows":
-        return [Check("serial ports", "info", "see Ports in Windows' Device Manager")]
+    if importlib.util.find_spec("serial") is None:
+        return [Check("serial ports", "info", "not looked for: pyserial is missing")]
     checks = []
     for port in devices.find_serial_ports():
         if port.group:
@@ -372,7 +408,7 @@ def check_serial_ports() -> list[Check]:
         checkup = importlib.import_module("hardware.checkup")
         status: Status = "ok"
         said = str(port)
-        if port.name.startswith(checkup.SERVO_BOARDS):
+        if port.vendor == checkup.SERVO_BOARDS:
             status, answer = checkup.look_at_servos(str(port.path))
             said = f"{port}: {answer}"
         fix = "" if status == "ok" else f"act health --port {port.path}"
@@ -382,6 +418,8 @@ def check_serial_ports() -> list[Check]:
 
 def check_can() -> list[Check]:
     """CAN interfaces, as an OpenArm's adapter gives them (Linux)."""
+    if importlib.util.find_spec("can") is None:
+        return [Check("CAN", "info", "not looked for: python-can is missing")]
     checks = []
     for name, up in devices.find_can_interfaces():
         rates = "bitrate 1000000 dbitrate 5000000 fd on"
@@ -406,7 +444,9 @@ def check_uv() -> Check:
     path = shutil.which("uv")
     if path is None:
         return Check("uv", "info", "not found on PATH", "pip install uv")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True)
+    said = subprocess.run(
+        [path, "--version"], capture_output=True, encoding="utf-8", errors="replace"
+    )
     return Check("uv", "ok", f"{said.stdout.strip()} at {path}")
 
 

@@ -3,13 +3,14 @@
 The layout is the one of the original ACT/ALOHA recordings, so files made here can be
 read by the original's loader, and its files (and Mobile ALOHA's) can be read here:
 
-    attributes       sim (bool), compress (bool, only with JPEG), fps, and free extras
+    attributes       sim (bool), compress (bool, only with JPEG), fps, and free extras,
+                     among them robot, units and joints (names in order, a JSON list)
     /action                    (T, A) float32
     /base_action               (T, 2) float32, Mobile ALOHA only
     /compress_len              (N, T) float32, only with JPEG: bytes of each image
     /observations/qpos         (T, S) float32
-    /observations/qvel         (T, S) float32
-    /observations/effort       (T, S) float32
+    /observations/qvel         (T, S) float32, optional when reading
+    /observations/effort       (T, S) float32, optional when reading
     /observations/env_state    (T, E) float32, ours: what a state policy may see
     /observations/images/<cam> (T, H, W, 3) uint8 in chunks of one frame, or, with
                                JPEG, (T, bytes) uint8: one padded JPEG a row
@@ -20,6 +21,7 @@ recording that dies leaves a whole valid episode or nothing.
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,15 +33,25 @@ import numpy as np
 
 from act_minimal.errors import UserError
 from act_minimal.files import atomic_file, reserve
+from act_minimal.hdf5_files import (
+    Attribute,
+    EpisodeError,
+    attributes_of,
+    content_of,
+    dataset_of,
+    fault_of,
+    is_true,
+    member,
+    misnamed_files,
+    rate_of,
+    read_numbers,
+    read_optional,
+)
 
 ALOHA_FPS = 50.0  # the original's files carry no rate; its arms ran at 50 Hz
 RESERVED_ATTRIBUTES = ("sim", "compress", "fps")  # fields of their own
 
-Attribute = str | int | float | bool
-
-
-class EpisodeError(UserError):
-    """An episode file, or the content meant for one, is not usable; names both."""
+Colours = Literal["auto", "rgb", "bgr"]
 
 
 @dataclass
@@ -97,7 +109,72 @@ def list_episodes(folder: str | Path) -> list[Path]:
     return sorted(found, key=key)
 
 
+def find_episodes(folder: str | Path) -> list[Path]:
+    """`list_episodes`, of a folder that must have some, all of them with that ending.
+
+    Raises:
+        UserError: There are none, or files of another ending that would be left out.
+    """
+    folder, paths = Path(folder), list_episodes(folder)
+    if not paths and (folder / "meta" / "info.json").is_file():
+        made = folder.parent / f"{folder.resolve().name}_hdf5"
+        words = shlex.join(["act", "data", "convert", str(folder), str(made)])
+        raise UserError(
+            f"{folder} is a LeRobot dataset, expected a folder of *.hdf5 episodes; "
+            f"make one, and use it instead: {words}"
+        )
+    if other := misnamed_files(folder):
+        listed = ", ".join(path.name for path in other[:3]) + ", ..." * (len(other) > 3)
+        raise UserError(
+            f"{folder} has {listed}, which would not be read: episodes are called "
+            "*.hdf5; rename these, or move them away"
+        )
+    if not paths:
+        what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
+        raise UserError(f"{folder} {what}; `act record` makes some")
+    return paths
+
+
+def speeds_of(qpos: np.ndarray, fps: float) -> np.ndarray:
+    """(T, S) velocities of positions (T, S) that were not recorded: float32."""
+    steps = np.gradient(qpos, axis=0) if len(qpos) > 1 else 0 * qpos
+    return (steps * fps).astype(np.float32)
+
+
 # --- writing --------------------------------------------------------------------------
+
+
+def next_episode(folder: str | Path) -> int:
+    """The number of a folder's next episode: the highest one and 1.
+
+    Not how many there are: after one was removed from the middle, that is the number
+    of another one.
+    """
+    names = (re.fullmatch(r"episode_(\d+)", p.stem) for p in list_episodes(folder))
+    return max((int(name[1]) + 1 for name in names if name), default=0)
+
+
+def save_next_episode(
+    folder: str | Path,
+    episode: Episode,
+    *,
+    compression: Literal["raw", "jpeg"] = "raw",
+    quality: int = 90,
+) -> Path:
+    """Writes an episode under the next number; see `save_episode`.
+
+    Returns:
+        Its path; a number that another process takes meanwhile is passed over.
+    """
+    while True:
+        path = episode_path(folder, next_episode(folder))
+        try:
+            save_episode(path, episode, compression=compression, quality=quality)
+        except EpisodeError:
+            if not path.exists():
+                raise
+        else:
+            return path
 
 
 def save_episode(
@@ -110,15 +187,15 @@ def save_episode(
     """Writes an episode in the ALOHA layout, wholly or not at all.
 
     Args:
-        path: Where to; the folder is made when it is missing.
+        path: Where to, a new file; the folder is made when it is missing.
         episode: The content; checked before anything is written.
         compression: "raw" stores images as they are, as ALOHA does; "jpeg" as Mobile
             ALOHA does: about a tenth of the space, slower to read, slightly lossy.
         quality: JPEG quality, 1 to 100 (Mobile ALOHA uses 50).
 
     Raises:
-        EpisodeError: Bad content (named), or no room on the disk; in both cases
-            nothing is left behind.
+        EpisodeError: Bad content (named), no room on the disk, or an episode is there
+            already: none is ever overwritten. Nothing is left behind.
     """
     path = Path(path)
     if compression not in ("raw", "jpeg"):
@@ -140,14 +217,16 @@ def save_episode(
     }
     size = sum(4 * a.size for a in arrays.values() if a is not None)
     size += sum(a.nbytes for a in images.values())
+    size += sum(4 * len(v) for v in episode.attributes.values() if isinstance(v, str))
     with (
-        atomic_file(path, EpisodeError) as temporary,
+        atomic_file(path, EpisodeError, replace=False) as temporary,
         _new_file(temporary, size) as root,
     ):
         root.attrs["sim"] = bool(episode.sim)
         root.attrs["fps"] = float(episode.fps)
         for name, value in episode.attributes.items():
-            root.attrs[name] = value
+            large = isinstance(value, int) and value >= 2**63
+            root.attrs[name] = np.uint64(value) if large else value
         if lengths is not None:
             root.attrs["compress"] = True
         for name, array in arrays.items():
@@ -204,96 +283,103 @@ def _jpeg_rows(
 
 
 def load_episode(
-    path: str | Path, *, cameras: Sequence[str] | None = None, images: bool = True
+    path: str | Path,
+    *,
+    cameras: Sequence[str] | None = None,
+    images: bool = True,
+    colours: Colours = "auto",
 ) -> Episode:
     """Reads an episode: ours, the original ALOHA's or Mobile ALOHA's.
 
     Takes float32 and float64 (gives float32), raw images and rows of JPEG, files
-    without `sim`, `effort` or a rate. JPEG rows are decoded without looking at
+    without `sim`, `qvel`, `effort` or a rate. JPEG rows are decoded without looking at
     `compress_len`, which some files lack and whose order of cameras differs between
-    writers: the padding is zeros and a JPEG never ends in one.
+    writers: the padding is zeros and a JPEG never ends in one. Attributes that are no
+    single values are left out.
 
     Args:
         path: The file.
         cameras: Which cameras to read, in this order; None for all of them (depth
             images, `*_depth`, are left out).
         images: False skips the images altogether, which is much faster.
+        colours: What the file holds: "rgb", or "bgr" where red and blue are exchanged;
+            for JPEG it is what another reader of JPEG sees. "auto": as in ALOHA's
+            files, raw images are RGB, and JPEG has them exchanged where `compress` or
+            `compress_len` say that it is Mobile ALOHA's.
 
     Raises:
         EpisodeError: Names the file and the fault: missing, truncated, not HDF5,
-            missing key or camera, wrong shape, NaN, lengths that differ.
+            missing or damaged key or camera, wrong shape, NaN, lengths that differ,
+            JPEG of which nothing says the order of colours.
     """
     path = Path(path)
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as root:
+            attributes = attributes_of(root, path, RESERVED_ATTRIBUTES)
+            said = attributes.pop("fps", ALOHA_FPS)
+            fps = rate_of(said)
+            if not np.isfinite(fps):
+                raise EpisodeError(
+                    f"{path}: fps is {said!r}, expected a positive number of frames a "
+                    "second"
+                )
+            qpos = read_numbers(root, "observations/qpos", path)
+            qvel = read_optional(root, "observations/qvel", path)
+            effort = read_optional(root, "observations/effort", path)
+            if qvel is None:  # no policy reads them; shapes are checked below
+                qvel = speeds_of(qpos, fps) if qpos.ndim == 2 else qpos
             episode = Episode(
-                qpos=_read(root, "observations/qpos", path),
-                qvel=_read(root, "observations/qvel", path),
-                effort=np.zeros(0, np.float32),
-                action=_read(root, "action", path),
+                qpos=qpos,
+                qvel=qvel,
+                effort=np.zeros_like(qpos) if effort is None else effort,
+                action=read_numbers(root, "action", path),
+                env_state=read_optional(root, "observations/env_state", path),
+                base_action=read_optional(root, "base_action", path),
+                fps=fps,
+                sim=is_true(attributes.pop("sim", False)),
             )
-            if "observations/effort" in root:
-                episode.effort = _read(root, "observations/effort", path)
-            else:  # the original's early files
-                episode.effort = np.zeros_like(episode.qpos)
-            if "observations/env_state" in root:
-                episode.env_state = _read(root, "observations/env_state", path)
-            if "base_action" in root:
-                episode.base_action = _read(root, "base_action", path)
-            attributes = {k: _scalar(v) for k, v in root.attrs.items()}
-            episode.sim = bool(attributes.pop("sim", False))
-            attributes.pop("compress", None)
-            fps = attributes.pop("fps", ALOHA_FPS)
-            episode.fps = float(fps) if isinstance(fps, int | float) else float("nan")
-            episode.attributes = {k: v for k, v in attributes.items() if v is not None}
+            aloha = is_true(attributes.pop("compress", False))
+            aloha = aloha or "compress_len" in root
+            episode.attributes = attributes
             if images:
                 for camera in _cameras_of(root, cameras, path):
-                    episode.images[camera] = _read_images(root, camera, path)
+                    episode.images[camera] = _read_images(
+                        root, camera, path, colours, aloha
+                    )
     except EpisodeError:
         raise
     except Exception as error:  # h5py has no one type for files that it cannot read
-        raise EpisodeError(f"{path}: {_fault(error)}") from error
+        raise EpisodeError(f"{path}: {fault_of(error)}") from error
     check_episode(episode, path)
     return episode
 
 
-def _fault(error: Exception) -> str:
-    """HDF5's message in words."""
-    text = str(error)
-    if "truncated file" in text:
-        return "truncated file (the recording or the copy of it was cut short)"
-    if "signature not found" in text:
-        return "not an HDF5 file"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    return f"damaged HDF5 file ({' '.join(text.split()) or type(error).__name__})"
+def cameras_in(root: h5py.File, path: Path) -> list[str]:
+    """The cameras of an open episode file; none where it has no images at all.
 
-
-def _dataset(root: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    item = root.get(key)
-    if not isinstance(item, h5py.Dataset):
-        raise EpisodeError(f"{path}: the dataset /{key} is missing")
-    return item
-
-
-def _read(root: h5py.File, key: str, path: Path) -> np.ndarray:
-    """A numeric array as float32."""
-    dataset = _dataset(root, key, path)
-    if dataset.dtype.kind not in "fiu":
+    Raises:
+        EpisodeError: The group of images is damaged, or is none.
+    """
+    key = "observations/images"
+    group = member(root, key, path)
+    if group is None:
+        return []
+    if not isinstance(group, h5py.Group):
         raise EpisodeError(
-            f"{path}: /{key} holds {dataset.dtype}, expected floating-point numbers"
+            f"{path}: /{key} is a dataset, expected a group with one dataset a camera"
         )
-    with np.errstate(over="ignore"):  # a number too large becomes inf, found later
-        return dataset[()].astype(np.float32)
+    try:
+        return list(group)
+    except Exception as error:
+        raise EpisodeError(f"{path}: /{key} is damaged: {fault_of(error)}") from error
 
 
 def _cameras_of(
     root: h5py.File, wanted: Sequence[str] | None, path: Path
 ) -> Sequence[str]:
-    group = root.get("observations/images")
-    present = list(group) if isinstance(group, h5py.Group) else []
+    present = cameras_in(root, path)
     if wanted is None:
         return [c for c in present if not c.endswith("_depth")]
     for camera in wanted:
@@ -305,19 +391,29 @@ def _cameras_of(
     return wanted
 
 
-def _read_images(root: h5py.File, camera: str, path: Path) -> np.ndarray:
-    """(T, H, W, 3) uint8, from raw images or rows of JPEG."""
+def _read_images(
+    root: h5py.File, camera: str, path: Path, colours: Colours, aloha: bool
+) -> np.ndarray:
+    """(T, H, W, 3) uint8 RGB, from raw images or rows of JPEG."""
     key = f"observations/images/{camera}"
-    dataset = _dataset(root, key, path)
+    dataset = dataset_of(root, key, path)
     if dataset.dtype != np.uint8 or dataset.ndim not in (2, 4):
         raise EpisodeError(
             f"{path}: /{key} holds {dataset.dtype} of shape {dataset.shape}, expected "
             "uint8 of shape (T, H, W, 3), or (T, bytes) for JPEG"
         )
     if dataset.ndim == 4:
-        return dataset[()]
+        images = content_of(dataset, key, path)
+        return images[..., ::-1] if colours == "bgr" else images
+    if colours == "auto" and not aloha:
+        raise EpisodeError(
+            f"{path}: nothing says whether red and blue are exchanged in the JPEG "
+            f"images of camera {camera!r} (an attribute `compress` would say that they "
+            "are, as Mobile ALOHA's); say it with: act data convert FOLDER OUT "
+            "--colours rgb (or bgr, if a viewer of pictures shows blue for red)"
+        )
     out = None
-    for t, row in enumerate(dataset[()]):  # (bytes,)
+    for t, row in enumerate(content_of(dataset, key, path)):  # (bytes,)
         filled = np.flatnonzero(row)
         jpeg = row[: filled[-1] + 1] if len(filled) else row[:0]
         whole = jpeg[-2:].tobytes() == b"\xff\xd9"  # the end-of-image marker
@@ -333,17 +429,8 @@ def _read_images(root: h5py.File, camera: str, path: Path) -> np.ndarray:
                 f"{path}: frame {t} of camera {camera!r} has shape {image.shape}, "
                 f"frame 0 has {out.shape[1:]}"
             )
-        out[t] = image
+        out[t] = image[..., ::-1] if colours == "rgb" else image  # cv2's are BGR
     return np.empty((0, 0, 0, 3), np.uint8) if out is None else out
-
-
-def _scalar(value: object) -> Attribute | None:
-    """An HDF5 attribute as a Python value; None for what is not a single value."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return value if isinstance(value, str | int | float | bool) else None
 
 
 # --- what makes an episode valid ------------------------------------------------------
@@ -408,7 +495,7 @@ def check_episode(episode: Episode, path: str | Path) -> None:
             fail(f"attribute {name!r} is reserved; set the field of that name")
         if not isinstance(value, str | int | float | bool | np.generic):
             fail(f"attribute {name!r} is a {type(value).__name__}, expected one value")
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
             fail(f"attribute {name!r} is {value}, too large for 64 bits")
-        if isinstance(value, str) and ("\0" in value or len(value) > 8000):
-            fail(f"attribute {name!r} has a NUL character, or over 8000 characters")
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            fail(f"attribute {name!r} has a character that HDF5 cannot hold")

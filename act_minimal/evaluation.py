@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
+from .card import check_card
 from .control import Observation, run
 from .errors import SettingError, UserError
 from .execution import ExecutionConfig, make_executor
-from .files import atomic_file
+from .files import check_output_folder, write_bytes
+from .joints import joint_names
 from .policy import Policy
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ def evaluate(
         task = make_task(task)
     check_fit(policy, task)
     scenes = evaluation_scenes(seed, n)
+    if out:
+        check_output_folder(out, "rollouts")
     about = {
         "policy": fingerprint(policy),
         "task": task.name,
@@ -216,13 +220,25 @@ def check_fit(policy: Policy, task: "Task") -> None:
                 f"the policy was trained with {wanted} {what}, but {task.name} has "
                 f"{there}"
             )
+    joints = joint_names(task.robot, task.action_dim)
+    check_card(getattr(policy, "card", {}), task.fps, task.robot, joints)
 
 
 def fingerprint(policy: Policy) -> str:
-    """A short hash of a policy's weights, to know it again."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(policy.state_dict().items()):
-        digest.update(name.encode())
+    """A short hash of a policy's settings and weights, to know it again."""
+    # Those of the policies that it is made of, too.
+    parts = policy.modules() if hasattr(policy, "modules") else [policy]
+    settings: list[Any] = [getattr(policy, "name", type(policy).__name__)]
+    for part in parts:
+        config = getattr(part, "config", None)
+        if is_dataclass(config) and not isinstance(config, type):
+            about = [getattr(part, key, None) for key in ("name", "action_target")]
+            resizing = getattr(part, "resizing", None)
+            settings += [*about, resizing and resizing.to_json(), asdict(config)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -251,8 +267,7 @@ def _roll_out(
     from .sim.robot import SimRobot
 
     start = time.perf_counter()
-    size = policy.config.image_size
-    robot = SimRobot(task, scenes, size=size, threads=threads)
+    robot = SimRobot(task, scenes, size=policy.image_sizes, threads=threads)
     running = _StillRunning(policy, robot)
     states: list[list[np.ndarray]] = [[] for _ in scenes]
     arms: list[list[np.ndarray]] = [[] for _ in scenes]
@@ -294,8 +309,7 @@ def _save_rollouts(
         {str(r.scene): r.qpos for r in rollouts},
         metadata=about | {"rollouts": json.dumps(rows), "times": json.dumps(times)},
     )
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
 
 
 def _load_rollouts(
@@ -306,9 +320,14 @@ def _load_rollouts(
             found = file.metadata() or {}
             for key, value in about.items():
                 if found.get(key) != value:
+                    earlier = (
+                        " (earlier versions did not note a policy's settings, so their "
+                        "rollouts cannot be told from another policy's)"
+                    )
                     raise UserError(
                         f"{path} holds rollouts with {key} {found.get(key)}, but this "
-                        f"evaluation has {value}; choose another folder"
+                        f"evaluation has {value}{earlier if key == 'policy' else ''}; "
+                        "choose another folder"
                     )
             rows = json.loads(found["rollouts"])
             states = [file.get_tensor(str(row["scene"])) for row in rows]

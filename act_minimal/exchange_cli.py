@@ -14,6 +14,7 @@ import tyro
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.lerobot_units import Units
+from act_minimal.settings import Count, check_settings
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 
@@ -28,7 +29,8 @@ class ExportConfig:
     """The folder to write; LeRobot takes it as --policy.path."""
     units: Units = "keep"
     """so100 or so101: LeRobot's degrees, and 0 to 100 for the gripper, instead of
-    radians, and 0 to 1; for robots with use_degrees=true."""
+    radians, and 0 to 1; for robots with use_degrees=true. openarm: degrees of two arms,
+    the left one first."""
     rename: tuple[str, ...] = ()
     """New names for cameras, such as top=front."""
     drop_cvae: bool = False
@@ -36,6 +38,10 @@ class ExportConfig:
     execution: ExecutionConfig = field(
         default_factory=lambda: ExecutionConfig("open_loop")
     )
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 def export_lerobot(
@@ -81,8 +87,8 @@ def import_lerobot(
     rename: tuple[str, ...] = (),
     statistics: Path | None = None,
     cameras: tuple[str, ...] = (),
-    size: tuple[int, int] = (480, 640),
-    heads: int = 8,
+    size: tuple[Count, Count] = (480, 640),
+    heads: Count = 8,
     json: Json = False,
 ) -> int:
     r"""Read LeRobot's ACT checkpoint, or the original repository's, as one of ours.
@@ -102,7 +108,7 @@ def import_lerobot(
         checkpoint: LeRobot's folder `pretrained_model`, or the original's weights.
         out: The folder to write, as `act eval` and `act deploy` read it.
         units: so100 or so101: turn LeRobot's degrees, and 0 to 100, into radians, and
-            0 to 1.
+            0 to 1; openarm: degrees of two arms, the left one first.
         rename: New names for LeRobot's cameras, such as front=top.
         statistics: Of the original: a .json or .safetensors with qpos_mean, qpos_std,
             action_mean and action_std.

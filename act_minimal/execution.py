@@ -13,12 +13,13 @@ Letters in shape comments: n scenes, k chunk, A action, T ticks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import Count, check_settings
 
 Array = NDArray[np.floating]
 Mode = Literal["open_loop", "receding", "ensemble"]
@@ -201,14 +202,23 @@ class ExecutionConfig:
     mode: Mode = "receding"
     """open_loop: the whole chunk; receding: its first `execute` actions; ensemble: the
     weighted mean of all predictions for a tick (one prediction a tick)."""
-    execute: int | None = None
+    execute: Count | None = None
     """receding: actions of each chunk to execute; None = half, at least one."""
     m: float = 0.01
     """ensemble: weights are exp(-m i); the paper's 0.01 is nearly the plain mean."""
     order: Order = "oldest_first"
     """ensemble: where i counts from; the paper counts from the oldest."""
-    every: int = 1
+    every: Count = 1
     """ensemble: ask for a chunk at every so many ticks; the paper: 1."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant; what the chunk size decides comes later."""
+        check_settings(self)
+        if self.mode != "receding" and self.execute is not None:
+            raise SettingError(
+                f"execute is {self.execute} with mode={self.mode!r}, expected it "
+                "with mode='receding' only"
+            )
 
 
 def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
@@ -217,14 +227,6 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
     Raises:
         SettingError: names the setting, what was found and what was expected.
     """
-    for name, choices in (("mode", get_args(Mode)), ("order", get_args(Order))):
-        if (found := getattr(config, name)) not in choices:
-            raise SettingError(f"{name} is {found!r}, expected one of {list(choices)}")
-    if config.mode != "receding" and config.execute is not None:
-        raise SettingError(
-            f"execute is {config.execute} with mode={config.mode!r}, expected it "
-            "with mode='receding' only"
-        )
     if config.mode == "ensemble":
         oldest_first = config.order == "oldest_first"
         return TemporalEnsemble(chunk_size, config.m, oldest_first, config.every)

@@ -7,6 +7,7 @@ with 2 GB free, only slower.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ import numpy as np
 
 from act_minimal.episodes import EpisodeError, load_episode
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, read_json, tidy, write_json
+from act_minimal.resizing import Resizing
+
+LISTING = "files.json"  # of a cache: names, sizes and times of what it was made of
 
 
 def cached_images(
@@ -24,6 +28,7 @@ def cached_images(
     lengths: np.ndarray,
     cache: Path,
     *,
+    resizing: Resizing | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """The images of some cameras, from the cache, which is made where it is missing.
@@ -37,32 +42,34 @@ def cached_images(
         cameras: Which cameras.
         lengths: (episodes,) frames of each.
         cache: Where the cache is, for this folder of episodes alone.
+        resizing: Of the images, before they are kept.
         progress: Shows a bar while it is made.
 
     Returns:
         camera -> (M, H, W, 3) uint8, memory-mapped, read-only; M is the sum of lengths.
 
     Raises:
-        EpisodeError: An episode lacks a camera, or its images have another size.
+        EpisodeError: An episode lacks a camera, or its images have another size and
+            are not resized.
         UserError: No room for the cache.
     """
     files = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
     frames = int(lengths.sum())
     images: dict[str, np.ndarray] = {}
+    tag = resizing.tag if resizing else ""
     for home, known in _fresh_caches(cache, paths[0].parent):
         for camera in cameras:
-            whole = home / f"{camera}.npy"
+            whole = home / f"{camera}{tag}.npy"
             if known[: len(files)] == files and whole.is_file():
                 images.setdefault(camera, np.load(whole, mmap_mode="r")[:frames])
     missing = [camera for camera in cameras if camera not in images]
     if missing:
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         home = cache / f"images-{digest}"
-        with atomic_file(home / "files.json") as temporary:
-            temporary.write_text(json.dumps(files))
+        write_json(home / LISTING, files)
         for camera in missing:
-            target = home / f"{camera}.npy"
-            _write_cache(paths, camera, lengths, target, progress)
+            target = home / f"{camera}{tag}.npy"
+            _write_cache(paths, camera, lengths, target, resizing, progress)
             images[camera] = np.load(target, mmap_mode="r")
     return {camera: np.asarray(images[camera]) for camera in cameras}
 
@@ -70,17 +77,21 @@ def cached_images(
 def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
     """Caches and what they were made of; those of files that changed are removed."""
     fresh = []
-    for listing in sorted(cache.glob("images-*/files.json")):
+    for listing in sorted(cache.glob(f"images-*/{LISTING}")):
+        home = listing.parent
+        tidy(home)
         try:
-            known = json.loads(listing.read_text())
+            known = read_json(listing)
             now = [(folder / name).stat() for name, _, _ in known]
             same = [[s.st_size, s.st_mtime_ns] for s in now] == [f[1:] for f in known]
-        except (OSError, ValueError, TypeError):  # a file is gone; a damaged listing
+        except (OSError, UserError, ValueError, TypeError):  # one is gone, or damaged
             same = False
         if same:
-            fresh.append((listing.parent, known))
-        else:
-            shutil.rmtree(listing.parent, ignore_errors=True)
+            fresh.append((home, known))
+        elif re.fullmatch(r"images-[0-9a-f]{16}", home.name) and all(
+            path.name == LISTING or path.suffix == ".npy" for path in home.iterdir()
+        ):  # it is ours, and nothing else is in it
+            shutil.rmtree(home, ignore_errors=True)
     return fresh
 
 
@@ -89,6 +100,7 @@ def _write_cache(
     camera: str,
     lengths: np.ndarray,
     target: Path,
+    resizing: Resizing | None,
     progress: bool,
 ) -> None:
     """Writes one camera's images of all episodes into one .npy file."""
@@ -101,6 +113,7 @@ def _write_cache(
             bar = tqdm(paths, desc=f"images of {camera}")
         for path, length in zip(bar, lengths, strict=True):
             images = load_episode(path, cameras=[camera]).images[camera]
+            images = resizing(images) if resizing else images
             if shape is None:
                 shape = images.shape[1:]
                 size = int(lengths.sum()) * int(np.prod(shape))
@@ -116,7 +129,8 @@ def _write_cache(
             if images.shape != (length, *shape):
                 raise EpisodeError(
                     f"{path}: images of camera {camera!r} have shape "
-                    f"{images.shape[1:]}, {shape} in {paths[0].name}"
+                    f"{images.shape[1:]}, {shape} in {paths[0].name}; the setting "
+                    f"resize brings all to one size, as in: --resize 96 128"
                 )
             # Plain writes: through a memory map, a full disk would be a bus error.
             file.write(np.ascontiguousarray(images).data)

@@ -14,9 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from act_minimal.episodes import Episode, EpisodeError, list_episodes, load_episode
+from act_minimal.console import make_console
+from act_minimal.episodes import (
+    Episode,
+    EpisodeError,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import atomic_file, check_output_file
+from act_minimal.hdf5_files import is_true, misnamed_files
+from act_minimal.joints import beyond_reach, named_joints
+from act_minimal.lerobot_edge import robot_of_episode
 
 STILL_STD = 1e-2  # rad; the floor of the statistics, below which a joint says nothing
 FROZEN_SECONDS = 1.0  # identical images for as long as this: the camera hung,
@@ -134,12 +144,14 @@ def inspect_dataset(
         UserError: The folder has no episodes at all.
     """
     folder = Path(folder)
-    paths = list_episodes(folder)
-    if not paths:
-        what = "has no *.hdf5 episodes" if folder.is_dir() else "is not a folder"
-        raise UserError(f"{folder} {what}; `act record` makes some")
+    paths = list_episodes(folder) or find_episodes(folder)  # the latter says why not
     report = Report(str(folder))
+    report.warnings += [
+        f"{path.name} is not read: episodes are called *.hdf5"
+        for path in misnamed_files(folder)
+    ]
     running: dict[str, _Running] = {}
+    arms: dict[str, list[str]] = {}  # robot -> names of its joints
     widths: dict[str, int] = {}
     bar = paths
     if progress:
@@ -153,6 +165,9 @@ def inspect_dataset(
             report.broken[path.name] = str(error).removeprefix(f"{path}: ")
             continue
         _add_file(report, path.name, episode)
+        width = episode.qpos.shape[1]
+        joints = named_joints(episode.attributes.get("joints"), width)
+        arms[robot_of_episode(episode.attributes, width)] = joints
         arrays = {"qpos": episode.qpos, "action": episode.action}
         arrays |= {"qvel": episode.qvel, "effort": episode.effort}
         if episode.env_state is not None:
@@ -169,13 +184,20 @@ def inspect_dataset(
         report.warnings += [f"{path.name}: {w}" for w in _episode_faults(episode)]
     report.ranges = {key: r.ranges() for key, r in running.items()}
     report.warnings += _dataset_faults(report)
+    if len(arms) == 1 and "qpos" in report.ranges:
+        [(robot, joints)] = arms.items()
+        low, high = (
+            np.array([getattr(r, end) for r in report.ranges["qpos"]])
+            for end in ("minimum", "maximum")
+        )
+        report.warnings += beyond_reach(low, high, robot, joints)
     return report
 
 
 def _add_file(report: Report, name: str, episode: Episode) -> None:
     cameras = {c: (a.shape[1], a.shape[2]) for c, a in episode.images.items()}
     label = episode.attributes.get("success")
-    success = None if label is None else bool(label)
+    success = None if label is None else is_true(label)
     seconds = len(episode) / episode.fps
     report.files.append(
         FileReport(name, len(episode), seconds, episode.fps, cameras, success)
@@ -276,11 +298,10 @@ def _dataset_faults(report: Report) -> list[str]:
 
 def render_report(report: Report, width: int = 88) -> str:
     """The report as plain text for a terminal or a log."""
-    from rich.console import Console
     from rich.table import Table
 
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False, markup=False)
+    console = make_console(file=out, width=width, highlight=False, markup=False)
     console.print(f"Episodes in {report.folder}")
     rates = ", ".join(f"{fps:g}" for fps in report.fps) or "unknown"
     console.print(
@@ -330,8 +351,10 @@ def contact_sheet(folder: str | Path, path: str | Path, *, episodes: int = 4) ->
         episodes: How many, evenly spread over the folder.
 
     Raises:
+        SettingError: The name does not end in .png, or cannot be written to.
         UserError: No readable episode, or no room for the picture.
     """
+    check_output_file(path, "picture", ".png")
     shown: list[tuple[str, Episode]] = []
     paths = list_episodes(folder)
     picks = np.linspace(0, len(paths) - 1, min(episodes, len(paths))).round()

@@ -20,17 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from act_minimal.card import ABOUT_ARM, UNITS
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
+    read_card,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import atomic_folder, check_new_folder, write_json
+from act_minimal.joints import joint_names
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -42,9 +44,11 @@ from act_minimal.lerobot_steps import (
     Normaliser,
     write_steps,
 )
-from act_minimal.lerobot_units import JOINTS, Line, Units, to_degrees
+from act_minimal.lerobot_units import Line, Units, to_degrees
 from act_minimal.model import ACT, ACTConfig
 from act_minimal.policy import ACTPolicy, load_policy, save_policy
+
+EXPORT, IMPORT = "act export-lerobot", "act import-lerobot"  # who made a folder
 
 # LeRobot's setting: ours.
 SETTINGS = {
@@ -77,7 +81,7 @@ FIXED = {
 
 
 class Exported(NamedTuple):
-    """An exported checkpoint, and in what LeRobot would train it on differently."""
+    """An exported checkpoint, and in what LeRobot would treat it differently."""
 
     folder: Path
     notes: list[str]
@@ -99,9 +103,10 @@ def export_policy(
 
     Args:
         folder: of our checkpoint or training run.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "keep" leaves radians, and 0 to 1 for a gripper; "so100" and "so101" turn
-            six joints into LeRobot's degrees, and 0 to 100 (`lerobot_units.py`).
+            six joints into LeRobot's degrees, and 0 to 100; "openarm" turns those of
+            two arms into degrees, the left arm first (`lerobot_units.py`).
         execution: how LeRobot's `select_action` shall execute chunks; by default the
             whole chunk, LeRobot's own way.
         drop_cvae: leave the action encoder out. It is used in training only.
@@ -114,6 +119,7 @@ def export_policy(
         SettingError: LeRobot cannot execute chunks that way, or the joints have no
             units to convert.
     """
+    check_new_folder(out, EXPORT, CheckpointError)
     policy = load_policy(folder)
     if not isinstance(policy, ACTPolicy) or not isinstance(policy.config, ACTConfig):
         raise CheckpointError(f"{folder} is a {policy.name} policy, expected an ACT")
@@ -132,9 +138,14 @@ def export_policy(
     if config.decoder_output == "first":
         state = {k: x for k, x in state.items() if not re.match(r"decoder\.[1-9]", k)}
     weights = rename_out(state, "lerobot")
-    with atomic_folder(Path(out)) as temporary:
+    with atomic_folder(out, CheckpointError, made_by=EXPORT) as temporary:
         settings = _settings_out(config, execution, drop_cvae, names)
         write_json(temporary / "config.json", settings)
+        card = {k: v for k, v in policy.card.items() if k in ABOUT_ARM}
+        if units != "keep":
+            card |= {"robot": units, "units": "degrees"}
+        if card:  # LeRobot's own files have no place for it
+            write_json(temporary / "card.json", card)
         tensors = {f"model.{key}": x for key, x in weights.items()}
         write_tensors(temporary / "model.safetensors", tensors)
         named = {
@@ -147,7 +158,7 @@ def export_policy(
             for name in ("mean", "std"):
                 named[f"{CAMERA}{camera}.{name}"] = state[f"cameras.{name}"][i]
         write_steps(temporary, settings, named)
-    return Exported(Path(out), _training_notes(config, drop_cvae))
+    return Exported(Path(out), _notes(policy, drop_cvae))
 
 
 def _refuse_foreign(policy: ACTPolicy, folder: Path, drop_cvae: bool) -> None:
@@ -177,8 +188,16 @@ def _refuse_foreign(policy: ACTPolicy, folder: Path, drop_cvae: bool) -> None:
         )
 
 
-def _training_notes(config: ACTConfig, drop_cvae: bool) -> list[str]:
-    notes = []
+def _notes(policy: ACTPolicy, drop_cvae: bool) -> list[str]:
+    """What LeRobot would do differently, and a user should know."""
+    config, notes = policy.config, []
+    assert isinstance(config, ACTConfig)
+    if policy.resizing is not None:
+        height, width = policy.resizing.size
+        notes.append(
+            "this policy resizes its images, which LeRobot does not: bring them there "
+            f"to {height} x {width} pixels, the size that its network reads"
+        )
     if config.padding_in_loss != FIXED["padding_in_loss"]:
         notes.append(
             "LeRobot before 0.6 counts padding as zero error, this policy was trained "
@@ -203,8 +222,8 @@ def _settings_out(
     seen: dict[str, Any] = {STATE: {"type": "STATE", "shape": [config.state_dim]}}
     if config.env_state_dim:
         seen[ENV] = {"type": "ENV", "shape": [config.env_state_dim]}
-    for camera in cameras:
-        seen[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *config.image_size]}
+    for camera, size in zip(cameras, config.camera_sizes.values(), strict=True):
+        seen[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *size]}
     ours = {there: getattr(config, here) for there, here in SETTINGS.items()}
     if drop_cvae:
         ours["use_vae"] = False
@@ -280,24 +299,31 @@ def _convert(
 
     The statistics follow the line. Where it turns a joint's sense round, the weights
     that read or write the joint change their sign, so that deviations stay positive.
+    Of two arms LeRobot begins with the other one, and so do statistics and weights.
     """
+    arms = 2 if units == "openarm" else 1
+    line = Line(np.tile(line.scale, arms), np.tile(line.offset, arms))
+    width = len(line.scale)
+    order = np.roll(np.arange(width), width // 2 if arms == 2 else 0)
     for key in ("qpos", "action"):
         mean, std = (np.asarray(x, np.float64) for x in stats[key])
-        if mean.shape != (len(JOINTS),):
+        if mean.shape != (width,):
             raise SettingError(
-                f"units is {units!r}, which is for the {len(JOINTS)} joints "
-                f"{', '.join(JOINTS)}; this policy's '{key}' has {len(mean)} numbers"
+                f"units is {units!r}, which is for the {width} joints "
+                f"{', '.join(joint_names(units, width))}; this policy's '{key}' has "
+                f"{len(mean)} numbers"
             )
-        std = std * np.abs(line.scale)
-        stats[key] = line(mean).astype(np.float32), std.astype(np.float32)
+        mean, std = line(mean)[order], (std * np.abs(line.scale))[order]
+        stats[key] = mean.astype(np.float32), std.astype(np.float32)
     sign = torch.tensor(np.sign(line.scale), dtype=torch.float32)
     for key in ("qpos_proj", "cvae.qpos_proj", "cvae.action_proj"):
         if f"{key}.weight" in state:
             weight = state[f"{key}.weight"]  # (D, p A), p actions a token
-            state[f"{key}.weight"] = weight * sign.repeat(weight.shape[1] // len(sign))
+            tokens = weight.reshape(len(weight), -1, width)  # (D, p, A)
+            state[f"{key}.weight"] = (tokens * sign)[..., order].reshape(weight.shape)
     for key in ("action_head.weight", "action_head.bias"):
         x = state[key]
-        state[key] = x * (sign[:, None] if x.dim() == 2 else sign)
+        state[key] = (x * (sign[:, None] if x.dim() == 2 else sign))[order]
 
 
 # -------------------------------------------------------------------- in
@@ -327,9 +353,9 @@ def import_policy(
 
     Args:
         folder: with config.json and model.safetensors, LeRobot's `pretrained_model`.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that this function made.
         units: "so100" and "so101" turn LeRobot's degrees, and 0 to 100, into radians,
-            and 0 to 1.
+            and 0 to 1; "openarm" turns degrees of two arms, the left one first.
         cameras: LeRobot's names of cameras, without "observation.images." -> the names
             they get here.
 
@@ -338,6 +364,7 @@ def import_policy(
             this package's ACT can do; names the file and the key.
         SettingError: the joints have no units to convert, or a camera is unknown.
     """
+    check_new_folder(out, IMPORT, CheckpointError)
     foreign = read_lerobot(Path(folder))
     names = _renamed(foreign.config.cameras, cameras)
     foreign.config = replace(foreign.config, cameras=names)
@@ -360,8 +387,16 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
     mean, std = ({key: pair[i] for key, pair in stats.items()} for i in (0, 1))
     policy = ACTPolicy(config, Statistics(mean, std), pretrained_weights=False)
     policy.module.load_state_dict(state)
-    card = foreign.card | {"imported_file": str(foreign.where), "units": units}
-    return save_policy(out, policy.eval(), card)
+    card = foreign.card | {"imported_file": str(foreign.where)}
+    if units != "keep":
+        if card.get("units") == UNITS:
+            raise SettingError(
+                f"units is {units!r}, but the card beside {foreign.where} says that "
+                f"its joints are in {UNITS} already; expected 'keep'"
+            )
+        names = joint_names(units, config.state_dim)
+        card |= {"robot": units, "joints": names, "units": UNITS}
+    return save_policy(out, policy.eval(), card, made_by=IMPORT)
 
 
 def read_lerobot(folder: Path) -> Foreign:
@@ -387,7 +422,7 @@ def read_lerobot(folder: Path) -> Foreign:
     if (folder / f"{PRE}.json").exists():
         inputs = Normaliser.of_processor(folder, PRE)
         outputs = Normaliser.of_processor(folder, POST)
-    elif rest:
+    elif rest or not _needs_statistics(settings):
         inputs = Normaliser.of_buffers(rest, settings, "normalize_inputs", file)
         outputs = Normaliser.of_buffers(rest, settings, "unnormalize_outputs", file)
     else:
@@ -402,8 +437,16 @@ def read_lerobot(folder: Path) -> Foreign:
     width = config.action_dim
     stats["action"] = outputs.mean_std(ACTION, "ACTION", (width,), divides=False)
     images = [inputs.mean_std(key, "VISUAL", (3, 1, 1)) for key in cameras]
-    card = {"imported_from": "LeRobot", "execution": _execution_in(settings)}
+    kept = {k: v for k, v in read_card(folder).items() if k in ABOUT_ARM}
+    card = kept | {"imported_from": "LeRobot", "execution": _execution_in(settings)}
     return Foreign(config, weights, "lerobot", stats, images, file, card)
+
+
+def _needs_statistics(settings: Mapping[str, Any]) -> bool:
+    """Whether anything that a policy reads or writes is normalised, before 0.4."""
+    modes = {"ENV": "IDENTITY"} | (settings.get("normalization_mapping") or {})
+    features = {**settings["input_features"], **settings["output_features"]}
+    return any(modes.get(f["type"]) != "IDENTITY" for f in features.values())
 
 
 def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[str]]:
@@ -427,11 +470,11 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
     cameras: dict[str, tuple[int, ...]] = {}
     for key, feature in {**get("input_features"), **get("output_features")}.items():
         kind, shape = get("type", feature), tuple(get("shape", feature))
-        if kind == "VISUAL" and key.startswith("observation.image"):
+        if kind == "VISUAL" and key.startswith("observation."):
             cameras[key] = shape
         elif (kind, key) in (("STATE", STATE), ("ENV", ENV), ("ACTION", ACTION)):
             widths[key] = shape[0]
-        else:
+        elif kind not in ("STATE", "ACTION"):  # its ACT reads those two names alone
             raise CheckpointError(
                 f"{path} has a feature '{key}' of type {kind}, expected '{STATE}', "
                 f"'{ENV}', '{ACTION}' or '{CAMERA}<camera>'"
@@ -441,15 +484,10 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
             raise CheckpointError(
                 f"{path} has no feature '{key}', which ACT here needs"
             )
-    sizes = {shape[1:] for shape in cameras.values()}
-    if len(sizes) > 1:
-        raise CheckpointError(
-            f"the cameras in {path} have the shapes {list(cameras.values())}, expected "
-            "one shape for all"
-        )
     ours: dict[str, Any] = {here: get(there) for there, here in SETTINGS.items()}
     if cameras:
-        ours |= {"backbone": get("vision_backbone"), "image_size": sizes.pop()}
+        sizes = tuple(shape[1:] for shape in cameras.values())
+        ours |= {"backbone": get("vision_backbone"), "image_size": sizes}
     try:
         config = ACTConfig(
             state_dim=widths[STATE],

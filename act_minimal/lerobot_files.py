@@ -10,36 +10,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from act_minimal.episodes import EpisodeError
-
-
-def read_json(path: Path) -> Any:
-    """Any JSON value."""
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise EpisodeError(f"{path} cannot be read as JSON: {error}") from error
+from act_minimal.files import write_text
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of one JSON dictionary a line."""
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
+    found, where = [], str(path)
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+        # Not splitlines(): a text in JSON may hold other signs that end lines there.
+        for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            where = f"{path} line {n}"
+            if line.strip():
+                found.append(json.loads(line))
     except (ValueError, OSError) as error:
-        raise EpisodeError(f"{path} is not one JSON value a line: {error}") from error
-    if not all(isinstance(line, dict) for line in lines):
+        raise EpisodeError(f"{where} is not one JSON value a line: {error}") from error
+    if not all(isinstance(line, dict) for line in found):
         raise EpisodeError(f"{path}: a line holds no dictionary")
-    return lines
+    return found
 
 
-def read_table(path: Path) -> Any:
-    """A parquet file as an Arrow table."""
+def read_table(path: Path, columns: list[str] | None = None) -> Any:
+    """A parquet file, or some columns of it, as an Arrow table."""
     if not path.is_file():
         raise EpisodeError(f"{path}: no such file")
     try:
         with pq.ParquetFile(path) as file:
-            return file.read()
+            return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise EpisodeError(
             f"{path}: not a whole parquet file ({' '.join(str(error).split())[:100]}); "
@@ -49,6 +47,8 @@ def read_table(path: Path) -> Any:
 
 def numbers_of(table: Any, key: str, path: Path) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, width)."""
+    if key not in table.column_names:
+        raise EpisodeError(f"{path}: the column {key} is missing")
     column = table.column(key).combine_chunks()
     kind = column.type
     if column.null_count:
@@ -78,7 +78,14 @@ def decode_pictures(cells: list[Any], where: str, folder: Path) -> np.ndarray:
             if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 content = path.read_bytes()
         coded = np.frombuffer(content or b"", np.uint8)
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if len(coded) else None
+        how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+        image = cv2.imdecode(coded, how) if len(coded) else None
+        if image is not None and image.dtype != np.uint8:
+            raise EpisodeError(
+                f"{where}: frame {k} has {8 * image.itemsize} bits a pixel and colour, "
+                'as depth has, expected 8; depth is left out where "is_depth_map" '
+                "marks it in info.json"
+            )
         if image is None or (out and image.shape != out[0].shape):
             raise EpisodeError(f"{where}: frame {k} is no whole picture like frame 0")
         out.append(image)
@@ -99,8 +106,9 @@ def table_of(columns: dict[str, np.ndarray]) -> Any:
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """One JSON dictionary a line."""
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    path.write_text(text)
+    write_text(
+        path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    )
 
 
 def write_tasks(path: Path, tasks: list[str]) -> None:

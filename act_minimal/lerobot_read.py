@@ -6,29 +6,51 @@ a camera for each episode. v3.0 has meta/episodes/*/*.parquet, and parquet files
 videos of many episodes each; where an episode begins in them stands in meta/episodes.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from act_minimal.episodes import Attribute, Episode, EpisodeError, check_episode
+from act_minimal.episodes import (
+    Attribute,
+    Episode,
+    EpisodeError,
+    check_episode,
+    speeds_of,
+)
 from act_minimal.errors import UserError
-from act_minimal.lerobot_edge import make_edge, robot_of_type
+from act_minimal.files import read_json
+from act_minimal.hdf5_files import is_true, rate_of
+from act_minimal.joints import arm_attributes
+from act_minimal.lerobot_edge import (
+    Edge,
+    Layout,
+    find_edge,
+    layout_of,
+    make_edge,
+    names_of,
+)
 from act_minimal.lerobot_files import (
     decode_pictures,
     numbers_of,
-    read_json,
-    read_lines,
     read_table,
+)
+from act_minimal.lerobot_rows import (
+    INFO,
+    Row,
+    check_times,
+    read_rows,
+    read_tasks,
+    tasks_of,
 )
 from act_minimal.lerobot_video import VideoReader, threads_for
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-INFO = "meta/info.json"
 OURS = "meta/act_minimal.json"  # what LeRobot has no place for; it does not look there
 STATE, ACTION = "observation.state", "action"
 # Ours -> theirs, for what an episode may have beside state, action and images.
@@ -47,25 +69,14 @@ def camera_key(camera: str) -> str:
     return CAMERA + camera
 
 
-@dataclass
-class _Row:
-    """Where one episode is."""
-
-    index: int
-    length: int
-    tasks: list[str]
-    data: Path
-    videos: dict[str, tuple[Path, float]]  # camera -> video, s where it begins there
-    extras: dict[str, Any] = field(default_factory=dict)  # from OURS
-
-
 class LeRobotReader:
     """A LeRobot dataset, opened; a context manager.
 
     Args:
         folder: Holds meta/info.json.
-        robot: "auto" believes info.json's robot_type, or one of lerobot_edge.ROBOTS.
-        units: What the numbers there are; see lerobot_edge.make_edge.
+        robot: One of lerobot_edge.ROBOTS, or "auto": by the names of the numbers.
+        units: What the numbers there are; see lerobot_edge.make_edge; "auto" goes by
+            their names and values.
         strict: Whether counts that contradict each other are an error; otherwise what
             is there is read, and the fault is kept in `faults`.
 
@@ -75,10 +86,12 @@ class LeRobotReader:
         cameras: Our names of the cameras, in order of the features.
         edge: Units and names.
         left_out: Features that an Episode has no place for.
+        unrecorded: Which of "qvel" and "effort" the dataset does not have.
         faults: What a lenient reader found.
 
     Raises:
-        UserError: Not such a dataset, or a version that is not known.
+        UserError: Not such a dataset, a version that is not known, or one of which
+            nothing says whose joints its numbers are, and in which units.
         EpisodeError: A file of it is missing or damaged.
     """
 
@@ -96,12 +109,13 @@ class LeRobotReader:
         self.version = str(self.info["codebase_version"])
         self.fps = float(self.info["fps"])
         features = self.info["features"]
-        images = {"video", "image"}
         self._kinds = {
-            key: f["dtype"] for key, f in features.items() if f["dtype"] in images
+            key: f["dtype"]
+            for key, f in features.items()
+            if f["dtype"] in ("video", "image")
         }
-        depth = {k for k in self._kinds if _is_depth(features[k])}
-        self._keys = {_camera_of(k): k for k in self._kinds if k not in depth}
+        depth = {key for key in self._kinds if _is_depth(key, features[key])}
+        self._keys = self._find_cameras([k for k in self._kinds if k not in depth])
         self.cameras = tuple(self._keys)
         known = {STATE, ACTION, "next.success", *EXTRAS.values(), *COUNTERS}
         self.left_out = [k for k in features if k not in {*known, *self._kinds}]
@@ -109,16 +123,26 @@ class LeRobotReader:
         for key in (STATE, ACTION):
             if key not in features:
                 raise UserError(f"{self.folder / INFO}: the feature {key} is missing")
+        self._rows = read_rows(
+            self.folder,
+            self.info,
+            {c: k for c, k in self._keys.items() if self._kinds[k] == "video"},
+        )
+        for row in self._rows:
+            if row.fault and strict:
+                self._complain(row.fault)
+        self._tasks = read_tasks(self.folder)
         ours = self._read_ours()
-        if robot == "auto" and "robot" in ours:
-            robot = str(ours["robot"])
-            units = ours.get("units", "auto") if units == "auto" else units
-        elif robot == "auto":
-            where = str(self.folder / INFO)
-            robot, implied = robot_of_type(self.info.get("robot_type"), where)
-            units = implied if units == "auto" else units
-        self.edge = make_edge(robot, units)
-        self._rows = self._read_rows_v3() if self._is_v3 else self._read_rows_v2()
+        self.edge = self._find_edge(ours, robot, units)
+        if unused := self._layout(ACTION).unused if self._is_arm else []:
+            listed = f"{unused[0]} to {unused[-1]}, {len(unused)} numbers"
+            self.left_out.append(f"velocities and torques of {ACTION} ({listed})")
+        places = self._places(STATE)
+        self.unrecorded = [
+            name
+            for name, kind in (("qvel", "vel"), ("effort", "torque"))
+            if EXTRAS[name] not in features and kind not in places
+        ]
         self._add_ours(ours)
         self._check_counts()
         self._pool = ThreadPoolExecutor(max(1, len(self.cameras)))
@@ -152,7 +176,7 @@ class LeRobotReader:
         path = self.folder / INFO
         if not path.is_file():
             raise UserError(f"{path}: no such file, so this is no LeRobot dataset")
-        info = read_json(path)
+        info = read_json(path, EpisodeError)
         if not isinstance(info, dict):
             raise EpisodeError(f"{path} holds a {type(info).__name__}, expected a dict")
         found = info.get("codebase_version")
@@ -161,9 +185,12 @@ class LeRobotReader:
                 f"{path}: codebase_version is {found!r}, expected one of: "
                 f"{', '.join(VERSIONS)}"
             )
-        fps = info.get("fps")
-        if not isinstance(fps, int | float) or isinstance(fps, bool) or not fps > 0:
-            raise EpisodeError(f"{path}: fps is {fps!r}, expected a positive number")
+        fps = rate_of(info.get("fps"))
+        if not (np.isfinite(fps) and fps > 0):
+            raise EpisodeError(
+                f"{path}: fps is {info.get('fps')!r}, expected a positive number"
+            )
+        info["fps"] = fps
         features = info.get("features")
         if not isinstance(features, dict) or not all(
             isinstance(f, dict) and isinstance(f.get("dtype"), str)
@@ -176,103 +203,55 @@ class LeRobotReader:
         path = self.folder / OURS
         if not path.is_file():
             return {}
-        content = read_json(path)
+        content = read_json(path, EpisodeError)
         if not isinstance(content, dict):
             raise EpisodeError(f"{path} holds no dictionary")
         return content
 
-    def _path(self, template: str, default: str, **words: Any) -> Path:
-        """A file of the dataset, by the pattern in info.json; never one outside."""
-        pattern = self.info.get(template) or default
-        try:
-            path = self.folder / pattern.format(**words)
-        except (AttributeError, KeyError, IndexError, ValueError) as error:
-            raise EpisodeError(
-                f"{self.folder / INFO}: {template} is {pattern!r}, which cannot be "
-                "filled in"
-            ) from error
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise EpisodeError(f"{self.folder / INFO}: {template} leads out of it")
-        return path
-
-    def _read_rows_v2(self) -> list[_Row]:
-        path = self.folder / "meta" / "episodes.jsonl"
-        size = int(self.info.get("chunks_size") or 1000)
-        rows = []
-        for line in read_lines(path):
-            try:
-                index, length = int(line["episode_index"]), int(line["length"])
-                tasks = [str(task) for task in line.get("tasks") or []]
-            except (KeyError, TypeError, ValueError) as error:
-                raise EpisodeError(
-                    f"{path}: an episode lacks its episode_index or length"
-                ) from error
-            words = {"episode_index": index, "episode_chunk": index // size}
-            data = self._path(
-                "data_path",
-                "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-                **words,
-            )
-            videos = {
-                camera: (
-                    self._path(
-                        "video_path",
-                        "videos/chunk-{episode_chunk:03d}/{video_key}/"
-                        "episode_{episode_index:06d}.mp4",
-                        video_key=key,
-                        **words,
-                    ),
-                    0.0,
+    def _find_cameras(self, keys: list[str]) -> dict[str, str]:
+        """Our names of the cameras -> their features."""
+        found: dict[str, str] = {}
+        for key in keys:
+            camera = key
+            for start in (CAMERA, "observation."):
+                camera = camera.removeprefix(start)
+            if camera in found:
+                raise UserError(
+                    f"{self.folder / INFO}: the features {found[camera]} and {key} "
+                    f"would both be the camera {camera!r} here, expected one"
                 )
-                for camera, key in self._keys.items()
-                if self._kinds[key] == "video"
-            }
-            rows.append(_Row(index, length, tasks, data, videos))
-        return sorted(rows, key=lambda row: row.index)
+            found[camera] = key
+        return found
 
-    def _read_rows_v3(self) -> list[_Row]:
-        folder = self.folder / "meta" / "episodes"
-        paths = sorted(folder.glob("*/*.parquet"))
-        if not paths:
-            raise EpisodeError(
-                f"{folder} has no parquet file; the recording was not finalized"
-            )
-        rows = []
-        for path in paths:
-            table = read_table(path)
-            wanted = [n for n in table.column_names if not n.startswith("stats/")]
-            for line in table.select(wanted).to_pylist():
-                try:
-                    rows.append(self._row_v3(line))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise EpisodeError(
-                        f"{path}: an episode lacks a column or its value ({error})"
-                    ) from error
-        return sorted(rows, key=lambda row: row.index)
+    def _find_edge(self, ours: dict[str, Any], robot: str, units: str) -> Edge:
+        where = str(self.folder / INFO)
+        if "robot" in ours and robot in ("auto", ours["robot"]):  # an export of ours
+            units = str(ours.get("units", "auto")) if units == "auto" else units
+            names = names_of(self.info["features"][STATE])
+            return make_edge(str(ours["robot"]), units, names)
+        keys = (STATE, ACTION)
+        return find_edge(self.info, keys, where, robot, units, self._extremes)
 
-    def _row_v3(self, line: dict[str, Any]) -> _Row:
-        videos = {}
-        for camera, key in self._keys.items():
-            if self._kinds[key] != "video":
+    def _extremes(self) -> np.ndarray | None:
+        """(2, S) least and greatest of each number of the state, over all episodes."""
+        low, high = [], []
+        for path in dict.fromkeys(row.data for row in self._rows):
+            try:
+                numbers = numbers_of(read_table(path, [STATE]), STATE, path)
+            except EpisodeError:  # is named when that episode is read
                 continue
-            path = self._path(
-                "video_path",
-                "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-                video_key=key,
-                chunk_index=int(line[f"videos/{key}/chunk_index"]),
-                file_index=int(line[f"videos/{key}/file_index"]),
-            )
-            videos[camera] = (path, float(line[f"videos/{key}/from_timestamp"]))
-        data = self._path(
-            "data_path",
-            "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-            chunk_index=int(line["data/chunk_index"]),
-            file_index=int(line["data/file_index"]),
-        )
-        tasks = [str(task) for task in line["tasks"] or []]
-        return _Row(
-            int(line["episode_index"]), int(line["length"]), tasks, data, videos
-        )
+            if len(numbers) and numbers.shape[1] == (low or [numbers[0]])[0].shape[0]:
+                low.append(numbers.min(axis=0))
+                high.append(numbers.max(axis=0))
+        return np.array([np.min(low, axis=0), np.max(high, axis=0)]) if low else None
+
+    @property
+    def _is_arm(self) -> bool:
+        """Whether the names of the numbers are those of an arm known here."""
+        return self.edge.robot != "other"
+
+    def _layout(self, key: str) -> Layout:
+        return layout_of(names_of(self.info["features"].get(key, {})))
 
     def _add_ours(self, ours: dict[str, Any]) -> None:
         """Extras go to the episodes that they were written for; others get none."""
@@ -319,6 +298,8 @@ class LeRobotReader:
             EpisodeError: Names the file and the fault.
         """
         row = self._rows[i]
+        if row.fault:
+            raise EpisodeError(row.fault)
         columns = self._columns(row)
         where = f"{row.data}: episode {row.index}"
         wanted: dict[str, Any] = {}
@@ -343,7 +324,7 @@ class LeRobotReader:
         """All of them, in order."""
         return (self.read(i) for i in range(len(self)))
 
-    def _columns(self, row: _Row) -> dict[str, Any]:
+    def _columns(self, row: Row) -> dict[str, Any]:
         """The episode's rows of its data file: key -> (T, width), or coded images."""
         path, table = self._table
         if path != row.data:
@@ -379,72 +360,92 @@ class LeRobotReader:
                 f"{row.data}: episode {row.index} has frame_index {order[k]:g} where "
                 f"{k} is expected"
             )
-        if not np.isfinite(columns["timestamp"]).all():
-            raise EpisodeError(
-                f"{row.data}: episode {row.index} has a timestamp that is no number"
-            )
+        times = columns["timestamp"].astype(np.float64).ravel()
+        check_times(times, self.fps, f"{row.data}: episode {row.index}")
         return columns
 
-    def _numbers(self, row: _Row, columns: dict[str, Any], where: str) -> Episode:
+    def _numbers(self, row: Row, columns: dict[str, Any], where: str) -> Episode:
         try:
             qpos = self._here(columns, STATE)
             action = self._here(columns, ACTION)
-            beside = {  # strangers may measure them of other joints than they state
-                key
-                for key in (EXTRAS["qvel"], EXTRAS["effort"])
-                if key in columns and columns[key].shape != columns[STATE].shape
-            }
-            columns = {k: x for k, x in columns.items() if k not in beside}
-            if EXTRAS["qvel"] in columns:
-                qvel = self._here(columns, EXTRAS["qvel"], speed=True)
-            else:
-                steps = np.gradient(qpos, axis=0) if len(qpos) > 1 else 0 * qpos
-                qvel = (steps * self.fps).astype(np.float32)
+            found = {}
+            for name, kind in (("qvel", "vel"), ("effort", "torque")):
+                key = EXTRAS[name]  # other writers may have it of other joints
+                if key in columns and columns[key].shape == qpos.shape:
+                    found[name] = self._here(columns, key, kind)
+                elif kind in self._places(STATE):
+                    found[name] = self._here(columns, STATE, kind)
         except UserError as error:
             raise EpisodeError(f"{where}: {error}") from error
         extras = {
-            name: columns[key].astype(np.float32)
-            for name, key in EXTRAS.items()
-            if key in columns and name != "qvel"
+            name: columns[EXTRAS[name]].astype(np.float32)
+            for name in ("env_state", "base_action")
+            if EXTRAS[name] in columns
         }
-        attributes: dict[str, Attribute] = {}
         kept = row.extras.get("attributes")
-        if isinstance(kept, dict):  # a dataset of ours: as they were
-            attributes = kept
-        else:
-            if row.tasks:
-                attributes["task"] = "; ".join(row.tasks)
-            if self.edge.robot != "other":
-                attributes["robot"] = self.edge.robot
-            if "next.success" in columns:
-                attributes["success"] = bool(columns["next.success"].any())
+        if not isinstance(kept, dict):  # not a dataset of ours, which has them all
+            same = qpos.shape[1] == action.shape[1]
+            kept = self._attributes(row, columns, qpos.shape[1] if same else 0, where)
         return Episode(
             qpos=qpos,
-            qvel=qvel,
-            effort=extras.get("effort", np.zeros_like(qpos)),
+            qvel=found.get("qvel", speeds_of(qpos, self.fps)),
+            effort=found.get("effort", np.zeros_like(qpos)),
             action=action,
             env_state=extras.get("env_state"),
             base_action=extras.get("base_action"),
             fps=self.fps,
             sim=bool(row.extras.get("sim", False)),
-            attributes=dict(attributes),
+            attributes=dict(kept),
         )
 
-    def _here(
-        self, columns: dict[str, Any], key: str, *, speed: bool = False
-    ) -> np.ndarray:
-        array = columns[key]
-        feature = self.info["features"].get(key, {})
-        order = self.edge.order(feature.get("names"), array.shape[1])
-        if order is not None:
-            array = array[:, order]
-        return self.edge.here(array, speed=speed)
+    def _attributes(
+        self, row: Row, columns: dict[str, Any], width: int, where: str
+    ) -> dict[str, Attribute]:
+        """What is known of an episode that somebody else recorded.
+
+        `width` is of states and actions; 0 where they differ, and are not the same
+        joints.
+        """
+        edge, joints = self.edge, self.edge.joints(width)
+        commands = names_of(self.info["features"][ACTION])
+        if edge.robot == "other" and commands not in ([], joints):
+            joints = []
+        attributes: dict[str, Attribute] = {
+            **arm_attributes(edge.robot, joints, edge.inside)
+        }
+        tasks = tasks_of(row, columns.get("task_index"), self._tasks, where)
+        if len(tasks) == 1:
+            attributes["task"] = tasks[0][1]
+        elif tasks:
+            attributes["tasks"] = json.dumps(tasks, ensure_ascii=False)
+        if "next.success" in columns:
+            attributes["success"] = bool(columns["next.success"].any())
+        return attributes
+
+    def _places(self, key: str) -> dict[str, np.ndarray]:
+        """Where positions, speeds and torques are in a feature that has several."""
+        places = self._layout(key).places
+        return places if self._is_arm and {"vel", "torque"} & set(places) else {}
+
+    def _here(self, columns: dict[str, Any], key: str, kind: str = "pos") -> np.ndarray:
+        """A feature's positions ("pos"), speeds ("vel") or efforts ("torque"), ours."""
+        array, layout = columns[key], self._layout(key)
+        width = array.shape[1]
+        if self._is_arm and layout.joints and layout.width != width:
+            raise EpisodeError(
+                f"{key} has {width} numbers a frame, info.json names {layout.width}"
+            )
+        if kind in self._places(key):
+            array = array[:, self._places(key)[kind]]
+        if kind == "torque":
+            return self.edge.sorted(array, layout.joints).astype(np.float32)
+        return self.edge.here(array, layout.joints, speed=kind == "vel")
 
     def _images(
-        self, row: _Row, camera: str, columns: dict[str, Any], times: np.ndarray
+        self, row: Row, camera: str, columns: dict[str, Any], times: np.ndarray
     ) -> np.ndarray:
         if camera in row.videos:
-            path, start = row.videos[camera]
+            path, start, _ = row.videos[camera]
             return self._videos[camera].read(path, start + times, self.fps)
         key = self._keys[camera]
         if key not in columns:
@@ -452,12 +453,18 @@ class LeRobotReader:
         return decode_pictures(columns[key], f"{row.data}: {key}", self.folder)
 
 
-def _camera_of(key: str) -> str:
-    for start in (CAMERA, "observation."):
-        key = key.removeprefix(start)
-    return key
+def _is_depth(key: str, feature: dict[str, Any]) -> bool:
+    """Whether a camera measures distances, by LeRobot's marks of all versions.
 
-
-def _is_depth(feature: dict[str, Any]) -> bool:
-    info = feature.get("info") or feature.get("video_info") or {}
-    return isinstance(info, dict) and bool(info.get("video.is_depth_map"))
+    A name that ends in _depth counts too, as in ALOHA's files.
+    """
+    infos = [feature, feature.get("info"), feature.get("video_info")]
+    for info in infos:
+        if not isinstance(info, dict):
+            continue
+        if any(is_true(info.get(f"{x}is_depth_map", False)) for x in ("", "video.")):
+            return True
+        pixels = str(info.get("video.pix_fmt") or info.get("pix_fmt") or "")
+        if re.fullmatch(r"gray(9|1\d|f).*", pixels):  # more than 8 bits of grey
+            return True
+    return key.endswith("_depth")

@@ -17,9 +17,9 @@ from act_minimal.checkpoint import (
     CheckpointError,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
+from act_minimal.files import write_json
 
 STATE, ENV, ACTION = "observation.state", "observation.environment_state", "action"
 CAMERA = "observation.images."
@@ -104,23 +104,26 @@ class Normaliser:
                     f"{path} renames {renamed}, expected an empty 'rename_map': name "
                     "the features as the robot does instead"
                 )
-        if found is None or "state_file" not in found:
+        if found is None:
             raise CheckpointError(
-                f"{path} has no '{NORMALISE[part]}' with a 'state_file'; LeRobot would "
-                "pass everything on as it is"
+                f"{path} has no '{NORMALISE[part]}'; LeRobot would pass everything on "
+                "as it is"
             )
-        about, file = found.get("config", {}), folder / found["state_file"]
+        about, file = found.get("config", {}), found.get("state_file")
         for key in ("eps", "features", "norm_map"):
             if key not in about:
                 raise CheckpointError(f"'{NORMALISE[part]}' in {path} lacks '{key}'")
         stats: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in read_tensors(file).items():
+        # Without a file nothing may need one; `mean_std` names what does.
+        tensors = {} if file is None else read_tensors(folder / file)
+        for key, tensor in tensors.items():
             feature, _, name = key.rpartition(".")
             stats.setdefault(feature, {})[name] = tensor
         features = set(about["features"])
         if (only := about.get("normalize_observation_keys")) is not None:
             features &= {*only, ACTION}
-        return cls(stats, about["norm_map"], frozenset(features), about["eps"], file)
+        where = path if file is None else folder / file
+        return cls(stats, about["norm_map"], frozenset(features), about["eps"], where)
 
     @classmethod
     def of_buffers(
@@ -181,14 +184,14 @@ class Normaliser:
         """
         # ACT of LeRobot leaves a scene's state as it is, unless told otherwise.
         mode = self.modes.get(kind, "IDENTITY" if kind == "ENV" else None)
+        if mode == "IDENTITY":
+            return np.zeros(shape, np.float32), np.ones(shape, np.float32)
         if mode is None or (self.features is not None and feature not in self.features):
             what = f"'{kind}'" if mode is None else f"'{feature}'"
             raise CheckpointError(
                 f"the normalisation with {self.where} lacks {what}; LeRobot would pass "
                 f"'{feature}' on as it is"
             )
-        if mode == "IDENTITY":
-            return np.zeros(shape, np.float32), np.ones(shape, np.float32)
         if mode != "MEAN_STD" and mode not in ENDS:
             raise CheckpointError(
                 f"the normalisation of {kind} with {self.where} is {mode!r}, expected "

@@ -1,9 +1,13 @@
-"""Radians here, degrees there: an SO-100's joints in LeRobot's units.
+"""Radians here, degrees there: joints in LeRobot's units.
 
 LeRobot counts a servo's steps from the middle of the range that calibration swept, as
 degrees, and the gripper from 0 (closed) to 100. Here a joint's 0 and sense are the
 model's, in radians, and the gripper goes from 0 to 1. Each number is therefore a
 straight line of the other.
+
+An OpenArm's motors count in degrees there, from the same zero and with the same sense;
+its gripper is closed at 0 and open at -65 degrees, the limit of LeRobot's follower.
+LeRobot begins with the left arm, ours with the right one.
 """
 
 import math
@@ -12,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-Units = Literal["keep", "so100", "so101"]
+Units = Literal["keep", "so100", "so101", "openarm"]
 JOINTS = (
     "shoulder_pan",
     "shoulder_lift",
@@ -33,6 +37,7 @@ SENSE: dict[str, tuple[int, ...]] = {
 }
 # A servo divides the turn into 4096 steps; LeRobot takes 4095 of them for 360 degrees.
 DEGREES = 360 / 4095 * 4096 / (2 * math.pi)
+OPEN_DEGREES = -65.0  # of an OpenArm's gripper
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,14 @@ class Line:
         return Line(1 / self.scale, -self.offset / self.scale)
 
 
-def to_degrees(arm: Literal["so100", "so101"]) -> Line:
-    """From our units to LeRobot's, in the order of `JOINTS`.
+def to_degrees(arm: Literal["so100", "so101", "openarm"]) -> Line:
+    """From our units to LeRobot's, in the order of one arm's joints.
 
-    LeRobot's robot must be used with `use_degrees=true`; without it, it counts in
+    LeRobot's SO-100 must be used with `use_degrees=true`; without it, it counts in
     percent of whatever range one arm's calibration swept, which no policy can know.
     """
+    if arm == "openarm":  # seven joints
+        scale = np.append(np.full(7, 180 / math.pi), OPEN_DEGREES)
+        return Line(scale, 0 * scale)
     scale = np.append(np.array(SENSE[arm]) * DEGREES, 100.0)
     return Line(scale, np.append(-np.array(MIDDLE[arm]), 0.0) * scale)

@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from act_minimal.episodes import EpisodeError
 from act_minimal.errors import SettingError, UserError
+from act_minimal.files import FULL, reason
 
 Codec = Literal["h264", "av1", "lossless"]
 
@@ -135,6 +136,8 @@ class VideoWriter:
             yield
         except av.error.FFmpegError as error:
             why = error.strerror or type(error).__name__
+            if isinstance(error, OSError) and error.errno in FULL:
+                why = reason(error)
             raise UserError(f"{self.path} could not be written: {why}") from error
 
     def info(self) -> dict[str, Any]:
@@ -236,6 +239,15 @@ class VideoReader:
             raise EpisodeError(f"{path}: holds no video")
         stream = self._container.streams.video[0]
         stream.thread_count = self._threads
+        pixels = stream.codec_context.format
+        if pixels is not None and len(pixels.components) == 1:
+            bits = pixels.components[0].bits
+            if bits > 8:
+                raise EpisodeError(
+                    f"{path}: holds {bits}-bit grey ({pixels.name}), as depth has, "
+                    'expected colours; depth is left out where "is_depth_map" marks it '
+                    "in info.json"
+                )
         if start > SEEK_SECONDS and stream.time_base:  # to the key frame before
             self._container.seek(int(start / stream.time_base), stream=stream)
         self._frames = self._container.decode(stream)

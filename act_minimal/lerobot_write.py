@@ -4,7 +4,9 @@ What LeRobot has no place for (success, scene, seed, ...) goes to meta/act_minim
 which LeRobot does not look at, so that nothing is lost on the way there and back.
 """
 
+import json
 import math
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +18,18 @@ import pyarrow.parquet as pq
 from act_minimal.episodes import Episode, EpisodeError, check_episode
 from act_minimal.errors import SettingError, UserError
 from act_minimal.files import write_json
+from act_minimal.joints import joint_names, named_joints
 from act_minimal.lerobot_edge import Edge, check_names
 from act_minimal.lerobot_files import table_of, write_lines, write_tasks
 from act_minimal.lerobot_read import (
     ACTION,
     COUNTERS,
     EXTRAS,
-    INFO,
     OURS,
     STATE,
     camera_key,
 )
+from act_minimal.lerobot_rows import INFO
 from act_minimal.lerobot_stats import Levels, of_numbers
 from act_minimal.lerobot_video import Codec, VideoWriter, threads_for
 
@@ -83,6 +86,7 @@ class LeRobotWriter:
         codec: Of the videos: "h264", "av1" or "lossless".
         lean: Leave out velocities, efforts and the scene's state, which LeRobot would
             feed to a policy.
+        without: Which of "qvel" and "effort" were not recorded, and are left out too.
         task: What the episodes show; by default what each says itself.
         video_mb: Size at which v3.0 begins the next video.
         data_mb: Size at which v3.0 begins the next parquet file.
@@ -96,6 +100,7 @@ class LeRobotWriter:
         *,
         codec: Codec = "h264",
         lean: bool = False,
+        without: Collection[str] = (),
         task: str | None = None,
         video_mb: float = VIDEO_MB,
         data_mb: float = DATA_MB,
@@ -104,7 +109,7 @@ class LeRobotWriter:
             raise SettingError(f"version is {version!r}, expected 'v2.1' or 'v3.0'")
         self.folder, self.version, self.edge = folder, version, edge
         self.codec: Codec = codec
-        self.lean, self.task = lean, task
+        self.lean, self.without, self.task = lean, without, task
         self.video_mb, self.data_mb = video_mb, data_mb
         self.rows: list[dict[str, Any]] = []  # one an episode, as in meta/episodes
         self.tasks: list[str] = []
@@ -140,12 +145,16 @@ class LeRobotWriter:
                     "numbers only"
                 )
         self._alike.check(episode, where)
+        self._check_joints(episode, where)
         index, length = len(self.rows), len(episode)
-        task = self.task or str(episode.attributes.get("task") or NO_TASK)
-        if task not in self.tasks:
-            self.tasks.append(task)
-        columns = self._columns(episode, index, self.tasks.index(task))
-        row: dict[str, Any] = {"episode_index": index, "tasks": [task]}
+        shown = self._tasks_of(episode, where)
+        for task in dict.fromkeys(shown):
+            if task not in self.tasks:
+                self.tasks.append(task)
+        numbers = np.array([self.tasks.index(task) for task in shown])
+        columns = self._columns(episode, index, numbers)
+        row: dict[str, Any] = {"episode_index": index}
+        row["tasks"] = list(dict.fromkeys(shown))
         row["length"] = length
         # Cameras side by side: encoders leave Python alone for most of the time.
         jobs = {
@@ -183,8 +192,41 @@ class LeRobotWriter:
             | {"attributes": whole}
         )
 
+    def _check_joints(self, episode: Episode, where: str) -> None:
+        """Refuse an episode that says that its numbers are others than expected."""
+        if not self.edge.inside:
+            return
+        width, said = episode.qpos.shape[1], episode.attributes
+        found = {
+            "units": str(said.get("units") or "rad"),
+            "joints": named_joints(said.get("joints"), width),
+        }
+        expected = {"units": "rad", "joints": joint_names(self.edge.robot, width)}
+        found["joints"] = found["joints"] or expected["joints"]
+        for key, value in found.items():
+            if value != expected[key]:
+                raise EpisodeError(
+                    f"{where}: {key} are {value}, expected {expected[key]} for robot "
+                    f"{self.edge.robot}; --robot other keeps the numbers as they are"
+                )
+
+    def _tasks_of(self, episode: Episode, where: str) -> list[str]:
+        """What each frame shows: by `tasks`, [[first frame, text], ...], or `task`."""
+        task = self.task or str(episode.attributes.get("task") or "")
+        shown = [task or NO_TASK] * len(episode)
+        changes = "[]" if task else str(episode.attributes.get("tasks", "[]"))
+        try:
+            for start, text in json.loads(changes):
+                shown[int(start) :] = [str(text)] * (len(episode) - int(start))
+        except (TypeError, ValueError) as error:
+            raise EpisodeError(
+                f"{where}: attribute 'tasks' is {changes!r}, expected JSON: [[first "
+                "frame, text], ...]"
+            ) from error
+        return shown
+
     def _columns(
-        self, episode: Episode, index: int, task: int
+        self, episode: Episode, index: int, tasks: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Everything that goes to the parquet file: key -> (T, width)."""
         steps = np.arange(len(episode))
@@ -194,14 +236,14 @@ class LeRobotWriter:
         }
         if not self.lean:
             speed = self.edge.there(episode.qvel, speed=True)
-            found = {"qvel": speed, "effort": episode.effort}
+            found = {"qvel": speed, "effort": self.edge.ordered(episode.effort)}
             found |= {"env_state": episode.env_state}
             found |= {"base_action": episode.base_action}
             for name, array in found.items():
-                if array is not None:
+                if array is not None and name not in self.without:
                     columns[EXTRAS[name]] = np.asarray(array, np.float32)
         counters = (steps / episode.fps, steps, 0 * steps + index, self.frames + steps)
-        for key, values in zip(COUNTERS, (*counters, 0 * steps + task), strict=True):
+        for key, values in zip(COUNTERS, (*counters, tasks), strict=True):
             kind = np.float32 if key == "timestamp" else np.int64
             columns[key] = values.astype(kind)[:, None]
         return columns
@@ -358,7 +400,7 @@ class LeRobotWriter:
         n, v3 = len(self.rows), self.version == "v3.0"
         info: dict[str, Any] = {
             "codebase_version": self.version,
-            "robot_type": self.edge.robot_type,
+            "robot_type": self.edge.robot_type(self._numbers[STATE][0].shape[1]),
             "total_episodes": n,
             "total_frames": self.frames,
             "total_tasks": len(self.tasks),

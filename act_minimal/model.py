@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,16 @@ from torch import Tensor, nn
 
 from act_minimal.backbones import Cameras
 from act_minimal.errors import SettingError
+from act_minimal.settings import (
+    Bounds,
+    Count,
+    NotNegative,
+    Size,
+    Whole,
+    check_settings,
+)
 
-Size = Literal["small", "medium", "paper"]
+ImageSize = tuple[Count, Count] | tuple[tuple[Count, Count], ...]
 
 
 @dataclass(frozen=True)
@@ -41,28 +49,30 @@ class ACTConfig:
         SettingError: a value out of range; names the field and the valid values.
     """
 
-    state_dim: int  # S: joints (and gripper) of the observation
-    action_dim: int  # A: joints (and gripper) of the command
-    env_state_dim: int = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
+    state_dim: Count  # S: joints (and gripper) of the observation
+    action_dim: Count  # A: joints (and gripper) of the command
+    env_state_dim: Whole = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
     cameras: tuple[str, ...] = ()  # order matters: it is the order of the images
-    image_size: tuple[int, int] = (96, 128)  # (H, W) pixels
-    chunk_size: int = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
+    image_size: ImageSize = (96, 128)  # (H, W) pixels, of all cameras or of each
+    chunk_size: Count = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
 
-    width: int = 64  # D of every token
-    feedforward: int = 192  # hidden width of the transformer's MLPs
-    heads: int = 4  # attention heads; D / heads below 16 is slow on a CPU
-    encoder_layers: int = 2
-    decoder_layers: int = 1  # the original has 7 but uses one: see decoder_output
+    width: Count = 64  # D of every token
+    feedforward: Count = 192  # hidden width of the transformer's MLPs
+    heads: Count = 4  # attention heads; D / heads below 16 is slow on a CPU
+    encoder_layers: Count = 2
+    decoder_layers: Count = 1  # the original has 7 but uses one: see decoder_output
     decoder_output: Literal["last", "first"] = "last"  # "first": the original's bug
     pre_norm: bool = True  # trains without long warm-up; the paper: post-norm
     activation: Literal["relu", "gelu"] = "gelu"  # the paper: relu
-    dropout: float = 0.0  # the paper: 0.1; on a CPU it costs more than it brings
+    dropout: Annotated[float, Bounds(0, below=1)] = (
+        0.0  # the paper: 0.1; on a CPU it costs more than it brings
+    )
 
     use_cvae: bool = True  # False: z is always 0, as at test
-    cvae_layers: int = 1
-    cvae_actions_per_token: int = 1  # the paper: 1; more = fewer tokens, faster
-    latent_dim: int = 16  # Z
-    kl_weight: float = 1.0  # beta; the paper: 10
+    cvae_layers: Count = 1
+    cvae_actions_per_token: Count = 1  # the paper: 1; more = fewer tokens, faster
+    latent_dim: Count = 16  # Z
+    kl_weight: NotNegative = 1.0  # beta; the paper: 10
     kl_reduction: Literal["sum", "mean"] = "sum"  # over Z, as the original; then mean
     loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
     padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
@@ -70,8 +80,8 @@ class ACTConfig:
     backbone: Literal["small", "resnet18", "resnet34", "resnet50"] = "small"
     pretrained: Literal["none", "imagenet"] = "none"  # starting weights of a ResNet
     image_tokens: Literal["keypoints", "grid"] = "keypoints"  # the paper: grid
-    keypoint_tokens: int = 4  # tokens a camera that carry its keypoints
-    image_pool: int = 1  # average-pool the images by this first: cheaper, blurrier
+    keypoint_tokens: Count = 4  # tokens a camera that carry its keypoints
+    image_pool: Count = 1  # average-pool the images by this first: cheaper, blurrier
     camera_embedding: bool = True  # False: two equal cameras can be swapped unnoticed
 
     @classmethod
@@ -103,20 +113,11 @@ class ACTConfig:
 
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                choices = get_args(hint)
-                check(name, value in choices, f"one of {list(choices)}")
-            elif hint is int:
-                least = 0 if name == "env_state_dim" else 1
-                good = type(value) is int and value >= least
-                check(name, good, f"a whole number of at least {least}")
+        given: Any = [tuple(x) if isinstance(x, list) else x for x in self.image_size]
+        object.__setattr__(self, "image_size", given := tuple(given))
+        check_settings(self)
         check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
         check("heads", self.width % self.heads == 0, f"a divisor of width={self.width}")
-        check("dropout", 0 <= self.dropout < 1, "a number in [0, 1)")
-        check("kl_weight", self.kl_weight >= 0, "a number of at least 0")
         check(
             "cvae_actions_per_token",
             self.chunk_size % self.cvae_actions_per_token == 0 or not self.use_cvae,
@@ -127,13 +128,25 @@ class ACTConfig:
             len(set(self.cameras)) == len(self.cameras),
             "names that differ from each other",
         )
-        step = (8 if self.backbone == "small" else 1) * self.image_pool
-        good = len(self.image_size) == 2 and all(
-            n >= 2 * step and n % step == 0 for n in self.image_size
+        least = (16 if self.backbone == "small" else 2) * self.image_pool
+        n = max(1, len(self.cameras))
+        sizes = given if given and isinstance(given[0], tuple) else (given,) * n
+        check(
+            "image_size",
+            len(sizes) == n and min(map(min, sizes)) >= least,
+            f"(height, width) of at least {least} pixels each, or such a pair a camera",
         )
-        check("image_size", good, f"(height, width), both multiples of {step}")
+        if len(set(sizes)) == 1:  # one size for all is written in one way
+            object.__setattr__(self, "image_size", sizes[0])
         if self.backbone == "small":
             check("pretrained", self.pretrained == "none", "'none' with backbone=small")
+
+    @property
+    def camera_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of each camera's images."""
+        size: Any = self.image_size
+        each = size if isinstance(size[0], tuple) else [size] * len(self.cameras)
+        return dict(zip(self.cameras, each, strict=True))
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -387,12 +400,13 @@ class ACT(nn.Module):
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
 
-    def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
+    def forward(self, batch: dict[str, Any], eps: Tensor | None = None) -> ACTOutput:
         """Predict a chunk.
 
         Args:
             batch: normalised "qpos" (B, S); "env_state" (B, E) and "images"
-                (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them;
+                (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them (a
+                list of (B, 3, H, W) where cameras differ in size);
                 for training also "action" (B, k, A) and "is_pad" (B, k) bool.
             eps: (B, Z) standard normal noise that draws z from the posterior; needed
                 when the batch has "action" and the model a CVAE. Zeros give the
@@ -416,7 +430,7 @@ class ACT(nn.Module):
         memory, key = self.encode(batch, z)
         return ACTOutput(self.decode(memory, key), mu, logvar)
 
-    def encode(self, batch: dict[str, Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: dict[str, Any], z: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (B, T, D) and its keys, memory + positions (B, T, D)."""
         tokens = [self.latent_proj(z), self.qpos_proj(batch["qpos"])]
         if self.env_proj is not None:
@@ -441,7 +455,7 @@ class ACT(nn.Module):
         return self.action_head(self.decoder_norm(x))
 
     @torch.no_grad()
-    def attention_maps(self, batch: dict[str, Tensor]) -> list[Tensor]:
+    def attention_maps(self, batch: dict[str, Any]) -> list[Tensor]:
         """How much each action looks at each token: (B, heads, k, T) a decoder layer.
 
         Tokens: latent, qpos, env_state if used, then each camera's. z = 0.

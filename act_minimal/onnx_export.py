@@ -6,7 +6,6 @@ policy before it gets its name. Letters: B batch, k chunk, A action, H W image.
 """
 
 import contextlib
-import importlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -17,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from act_minimal.card import ABOUT_ARM
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.extras import require
+from act_minimal.files import atomic_file, check_output_file
 from act_minimal.policy import Policy, load_policy
+from act_minimal.resizing import Resizing
 
-LIBRARIES = ("onnx", "onnxscript", "onnxruntime")  # the extra "onnx"
 TOLERANCE = 1e-4  # of an action's standard deviation
 METADATA = "act_minimal"
 
@@ -64,11 +65,12 @@ class OnnxPredictor:
         about: "cameras", "chunk_size" and so on, as the file says them.
 
     Raises:
-        OnnxError: ONNX Runtime is not installed, or this is no such file.
+        MissingExtra: ONNX Runtime is not installed.
+        OnnxError: this is no such file.
     """
 
     def __init__(self, file: Path | bytes, threads: int | None = None) -> None:
-        _libraries("onnxruntime")
+        require("onnx", "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -91,6 +93,8 @@ class OnnxPredictor:
             )
         self.about: dict[str, Any] = json.loads(said[METADATA])
         self.names = [x.name for x in self.session.get_inputs()]
+        cameras = tuple(self.about["cameras"])
+        self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
 
     def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Actions (B, k, A) from the observation that the policy would read.
@@ -105,6 +109,10 @@ class OnnxPredictor:
                     f"{', '.join(self.names)}"
                 )
         inputs = {name: np.asarray(observation[name]) for name in self.names}
+        if self.resizing:
+            for camera in self.resizing.recorded:
+                name = f"images/{camera}"
+                inputs[name] = self.resizing.bring(camera, inputs[name])
         try:
             return np.asarray(self.session.run(None, inputs)[0])
         except Exception as error:
@@ -122,14 +130,15 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
         out: the file to write; an older one is replaced.
 
     Raises:
+        SettingError: the name does not end in .onnx, or cannot be written to.
         OnnxError: a library is not installed, or ONNX Runtime's answer differs from the
             policy's by more than 1e-4 standard deviations of the actions.
         CheckpointError: the checkpoint cannot be read.
     """
-    _libraries(*LIBRARIES)
-    policy, path = load_policy(folder), Path(out)
-    if path.is_dir():
-        raise OnnxError(f"{path} is a folder, expected the name of a file to write")
+    path = Path(out)
+    check_output_file(path, "out", ".onnx")
+    require("onnx")
+    policy = load_policy(folder)
     shapes = _shapes(policy)
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)
@@ -143,25 +152,14 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
     return OnnxExport(path, shapes, difference, deviations)
 
 
-def _libraries(*names: str) -> None:
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise OnnxError(
-                f"{name} is not installed, which ONNX files need; install it with: "
-                "pip install 'act-minimal[onnx]' (or: uv sync --extra onnx)"
-            ) from error
-
-
 def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
     """What the policy reads, without the first axis."""
     config = policy.config
     shapes: dict[str, tuple[int, ...]] = {"qpos": (config.state_dim,)}
     if policy.uses_env_state:
         shapes["env_state"] = (config.env_state_dim,)
-    for camera in policy.cameras:
-        shapes[f"images/{camera}"] = (*config.image_size, 3)
+    for camera, size in config.camera_sizes.items():
+        shapes[f"images/{camera}"] = (*size, 3)
     return shapes
 
 
@@ -204,7 +202,10 @@ def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         "chunk_size": policy.chunk_size,
         "action_dim": policy.config.action_dim,
         "inputs": {name: list(shape) for name, shape in shapes.items()},
+        **{k: v for k, v in policy.card.items() if k in ABOUT_ARM},
     }
+    if policy.resizing is not None:  # not in the file: whoever runs it does it
+        about["resizing"] = policy.resizing.to_json()
     row = proto.metadata_props.add()
     row.key, row.value = METADATA, json.dumps(about)
     return proto.SerializeToString()

@@ -39,7 +39,7 @@ def import_original(
         weights: a .safetensors file with its state dict, or the state dict.
         statistics: a .safetensors or .json file with qpos_mean, qpos_std, action_mean
             and action_std, or a mapping with these.
-        out: the folder to write; an older one is replaced.
+        out: the folder to write: new, or one that an import made.
         cameras: names, in the order that it was trained with.
         image_size: (H, W) of its images, pixels.
         heads: attention heads, the one thing that its weights do not tell.

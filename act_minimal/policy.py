@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,22 +21,20 @@ from torch import Tensor, nn
 from act_minimal.baselines import MLP, MLPConfig
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
     card_text,
     check_tensors,
     find_checkpoint,
+    read_card,
     read_json,
     read_tensors,
-    write_file,
-    write_json,
     write_tensors,
 )
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
-from act_minimal.model import ACT, ACTConfig, Size, act_loss
-
-PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
-ActionTarget = Literal["absolute", "delta"]
+from act_minimal.files import atomic_folder, write_json, write_text
+from act_minimal.model import ACT, ACTConfig, act_loss
+from act_minimal.resizing import Resizing
+from act_minimal.settings import ActionTarget, PolicyKind, Size, check_value
 
 
 class ObservationError(UserError):
@@ -74,7 +72,12 @@ class Policy(nn.Module):
             them relative to the present `qpos`, which needs S = A and the
             statistics of `Windows.statistics(delta=True)`.
         name: the kind under which `load_policy` rebuilds it.
+
+    Attributes:
+        resizing: what is done to images before the network reads them; None: nothing.
     """
+
+    resizing: Resizing | None = None
 
     def __init__(
         self,
@@ -83,10 +86,12 @@ class Policy(nn.Module):
         action_target: ActionTarget = "absolute",
         name: PolicyKind = "act",
     ) -> None:
+        check_value("action_target", action_target, ActionTarget)
         super().__init__()
         self.module = module
         self.config = config = module.config
         self.name = name
+        self.card: dict[str, Any] = {}  # of the checkpoint that it was loaded from
         self.action_target: ActionTarget = action_target
         widths = {"qpos": config.state_dim, "env_state": config.env_state_dim}
         if action_target == "delta" and config.state_dim != config.action_dim:
@@ -124,6 +129,12 @@ class Policy(nn.Module):
         return tuple(self.config.cameras)
 
     @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of the images that an observation should bring, by camera."""
+        recorded = self.resizing.recorded if self.resizing else None
+        return dict(recorded or self.config.camera_sizes)
+
+    @property
     def uses_env_state(self) -> bool:
         """Whether an observation must bring "env_state" (simulation only)."""
         return self.config.env_state_dim > 0
@@ -147,15 +158,17 @@ class Policy(nn.Module):
         assert isinstance(scale, Scale)
         return scale
 
-    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """The part of a batch that is also there at run time, normalised."""
-        inputs = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
+        inputs: dict[str, Any] = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
         if self.uses_env_state:
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self.cameras:
-            images = torch.stack([batch[f"images/{c}"] for c in self.cameras], dim=1)
-            # (B, N, H, W, 3) -> (B, N, 3, H, W); still uint8 unless augmented
-            inputs["images"] = images.permute(0, 1, 4, 2, 3)
+            images = [batch[f"images/{c}"] for c in self.cameras]
+            # (B, H, W, 3) -> (B, 3, H, W) a camera; still uint8 unless augmented
+            inputs["images"] = [x.permute(0, 3, 1, 2) for x in images]
+            if len({x.shape[1:] for x in images}) == 1:  # (B, N, 3, H, W)
+                inputs["images"] = torch.stack(images, 1).permute(0, 1, 4, 2, 3)
         return inputs
 
     def _target(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -236,8 +249,9 @@ class Policy(nn.Module):
 
         Args:
             observation: "qpos" (B, S) rad; "env_state" (B, E) if `uses_env_state`;
-                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`.
-                Other keys are ignored.
+                "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`, of
+                `image_sizes`; with `resizing` larger or smaller ones, too, as long as
+                their proportions are the same. Other keys are ignored.
 
         Returns:
             Actions (B, k, A), float32, in the units of the demonstrations.
@@ -246,11 +260,14 @@ class Policy(nn.Module):
             ObservationError: a key is missing or has another shape or type.
         """
         batch = self._read(observation)
-        if self.training:
+        training = self.training
+        if training:
             self.eval()
         with torch.inference_mode():
             actions = self.module(self._inputs(batch)).actions
             actions = self._physical(actions.float(), batch["qpos"])
+        if training:
+            self.train()
         return actions.cpu().numpy()
 
     def _read(
@@ -260,8 +277,8 @@ class Policy(nn.Module):
         expected: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
         if self.uses_env_state:
             expected["env_state"] = (self.config.env_state_dim,)
-        for camera in self.cameras:
-            expected[f"images/{camera}"] = (*self.config.image_size, 3)
+        for camera, size in self.config.camera_sizes.items():
+            expected[f"images/{camera}"] = (*size, 3)
         batch: dict[str, Tensor] = {}
         rows = None
         for key, shape in expected.items():
@@ -271,12 +288,19 @@ class Policy(nn.Module):
                     f"{', '.join(expected)}, and the observation holds "
                     f"{', '.join(observation) or 'nothing'}"
                 )
-            value = torch.as_tensor(observation[key])
+            value, hint = torch.as_tensor(observation[key]), ""
+            is_image = key.startswith("images/")
+            if is_image and self.resizing:
+                camera = key.removeprefix("images/")
+                brought = self.resizing.bring(camera, value.cpu().numpy())
+                value = torch.as_tensor(brought)
+                h, w = self.resizing.recorded[camera]
+                hint = f", or {h} x {w} pixels, or the same proportions as these"
             if value.ndim != 1 + len(shape) or tuple(value.shape[1:]) != shape:
                 wanted = ", ".join(map(str, ("B", *shape)))
                 raise ObservationError(
                     f"'{key}' in the observation has shape {tuple(value.shape)}, "
-                    f"but this policy expects ({wanted})"
+                    f"but this policy expects ({wanted}){hint}"
                 )
             if rows is not None and len(value) != rows:
                 raise ObservationError(
@@ -284,7 +308,6 @@ class Policy(nn.Module):
                     f"but 'qpos' holds {rows}"
                 )
             rows = len(value)
-            is_image = key.startswith("images/")
             if is_image and value.dtype != torch.uint8:
                 raise ObservationError(
                     f"'{key}' in the observation is {value.dtype}, "
@@ -323,6 +346,11 @@ class MLPPolicy(Policy):
         super().__init__(MLP(config), statistics, action_target, name)
 
 
+def network_config(kind: PolicyKind) -> type[ACTConfig | MLPConfig]:
+    """The settings that the network of this kind of policy has."""
+    return MLPConfig if kind == "bc_mlp" else ACTConfig
+
+
 def make_policy(
     kind: PolicyKind,
     statistics: Statistics,
@@ -349,15 +377,19 @@ def make_policy(
         raise SettingError(
             f"unknown policy '{kind}': known are {', '.join(get_args(PolicyKind))}"
         )
-    config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
-    known = [field.name for field in fields(config_class)]
+    known = [field.name for field in fields(network_config(kind))]
     for key in settings:
         if key not in known:
             raise SettingError(
                 f"a {kind} policy has no setting '{key}': known are {', '.join(known)}"
             )
     if kind == "bc_transformer":
-        settings |= {"chunk_size": 1, "use_cvae": False}
+        for key, only in (("chunk_size", 1), ("use_cvae", False)):
+            if settings.setdefault(key, only) != only:
+                raise SettingError(
+                    f"{key} is {settings[key]}, but a bc_transformer has {only}; "
+                    f"policy 'act' predicts chunks, with use_cvae False or True"
+                )
     try:
         if kind == "bc_mlp":
             return MLPPolicy(MLPConfig(**settings), statistics, action_target)
@@ -367,19 +399,26 @@ def make_policy(
         raise SettingError(f"a {kind} policy cannot be built: {error}") from error
 
 
-def save_policy(folder: Path | str, policy: Policy, card: Mapping[str, Any]) -> Path:
+def save_policy(
+    folder: Path | str,
+    policy: Policy,
+    card: Mapping[str, Any],
+    *,
+    made_by: str = "save_policy",
+) -> Path:
     """Writes a checkpoint folder, whole or not at all.
 
     Args:
-        folder: where; an older checkpoint there is replaced.
+        folder: where; an older checkpoint there is replaced if the same writer made it.
         policy: what.
         card: what a person wants to know of it: data, seed, steps, success, command.
             Library versions are added.
+        made_by: who writes it, such as "act demo".
 
     Raises:
-        CheckpointError: the disk is full.
+        CheckpointError: the disk is full, or `folder` holds something else.
     """
-    with atomic_folder(Path(folder)) as temporary:
+    with atomic_folder(folder, CheckpointError, made_by=made_by) as temporary:
         write_policy(temporary, policy, card)
     return Path(folder)
 
@@ -391,6 +430,8 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         "action_target": policy.action_target,
         "model": asdict(policy.config),
     }
+    if policy.resizing is not None:
+        config["resizing"] = policy.resizing.to_json()
     versions = {name: version(name) for name in ("act-minimal", "torch", "numpy")}
     card = {**card, "versions": versions}
     write_json(folder / "config.json", config)
@@ -404,7 +445,7 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
         f"actions at a time ({policy.action_target}); {parameters:,} parameters."
     )
     text = card_text(f"Policy: {policy.name}", about, card)
-    write_file(folder / "README.md", text)
+    write_text(folder / "README.md", text)
 
 
 def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Policy:
@@ -419,6 +460,7 @@ def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Polic
     weights = read_tensors(path)
     check_tensors(weights, policy.module.state_dict(), path)
     policy.module.load_state_dict(weights)
+    policy.card = read_card(folder)
     return policy.to(device).eval()
 
 
@@ -436,8 +478,8 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
             )
     kind, target = config["kind"], config["action_target"]
     try:
-        config_class = MLPConfig if kind == "bc_mlp" else ACTConfig
-        shape = config_class(**config["model"])
+        shape = network_config(kind)(**config["model"])
+        resizing = Resizing.from_json(config.get("resizing"), shape.cameras)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"'model' in {config_path}: {error}") from error
     tensors = read_tensors(stats_path)
@@ -445,7 +487,10 @@ def _untrained(config_path: Path, stats_path: Path) -> Policy:
         arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
         statistics = Statistics.from_arrays(arrays)
         if isinstance(shape, MLPConfig):
-            return MLPPolicy(shape, statistics, target, kind)
-        return ACTPolicy(shape, statistics, target, kind, pretrained_weights=False)
+            policy = MLPPolicy(shape, statistics, target, kind)
+        else:
+            policy = ACTPolicy(shape, statistics, target, kind, False)
     except UserError as error:
         raise CheckpointError(f"{stats_path}: {error}") from error
+    policy.resizing = resizing
+    return policy

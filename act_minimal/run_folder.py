@@ -11,9 +11,7 @@ A checkpoint appears whole or not at all, so whatever kills a run, the newest on
 where it goes on from.
 """
 
-import errno
 import json
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,17 +22,26 @@ from torch import Tensor
 
 from act_minimal.checkpoint import (
     CheckpointError,
-    atomic_folder,
     check_tensors,
     newest_checkpoint,
     read_json,
     read_tensors,
-    write_json,
     write_tensors,
 )
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import (
+    atomic_folder,
+    check_output_folder,
+    explained,
+    remove_folder,
+    tidy,
+    write_json,
+    write_text,
+)
 from act_minimal.policy import Policy, write_policy
+from act_minimal.training_config import TrainConfig, as_json
+
+MADE_BY = "act train"
 
 # Settings that may change when a run goes on: they do not change what it computes,
 # or not more than another machine would.
@@ -43,7 +50,32 @@ FREE = {
     *("log_every", "val_every", "val_frames", "save_every", "keep"),
 }
 
+# What a run did before a setting existed: as the setting's default does. A new setting
+# must keep that, or a line here must say what was done before.
+BEFORE = as_json(TrainConfig(data=Path(), out=Path()))
+WRITTEN = ("config.json", "log.jsonl", "tensorboard", "checkpoints")
+
 Record = dict[str, Any]
+
+
+def check_run_folder(run: Path, data: Path) -> None:
+    """Refuses to train into a folder that is no training run's, or the data's.
+
+    Raises:
+        UserError: names what is there already.
+    """
+    check_output_folder(run, "a training run", apart_from=data)
+    found = [name for name in WRITTEN if (run / name).exists()]
+    newest = newest_checkpoint(run)
+    ours = newest is not None and (newest / "progress.json").exists()
+    if "config.json" in found and not ours:
+        with suppress(UserError):
+            ours = {"data", "out", "steps"} <= read_json(run / "config.json").keys()
+    if found and not ours:
+        raise UserError(
+            f"{run} holds {found[0]}, which no training run wrote; choose another "
+            "output folder"
+        )
 
 
 def save_checkpoint(
@@ -55,19 +87,22 @@ def save_checkpoint(
     card: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all)."""
+    """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all).
+
+    What training did not write is not removed: an imported policy, or somebody's notes.
+    """
     folder = run / "checkpoints" / str(progress["step"])
     tensors = {f"weights.{k}": v for k, v in policy.module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": m for name, m in moments.items()}
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, CheckpointError, made_by=MADE_BY) as temporary:
         write_policy(temporary, averaged, card)
         write_tensors(temporary / "training.safetensors", tensors)
         write_json(temporary / "progress.json", progress)
     saved = [p for p in folder.parent.iterdir() if p.name.isdecimal()]
     saved.sort(key=lambda path: int(path.name))
     for old in saved[:-keep] if keep else []:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old, MADE_BY)
     return folder
 
 
@@ -96,9 +131,10 @@ def resume(
             raise CheckpointError(f"{folder / 'progress.json'} lacks '{key}'")
     before = progress["settings"]
     for key, value in settings.items():
-        if key not in FREE and before.get(key) != value:
+        known = before.get(key, BEFORE[key])
+        if key not in FREE and known != value:
             raise UserError(
-                f"{run} holds a run with {key}={before.get(key)!r}, but now "
+                f"{run} holds a run with {key}={known!r}, but now "
                 f"{key}={value!r} is asked for: choose another output folder, "
                 f"or the same settings to go on with that run"
             )
@@ -162,15 +198,12 @@ class RunLog:
     def __init__(
         self, run: Path, step: int, tensorboard: bool, settings: Mapping[str, Any]
     ) -> None:
-        with atomic_file(run / "config.json") as temporary:
-            write_json(temporary, settings)
-        for abandoned in (run / "checkpoints").glob(".*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
+        write_json(run / "config.json", settings)
+        tidy(run / "checkpoints")
         self.path = run / "log.jsonl"
         self.records = [r for r in read_log(run) if r["step"] <= step]
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(_line(r) for r in self.records))
-        self.file = self.path.open("a")
+        write_text(self.path, "".join(_line(r) for r in self.records))
+        self.file = self.path.open("a", encoding="utf-8")
         self.board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -184,16 +217,9 @@ class RunLog:
             UserError: the disk is full.
         """
         self.records += records
-        try:
+        with explained(self.path):
             self.file.writelines(_line(record) for record in records)
             self.file.flush()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"no space left on the disk to write {self.path}; "
-                f"the checkpoints saved before are untouched"
-            ) from error
         if self.board is not None and records:
             last = records[-1]
             for key, value in last.items():
@@ -216,7 +242,8 @@ def read_log(run: Path) -> list[Record]:
     """All records of a run's log.jsonl; a last line cut short is left out."""
     path = run / "log.jsonl"
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.split("\n"):
         try:
             records.append(json.loads(line))
         except ValueError:

@@ -29,7 +29,13 @@ from act_minimal.checkpoint import newest_checkpoint
 from act_minimal.dataset import Demonstrations, Windows
 from act_minimal.policy import Policy, make_policy
 from act_minimal.processes import catch_interrupts, join, private_state
-from act_minimal.run_folder import Record, RunLog, resume, save_checkpoint
+from act_minimal.run_folder import (
+    Record,
+    RunLog,
+    check_run_folder,
+    resume,
+    save_checkpoint,
+)
 from act_minimal.training_config import (
     TrainConfig,
     as_json,
@@ -107,12 +113,13 @@ def train(
         UserError: bad settings or data, another run in `out`, a loss that is not
             finite, a full disk. Checkpoints saved before are left as they are.
         TrainingInterrupted: Ctrl-C, after saving a checkpoint.
+        KeyboardInterrupt: Ctrl-C before the first step; nothing was trained.
     """
     with ExitStack() as stack:
         world = stack.enter_context(join(config.device))
         stack.enter_context(private_state(config.threads, world.device))
-        interrupted = stack.enter_context(catch_interrupts())
         mine = rows(config, world)
+        check_run_folder(config.out, config.data)
 
         # The data. Process 0 first: it may have to make the image cache.
         with world.first():
@@ -133,6 +140,7 @@ def train(
             action_target=config.action_target,
             **settings,
         )
+        policy.resizing = demos.resizing
         policy.to(world.device).train()
         averaged = copy.deepcopy(policy) if config.ema_decay else policy
         optimizer, rates = make_optimizer(policy, config)
@@ -166,7 +174,9 @@ def train(
                 config.out, policy, averaged, optimizer, state, card, config.keep
             )
 
-        # The loop. The next batch is made while this one is computed.
+        # The loop. The next batch is made while this one is computed. From here on
+        # Ctrl-C waits for the end of a step; before, there is nothing to save.
+        interrupted = stack.enter_context(catch_interrupts())
         pool = stack.enter_context(ThreadPoolExecutor(1))
         hidden = not progress or world.rank > 0
         bar = tqdm(total=config.steps, initial=start, desc="train", disable=hidden)

@@ -1,13 +1,31 @@
 """Settings of a training run: the command line's flags and a notebook's arguments."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from act_minimal.dataset import Augmentation, Demonstrations
 from act_minimal.errors import SettingError, UserError
-from act_minimal.model import ACTConfig, Size
-from act_minimal.policy import ActionTarget, PolicyKind
+from act_minimal.settings import (
+    ActionTarget,
+    Bounds,
+    Count,
+    NotNegative,
+    PolicyKind,
+    Positive,
+    ResizeMode,
+    Seed,
+    Share,
+    Side,
+    Size,
+    Whole,
+    check_named,
+    check_settings,
+)
+
+if TYPE_CHECKING:  # both load torch, for which a wrong flag should not wait
+    from act_minimal.dataset import Augmentation, Demonstrations
 
 # Fields of the network's configuration that the data or a flag decide.
 DECIDED = {
@@ -29,7 +47,7 @@ class TrainConfig:
     """act, or a single-step baseline: bc_transformer, bc_mlp."""
     size: Size = "small"
     """Size of the transformer: small and medium suit a laptop, paper a GPU."""
-    chunk_size: int | None = None
+    chunk_size: Count | None = None
     """k, actions predicted at once; by default the size's own, and 1 for bc_*."""
     model: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Any other field of the network's configuration, by name: use_cvae False ..."""
@@ -38,93 +56,80 @@ class TrainConfig:
 
     cameras: tuple[str, ...] = ()
     """Cameras that the policy sees."""
+    resize: tuple[Side, Side] | None = None
+    """Bring images to this height and width; the policy does the same at run time. By
+    default the network reads them as recorded, each camera at its own size."""
+    resize_mode: ResizeMode = "pad"
+    """How, where the proportions differ: pad with black, or stretch the image."""
     use_env_state: bool | None = None
     """Whether it sees the simulator's state; by default only without cameras."""
     cache: Path | None = None
     """Folder for decoded images; by default inside `data`, which must be writable."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many demonstrations."""
     pad: Literal["last", "zero"] = "last"
     """What fills a chunk that reaches beyond the episode; see `dataset.Windows`."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, Bounds(0, below=1)] = 0.1
     """Share of the episodes held out; 0 trains on all of them."""
-    state_noise: float = 0.0
+    state_noise: NotNegative = 0.0
     """Deviation of noise added to normalised qpos and env_state: 0.02 helps vision
     policies not to lean on the joints alone."""
-    shift_px: int = 0
+    shift_px: Whole = 0
     """Shift images at random by up to so many pixels; 4 suits 96 x 128."""
-    brightness: float = 0.0
+    brightness: Share = 0.0
     """Vary the images' brightness by up to this share; likewise the next two."""
-    contrast: float = 0.0
+    contrast: Share = 0.0
     """See brightness."""
-    saturation: float = 0.0
+    saturation: Share = 0.0
     """See brightness."""
 
-    steps: int = 2000
+    steps: Count = 2000
     """Optimizer steps. The cosine ends here, so it cannot change later."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """B, over all processes together. The paper has 8, with a rate of 1e-5."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Highest learning rate; right for `small`, too high for `paper` (1e-5)."""
-    backbone_lr: float | None = None
+    backbone_lr: NotNegative | None = None
     """The same for the image backbone; by default lr; 0 freezes it."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What the rate does after the warm-up; the paper's is constant."""
-    warmup_steps: int = 100
+    warmup_steps: Whole = 100
     """Steps in which the rate rises from zero: Adam's moments are poor at first."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     """As the paper."""
-    grad_clip: float = 10.0
+    grad_clip: NotNegative = 10.0
     """Longest gradient, as LeRobot; 0 is off, as the original code."""
-    ema_decay: float = 0.995
+    ema_decay: Annotated[float, Bounds(0, below=1)] = 0.995
     """The saved policy averages the weights over about 1 / (1 - decay) steps, which
     smooths away the last batches; 0 is off, as the paper."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Decides everything that is random."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, mps."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; 1 is often fastest for small networks. By default torch's own."""
     bf16: bool = False
     """Mixed precision: faster on recent GPUs, slower on most CPUs."""
     compile: bool = False
     """torch.compile: a minute at the start, faster steps after; for long runs."""
 
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between two looks at the losses, which make a GPU wait."""
-    val_every: int = 500
+    val_every: Whole = 500
     """Steps between two validations; 0 is never."""
-    val_frames: int = 512
+    val_frames: Count = 512
     """Frames of the held-out episodes that a validation looks at."""
-    save_every: int = 500
+    save_every: Count = 500
     """Steps between two checkpoints; there is always one at the end."""
-    keep: int = 3
+    keep: Whole = 3
     """Checkpoints kept, the newest; 0 keeps all."""
     tensorboard: bool = True
     """Whether to write TensorBoard's files beside log.jsonl."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant; what the network refuses comes later."""
-        least = {"steps": 1, "batch_size": 1, "warmup_steps": 0, "grad_clip": 0}
-        least |= {"log_every": 1, "val_every": 0, "val_frames": 1, "save_every": 1}
-        least |= {"weight_decay": 0, "state_noise": 0, "keep": 0, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not value >= bound:
-                raise SettingError(f"{name} is {value}, expected at least {bound}")
-        if not self.lr > 0:
-            raise SettingError(f"lr is {self.lr}, expected more than 0")
-        if self.backbone_lr is not None and not self.backbone_lr >= 0:
-            raise SettingError(
-                f"backbone_lr is {self.backbone_lr}, expected at least 0"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise SettingError(
-                f"ema_decay is {self.ema_decay}, expected 0 up to (not) 1"
-            )
-        if self.threads is not None and self.threads < 1:
-            raise SettingError(f"threads is {self.threads}, expected at least 1")
+        check_settings(self)
         if self.policy == "bc_transformer" and self.chunk_size not in (None, 1):
             raise SettingError(
                 f"chunk_size is {self.chunk_size}, but a bc_transformer predicts one "
@@ -136,10 +141,16 @@ class TrainConfig:
                     f"'{name}' cannot be set in `model`: the data decide it, or a "
                     f"setting of its own"
                 )
+        if self.model:
+            from act_minimal.policy import network_config
+
+            check_named(network_config(self.policy), self.model)
 
     @property
     def augmentation(self) -> Augmentation:
         """How images are varied."""
+        from act_minimal.dataset import Augmentation
+
         return Augmentation(
             self.shift_px, self.brightness, self.contrast, self.saturation
         )
@@ -149,6 +160,9 @@ def load_demonstrations(
     config: TrainConfig, *, progress: bool = False
 ) -> Demonstrations:
     """The demonstrations that a configuration asks for."""
+    from act_minimal.dataset import Demonstrations
+    from act_minimal.resizing import Resizing
+
     use_env_state = config.use_env_state
     if use_env_state is None:
         use_env_state = not config.cameras
@@ -157,6 +171,7 @@ def load_demonstrations(
         cameras=config.cameras,
         use_env_state=use_env_state,
         cache=config.cache,
+        resizing=Resizing(config.resize, config.resize_mode) if config.resize else None,
         limit=config.limit,
         progress=progress,
     )
@@ -166,6 +181,8 @@ def default_chunk(config: TrainConfig) -> int:
     """The chunk size where the configuration leaves it open."""
     if config.policy != "act":
         return 1
+    from act_minimal.model import ACTConfig
+
     return ACTConfig.of_size(config.size, state_dim=1, action_dim=1).chunk_size
 
 
@@ -180,18 +197,19 @@ def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, An
         "chunk_size": config.chunk_size or default_chunk(config),
     }
     sizes = {camera: images.shape[1:3] for camera, images in demos.images.items()}
-    if len(set(sizes.values())) > 1:
+    if config.resize and set(sizes.values()) - {tuple(config.resize)}:
         raise UserError(
-            f"the cameras in {demos.folder} have different sizes ({sizes}): "
-            f"one policy reads cameras of one size"
+            f"resize is {config.resize}, but the demonstrations have {sizes}"
         )
     if sizes:
-        settings["image_size"] = next(iter(sizes.values()))
+        settings["image_size"] = tuple(sizes.values())
     return settings | config.model
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The settings as JSON has them."""
-    plain = asdict(config)
-    plain |= {"data": str(config.data), "out": str(config.out)}
+    plain = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+    }
     return plain | {"cameras": list(config.cameras)}

@@ -190,6 +190,7 @@ def make_card(
         "task": demos.attributes[0].get("task", "unknown"),
         "demonstrator": demos.attributes[0].get("demonstrator", "unknown"),
         "fps": demos.fps,
+        **demos.arm,
         "seed": config.seed,
         "steps": step,
         "seconds": round(seconds, 1),

@@ -228,7 +228,9 @@ def campaign(
         is more to do.
     """
     begin, path = time.monotonic(), KEPT / f"{name}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    rows: list[dict[str, Any]] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    )
     done = {(row["phase"], row["fault"]) for row in rows}
     wanted = [(phase, fault) for phase in phases for fault in faults]
     for phase, fault in wanted:

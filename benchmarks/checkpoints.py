@@ -31,7 +31,7 @@ def main(runs: Path = Path("runs/benchmarks"), n: int = 300) -> None:
         folder = find_checkpoint(runs / run)
         policy = load_policy(folder)
         result = evaluate(policy, n=n, seed=SCENES)
-        card = json.loads((folder / "card.json").read_text())
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         card["success"] = f"{result} on scenes of evaluation seed {SCENES}"
         card["command"] = f"python -m benchmarks.rollouts (policy {run})"
         save_policy(RESULTS.parent / "checkpoints" / name, policy, card)

@@ -20,8 +20,8 @@ def outcome(run: Path, demos: Path, deployed: Path, seed: int) -> dict[str, Any]
         deployed: folder of the tally.
         seed: of its scenes.
     """
-    card = json.loads((find_checkpoint(run) / "card.json").read_text())
-    tally = json.loads((deployed / "tally.json").read_text())
+    card = json.loads((find_checkpoint(run) / "card.json").read_text(encoding="utf-8"))
+    tally = json.loads((deployed / "tally.json").read_text(encoding="utf-8"))
     episodes = [load_episode(p) for p in list_episodes(demos)]
     late = [float(e.attributes["late_ticks"]) for e in episodes]
     p99 = [float(e.attributes["period_ms_p99"]) for e in episodes]

@@ -16,7 +16,10 @@ from benchmarks.results import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-START, RUN = 90, 300  # s, at most: for JupyterLab or a kernel to start, a lesson to run
+START, RUN = (
+    300,
+    900,
+)  # s, at most: for JupyterLab or a kernel to start, a lesson to run
 
 # Whether every code cell has been run: [*] is running, [ ] is waiting.
 ALL_DONE = r"""() => {
@@ -42,7 +45,7 @@ def jupyterlab() -> Iterator[str]:
         tracker = settings / "@jupyterlab" / "notebook-extension"
         tracker.mkdir(parents=True)
         (tracker / "tracker.jupyterlab-settings").write_text(
-            '{"windowingMode": "none"}'
+            '{"windowingMode": "none"}', encoding="utf-8"
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -55,7 +58,7 @@ def jupyterlab() -> Iterator[str]:
         command += [f"--notebook-dir={folder}", f"--port={port}", "--log-level=ERROR"]
         command += ["--IdentityProvider.token=local"]
         log = Path(name) / "lab.log"
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             server = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
@@ -63,12 +66,14 @@ def jupyterlab() -> Iterator[str]:
             end = time.monotonic() + START
             while not _listens(port):
                 if server.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+                    raise RuntimeError(
+                        f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}"
+                    )
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}.ipynb?token=local&reset"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(START)
 
 
 @contextmanager
@@ -86,6 +91,7 @@ def browser() -> Iterator[Any]:
 
 def run_lesson(page: Any, address: str, name: str) -> None:
     """Open a lesson and run all its cells."""
+    page.set_default_timeout(1000 * START)
     page.goto(address.format(name))
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=1000 * START)
     # Before that, "Run All Cells" does nothing.
@@ -116,7 +122,7 @@ PRESS = """([box, key]) => new Promise((done, fail) => {
     }
   });
   watch.observe(box, {subtree: true, childList: true, attributes: true});
-  setTimeout(() => { watch.disconnect(); fail('no other figure in 10 s'); }, 10000);
+  setTimeout(() => { watch.disconnect(); fail('no other figure in 60 s'); }, 60000);
   handle.dispatchEvent(new KeyboardEvent('keydown', {key: key, bubbles: true}));
 })"""
 

@@ -38,11 +38,12 @@ SMALL: dict[str, Any] = {
     "n_vae_encoder_layers": 2,
     "latent_dim": 6,
 }
-# Name: (S, A, E, cameras, (H, W), settings of LeRobot's ACTConfig). Without dropout,
-# whose random numbers nobody can share.
-CASES: dict[str, tuple[int, int, int, int, tuple[int, int], dict[str, Any]]] = {
+# Name: (S, A, E, cameras, (H, W) or one such pair a camera, settings of LeRobot's
+# ACTConfig). Without dropout, whose random numbers nobody can share.
+CASES: dict[str, tuple[int, int, int, int, Any, dict[str, Any]]] = {
     "one_camera": (5, 4, 0, 1, (64, 96), SMALL),
     "two_cameras": (5, 4, 0, 2, (64, 96), SMALL),
+    "two_sizes": (5, 4, 0, 2, ((64, 96), (40, 72)), SMALL),
     "two_cameras_pre_norm": (5, 4, 0, 2, (64, 96), SMALL | {"pre_norm": True}),
     "no_vae": (5, 4, 0, 1, (70, 100), SMALL | {"use_vae": False}),
     "no_vae_pre_norm": (
@@ -60,6 +61,8 @@ CASES: dict[str, tuple[int, int, int, int, tuple[int, int], dict[str, Any]]] = {
     "paper_one_480x640": (14, 14, 0, 1, (480, 640), {}),
     "paper_two_240x320": (14, 14, 0, 2, (240, 320), {}),
 }
+# Declared as its dataset has them, and never read by LeRobot's ACT.
+UNREAD = {"two_sizes": ("observation.velocity", "observation.effort")}
 COEFFICIENTS = (0.01, 0.0, 0.5, -0.1)  # of the temporal ensemble; > 0 trusts the old
 TICKS, CHUNK = 40, 10
 
@@ -104,9 +107,15 @@ def camera_keys(case: str) -> list[str]:
     return [f"observation.images.camera{i}" for i in range(CASES[case][3])]
 
 
+def camera_sizes(case: str) -> list[tuple[int, int]]:
+    """(H, W) of each of a case's cameras."""
+    _, _, _, n, size, _ = CASES[case]
+    return list(size) if isinstance(size[0], tuple) else [size] * n
+
+
 def inputs(case: str) -> dict[str, Tensor]:
     """A normalised batch by LeRobot's names; images are uint8 (B, 3, H, W)."""
-    s, a, e, _, (height, width), settings = CASES[case]
+    s, a, e, _, _, settings = CASES[case]
     k, z = settings.get("chunk_size", 100), settings.get("latent_dim", 32)
     batch = {
         "observation.state": made_of(f"{case} state", ROWS, s),
@@ -115,8 +124,8 @@ def inputs(case: str) -> dict[str, Tensor]:
     }
     if e:
         batch["observation.environment_state"] = made_of(f"{case} env", ROWS, e)
-    for name in camera_keys(case):
-        pixels = made_of(f"{case} {name}", ROWS, 3, height, width, uniform=True)
+    for name, size in zip(camera_keys(case), camera_sizes(case), strict=True):
+        pixels = made_of(f"{case} {name}", ROWS, 3, *size, uniform=True)
         batch[name] = (pixels * 256).to(torch.uint8)
     is_pad = torch.zeros(ROWS, k, dtype=torch.bool)
     is_pad[0, k // 2 :] = True
@@ -143,12 +152,14 @@ def lerobot_policy(case: str, **statistics: Any) -> Any:
     from lerobot.policies.act.configuration_act import ACTConfig
     from lerobot.policies.act.modeling_act import ACTPolicy
 
-    s, a, e, _, size, settings = CASES[case]
+    s, a, e, _, _, settings = CASES[case]
     features = {"observation.state": PolicyFeature(FeatureType.STATE, (s,))}
+    for name in UNREAD.get(case, ()):
+        features[name] = PolicyFeature(FeatureType.STATE, (s,))
     if e:
         env = PolicyFeature(FeatureType.ENV, (e,))
         features["observation.environment_state"] = env
-    for name in camera_keys(case):
+    for name, size in zip(camera_keys(case), camera_sizes(case), strict=True):
         features[name] = PolicyFeature(FeatureType.VISUAL, (3, *size))
     config = ACTConfig(
         input_features=features,
@@ -277,7 +288,7 @@ def inside(job: str, out: Path, *words: str) -> None:
         for case in words:
             found, shapes[case] = run_case(case)
             tensors |= {f"{case}/{key}": x for key, x in found.items()}
-        out.with_suffix(".json").write_text(json.dumps(shapes))
+        out.with_suffix(".json").write_text(json.dumps(shapes), encoding="utf-8")
         save_file({key: x.detach().contiguous() for key, x in tensors.items()}, out)
     elif job == "save":
         save_checkpoint(words[0], out)
@@ -290,7 +301,9 @@ def inside(job: str, out: Path, *words: str) -> None:
         save_file({f"{i}/{key}": x for i, row in rows for key, x in row.items()}, out)
 
 
-def in_room(job: str, out: Path, *words: str | Path, version: str = "0.4.4") -> None:
+def in_room(
+    job: str, out: Path, *words: str | Path, version: str | None = None
+) -> None:
     """Run a job in LeRobot's room; see `inside`.
 
     Args:
@@ -301,11 +314,18 @@ def in_room(job: str, out: Path, *words: str | Path, version: str = "0.4.4") -> 
             number of the pair.
         out: where the answer goes.
         words: what the job needs.
-        version: LeRobot's.
+        version: LeRobot's; by default that of the tests.
     """
-    from tests.lerobot_room import make_room, run
+    from tests.lerobot_room import VERSION, make_room, run
 
-    run(make_room(version), "-m", "benchmarks.lerobot_golden", job, out, *words)
+    run(
+        make_room(version or VERSION),
+        "-m",
+        "benchmarks.lerobot_golden",
+        job,
+        out,
+        *words,
+    )
 
 
 def main() -> None:
@@ -340,7 +360,7 @@ def main() -> None:
     path = file.with_suffix(".json")
     rows = [
         f"    {json.dumps(case)}: {json.dumps(shapes)}"
-        for case, shapes in json.loads(path.read_text()).items()
+        for case, shapes in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     said = {"torch": version("torch"), "numpy": version("numpy")}
     said["lerobot"] = "0.4.4, 0.3.3"
@@ -348,7 +368,8 @@ def main() -> None:
         '{\n  "command": "python -m benchmarks.lerobot_golden",\n'
         f'  "versions": {json.dumps(said)},\n  "weights": {{\n'
         + ",\n".join(rows)
-        + "\n  }\n}\n"
+        + "\n  }\n}\n",
+        encoding="utf-8",
     )
     sizes = sum(x.stat().st_size for x in GOLDEN.rglob("*") if x.is_file())
     print(f"{GOLDEN}: {sizes / 1024:.0f} KiB")

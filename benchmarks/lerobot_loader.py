@@ -42,7 +42,9 @@ def serve(folder: str) -> None:
     from tests.lerobot_data_client import REPO  # it brings the reader as well
 
     torch.set_num_threads(1)
-    fps = json.loads((Path(folder) / "meta" / "info.json").read_text())["fps"]
+    fps = json.loads((Path(folder) / "meta" / "info.json").read_text(encoding="utf-8"))[
+        "fps"
+    ]
     ahead = {"action": [i / fps for i in range(CHUNK)]}
     data = LeRobotDataset(
         REPO, root=folder, video_backend="pyav", delta_timestamps=ahead
@@ -74,7 +76,7 @@ def measure(folder: Path, room: Path, turns: int) -> dict[str, Any]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     ) as client:
         assert client.stdin is not None
         assert client.stdout is not None

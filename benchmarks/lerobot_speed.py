@@ -360,7 +360,7 @@ def peak_memory(side: str, case: str, what: str) -> float:
     for _ in range(2):
         step(batch)
     # Not getrusage: a process begins there with its parent's peak.
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return int(status["VmHWM"].split()[0]) / 1024
 
@@ -393,7 +393,7 @@ def inside(turns: int, device: str, onnx: Path | None) -> dict[str, Any]:
 
 def _again(*words: str) -> str:
     command = [sys.executable, "-m", "benchmarks.lerobot_speed", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return done.stdout.splitlines()[-1]
 
 
@@ -451,7 +451,7 @@ def main(
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             check=True,
         )
     content |= json.loads(done.stdout.splitlines()[-1])

@@ -29,7 +29,7 @@ def main(only: tuple[str, ...] = ()) -> None:
         only: numbers of lessons; by default all.
     """
     start = time.perf_counter()
-    lessons = json.loads(LESSONS.read_text())["lessons"] if only else {}
+    lessons = json.loads(LESSONS.read_text(encoding="utf-8"))["lessons"] if only else {}
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         if only and path.stem[:2] not in only:
             continue

@@ -40,7 +40,7 @@ def success(path: Path, task: str, n: int, seed: int) -> dict[str, Any]:
     sim = evaluate(policy, task, n=n, seed=seed)
     arms = RobotConfig(VIRTUAL, "openarm", cameras=policy.cameras)
     with plugged_in(arms, task) as here:
-        robot = make_robot(here, policy.config.image_size, EmergencyStop())
+        robot = make_robot(here, policy.image_sizes, EmergencyStop())
         with contextlib.closing(RoomJudge(here.port, evaluation_scenes(seed, n))) as j:
             robot.connect()
             try:
@@ -75,7 +75,9 @@ def policy_name(path: Path) -> str:
 
 def guide_commands() -> list[list[str]]:
     """The words of each `act` line of the guide's section 0, in their order."""
-    section = GUIDE.read_text().partition("\n## 0.")[2].partition("\n## ")[0]
+    section = (
+        GUIDE.read_text(encoding="utf-8").partition("\n## 0.")[2].partition("\n## ")[0]
+    )
     text = section.replace("\\\n", " ")
     lines = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
     return [line.partition("#")[0].split() for line in lines]

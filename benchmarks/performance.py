@@ -5,6 +5,7 @@
 `benchmarks.report` does it too. A test fails when they differ from the result files.
 """
 
+from act_minimal.files import write_text
 from benchmarks.report import Row, load, made_by, table, with_block
 from benchmarks.results import ROOT
 
@@ -134,7 +135,7 @@ def page(text: str) -> str:
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page(PAGE.read_text()))
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from act_minimal.course.results import fill
+from act_minimal.files import write_text
 from benchmarks.claims.registry import CLAIMS
 from benchmarks.results import RESULTS, ROOT
 
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 def load(name: str) -> Row | None:
     """A result file, if it has been made."""
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -443,9 +444,9 @@ def readme(text: str) -> str:
 
 def main() -> None:
     """Write all pages."""
-    (ROOT / "docs" / "results.md").write_text(results_page())
+    write_text(ROOT / "docs" / "results.md", results_page())
     path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
+    write_text(path, readme(path.read_text(encoding="utf-8")))
     from benchmarks import performance  # which builds upon this file
 
     performance.main()

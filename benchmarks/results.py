@@ -20,7 +20,9 @@ def machine() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        rows = (line.split(":", 1) for line in info.read_text().splitlines())
+        rows = (
+            line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines()
+        )
         name = next((r[1].strip() for r in rows if r[0].strip() == "model name"), name)
     return {"cpu": name, "cores": os.cpu_count(), "system": platform.system()}
 

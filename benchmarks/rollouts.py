@@ -255,7 +255,7 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
     what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
     del what["rows"]  # the file's name, not its content
     if done.exists():
-        found = json.loads(done.read_text())
+        found = json.loads(done.read_text(encoding="utf-8"))
         if found["job"] != what:
             raise UserError(
                 f"{out} was made with other settings; remove it, or choose other --runs"
@@ -312,7 +312,7 @@ def _steps(config: TrainConfig, seconds: float) -> int:
     path = config.out / "steps.json"
     if not path.exists():
         write_json(path, {"steps": steps_that_fit(config, seconds)})
-    return json.loads(path.read_text())["steps"]
+    return json.loads(path.read_text(encoding="utf-8"))["steps"]
 
 
 def total(group: list[dict[str, Any]]) -> dict[str, Any]:
@@ -368,7 +368,7 @@ def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     path = RESULTS / f"{settings.experiment}.json"
     if path.exists():
-        committed = json.loads(path.read_text())
+        committed = json.loads(path.read_text(encoding="utf-8"))
         if committed["versions"] == versions():
             # Their seconds were measured where that file was made.
             kept = [{"machine": committed["machine"]} | r for r in committed["runs"]]

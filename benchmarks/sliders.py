@@ -29,7 +29,9 @@ def main(only: tuple[str, ...] = ()) -> None:
     rows = []
     if only:
         names = [name for name in names if name[:2] in only]
-        before = json.loads((RESULTS / "sliders.json").read_text())["lessons"]
+        before = json.loads((RESULTS / "sliders.json").read_text(encoding="utf-8"))[
+            "lessons"
+        ]
         rows = [row for row in before if row["lesson"] not in names]
     with jupyterlab() as address, browser() as chromium:
         for name in names:

@@ -178,6 +178,7 @@ class SO100Trial(Trial):
 
         try:
             found = calibrate(bus, ask, lambda text: None, moving=moving)
+            (self.folder / "new.json").unlink(missing_ok=True)  # of the trial before
             save_calibration(self.folder / "new.json", found)
         finally:
             bus.close()

@@ -14,18 +14,29 @@ A camera is named in one line: ``top=0``, ``wrist=/dev/video2``, ``top=film.mp4`
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 
+from act_minimal.devices import CAMERA_BACKENDS
 from act_minimal.errors import SettingError, UserError
+from act_minimal.resizing import resize
+from act_minimal.settings import Count, Positive, check_settings
 
+from .clock import Clock, clock_of
+
+USUAL_SIZE = (96, 128)  # (H, W) of pictures, where nobody asks for another
 FIRST_FRAME = 5.0  # s that a camera may take to start
+FIRST_DRAWN = 60.0  # s, the same for a virtual one, which a busy computer holds up
+VIRTUAL = "virtual:"  # before the port of a virtual arm whose camera is meant
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
+
+
+COMPUTER = Clock()
 
 
 @dataclass(frozen=True)
@@ -33,13 +44,15 @@ class Frame:
     """A picture and when it was taken."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
-    time: float  # s, monotonic
+    time: float  # s, the clock's
     number: int
+    clock: Clock = COMPUTER
+    held: float = 0.0  # `clock.held()` when it came
 
     @property
     def age(self) -> float:
         """Seconds since it was taken."""
-        return time.monotonic() - self.time
+        return self.clock.age(self.time, self.held)
 
 
 @dataclass
@@ -52,21 +65,25 @@ class CameraConfig:
 
     source: str
     """A number, a device, a file, or virtual:<port of the virtual arm>."""
-    size: tuple[int, int] = (96, 128)
+    size: tuple[Count, Count] = USUAL_SIZE
     """(H, W) of the pictures handed out."""
-    capture: tuple[int, int] = (480, 640)
-    """(H, W) asked of a real camera; reduced to `size` by area."""
-    fps: float = 30.0
+    capture: tuple[Count, Count] = (480, 640)
+    """(H, W) asked of a real camera, or `size` if that is larger; reduced by area."""
+    fps: Positive = 30.0
     mjpg: bool = True
     """Compressed over USB, so that two cameras fit on one controller."""
     exposure: float | None = None
     """Fixed exposure in the driver's unit; None leaves it automatic, with a warning."""
     white_balance: float | None = None
     """Fixed colour temperature in K; None leaves it automatic."""
-    rotate: int = 0
+    rotate: Literal[0, 90, 180, 270] = 0
     """Degrees clockwise: 0, 90, 180 or 270."""
-    stale: float = 0.25
+    stale: Positive = 0.25
     """Seconds after which the newest picture is refused."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 class Camera(Protocol):
@@ -112,7 +129,7 @@ class StreamCamera:
         ],
     ):
         self.name, self.config = name, config
-        self._start = start
+        self._start, self._clock = start, COMPUTER
         self._lock = threading.Lock()
         self._fresh = threading.Event()
         self._frame: Frame | None = None
@@ -129,15 +146,19 @@ class StreamCamera:
         self._fresh.clear()
         self._error, self._frame = "", None
         take, stop = self._start(self.config)
+        patience = FIRST_FRAME
+        if self.config.source.startswith(VIRTUAL):
+            self._clock = clock_of(self.config.source.removeprefix(VIRTUAL))
+            patience = FIRST_DRAWN
         self._thread = threading.Thread(
             target=self._gather, args=(take, stop), daemon=True, name=self.name
         )
         self._thread.start()
-        if not self._fresh.wait(FIRST_FRAME) or self._frame is None:
+        if not self._fresh.wait(patience) or self._frame is None:
             self.close()
             raise CameraError(
                 f"camera '{self.name}' ({self.config.source}) showed no picture in "
-                f"{FIRST_FRAME:.0f} s{': ' + self._error if self._error else ''}"
+                f"{patience:.0f} s{': ' + self._error if self._error else ''}"
             )
 
     def read(self) -> Frame:
@@ -169,18 +190,19 @@ class StreamCamera:
     def _gather(
         self, take: Callable[[], tuple[np.ndarray, float]], stop: Callable[[], None]
     ) -> None:
-        number = 0
+        number, clock = 0, self._clock
         try:
             while not self._stopping:
                 image, when = take()
                 image = fit(image, self.config.size, self.config.rotate)
+                held = clock.held()
                 with self._lock:
                     last = self._frame
                     if last is None or not np.array_equal(last.image, image):
                         self._changed = when
                     if last and when - last.time > 1.5 / self.config.fps:
                         self.dropped += 1
-                    self._frame = Frame(image, when, number)
+                    self._frame = Frame(image, when, number, clock, held)
                 number += 1
                 self._fresh.set()
         except Exception as error:  # whatever a driver throws: read() tells it
@@ -194,9 +216,7 @@ def fit(image: np.ndarray, size: tuple[int, int], rotate: int = 0) -> np.ndarray
     """Turn and scale a picture (H, W, 3) to `size`."""
     if rotate:
         image = np.rot90(image, -rotate // 90)
-    if image.shape[:2] != size:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(resize(np.ascontiguousarray(image), size))
 
 
 def open_opencv(
@@ -205,7 +225,10 @@ def open_opencv(
     """A USB camera, a video file (played at its rate, again and again), or a stream."""
     source: Any = int(config.source) if config.source.isdigit() else config.source
     is_file = isinstance(source, str) and Path(source).is_file()
-    capture = cv2.VideoCapture(source)
+    backend = cv2.CAP_ANY
+    if isinstance(source, int) and sys.platform in CAMERA_BACKENDS:
+        backend = getattr(cv2, CAMERA_BACKENDS[sys.platform])
+    capture = cv2.VideoCapture(source, backend)
     if not capture.isOpened():
         raise CameraError(
             f"camera {config.source} cannot be opened; what is plugged in: act cameras"
@@ -214,8 +237,9 @@ def open_opencv(
         if config.mjpg:
             code = cv2.VideoWriter.fourcc(*"MJPG")
             capture.set(cv2.CAP_PROP_FOURCC, code)
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, config.capture[0])
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.capture[1])
+        height, width = map(max, config.capture, config.size)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         capture.set(cv2.CAP_PROP_FPS, config.fps)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         if config.exposure is None or config.white_balance is None:
@@ -225,12 +249,21 @@ def open_opencv(
                 f"NAME={config.source},exposure=150,white_balance=4600",
                 file=sys.stderr,
             )
+        fixed = {}
         if config.exposure is not None:
-            capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, 1)  # V4L2: 1 is manual
-            capture.set(cv2.CAP_PROP_EXPOSURE, config.exposure)
+            manual = 1 if sys.platform == "linux" else 0  # V4L2 counts otherwise
+            capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, manual)
+            fixed["exposure"] = cv2.CAP_PROP_EXPOSURE
         if config.white_balance is not None:
             capture.set(cv2.CAP_PROP_AUTO_WB, 0)
-            capture.set(cv2.CAP_PROP_WB_TEMPERATURE, config.white_balance)
+            fixed["white_balance"] = cv2.CAP_PROP_WB_TEMPERATURE
+        for name, number in fixed.items():
+            if not capture.set(number, getattr(config, name)):
+                print(
+                    f"camera {config.source}: its driver does not take {name}="
+                    f"{getattr(config, name):g}; it may go on by itself",
+                    file=sys.stderr,
+                )
     rate = (capture.get(cv2.CAP_PROP_FPS) or config.fps) if is_file else 0.0
     due = time.monotonic()
 
@@ -251,28 +284,23 @@ def open_opencv(
 
 
 def make_camera(name: str, config: CameraConfig) -> StreamCamera:
-    """A camera by its source.
-
-    Raises:
-        SettingError: a setting is out of range.
-    """
-    if config.rotate not in (0, 90, 180, 270):
-        raise SettingError(
-            f"camera '{name}': rotate is {config.rotate}, expected 0, 90, 180 or 270"
-        )
-    if min(config.size) < 1 or config.fps <= 0:
-        raise SettingError(
-            f"camera '{name}': size {config.size} and fps {config.fps} must be positive"
-        )
-    if config.source.startswith("virtual:"):
+    """A camera by its source."""
+    if config.source.startswith(VIRTUAL):
         from .so100.emulator.room import open_virtual_camera
 
         return StreamCamera(name, config, lambda c: open_virtual_camera(name, c))
     return StreamCamera(name, config, open_opencv)
 
 
-def parse_cameras(words: tuple[str, ...], size: tuple[int, int]) -> dict[str, Camera]:
+def parse_cameras(
+    words: tuple[str, ...], size: tuple[int, int] | Mapping[str, tuple[int, int]]
+) -> dict[str, Camera]:
     """Cameras from lines like ``top=0`` or ``wrist=/dev/video2,exposure=150``.
+
+    Args:
+        words: the lines.
+        size: (H, W) of the pictures, or one such pair by camera; a camera that is not
+            in it has the usual size.
 
     Raises:
         SettingError: a line is not name=source, a name comes twice, or a setting is
@@ -288,7 +316,12 @@ def parse_cameras(words: tuple[str, ...], size: tuple[int, int]) -> dict[str, Ca
                 "top=0 wrist=/dev/video2"
             )
         fixed = dict(_setting(word, setting) for setting in more)
-        cameras[name] = make_camera(name, CameraConfig(source, size=size, **fixed))
+        of_this = size.get(name, USUAL_SIZE) if isinstance(size, Mapping) else size
+        try:
+            config = CameraConfig(source, size=of_this, **fixed)
+        except SettingError as error:
+            raise SettingError(f"camera '{word}': {error}") from None
+        cameras[name] = make_camera(name, config)
     return cameras
 
 

@@ -9,7 +9,7 @@ from .so100.bus import Bus
 from .so100.setup import health
 
 # Other machines on a serial port may start up, or reset, when it is opened.
-SERVO_BOARDS = "usb-1a86_"  # WCH, whose chips the servo boards carry
+SERVO_BOARDS = 0x1A86  # USB number of WCH, whose chips the servo boards carry
 
 
 def look_at_servos(port: str) -> tuple[Literal["ok", "warning"], str]:

@@ -5,12 +5,15 @@ that let it do something for long are in `drive.py`.
 """
 
 import json as jsonlib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.files import check_output_file, write_bytes
+from act_minimal.settings import SceneName, Whole
 
 from .drive import deploy, record_arm, teleop
 from .robots import OPENARM, TASKS
@@ -26,48 +29,53 @@ Calibrated = Annotated[
 
 def virtual(
     port: Path | None = None,
-    robot: Literal["so100", "openarm"] = "so100",
+    robot: Literal["so100", "so101", "openarm"] = "so100",
     calibration: Path | None = None,
-    task: str | None = None,
-    scene: int = 0,
+    task: SceneName | None = None,
+    scene: Whole = 0,
     leader: bool = False,
     fresh: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> int:
     """Plug in a virtual arm: motors that speak the real bytes, on real physics.
 
-    A SO-100's port is a link that every other command takes for a serial port; that of
-    two OpenArms is a file that says where their buses are.
+    A SO-100's or SO-101's port is a link that every other command takes for a serial
+    port; that of two OpenArms is a file that says where their buses are.
 
     $ act virtual --calibration virtual_so100.json
     $ act virtual --port leader --leader
+    $ act virtual --robot so101 --calibration virtual_so101.json
     $ act virtual --robot openarm --task openarm_handover
 
     Args:
-        port: Its name; virtual_so100 or virtual_openarm if not given.
+        port: Its name; virtual_so100, virtual_so101 or virtual_openarm if not given.
         robot: Which arm; openarm is two of them.
-        calibration: SO-100: also write the arm's calibration file there.
+        calibration: SO-100, SO-101: also write the arm's calibration file there; one
+            of another arm is not replaced.
         task: The scene that it stands in; so100_pick_place or openarm_handover if not
-            given. OpenArms may be 'alone'.
+            given. OpenArms may be 'alone', a SO-101 always is.
         scene: Number of the scene's start.
         leader: A leader arm, to be moved by hand through its room.
-        fresh: SO-100: as from the factory, all servos have id 1, none is plugged in.
-        seed: SO-100: how the servos are mounted.
+        fresh: SO-100, SO-101: as from the factory, all servos have id 1, none is
+            plugged in.
+        seed: SO-100, SO-101: how the servos are mounted.
     """
-    port, task = port or Path(f"virtual_{robot}"), task or TASKS[robot]
+    port, scenery = port or Path(f"virtual_{robot}"), task or TASKS[robot]
     if robot == OPENARM:
         from .openarm.emulator.service import serve as serve_openarm
         from .openarm.emulator.service import virtual_openarm
 
         if calibration or fresh:
             flag = "calibration" if calibration else "fresh"
-            raise SettingError(f"{flag} is of a SO-100; an OpenArm has nothing like it")
-        serve_openarm(virtual_openarm(port, task, leader=leader, number=scene))
+            raise SettingError(
+                f"{flag} is of a SO-100 or SO-101; an OpenArm has nothing like it"
+            )
+        serve_openarm(virtual_openarm(port, scenery, leader=leader, number=scene))
         return 0
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble, serve
 
-    config = VirtualArmConfig(port, task, scene, leader, fresh, seed)
+    config = VirtualArmConfig(port, scenery, scene, leader, fresh, seed, robot)
     if calibration:
         save_calibration(calibration, assemble(config)[1])
     serve(config)
@@ -75,19 +83,28 @@ def virtual(
 
 
 def ports(json: Json = False) -> int:
-    """The serial ports that are here, and how to tell which one is the arm's.
+    """The serial ports and CAN interfaces that are here, and how to tell the arm's.
 
     $ act ports
     """
-    from act_minimal.devices import find_serial_ports
+    from act_minimal.devices import find_can_interfaces, find_serial_ports
 
     found = [str(p) for p in find_serial_ports()]
+    can = find_can_interfaces()
     if json:
-        _print({"ports": found})
+        rows = [{"name": name, "up": up} for name, up in can]
+        _print({"ports": found, "can": rows})
         return 0
     for line in found or ["no serial port over USB is here"]:
         print(line)
+    for name, up in can:
+        print(f"{name} (CAN, {'up' if up else 'down'})")
     print("unplug the arm and ask again: the port that is gone is the arm's")
+    if any("(usb-" in line for line in found):
+        print(
+            "with two arms, give each its name under /dev/serial/by-id (in brackets): "
+            "numbers change with the order of plugging in"
+        )
     return 0
 
 
@@ -101,6 +118,8 @@ def cameras(thumbnails: Path | None = None, json: Json = False) -> int:
     """
     from act_minimal.devices import find_cameras
 
+    if thumbnails:
+        check_output_file(thumbnails / "name.png", "thumbnails", ".png")
     rows = []
     for device in find_cameras():
         row: dict[str, Any] = {"path": str(device.path), "name": device.name}
@@ -128,9 +147,9 @@ def _thumbnail(device: Path, folder: Path) -> Path:
     camera.open()
     image = camera.read().image
     camera.close()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{device.name}.png"
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    write_bytes(path, content.tobytes())
     return path
 
 
@@ -139,13 +158,14 @@ def setup(port: Port) -> int:
 
     $ act setup --port /dev/ttyACM0
     """
+    from .keys import ask
     from .so100.bus import Bus
     from .so100.setup import assign_ids
 
     bus = Bus(port)
     bus.open()
     try:
-        assign_ids(bus, input, print)
+        assign_ids(bus, ask, print)
     finally:
         bus.close()
     return 0
@@ -154,43 +174,77 @@ def setup(port: Port) -> int:
 def calibrate(
     port: Port,
     calibration: Calibrated = Path("calibration.json"),
+    robot: Literal["so100", "so101"] = "so100",
+    leader: bool = False,
+    seconds: float | None = None,
     restore: bool = False,
 ) -> int:
     """Tie the servos' steps to the joints' angles; nothing moves by itself.
 
     Hold the arm at its middle, then move every joint from end to end by hand. The file
-    is LeRobot's, so that an arm calibrated there needs only --restore, or nothing.
+    is LeRobot's, so that an arm calibrated there needs only --restore, or nothing. One
+    that is there already is never replaced. Ctrl-C gives up: the servos then hold what
+    they held before.
 
     $ act calibrate --port /dev/ttyACM0 --calibration follower.json
+    $ act calibrate --port /dev/ttyACM1 --calibration leader.json --leader
     $ act calibrate --port /dev/ttyACM0 --calibration follower.json --restore
 
     Args:
+        robot: Which arm: each joint has to be swept over 90 % of its range.
+        leader: A leader arm: its gripper is a handle, whose range is not checked.
+        seconds: The sweep ends after so long; without this, when a key is pressed.
         restore: Do not calibrate: write the file into the servos.
     """
-    from .keys import Keys
+    from .keys import Keys, ask
     from .so100 import setup
     from .so100.arm import IDS, check_servos
     from .so100.bus import Bus
-    from .so100.calibration import load_calibration, save_calibration
-    from .so100.kinematics import JOINTS
+    from .so100.calibration import (
+        check_free,
+        check_sweep,
+        load_calibration,
+        save_calibration,
+    )
+    from .so100.kinematics import ARMS, JOINTS
 
+    kept = None
+    if restore:
+        kept = load_calibration(calibration)
+        check_sweep(kept, ARMS[robot], str(calibration), leader=leader)
+    else:
+        check_free(calibration)
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise SettingError(f"seconds is {seconds}, expected a number above 0")
     bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
     bus.open()
     try:
         check_servos(bus)
-        if restore:
-            setup.restore(bus, load_calibration(calibration))
+        if kept:
+            setup.restore(bus, kept)
             print(f"{calibration} is written into the servos")
             return 0
         with Keys() as keys:
+            if seconds is None and not keys.here:
+                raise SettingError(
+                    "seconds is not given, and there is no terminal whose key could "
+                    "end the sweep; give it time, such as --seconds 60"
+                )
             found = setup.calibrate(
                 bus,
-                input,
+                ask,
                 print,
+                arm=ARMS[robot],
+                leader=leader,
+                seconds=seconds,
                 moving=lambda: not keys.pressed(),
             )
         save_calibration(calibration, found)
         print(f"{calibration} is written; the servos hold it too")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "calibration is given up; the servos hold what they held before"
+        ) from None
     finally:
         bus.close()
     return 0

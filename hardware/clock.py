@@ -1,11 +1,217 @@
-"""Ticks at a steady rate, and a record of how steady they were."""
+"""Time of an arm: ticks at a steady rate, and a clock that a virtual arm shares.
 
+A real arm's time is the computer's. A virtual arm lives in a program of its own, which
+a busy computer may hold up; nothing moves meanwhile and nobody answers. So its time
+stands still then, and goes on when the program does: `ArmTime` keeps it in a file,
+`ArmClock` reads it there. While nothing is held up it equals the computer's own.
+"""
+
+import contextlib
+import math
+import mmap
+import os
+import struct
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
+from act_minimal.errors import UserError
+
+from .errors import BusError
+
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
+SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
+AGAIN = 0.03  # s between two questions to a silent bus
+SIZE = 16  # bytes: two numbers
+SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
+BUSY = "this computer is too busy"
+GONE = 10.0  # s without a sign of a virtual arm after which its time is the computer's
+# A virtual arm that ran at less than this share of its speed, for so many seconds, says
+# so; after that for so many not again.
+SLOW, REPORT, QUIET = 0.75, 5.0, 60.0
+
+Answer = TypeVar("Answer")
+
+
+class Clock:
+    """The computer's own time, s; what a real arm is measured by."""
+
+    def now(self) -> float:
+        """Seconds, never running backwards."""
+        return time.monotonic()
+
+    def wait_until(self, end: float) -> float:
+        """Sleep until it is as late as this; how late it is then."""
+        left = end - self.now()
+        if left > SPIN:
+            time.sleep(left - SPIN)
+        while (now := self.now()) < end:
+            pass
+        return now
+
+    def held(self) -> float:
+        """Seconds, so far, that a busy computer is forgiven: none by a real arm."""
+        return 0.0
+
+    def age(self, then: float, held: float) -> float:
+        """Seconds since `then`, less what was forgiven since `held()` was so much."""
+        return self.now() - then - (self.held() - held)
+
+    def fault(self) -> str:
+        """Why nobody may answer, if this clock knows; "" if not."""
+        return ""
+
+
+class ArmClock(Clock):
+    """The time of a virtual arm.
+
+    Args:
+        path: file that its `ArmTime` keeps.
+    """
+
+    _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
+    """Those that this program looks at: a leader's is waited for by its follower."""
+
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+        self._all.add(self)
+
+    def now(self) -> float:
+        """Its seconds; they stand still while it is held up."""
+        [seen] = struct.unpack_from("d", self._map, 0)  # before `lost`: see ArmTime
+        lost = self._lost()
+        here = time.monotonic()
+        return min(here, seen + SLACK) - lost + max(0.0, here - seen - GONE)
+
+    def wait_until(self, end: float) -> float:
+        """Sleep until it is as late as this there; never awake, which holds it up."""
+        while (now := self.now()) < end:
+            time.sleep(max(end - now, 0.0001))
+        return now
+
+    def held(self) -> float:
+        """Seconds that a busy computer has cost this program so far.
+
+        Its threads waited for a CPU (only Linux tells), or it waited for another
+        virtual arm that was held up.
+        """
+        others = sum(other._lost() for other in self._all if other is not self)
+        waited = 0
+        with contextlib.suppress(OSError):
+            for thread in os.listdir("/proc/self/task"):
+                # A thread may end between the listing and the reading.
+                with (
+                    contextlib.suppress(OSError),
+                    open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
+                ):
+                    waited += int(file.read().split()[1])
+        return others + 1e-9 * waited
+
+    def _lost(self) -> float:
+        return struct.unpack_from("d", self._map, 8)[0]
+
+    def fault(self) -> str:
+        """Whether its program gives no sign."""
+        [seen] = struct.unpack_from("d", self._map, 0)
+        if time.monotonic() - seen < GONE:
+            return ""
+        return (
+            f"the virtual arm has given no sign for {GONE:.0f} s: {BUSY}, or its "
+            "program was killed or stopped"
+        )
+
+
+class ArmTime:
+    """A virtual arm's time, as its own program keeps it.
+
+    Args:
+        paths: files in which clients find it; see `clock_path`.
+
+    Raises:
+        UserError: somebody's own file is there.
+    """
+
+    def __init__(self, paths: Iterable[Path] = ()):
+        self.paths, self.lost = list(paths), 0.0
+        self._seen = time.monotonic()
+        self._since, self._lost_then, self._quiet = self._seen, 0.0, 0.0
+        self._maps = []
+        for path in self.paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size != SIZE:
+                raise UserError(
+                    f"{path} is there, and is no virtual arm's clock; move it away, or "
+                    "choose another --port"
+                )
+            path.unlink(missing_ok=True)  # of an arm that was killed
+            path.write_bytes(struct.pack("dd", self._seen, 0.0))
+            with path.open("r+b") as file:
+                self._maps.append(mmap.mmap(file.fileno(), SIZE))
+
+    def now(self) -> float:
+        """Seconds; no further than `SLACK` after the last `pass_on`."""
+        return min(time.monotonic(), self._seen + SLACK) - self.lost
+
+    def pass_on(self) -> float:
+        """Let time pass up to now, except what this program was held up by."""
+        here = time.monotonic()
+        self.lost += max(0.0, here - self._seen - SLACK)
+        self._seen = here
+        self._write()
+        if here - self._since > REPORT:
+            self._report(here)
+        return here - self.lost
+
+    def close(self) -> None:
+        """For who still reads it, time is the computer's from now on."""
+        self._seen = math.inf
+        self._write()
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        for shared in self._maps:
+            # In this order: who reads in between is behind for a moment, never ahead.
+            struct.pack_into("d", shared, 8, self.lost)
+            struct.pack_into("d", shared, 0, self._seen)
+
+    def _report(self, here: float) -> None:
+        seconds = here - self._since
+        share = 1 - (self.lost - self._lost_then) / seconds
+        if share < SLOW and here > self._quiet:
+            print(
+                f"{BUSY}: the virtual arm ran at {100 * share:.0f} % of its speed for "
+                f"the last {seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._quiet = here + QUIET
+        self._since, self._lost_then = here, self.lost
+
+
+def clock_path(address: str | Path) -> Path:
+    """Where the time of the virtual arm at this port or bus is kept."""
+    text = str(address)
+    if ":" in text:  # a bus between processes has no place in a folder
+        name = text.replace(":", "_").replace("/", "_")
+        return Path(tempfile.gettempdir()) / f"act_{os.getuid()}_{name}.time"
+    return Path(text + ".time")
+
+
+def clock_of(address: str | Path) -> Clock:
+    """The clock of the arm at a port or bus: a virtual one has its own."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError, ValueError):
+            return ArmClock(clock_path(address))
+    return Clock()
 
 
 @dataclass
@@ -18,26 +224,25 @@ class Ticker:
 
     Args:
         rate: ticks a second, Hz.
+        clock: whose seconds.
     """
 
     rate: float
     times: list[float] = field(default_factory=list, repr=False)
     """When each tick ended, s."""
     missed: int = 0
+    clock: Clock = field(default_factory=Clock, repr=False)
 
     def start(self) -> None:
         """Begin the first tick now."""
-        self._next = time.monotonic() + 1 / self.rate
-        self.times = [time.monotonic()]
+        now = self.clock.now()
+        self._next = now + 1 / self.rate
+        self.times = [now]
         self.missed = 0
 
     def wait(self) -> None:
         """Sleep until this tick's end."""
-        left = self._next - time.monotonic()
-        if left > SPIN:
-            time.sleep(left - SPIN)
-        while (now := time.monotonic()) < self._next:
-            pass
+        now = self.clock.wait_until(self._next)
         self.times.append(now)
         late = now - self._next
         if late > 1 / self.rate:
@@ -61,3 +266,30 @@ class Ticker:
             "late_share": float((periods > 1.5 / self.rate).mean()),
             "missed": self.missed,
         }
+
+
+def ask_patiently(
+    ask: Callable[[], Answer],
+    between: Callable[[], object] = lambda: None,
+    clock: Clock | None = None,
+) -> Answer:
+    """What `ask` returns; a bus that is silent is asked again for about a second.
+
+    Args:
+        ask: speaks on the bus.
+        between: called before each question; what it raises ends the waiting.
+        clock: whose second; by default the computer's.
+
+    Raises:
+        BusError: the bus was silent all the time.
+    """
+    clock = clock or Clock()
+    end = clock.now() + SILENCE
+    while True:
+        between()
+        try:
+            return ask()
+        except BusError:
+            if clock.now() > end:
+                raise
+        clock.wait_until(clock.now() + AGAIN)

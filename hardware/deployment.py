@@ -4,23 +4,25 @@ The loop is `act_minimal.control.run`, the one that evaluates in simulation; the
 behind `safety.SafeRobot`.
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from act_minimal.card import check_card
 from act_minimal.control import Observation, run
 from act_minimal.errors import UserError
-from act_minimal.evaluation import wilson
+from act_minimal.evaluation import fingerprint, wilson
 from act_minimal.execution import ExecutionConfig, make_executor
-from act_minimal.files import write_json
+from act_minimal.files import check_output_folder, read_json, write_json
 
 from .safety import SafeRobot, Stop
 
+TALLY = "tally.json"
 FAR = 4.0  # standard deviations from the demonstrations' mean that are worth a word
 
 
@@ -45,7 +47,8 @@ class Trial:
     """What happened in one trial."""
 
     number: int
-    success: bool
+    success: bool | None
+    """None: nobody said; such a trial is kept, and counts in no rate."""
     seconds: float
     ticks: int
     stopped: str = ""
@@ -53,53 +56,85 @@ class Trial:
     prediction_ms: list[float] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     interventions: dict[str, int] = field(default_factory=dict)
+    scene: int | None = None
+    """Number of the scene that was laid; None where a person laid the objects."""
 
 
 @dataclass
 class Tally:
-    """All trials so far."""
+    """All trials so far, of one policy on one arm in one task."""
 
     trials: list[Trial]
+    about: dict[str, Any] = field(default_factory=dict)
+    """See `about_trials`."""
 
     @property
     def successes(self) -> int:
         """How many succeeded."""
-        return sum(t.success for t in self.trials)
+        return sum(bool(t.success) for t in self.trials)
+
+    @property
+    def n(self) -> int:
+        """How many were judged."""
+        return sum(t.success is not None for t in self.trials)
 
     def __str__(self) -> str:
-        n = len(self.trials)
+        n = self.n
+        open_ = len(self.trials) - n
+        rest = f"; {open_} not judged" if open_ else ""
         if n == 0:
-            return "no trials yet"
+            return f"no trials yet{rest}"
         low, high = wilson(self.successes, n)
         return (
             f"{self.successes} of {n} succeeded: {100 * self.successes / n:.0f} % "
-            f"(95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+            f"(95 % interval {100 * low:.0f}-{100 * high:.0f} %){rest}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        n = len(self.trials)
+        n = self.n
         return {
             "successes": self.successes,
             "n": n,
             "rate": self.successes / n if n else None,
             "interval": list(wilson(self.successes, n)) if n else None,
+            "about": self.about,
             "trials": [asdict(t) for t in self.trials],
         }
 
 
 class TimedPolicy:
-    """A policy whose predictions are timed."""
+    """A policy whose predictions are timed, and whose faults are one sentence."""
 
     def __init__(self, policy: Any):
         self.policy, self.cameras = policy, policy.cameras
         self.ms: list[float] = []
 
     def predict_chunk(self, observation: Observation) -> np.ndarray:
-        """See `Policy.predict_chunk`."""
+        """See `Policy.predict_chunk`.
+
+        Raises:
+            UserError: the policy raised something, or answered with another shape.
+        """
         start = time.perf_counter()
-        chunk = self.policy.predict_chunk(observation)
+        try:
+            chunk = self.policy.predict_chunk(observation)
+        except UserError:
+            raise
+        except Exception as error:  # it is somebody's own code
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"the policy raised {type(error).__name__}"
+                f"{f': {said}' if said else ''} ({last.filename}, line {last.lineno})"
+            ) from error
         self.ms.append(1000 * (time.perf_counter() - start))
+        expected = (1, self.policy.chunk_size, observation["qpos"].shape[1])
+        if np.shape(chunk) != expected:
+            raise UserError(
+                f"the policy answered with an array of shape {np.shape(chunk)}, "
+                f"expected {expected}: one arm, its chunk size, its joints"
+            )
         return chunk
 
 
@@ -129,6 +164,7 @@ def check_fit(policy: Any, robot: SafeRobot) -> None:
                 f"the policy was trained with env_state of {config.env_state_dim} "
                 f"numbers, but {robot.tracker.source} tells {found}"
             )
+    check_card(getattr(policy, "card", {}), robot.fps, robot.name, robot.joints)
     missing = [c for c in policy.cameras if c not in robot.cameras]
     if missing:
         raise UserError(
@@ -157,6 +193,7 @@ def dry_run(
     jump, unfamiliar = 0.0, set()
     ages: dict[str, list[float]] = {c: [] for c in policy.cameras}
     for _ in range(ticks):
+        robot.stop.watch()
         observation = robot.observe(policy.cameras)
         chunk = timed.predict_chunk(observation)
         here = observation["qpos"][0]
@@ -188,6 +225,7 @@ def deploy(
     trials: int = 10,
     seconds: float = 20.0,
     out: Path | None = None,
+    about: Mapping[str, str] | None = None,
     say: Callable[[str], Any] = print,
 ) -> Tally:
     """Run trials and keep the tally; the robot is connected.
@@ -202,26 +240,41 @@ def deploy(
         trials: how many in all; those in `out` count.
         seconds: that a trial may last.
         out: folder for tally.json, written after each trial; a second call goes on.
+        about: what else its trials belong to: names of the robot and of the task.
         say: takes each line of progress.
 
     Raises:
-        UserError: the policy does not fit, or the bus is lost; trials done are kept.
+        UserError: the policy does not fit, `out` holds trials of another one, or the
+            bus is lost; trials done are kept.
     """
     check_fit(policy, robot)
     execution = execution or ExecutionConfig()
-    path = out / "tally.json" if out else None
-    tally = Tally(_load(path))
+    scenes = getattr(judge, "scenes", None)
+    whose = about_trials(policy, execution, **(about or {}))
+    tally = open_tally(out, whose, scenes)
+    path = out / TALLY if out else None
+    if done := len(tally.trials):
+        say(f"{min(done, trials)} of {trials} already done in {out}: {tally}")
     executor = make_executor(execution, policy.chunk_size)
     for number in range(len(tally.trials), trials):
         judge.prepare(number)
         robot.go(robot.limits.ready)
         trial = _one(policy, robot, judge, executor, number, seconds)
+        trial.scene = scenes[number] if scenes else None
         tally.trials.append(trial)
-        if path:
-            write_json(path, tally.to_json())
-        outcome = "success" if trial.success else "failure"
-        why = f" (stopped: {trial.stopped})" if trial.stopped else ""
-        say(f"trial {number + 1}: {outcome} after {trial.seconds:.1f} s{why}; {tally}")
+        try:  # whoever is asked may stop everything: the trial was run all the same
+            trial.success = not trial.stopped and judge.verdict()
+        finally:
+            outcome = {True: "success", False: "failure", None: "not judged"}
+            why = f" (stopped: {trial.stopped})" if trial.stopped else ""
+            try:
+                if path:
+                    write_json(path, tally.to_json())
+            finally:  # a full disk must not hide it either
+                say(
+                    f"trial {number + 1}: {outcome[trial.success]} after "
+                    f"{trial.seconds:.1f} s{why}; {tally}"
+                )
     return tally
 
 
@@ -233,27 +286,28 @@ def _one(
     number: int,
     seconds: float,
 ) -> Trial:
+    """Run one trial; nobody has judged it yet."""
     timed = TimedPolicy(policy)
     before = robot.interventions.counts.copy()
     robot.arm.ticker.start()
-    start, stopped, ticks = time.monotonic(), "", 0
-
-    def on_tick(tick: int, observation: Observation, action: np.ndarray) -> bool:
-        nonlocal ticks
-        ticks = tick
-        return judge.done()
-
+    start, stopped = time.monotonic(), ""
     try:
-        run(robot, timed, executor, int(seconds * robot.fps), on_tick=on_tick)
+        run(
+            robot,
+            timed,
+            executor,
+            round(seconds * robot.fps),
+            on_tick=lambda *_: judge.done(),
+        )
     except Stop as error:
         stopped = str(error)
     took = time.monotonic() - start
     timing = robot.arm.ticker.report()
     return Trial(
         number=number,
-        success=judge.verdict() and not stopped,
+        success=None,
         seconds=took,
-        ticks=ticks,
+        ticks=int(timing["ticks"]),
         stopped=stopped,
         prediction_ms=[float(np.median(timed.ms)), float(np.max(timed.ms))]
         if timed.ms
@@ -263,15 +317,72 @@ def _one(
     )
 
 
-def _load(path: Path | None) -> list[Trial]:
-    if path is None or not path.exists():
-        return []
+def about_trials(
+    policy: Any, execution: ExecutionConfig, **names: str
+) -> dict[str, Any]:
+    """What all trials of a tally have in common.
+
+    Args:
+        policy: what drives; known again by its weights and settings.
+        execution: how its chunks become actions.
+        **names: of the robot, of the task.
+    """
+    policy_is = f"{policy.name} {fingerprint(policy)}"
+    return {"policy": policy_is, **names, "execution": asdict(execution)}
+
+
+def open_tally(
+    out: Path | None, about: Mapping[str, Any], scenes: Sequence[int] | None
+) -> Tally:
+    """The trials that a folder holds, or none yet.
+
+    Args:
+        out: the folder; None keeps no tally.
+        about: what its trials have to belong to; see `about_trials`.
+        scenes: one a trial, where scenes are laid; more or fewer than before will do.
+
+    Raises:
+        UserError: it holds trials of something else, or something else than trials.
+    """
+    tally = Tally([], dict(about))
+    if out is None:
+        return tally
+    check_output_folder(out, "a tally of trials")
+    path = out / TALLY
+    if not path.exists():
+        return tally
+    anew = "choose another --out, or move that file away to begin anew"
     try:
-        return [Trial(**row) for row in json.loads(path.read_text())["trials"]]
-    except (ValueError, KeyError, TypeError) as error:
+        content = read_json(path)
+        tally.trials = [Trial(**row) for row in content["trials"]]
+        found = dict(content.get("about") or {})
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no tally of trials ({error}); {anew}") from error
+    for key, value in about.items() if tally.trials else ():
+        if key not in found:
+            raise UserError(
+                f"{path} does not say of which {key} its trials are, as an earlier "
+                f"version wrote it; {anew}"
+            )
+        if found[key] != value:
+            raise UserError(
+                f"{path} holds trials with {key} {found[key]}, but this is {key} "
+                f"{value}; {anew}"
+            )
+    laid = [trial.scene for trial in tally.trials]
+    wanted = list(scenes[: len(laid)]) if scenes else [None] * len(laid)
+    if laid[: len(wanted)] != wanted:
         raise UserError(
-            f"{path} cannot be read ({error}); move it away, and the tally begins anew"
-        ) from error
+            f"{path} holds trials with scenes {_said(laid)}, but now scenes "
+            f"{_said(wanted)} are asked for; {anew}"
+        )
+    return tally
+
+
+def _said(scenes: Sequence[int | None]) -> str:
+    if not scenes or scenes[0] is None:
+        return "laid by a person"
+    return f"{scenes[0]} to {scenes[-1]}"
 
 
 class RoomJudge:

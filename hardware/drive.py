@@ -2,8 +2,10 @@
 
 import contextlib
 import json as jsonlib
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +14,15 @@ import tyro
 
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
+from act_minimal.files import check_output_folder
+from act_minimal.settings import Bounds, Count, Positive, Side, Whole
 
 from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
 
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON, for machines.")]
 Live = Annotated[
     int,
+    Bounds(-1, 65535),
     tyro.conf.arg(
         help="Port of a web page with the cameras' pictures; 0: a free one, -1: none."
     ),
@@ -30,21 +35,22 @@ class DeployConfig(RobotConfig):
 
     policy: Path = Path("runs/real")
     """A checkpoint folder, or a training run."""
-    trials: int = 10
+    trials: Count = 10
     """How many in all; those in --out count."""
-    seconds: float = 20.0
+    seconds: Positive = 20.0
     """A trial lasts at most so long."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     dry_run: bool = False
     """Only look and predict; send nothing, and say what the policy would do."""
-    out: Path = Path("runs/deploy")
-    """Tally and log of interventions; a second call goes on."""
+    out: Path | None = None
+    """Tally and log of interventions, of one policy on one arm; a second call goes on.
+    By default runs/deploy/POLICY_ROBOT."""
     task: str | None = None
     """The scene that a 'virtual' arm stands in; by default the arm's usual one."""
-    scenes: int | None = None
+    scenes: Whole | None = None
     """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
     live: Live = 0
-    threads: int = 1
+    threads: Count = 1
     """CPU threads of the policy; one is steadier on a busy machine."""
 
 
@@ -63,17 +69,26 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     from act_minimal.checkpoint import find_checkpoint
     from act_minimal.policy import load_policy
 
-    from .deployment import check_fit, dry_run
+    from .deployment import about_trials, check_fit, dry_run, open_tally
     from .deployment import deploy as run_trials
-    from .keys import Keys
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
 
     torch.set_num_threads(config.threads)
     policy = load_policy(find_checkpoint(config.policy))
-    height, width = policy.config.image_size
     say = (lambda text: None) if json else print
-    log = config.out / "interventions.jsonl"
+    out = config.out or default_folder(config.policy, config.robot)
+    log = out / "interventions.jsonl"
+    # Before an arm is touched: is there anything left to do, and may it be mixed?
+    about = {"robot": config.robot, "task": _task(config)}
+    whose = about_trials(policy, config.execution, **about)
+    done = open_tally(out, whose, _scenes(config))
+    if len(done.trials) >= config.trials and not config.dry_run:
+        say(f"{config.trials} of {config.trials} already done in {out}: {done}")
+        if json:
+            _print(done.to_json() | {"interventions": {}})
+        return 0
     if config.port == VIRTUAL:  # it shows and tells what the policy wants to know
         config = replace(
             config,
@@ -84,14 +99,17 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         EmergencyStop() as stop,
         Keys() as keys,
         plugged_in(config, config.task) as here,
+        contextlib.ExitStack() as last,
     ):
-        robot = make_robot(here, (height, width), stop, log)
+        stop.watch = lambda: watch_keys(keys, stop)
+        robot = make_robot(here, policy.image_sizes, stop, log)
+        _say_rate(policy.card, config.fps, robot.fps, say)
         check_fit(policy, robot)
-        with contextlib.ExitStack() as last:
-            robot.connect()
-            last.callback(robot.close)
-            _look_on(last, robot, config.live, say)
-            if config.dry_run:
+        judge = None
+        if not config.dry_run:
+            judge = _judge(config, here.port, keys, robot, last)
+        with driven(robot, config.live, say):
+            if judge is None:
                 robot.go(robot.limits.ready)
                 report = dry_run(policy, robot, config.execution)
                 _print(report) if json else _say_dry_run(report, robot.fps)
@@ -99,11 +117,12 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
             tally = run_trials(
                 policy,
                 robot,
-                _judge(config, here.port, keys, stop, last),
+                judge,
                 execution=config.execution,
                 trials=config.trials,
                 seconds=config.seconds,
-                out=config.out,
+                out=out,
+                about=about,
                 say=say,
             )
     if json:
@@ -113,22 +132,81 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     return 0
 
 
+@contextlib.contextmanager
+def driven(robot: Any, live: int, say: Callable[[str], Any]) -> Iterator[None]:
+    """The arm, connected, and its live view; first of all at the end it is laid down.
+
+    Raises:
+        UserError: it cannot be connected, or not be laid down.
+    """
+    with contextlib.ExitStack() as last:
+        last.callback(_complain, robot)
+        _look_on(last, robot, live, say)
+        robot.connect()
+        last.callback(robot.close)
+        yield
+
+
+def _complain(robot: Any) -> None:
+    """Say what failed beside the arm, after it was laid down."""
+    for said in robot.complaints:
+        with contextlib.suppress(OSError):
+            print(f"note: {said}", file=sys.stderr)
+
+
+def _say_rate(
+    card: dict[str, Any], given: float | None, fps: float, say: Callable[[str], Any]
+) -> None:
+    """Say at which rate a policy drives where its card says none or another one.
+
+    --fps then stands in for the card's rate, and `check_fit` finds nothing to refuse.
+    """
+    taught = card.get("fps")
+    if taught is None:
+        say(f"the policy's card names no rate; this loop ticks at {fps:g} Hz")
+    elif given is not None and given != taught:
+        say(f"taught at {taught:g} Hz, driven at {fps:g} Hz: --fps says so")
+    if given is not None:
+        card["fps"] = given
+
+
 def _judge(
-    config: DeployConfig, port: str, keys: Any, stop: Any, last: contextlib.ExitStack
+    config: DeployConfig, port: str, keys: Any, robot: Any, last: contextlib.ExitStack
 ) -> Any:
     """Whoever lays the objects and says how a trial went: a person, or the room."""
-    from act_minimal.evaluation import evaluation_scenes
-
     from .deployment import RoomJudge
 
-    if config.scenes is None and config.port != VIRTUAL:
+    scenes = _scenes(config)
+    if scenes is None:
         from .person import Judging
 
-        return Judging(keys, stop)
-    scenes = evaluation_scenes(config.scenes or 0, config.trials)
+        if not keys.here:
+            raise SettingError(
+                "act deploy needs a terminal, to be told how a trial went; for a "
+                "virtual arm give --scenes"
+            )
+        return Judging(keys, robot)
     judge = RoomJudge(port, scenes)
     last.callback(judge.close)
     return judge
+
+
+def _scenes(config: DeployConfig) -> list[int] | None:
+    """The scenes that are laid, one a trial; None where a person lays the objects."""
+    from act_minimal.evaluation import evaluation_scenes
+
+    alone = (config.task or TASKS[config.robot]) == "alone"  # nothing is judged there
+    if config.scenes is None and (config.port != VIRTUAL or alone):
+        return None
+    return evaluation_scenes(config.scenes or 0, config.trials)
+
+
+def default_folder(policy: Path, robot: str) -> Path:
+    """Where the trials of a policy on an arm go if nobody says where."""
+    words = [w for w in Path(os.path.abspath(policy)).parts if w != "checkpoints"]
+    # A run's checkpoints, and a demo's, are called like everybody's.
+    few = 2 if words[-1].isdecimal() or words[-1] in ("checkpoint", "last") else 1
+    return Path("runs") / "deploy" / "_".join([*words[-few:], robot])
 
 
 def _look_on(
@@ -179,9 +257,9 @@ class TeleopConfig(RobotConfig):
     task: str | None = None
     """Written into each episode, and the scene that a 'virtual' arm stands in; by
     default the arm's usual one."""
-    seconds: float | None = None
+    seconds: Positive | None = None
     """End after so long; an episode lasts at most so long, or a minute."""
-    size: tuple[int, int] = (96, 128)
+    size: tuple[Side, Side] = (96, 128)
     """Height and width of the pictures."""
     live: Live = 0
 
@@ -197,7 +275,8 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
     $ act teleop --port virtual
     $ act teleop --robot openarm --port can0,can1 --table 0.4 --leader can2,can3
     """
-    from .keys import Keys
+    from .display import shown
+    from .keys import Keys, watch_keys
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop, Stop
     from .teleop import teleoperate
@@ -208,19 +287,18 @@ def teleop(config: tyro.conf.OmitArgPrefixes[TeleopConfig]) -> int:
         plugged_in(config, config.task) as here,
         contextlib.ExitStack() as last,
     ):
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop)
         source = _source(config, keys, arm)
         source.open()
         last.callback(source.close)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        ticks = None if config.seconds is None else int(config.seconds * arm.fps)
-        try:
-            teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
-        except Stop as error:
-            print(error)
-        timing = arm.arm.ticker.report()
+        with shown(arm, source), driven(arm, config.live, print):
+            ticks = None if config.seconds is None else round(config.seconds * arm.fps)
+            try:
+                teleoperate(arm, source, ticks, lambda *_: source.other() == " ")
+            except Stop as error:
+                print(error)
+            timing = arm.arm.ticker.report()
     print(
         f"{timing['ticks']:.0f} ticks, jitter {timing.get('jitter_ms_p99', 0):.1f} ms "
         f"(99th percentile); interventions: {dict(arm.interventions.counts) or 'none'}"
@@ -250,9 +328,9 @@ class RecordConfig(TeleopConfig):
 
     out: Path = Path("demos")
     """Folder for the episodes."""
-    n: int = 50
+    n: Count = 50
     """How many episodes the folder shall hold."""
-    scenes: int | None = None
+    scenes: Whole | None = None
     """For a virtual arm and a virtual leader: lay the demonstration scenes of this
     seed, and let a simulated hand hold the leader."""
 
@@ -269,7 +347,8 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
     $ act record --robot openarm --out demos --port can0,can1 --table 0.4 \
           --leader can2,can3 --cameras top=0 right_wrist=2 left_wrist=4
     """
-    from .keys import Keys
+    from .display import shown
+    from .keys import Keys, watch_keys
     from .recording import record_session
     from .robots import make_robot, plugged_in
     from .safety import EmergencyStop
@@ -285,28 +364,31 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
                 "act record --robot needs a terminal, to be told when; for a virtual "
                 "arm and leader give --scenes"
             )
+        check_output_folder(config.out, "episodes")
         log = config.out / "interventions.jsonl"
+        stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop, log)
         source = _source(config, keys, arm)
         source.open()
         last.callback(source.close)
-        who = _demonstrator(config, here.port, keys, stop, source, last)
-        arm.connect()
-        last.callback(arm.close)
-        _look_on(last, arm, config.live, print)
-        extras = {"task": _task(config), "robot": config.robot}
-        record_session(
-            arm,
-            source,
-            config.out,
-            config.n,
-            prepare=who.prepare,
-            over=who.over,
-            verdict=who.verdict,
-            cameras=arm.cameras,
-            seconds=config.seconds or 60.0,
-            attributes=lambda: extras | {"recorded": time.time(), "scene": who.number},
-        )
+        who = _demonstrator(config, here.port, keys, arm, source, last)
+        with shown(arm, source), driven(arm, config.live, print):
+            record_session(
+                arm,
+                source,
+                config.out,
+                config.n,
+                prepare=who.prepare,
+                over=who.over,
+                verdict=who.verdict,
+                cameras=arm.cameras,
+                seconds=config.seconds or 60.0,
+                attributes=lambda: {
+                    "task": _task(config),
+                    "recorded": time.time(),
+                    "scene": who.number,
+                },
+            )
     return 0
 
 
@@ -314,7 +396,7 @@ def _demonstrator(
     config: RecordConfig,
     port: str,
     keys: Any,
-    stop: Any,
+    robot: Any,
     source: Any,
     last: contextlib.ExitStack,
 ) -> Any:
@@ -322,7 +404,7 @@ def _demonstrator(
     if config.scenes is None:
         from .person import Demonstrating
 
-        return Demonstrating(keys, stop, source)
+        return Demonstrating(keys, robot, source)
     if not config.leader:
         raise SettingError("--scenes needs --leader, the port of a virtual leader arm")
     from .so100.emulator.hand import Hand, scenes_left
@@ -333,8 +415,8 @@ def _demonstrator(
     return hand
 
 
-def _task(config: TeleopConfig) -> str:
-    return config.task or TASKS.get(config.robot, TASKS["so100"])
+def _task(config: DeployConfig | TeleopConfig) -> str:
+    return config.task or TASKS[OPENARM if config.robot == OPENARM else "so100"]
 
 
 def _print(content: Any) -> None:

@@ -11,7 +11,6 @@ Another is a class with the same three methods.
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ import numpy as np
 
 from act_minimal.errors import SettingError, UserError
 
+from .clock import Clock, clock_of
+
 RATE = 100.0  # poses a second
 STALE = 0.15  # s, as for an observation
-FIRST = 5.0  # s that the first pose may take
+FIRST = 60.0  # s that the first pose may take on a busy computer
 
 
 class TrackerError(UserError):
@@ -47,8 +48,8 @@ class Tracker:
                 "arm, such as virtual:virtual_openarm"
             )
         self.source, self.port, self.stale = source, Path(port), stale
-        self._latest: tuple[np.ndarray, float] | None = None
-        self._error = ""
+        self._latest: tuple[np.ndarray, float, float] | None = None
+        self._error, self._clock = "", Clock()
         self._fresh = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -67,6 +68,7 @@ class Tracker:
         self._stopping, self._error, self._latest = False, "", None
         self._fresh.clear()
         connection, file = enter(self.port)
+        self._clock = clock_of(self.port)
         connection.settimeout(FIRST)
         connection.sendall(json.dumps({"follow": RATE}).encode() + b"\n")
         self._thread = threading.Thread(
@@ -90,8 +92,8 @@ class Tracker:
         """
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
-        poses, when = self._latest
-        age = time.monotonic() - when
+        poses, when, held = self._latest
+        age = self._clock.age(when, held)
         if age > self.stale:
             raise TrackerError(
                 f"objects {self.source}: the newest poses are {age:.2f} s old, "
@@ -129,7 +131,7 @@ class Tracker:
                 if said is None:
                     raise TrackerError("the virtual arm has ended")
                 poses = np.array(said["objects"], np.float32)
-                self._latest = poses, float(said["time"])
+                self._latest = poses, float(said["time"]), self._clock.held()
                 self._fresh.set()
         except (OSError, ValueError, UserError) as error:
             self._error = str(error) or type(error).__name__

@@ -1,44 +1,60 @@
-"""The one beside the arm, at the keys: says when it begins, and how it went."""
+"""The one beside the arm, at the keys: says when it begins, and how it went.
+
+While they are asked the arm holds with its torque on, so it is looked after meanwhile
+(`SafeRobot.hold`), and the space bar stops it as at any other time.
+"""
 
 from typing import Any, ClassVar
 
 from act_minimal.errors import UserError
 
+from .safety import SafeRobot
+
+ENTER = "\n\r"
+
+
+def ask(robot: SafeRobot, keys: Any, wanted: str) -> str:
+    """The first of the wanted keys that is pressed; the arm holds until then.
+
+    Raises:
+        Stop: the space bar if it is not wanted, the emergency stop, or a servo is
+            unwell.
+        UserError: there is no terminal.
+    """
+    while keys.here:
+        key = keys.pressed()
+        if key and key in wanted:
+            return key
+        if key == " ":
+            robot.stop.raise_flag("space bar")
+        robot.hold()
+    raise UserError(
+        "this is no terminal, so nobody can be asked; for a virtual arm give --scenes"
+    )
+
 
 class Judging:
     """Lays the objects, watches a policy, and says whether it succeeded."""
 
-    def __init__(self, keys: Any, stop: Any):
-        self.keys, self.stop = keys, stop
+    def __init__(self, keys: Any, robot: SafeRobot):
+        self.keys, self.robot = keys, robot
 
     def prepare(self, trial: int) -> None:
         """Wait for Enter."""
         print(f"trial {trial + 1}: lay the objects, stand back, press Enter")
-        self._key("\n\r")
+        ask(self.robot, self.keys, ENTER)
 
     def done(self) -> bool:
         """Space stops the arm, s ends the trial."""
         key = self.keys.pressed()
         if key == " ":
-            self.stop.raise_flag("space bar")
+            self.robot.stop.raise_flag("space bar")
         return key == "s"
 
     def verdict(self) -> bool:
         """Ask y or n."""
         print("did it succeed? y or n")
-        return self._key("yn") == "y"
-
-    def _key(self, wanted: str) -> str:
-        while True:
-            self.stop.check()
-            key = self.keys.pressed(0.05)
-            if key and key in wanted:
-                return key
-            if not self.keys.here:
-                raise UserError(
-                    "this is no terminal, so nobody can be asked; for a virtual arm "
-                    "give --scenes"
-                )
+        return ask(self.robot, self.keys, "yn") == "y"
 
 
 class Demonstrating:
@@ -52,16 +68,15 @@ class Demonstrating:
         " ": "quit",
     }
 
-    def __init__(self, keys: Any, stop: Any, source: Any):
-        self.keys, self.stop, self.source = keys, stop, source
+    def __init__(self, keys: Any, robot: SafeRobot, source: Any):
+        self.keys, self.robot, self.source = keys, robot, source
         self.said = "keep"
         self.number = -1  # a real table has no scene's number
 
-    def prepare(self, number: int) -> None:
-        """Wait for Enter."""
-        print(f"episode {number}: lay the objects, press Enter")
-        while self.keys.pressed(0.05) not in ("\n", "\r"):
-            self.stop.check()
+    def prepare(self, number: int) -> bool:
+        """Wait for Enter; False if the session is to end instead."""
+        print(f"episode {number}: lay the objects, press Enter; space ends the session")
+        return ask(self.robot, self.keys, ENTER + " ") != " "
 
     def over(self, tick: int) -> bool:
         """Whether a key ended the episode."""

@@ -11,9 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from act_minimal.card import UNITS
 from act_minimal.control import Observation
-from act_minimal.episodes import Episode, episode_path, list_episodes, save_episode
+from act_minimal.episodes import (
+    Episode,
+    list_episodes,
+    load_episode,
+    next_episode,
+    save_next_episode,
+)
 from act_minimal.errors import UserError
+from act_minimal.files import check_output_folder
+from act_minimal.joints import arm_attributes
 
 from .safety import SafeRobot, Stop
 from .teleop import Source, teleoperate
@@ -72,7 +81,7 @@ def record_session(
     out: Path,
     n: int,
     *,
-    prepare: Callable[[int], Any],
+    prepare: Callable[[int], object],
     over: Callable[[int], bool],
     verdict: Callable[[], Verdict],
     cameras: tuple[str, ...] = (),
@@ -87,10 +96,11 @@ def record_session(
         source: open; drives the arm.
         out: folder; episodes that are there are kept, and counted.
         n: how many in all.
-        prepare: called with the episode's number before it begins.
+        prepare: called with the episode's number before it begins; False ends the
+            session.
         over: asked at every tick, with its number, whether the episode ends.
         verdict: asked after each episode: keep it, discard it, redo the one before
-            too, or quit.
+            too (the last one kept in this session), or quit.
         cameras: recorded.
         seconds: that an episode may last.
         attributes: asked after each episode for what is written into it, such as
@@ -101,12 +111,18 @@ def record_session(
         The paths of all episodes.
 
     Raises:
-        UserError: the disk is full, or the arm was stopped; what was kept is kept.
+        UserError: `out` holds episodes of another arm or rate, the disk is full, or the
+            arm was stopped; what was kept is kept.
     """
-    done = list_episodes(out)
-    while len(done) < n:
-        number = len(done)
-        prepare(number)
+    check_output_folder(out, "episodes")
+    if done := list_episodes(out):
+        _expect_same_arm(done[-1], robot)
+    mine: list[Path] = []  # kept in this session, which alone may be taken back
+    while len(list_episodes(out)) < n:
+        number = next_episode(out)
+        robot.hold()  # what stopped it last may still be so; then the session ends
+        if prepare(number) is False:
+            break
         recorder = Recorder(robot.fps, cameras)
 
         def on_tick(
@@ -121,7 +137,7 @@ def record_session(
         stopped = ""
         try:
             teleoperate(
-                robot, source, int(seconds * robot.fps), on_tick, cameras=cameras
+                robot, source, round(seconds * robot.fps), on_tick, cameras=cameras
             )
         except Stop as error:
             stopped = str(error)
@@ -130,17 +146,36 @@ def record_session(
             continue
         word = verdict()
         if word == "keep":
-            path = episode_path(out, number)
-            extras = attributes() if attributes else {}
+            extras: dict[str, Any] = attributes() if attributes else {}
+            extras |= arm_attributes(robot.name, robot.joints, UNITS)
             episode = recorder.episode({"success": True} | extras)
-            save_episode(path, episode, compression="jpeg", quality=95)
+            path = save_next_episode(out, episode, compression="jpeg", quality=95)
+            mine.append(path)
             say(f"{path.name}: {len(episode)} ticks kept")
-        elif word == "redo" and done:
-            done[-1].unlink()
-            say(f"{done[-1].name} is removed, to be recorded again")
+        elif word == "redo" and mine:
+            path = mine.pop()
+            path.unlink(missing_ok=True)
+            say(f"{path.name} is removed, to be recorded again")
+        elif word == "redo":
+            say(
+                f"episode {number} is discarded; none before it was kept in this "
+                "session, so none is removed"
+            )
         elif word == "quit":
             break
         else:
             say(f"episode {number} is discarded")
-        done = list_episodes(out)
     return list_episodes(out)
+
+
+def _expect_same_arm(path: Path, robot: SafeRobot) -> None:
+    """Whether an episode is of this arm at this rate, as far as it says so."""
+    episode = load_episode(path, images=False)
+    found: dict[str, Any] = {**episode.attributes, "fps": episode.fps}
+    here = arm_attributes(robot.name, robot.joints, UNITS) | {"fps": robot.fps}
+    for key, value in here.items():
+        if found.get(key, value) != value:
+            raise UserError(
+                f"{path} was recorded with {key} {found[key]}, but this arm has {key} "
+                f"{value}; choose another folder"
+            )

@@ -1,7 +1,7 @@
 """Which arm, on which port, with which cameras: one set of flags for every command."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.errors import SettingError
+from act_minimal.settings import Bounds, Positive, check_settings
 
 from .cameras import parse_cameras
 from .objects import Tracker
@@ -18,7 +19,7 @@ from .safety import EmergencyStop, SafeRobot, so100_limits
 VIRTUAL = "virtual"  # as a port: plug in a virtual arm for as long as the command runs
 OPENARM = "openarm"
 # The simulated task that a virtual arm stands in, if nobody says otherwise.
-TASKS = {"so100": "so100_pick_place", OPENARM: "openarm_handover"}
+TASKS = {"so100": "so100_pick_place", "so101": "alone", OPENARM: "openarm_handover"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class RobotConfig:
     virtual arm for as long as the command runs."""
     robot: Literal["so100", "so101", "openarm"] = "so100"
     """Which arm."""
+    fps: Positive | None = None
+    """Control ticks a second; without this 30, OpenArm 50. A policy whose card names
+    another rate is refused, unless this says at which it shall drive."""
     calibration: Path = Path("calibration.json")
     """Its calibration file, ours or LeRobot's; OpenArms keep their zero themselves."""
     cameras: Annotated[
@@ -46,13 +50,17 @@ class RobotConfig:
     room of a virtual arm, in place of a motion tracker."""
     fd: bool | None = None
     """OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD."""
-    table: float | None = None
+    table: Annotated[float, Bounds(-1, 2)] | None = None
     """OpenArm: height of the table's top over the pedestal's ground, m; without this
     as its port says, or there is none."""
     gains: Literal["firm", "gentle"] = "firm"
     """OpenArm: firm for policies, gentle for first movements."""
     version: Literal["v2", "v1"] = "v2"
     """OpenArm: which. v1 gets no help against gravity: its model is not at hand."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant, in what is made of this too."""
+        check_settings(self)
 
 
 @contextmanager
@@ -72,9 +80,8 @@ def plugged_in(
     if config.port != VIRTUAL:
         yield config
         return
-    if config.robot not in TASKS or config.version != "v2":
-        arm = config.robot if config.robot not in TASKS else f"OpenArm {config.version}"
-        raise SettingError(f"the virtual arm is a so100 or an OpenArm v2, not a {arm}")
+    if config.robot == OPENARM and config.version != "v2":
+        raise SettingError(f"a virtual OpenArm is a v2, not a {config.version}")
     task = task or TASKS[config.robot]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -82,7 +89,7 @@ def plugged_in(
     ):
         here = f"virtual:{process.port}"
         cameras = config.cameras or (
-            ("top", "wrist") if config.robot == "so100" else ()
+            ("top", "wrist") if config.robot != OPENARM else ()
         )
         yield replace(
             config,
@@ -104,14 +111,14 @@ def _process(robot: str, port: Path, task: str, scene: int) -> Any:
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble
 
-    arm = VirtualArmConfig(port, task, scene)
+    arm = VirtualArmConfig(port, task, scene, robot=robot)
     save_calibration(port.with_suffix(".json"), assemble(arm)[1])
     return VirtualArmProcess(arm)
 
 
 def make_robot(
     config: RobotConfig,
-    size: tuple[int, int],
+    size: tuple[int, int] | Mapping[str, tuple[int, int]],
     stop: EmergencyStop,
     log: Path | None = None,
 ) -> SafeRobot:
@@ -119,7 +126,8 @@ def make_robot(
 
     Args:
         config: which arm; `port` names a real one.
-        size: (H, W) of the pictures.
+        size: (H, W) of the pictures, or one such pair by camera; a camera that is not
+            in it has the usual size.
         stop: its emergency stop.
         log: file for interventions.
 
@@ -137,6 +145,8 @@ def make_robot(
         from .so100.arm import SO100, SO100Config
 
         settings = SO100Config(config.port, config.calibration, config.robot)
+        if config.fps is not None:
+            settings.fps = config.fps
         arm, limits = SO100(settings, eyes), so100_limits(config.robot)
     return SafeRobot(arm, limits, log, stop, tracker)
 
@@ -157,6 +167,8 @@ def make_openarm(
         version=config.version,
         gains=config.gains,
     )
+    if config.fps is not None:
+        settings.fps = config.fps
     arm = OpenArm(settings, eyes)
     if config.version == "v2":
         arm.gravity = gravity_of(load_alone(), arm.kinematics)

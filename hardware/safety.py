@@ -13,7 +13,7 @@ about itself. If the program hangs or dies, servos keep their last goal: the arm
 
 import contextlib
 import math
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,16 @@ from act_minimal.control import Observation, Robot
 from act_minimal.errors import SettingError, UserError
 
 from .cameras import Camera, Frame
-from .clock import Ticker
+from .clock import Ticker, ask_patiently
 from .governor import Governor, Limits
 from .objects import Tracker
 from .stop import EmergencyStop, Interventions, Stop
 
 RISE = 3.0  # s that an arm may take to rise from a table before it goes to rest
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
+# °C above the limit at which an arm is still laid down: stopped for its heat, it has to
+# come to its rest pose all the same, or it sinks. Motors give up at higher ones.
+WARM = 8.0
 THERE = 0.002  # rad, or openings: a target this near has arrived
 STANDS = 0.02  # rad: a joint that moves less while it pulls, stands
 
@@ -82,7 +85,7 @@ class Arm(Robot, Protocol):
 
     ticker: Ticker
     observed_at: float
-    """s, monotonic: when the last observation was taken."""
+    """s, by the ticker's clock: when the last observation was taken."""
     health: Any
     """Of the last observation: `load`, `temperature` (A,), `faults` by joint."""
     sources: dict[str, Camera]
@@ -126,10 +129,13 @@ class SafeRobot:
         self.interventions = Interventions(self.log)
         self.governor = Governor(self.limits, 1 / self.fps)
         self._measured: np.ndarray | None = None
+        self._sent: np.ndarray | None = None  # since it was connected
         self._strained = np.zeros(self.action_dim)
         self._stalled = np.zeros(self.action_dim)
         self._stood = np.full(self.action_dim, np.inf)  # where each began to stand
         self._connected = False
+        self._held = 0.0  # s that a busy computer was forgiven before this tick
+        self._complaints: list[str] = []
 
     def connect(self) -> None:
         """Connect; nothing moves yet.
@@ -144,20 +150,43 @@ class SafeRobot:
             state, _, health = self.arm.measure()
             self._look_after(health)
             self.governor.reset(state)
-        except BaseException:
-            self.interventions.close()
-            if self.tracker:
-                self.tracker.close()
-            self.arm.close()  # it has not moved yet, so it lies where it lay
+        except BaseException as error:
+            if fault := self._release():  # it has not moved yet: it lies where it lay
+                raise Stop(f"{_words(error)}; then: {_words(fault)}") from error
             raise
-        self._measured = state
+        self._measured, self._sent = state, None
         self._connected = True
 
-    def go(self, pose: np.ndarray) -> None:
+    @property
+    def measured(self) -> np.ndarray | None:
+        """State (A,) as measured last; None before that."""
+        return self._measured
+
+    @property
+    def name(self) -> str:
+        """Which arm, as cards call it; "" if it does not say."""
+        return getattr(self.arm, "name", "")
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Its joints in order, as cards call them; () if it does not say."""
+        return tuple(getattr(self.arm, "joints", ()))
+
+    @property
+    def complaints(self) -> list[str]:
+        """What failed beside the arm and was passed over: log, cameras, tracker."""
+        said = [self.interventions.complaint, *self._complaints]
+        return [x for x in [*said, *getattr(self.arm, "complaints", ())] if x]
+
+    def go(self, pose: np.ndarray, phase: str = "ramp") -> None:
         """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
 
         Where the table is in the way some joints go first, or the arm rises until they
         can.
+
+        Args:
+            pose: where to.
+            phase: as the log calls it; a "ramp" is ended by `EmergencyStop.watch`.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -166,14 +195,16 @@ class SafeRobot:
         pose = np.asarray(pose, float)
         if (pose < limits.low - 1e-6).any() or (pose > limits.high + 1e-6).any():
             raise Stop("the pose to go to is outside the joint limits")
-        state, _, _ = self.arm.measure()
+        state, _, _ = ask_patiently(
+            self.arm.measure, self.stop.check, self.arm.ticker.clock
+        )
         self.governor.reset(state)
         self.arm.ticker.start()
-        for stop in self._rise(pose):
+        for stop in self._rise(pose, phase):
             self.arm.ticker.start()  # to look for the way took its time
-            self._ramp(stop)
+            self._ramp(stop, phase)
 
-    def _rise(self, pose: np.ndarray) -> list[np.ndarray]:
+    def _rise(self, pose: np.ndarray, phase: str) -> list[np.ndarray]:
         """Raise the arm until there is a way to the pose; returns that way."""
         governor, limits = self.governor, self.limits
         for tick in range(math.ceil(RISE * self.fps)):
@@ -181,10 +212,10 @@ class SafeRobot:
             if tick % 10 == 0 and (way := governor.way(governor.target, pose)):
                 return way
             up = limits.slow / self.fps * governor.upward(governor.target)
-            self._creep(governor.target + up)
+            self._creep(governor.target + up, phase)
         return [pose]  # the governor keeps it in the box on this one, too
 
-    def _ramp(self, pose: np.ndarray) -> None:
+    def _ramp(self, pose: np.ndarray, phase: str) -> None:
         limits = self.limits
         assert self.governor.target is not None
         start = self.governor.target
@@ -195,21 +226,44 @@ class SafeRobot:
         for tick in range(1, ticks + math.ceil(CATCH_UP * self.fps)):
             s = min(tick / ticks, 1.0)
             s = s**3 * (10 - 15 * s + 6 * s * s)
-            target = self._creep(start + s * (pose - start))
+            target = self._creep(start + s * (pose - start), phase)
             if tick >= ticks and np.abs(target - pose).max() < THERE:
                 return
         raise Stop("the limits, or something in its way, keep the arm from its pose")
 
-    def _creep(self, wish: np.ndarray) -> np.ndarray:
-        """One tick of a ramp; returns what was sent."""
-        self.stop.check()
-        state, _, health = self.arm.measure()
-        self._measured = state
+    def hold(self) -> None:
+        """One tick of staying, while somebody is asked: the arm is looked after.
+
+        Raises:
+            Stop: the emergency stop, or a servo is too hot, strained or faulty.
+            UserError: the bus is lost.
+        """
+        if self._sent is not None:
+            self._creep(self._sent, "hold")
+            return
+        # Nothing was sent yet, so its servos hold it where they found it.
+        self._measured, _, health = ask_patiently(
+            self.arm.measure, self.stop.check, self.arm.ticker.clock
+        )
         self._look_after(health)
+        self.arm.ticker.wait()
+
+    def _creep(self, wish: np.ndarray, phase: str) -> np.ndarray:
+        """One slow tick; returns what was sent. A silent bus is waited for."""
+        if phase == "ramp":
+            self.stop.watch()
+        state, _, health = ask_patiently(
+            self.arm.measure, self.stop.check, self.arm.ticker.clock
+        )
+        self._measured = state
+        self._look_after(health, WARM if phase == "landing" else 0.0)
         target, kinds = self.governor.allow(wish, state, health.load)
         for kind in kinds:
-            self.interventions.note(kind, phase="ramp")
-        self.arm.send(target)
+            self.interventions.note(kind, phase=phase)
+        ask_patiently(
+            lambda: self.arm.send(target), self.stop.check, self.arm.ticker.clock
+        )
+        self._sent = target
         self.arm.ticker.wait()
         return target
 
@@ -221,6 +275,7 @@ class SafeRobot:
             UserError: a camera or the tracker has nothing new, or the bus is lost.
         """
         self.stop.check()
+        self._held = self.arm.ticker.clock.held()
         observation = self.arm.observe(cameras)
         if self.tracker:
             observation["env_state"] = self.tracker.read()[None]
@@ -237,7 +292,8 @@ class SafeRobot:
                 finite, or the emergency stop is on.
         """
         self.stop.check()
-        age = time.monotonic() - self.arm.observed_at
+        clock = self.arm.ticker.clock
+        age = clock.age(self.arm.observed_at, self._held)
         if self._measured is None or age > self.limits.stale:
             self.interventions.note("stale", age=age)
             raise Stop(
@@ -254,10 +310,12 @@ class SafeRobot:
             )
         before = self.arm.ticker.missed
         self.arm.act(target[None])
+        self._sent = target
         missed = self.arm.ticker.missed - before
         if missed:
             self.interventions.note("late", missed=missed)
-            if missed / self.fps > self.limits.late:
+            held = clock.held() - self._held
+            if missed / self.fps - held > self.limits.late:
                 raise Stop(
                     f"a tick came {missed / self.fps:.2f} s late, expected at most "
                     f"{self.limits.late} s"
@@ -266,43 +324,60 @@ class SafeRobot:
     def land(self) -> None:
         """Slowly up to the ready pose, then down to the rest pose; torque stays on."""
         self.stop.clear()  # whoever pressed it wants the arm down, not hanging
-        self.go(self.limits.ready)
-        self.go(self.limits.rest)
+        self.go(self.limits.ready, "landing")
+        self.go(self.limits.rest, "landing")
 
     def close(self) -> None:
         """Land, then let go. If landing fails, the torque fades, and the arm sinks.
 
+        Whatever is failing besides (a log, a camera, the tracker) keeps no arm up; see
+        `complaints`.
+
         Raises:
-            UserError: why it could not land; the arm may sink.
+            Stop: why it could not land, after what ended the session if something did;
+                the arm may sink.
         """
         if not self._connected:
             return
-        failure: UserError | None = None
+        self._connected = False
+        cause = sys.exc_info()[1]  # what the caller is on its way out with
+        failure: BaseException | None = None
         try:
             self.land()
-        except UserError as error:
+        except BaseException as error:  # of whatever kind: an arm must not just drop
             failure = error
-            self.interventions.note("no landing", why=str(error))
-            with contextlib.suppress(UserError):  # the bus may be what failed
+            self.interventions.note("no landing", why=_words(error))
+            with contextlib.suppress(BaseException):  # the bus may be what failed
                 self.arm.soften()
-        finally:
-            self._connected = False
-            self.interventions.close()
+        fault = self._release()
+        if failure and not isinstance(failure, Exception):
+            raise failure
+        if failure := failure or fault:
+            first = f"{_words(cause)}; then " if cause else ""
+            raise Stop(
+                f"{first}the arm could not be put to rest ({_words(failure)}); it "
+                "sinks, or holds if nobody can reach it: support it, and switch its "
+                "power off"
+            ) from failure
+
+    def _release(self) -> Exception | None:
+        """Torque off, everything closed, whatever fails; what the arm said to it."""
+        fault: Exception | None = None
+        try:
+            self.arm.close()
+        except Exception as error:
+            fault = error
+        try:
             if self.tracker:
                 self.tracker.close()
-            try:
-                self.arm.close()
-            except UserError as error:
-                failure = failure or error
-        if failure:
-            raise Stop(
-                f"the arm could not be put to rest ({failure}); it sinks, or holds if "
-                "nobody can reach it: support it, and switch its power off"
-            )
+        except Exception as error:
+            self._complaints.append(f"the tracker could not be closed: {error}")
+        self.interventions.close()
+        return fault
 
-    def _look_after(self, health: Any) -> None:
+    def _look_after(self, health: Any, warm: float = 0.0) -> None:
         limits, joints = self.limits, np.arange(self.action_dim)
-        hot = joints[health.temperature > limits.temperature]
+        hot = joints[health.temperature > limits.temperature + warm]
         if len(hot):
             self.interventions.note("hot", joint=int(hot[0]))
             raise Stop(
@@ -337,6 +412,15 @@ class SafeRobot:
             if not joint.endswith("gripper"):
                 self.interventions.note("servo fault", joint=joint)
                 raise Stop(f"the servo of {joint} reports: {fault.words()}")
+
+
+def _words(error: BaseException) -> str:
+    """An error in one line; of what is no sentence of ours, also its kind."""
+    said = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return said
+    kind = type(error).__name__
+    return f"{kind}: {said}" if said else kind
 
 
 __all__ = [

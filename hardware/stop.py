@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,33 @@ class Stop(UserError):
 
 
 class Interventions:
-    """What safety did, by kind; each one a line of JSON in the log, if there is one."""
+    """What safety did, by kind; each one a line of JSON in the log, if there is one.
+
+    A log that cannot be written stops nobody: an arm must be laid down all the same.
+    What is missing in it is counted, and `complaint` says so.
+
+    Args:
+        log: the file.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
 
     def __init__(self, log: Path | None = None):
         self.counts: Counter[str] = Counter()
+        self.lost = 0
+        """Lines that could not be written."""
+        self._log, self._why = log, ""
         self._file = None
         if log:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            self._file = log.open("a", buffering=1)
+            try:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                # Unbuffered: a line is on its way or lost, and none is left to close().
+                self._file = log.open("ab", buffering=0)
+            except OSError as error:
+                raise UserError(
+                    f"{log} cannot be written to: {error.strerror or error}"
+                ) from error
         self._last: dict[str, float] = {}
 
     def note(self, kind: str, **details: Any) -> None:
@@ -33,13 +53,30 @@ class Interventions:
         if self._file and now - self._last.get(kind, -1.0) > 0.1:
             self._last[kind] = now
             row = {"time": time.time(), "kind": kind, "count": self.counts[kind]}
-            self._file.write(json.dumps(row | details) + "\n")
+            try:
+                self._file.write(json.dumps(row | details).encode() + b"\n")
+            except Exception as error:  # whatever a disk does, the arm comes first
+                self._lose(error)
+
+    @property
+    def complaint(self) -> str:
+        """What is missing in the log, and why; "" if nothing is."""
+        if not self._why:
+            return ""
+        return f"{self._log} lacks {self.lost} lines: {self._why}"
 
     def close(self) -> None:
         """Close the log."""
-        if self._file:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        try:
+            if file:
+                file.close()
+        except Exception as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        self.lost += 1
+        self._why = self._why or getattr(error, "strerror", "") or str(error)
 
 
 class EmergencyStop:
@@ -48,6 +85,9 @@ class EmergencyStop:
     def __init__(self) -> None:
         self._flag = threading.Event()
         self.why = ""
+        self.watch: Callable[[], object] = lambda: None
+        """Called at each tick of a slow move: raises the flag if somebody wants it. Not
+        on the way to rest: a space bar that is held down must not let the arm sink."""
         self._old: dict[int, Any] = {}
 
     def raise_flag(self, why: str) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import UserError
+from act_minimal.extras import require
 
 from .keys import Keys
 from .safety import SafeRobot
-from .so100.arm import IDS
+from .so100.arm import IDS, check_calibration, check_servos
 from .so100.bus import Bus
 from .so100.calibration import Calibration, load_calibration
 from .so100.kinematics import ARMS, JOINTS
@@ -39,8 +40,34 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Leader:
-    """A second SO-100 whose torque is off, moved by hand.
+class Described(Protocol):
+    """A source that says in a terminal how it is used."""
+
+    hint: str
+    """In one line."""
+
+    def keys_of(self, place: int) -> str:
+        """What moves the joint at this place of the state now, such as "q a"."""
+        ...
+
+
+class ByHand:
+    """What all leaders share: a person moves them, and keys say the rest."""
+
+    keys: Keys | None
+    hint = "the arm follows the leader; space ends it"
+
+    def keys_of(self, place: int) -> str:
+        """No key moves it."""
+        return "leader"
+
+    def other(self) -> str:
+        """The next key."""
+        return self.keys.pressed() if self.keys else ""
+
+
+class Leader(ByHand):
+    """A second SO-100 or SO-101 whose torque is off, moved by hand.
 
     Args:
         port: of its bus.
@@ -62,11 +89,24 @@ class Leader:
         self.calibration: Calibration | None = None
 
     def open(self) -> None:
-        """Open its bus; makes sure that nothing holds it."""
+        """Open its bus; makes sure that nothing holds it.
+
+        Raises:
+            UserError: as when a follower is connected: a servo is missing or unwell, or
+                holds another calibration than the file.
+        """
         self.calibration = load_calibration(self.path)
         self.bus.open()
-        for id in IDS:
-            self.bus.write(id, "Torque_Enable", 0)
+        try:
+            check_servos(self.bus)
+            check_calibration(
+                self.bus, self.calibration, self.path, self.arm, leader=True
+            )
+            for id in IDS:
+                self.bus.write(id, "Torque_Enable", 0)
+        except BaseException:
+            self.bus.close()
+            raise
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where the leader is."""
@@ -75,16 +115,12 @@ class Leader:
         row = np.array([steps[id] for id in IDS])
         return self.calibration.state_of(row, self.arm)
 
-    def other(self) -> str:
-        """The next key."""
-        return self.keys.pressed() if self.keys else ""
-
     def close(self) -> None:
         """Close its bus."""
         self.bus.close()
 
 
-class OpenArmLeader:
+class OpenArmLeader(ByHand):
     """A second pair of OpenArms whose torque stays off, moved by hand.
 
     Args:
@@ -103,10 +139,6 @@ class OpenArmLeader:
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where the leader is."""
         return self.arm.measure()[0]
-
-    def other(self) -> str:
-        """The next key."""
-        return self.keys.pressed() if self.keys else ""
 
     def close(self) -> None:
         """Close both buses."""
@@ -129,6 +161,14 @@ class Keyboard:
         self.keys = keys
         self.target: np.ndarray | None = None
         self.others: list[str] = []
+        more = "; tab takes the other arm" if arms > 1 else ""
+        self.hint = f"of each pair the first key moves up, the second down{more}; space"
+        self.hint += " ends it"
+
+    def keys_of(self, place: int) -> str:
+        """Up and down; nothing for the arm whose turn it is not."""
+        arm, joint = divmod(place, self.joints)
+        return " ".join(KEYS[2 * joint : 2 * joint + 2]) if arm == self.arm else ""
 
     def open(self) -> None:
         """Begin where the arm is."""
@@ -179,6 +219,15 @@ class Gamepad:
     """
 
     BUTTONS: ClassVar = {0: "\n", 1: "x", 3: "z", 7: " "}
+    MOVED_BY: ClassVar = (
+        "left stick, across",
+        "left stick, up and down",
+        "right stick, up and down",
+        "cross, up and down",
+        "right stick, across",
+        "shoulder buttons",
+    )
+    hint = "A is Enter, B is x, start is space and ends it"
     OPEN, CLOSE = 5, 4  # shoulder buttons, right and left
 
     def __init__(self, fps: float, pad: Any = None):
@@ -187,6 +236,10 @@ class Gamepad:
         self.target: np.ndarray | None = None
         self.others: list[str] = []
         self._down: set[int] = set()
+
+    def keys_of(self, place: int) -> str:
+        """The stick or button."""
+        return self.MOVED_BY[place]
 
     def open(self) -> None:
         """Begin where the arm is."""
@@ -234,12 +287,9 @@ def _pump() -> None:
 def _first_gamepad() -> Any:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is wanted
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import pygame
-    except ImportError:
-        raise UserError(
-            "a gamepad needs pygame; install it with: uv sync --extra gamepad"
-        ) from None
+    require("gamepad")
+    import pygame
+
     pygame.init()
     if not pygame.joystick.get_count():
         raise UserError("no gamepad is plugged in; without --gamepad the keys are used")
@@ -283,6 +333,6 @@ def teleoperate(
         sent = robot.governor.target
         assert sent is not None
         if on_tick and on_tick(tick, observation, sent[None].copy()):
-            return tick
+            return tick + 1
         tick += 1
     return tick

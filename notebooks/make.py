@@ -31,7 +31,7 @@ from tqdm import tqdm
 from act_minimal.course import results
 from act_minimal.course.results import RESULTS, ResultError
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import write_text
 
 HERE = Path(__file__).parent
 SOURCES, SOLUTIONS = HERE / "src", HERE / "solutions"
@@ -73,7 +73,7 @@ def read_source(path: Path) -> NotebookNode:
     Raises:
         UserError: a cell has no name, or two have the same.
     """
-    notebook = jupytext.reads(path.read_text(), fmt="py:percent")
+    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
     seen: set[str] = set()
     for i, cell in enumerate(notebook.cells):
         name = cell.metadata.pop("title", "")
@@ -103,7 +103,11 @@ def fill(text: str, where: str) -> str:
 
 def run_time(number: str) -> str:
     """How long a lesson takes to run, as it was measured."""
-    found = json.loads(RUN_TIMES.read_text())["lessons"] if RUN_TIMES.exists() else {}
+    found = (
+        json.loads(RUN_TIMES.read_text(encoding="utf-8"))["lessons"]
+        if RUN_TIMES.exists()
+        else {}
+    )
     if number not in found:
         return "run time not measured yet"
     seconds = found[number]["first_run_seconds"]
@@ -252,9 +256,8 @@ def prune_widgets(notebook: NotebookNode) -> None:
 def write_notebook(path: Path, notebook: NotebookNode) -> None:
     """Write it whole, or not at all; a file that would not change is left alone."""
     text = nbformat.writes(notebook) + "\n"
-    if not path.exists() or path.read_text() != text:
-        with atomic_file(path) as temporary:
-            temporary.write_text(text)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def main(words: list[str]) -> None:

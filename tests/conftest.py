@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import contextlib
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -32,9 +33,17 @@ settings.load_profile(
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, as far as the memory goes."""
+    gigabytes = psutil.virtual_memory().total / 2**30
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return max(1, min(cores + 1, int(gigabytes / 2.5)))
+
+
 @pytest.fixture(scope="session")
 def lerobot_python() -> Path:
-    """A Python with LeRobot 0.4.4; see tests/lerobot_room.py."""
+    """A Python with LeRobot, 0.4.4 by default; see tests/lerobot_room.py."""
     from tests.lerobot_room import make_room
 
     return make_room()

@@ -19,8 +19,20 @@ import numpy as np
 import torch
 import torchvision
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.utils import dataset_to_policy_features
-from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
+
+try:  # from 0.5 on
+    from lerobot.scripts.convert_dataset_v21_to_v30 import convert_dataset
+    from lerobot.utils.feature_utils import dataset_to_policy_features
+except ImportError:
+    from lerobot.datasets.utils import dataset_to_policy_features
+    from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
+
+try:
+    from lerobot.configs.video import RGBEncoderConfig
+except ImportError:
+    ENCODER = {"vcodec": "h264"}
+else:
+    ENCODER = {"rgb_encoder": RGBEncoderConfig(vcodec="h264")}
 
 REPO = "someone/something"
 
@@ -127,7 +139,7 @@ def write(folder: str, source: str) -> None:
         root=folder,
         robot_type=str(arrays["robot_type"]),
         use_videos=str(arrays["kind"]) == "video",
-        vcodec="h264",
+        **ENCODER,
     )
     fill(data, arrays, features)
 
@@ -135,13 +147,17 @@ def write(folder: str, source: str) -> None:
 def append(folder: str, source: str) -> None:
     """Further episodes in a dataset that is there."""
     arrays = dict(np.load(f"{source}.npz"))
-    data = LeRobotDataset(REPO, root=folder, video_backend="pyav", vcodec="h264")
+    opened = getattr(LeRobotDataset, "resume", LeRobotDataset)  # its name from 0.5 on
+    data = opened(REPO, root=folder, video_backend="pyav", **ENCODER)
     fill(data, arrays, features_of(arrays, "video"))
 
 
 def upgrade(parent: str, name: str) -> None:
     """LeRobot's own conversion of v2.1 to v3.0, in place."""
-    convert_dataset(name, root=Path(parent), push_to_hub=False)
+    # Its root is the dataset's own folder from 0.5 on, and was that around it.
+    newer = hasattr(LeRobotDataset, "resume")
+    root = Path(parent, name) if newer else Path(parent)
+    convert_dataset(name, root=root, push_to_hub=False)
 
 
 if __name__ == "__main__":

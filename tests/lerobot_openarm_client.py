@@ -40,6 +40,9 @@ def follower(side: str, folder: Path) -> OpenArmFollower:
         id=f"virtual_{side}",
         calibration_dir=folder,
     )
+    # From 0.5 on it tells positions alone, unless asked.
+    if hasattr(config, "use_velocity_and_torque"):
+        config.use_velocity_and_torque = True
     return OpenArmFollower(config)
 
 

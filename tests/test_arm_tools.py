@@ -30,6 +30,7 @@ from hardware.cameras import (
     CameraError,
     Frame,
     make_camera,
+    open_opencv,
     parse_cameras,
 )
 from hardware.live import LiveView
@@ -39,6 +40,8 @@ from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.hand import Hand, scenes_left
 from hardware.so100.emulator.room import VirtualArmProcess
 from hardware.so100.emulator.service import VirtualArmConfig, assemble, room_path
+
+from .clocks import eventually, let_pass, retried
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
@@ -64,26 +67,28 @@ def film(tmp_path):
 
 
 def test_a_video_file_is_a_camera(film):
-    camera = make_camera("top", CameraConfig(str(film), size=(60, 80)))
+    camera = make_camera("top", CameraConfig(str(film), size=(60, 80), stale=60.0))
     camera.open()
-    try:
-        seen = {}
-        end = time.monotonic() + 1.6  # longer than the film: it begins anew
-        while time.monotonic() < end:
-            frame = camera.read()
-            seen[frame.number] = frame
-            time.sleep(0.01)
+    try:  # longer than the film: it begins anew
+        frame = eventually(lambda: (f := camera.read()).number >= 40 and f)
     finally:
         camera.close()
-    assert 35 <= len(seen) <= 55  # 30 a second
     image = frame.image
     assert image.shape == (60, 80, 3)
     assert image[..., 0].max() > 150 > 100 > image[..., 2].max()  # red comes first
-    times = [f.time for f in seen.values()]
-    assert np.median(np.diff(times)) == pytest.approx(1 / 30, abs=0.01)
-    time.sleep(0.3)
+    camera.config.stale = 0.0
     with pytest.raises(CameraError, match="newest picture is"):
         camera.read()
+
+
+def test_a_film_runs_at_its_own_rate(film, monkeypatch):
+    clock = SimpleNamespace(seconds=1000.0, monotonic=lambda: clock.seconds)
+    clock.sleep = lambda seconds: setattr(clock, "seconds", clock.seconds + seconds)
+    monkeypatch.setattr("hardware.cameras.time", clock)
+    take, stop = open_opencv(CameraConfig(str(film), fps=7.0))
+    times = [take()[1] for _ in range(40)]
+    stop()
+    assert np.diff(times) == pytest.approx(1 / 30)
 
 
 def test_a_file_that_is_no_film_is_refused(tmp_path):
@@ -99,7 +104,7 @@ class Device:
 
     asked: ClassVar = {}
 
-    def __init__(self, source):
+    def __init__(self, source, backend):
         self.source, self.count = source, 0
 
     def isOpened(self):
@@ -107,6 +112,7 @@ class Device:
 
     def set(self, key, value):
         self.asked[key] = value
+        return True
 
     def read(self):
         self.count += 1
@@ -139,6 +145,24 @@ def test_a_devices_exposure_and_white_balance_are_fixed(monkeypatch, capfd, fixe
     assert ("is automatic" in capfd.readouterr().err) is not fixed
 
 
+def test_each_camera_has_the_size_that_the_policy_wants_of_it(monkeypatch):
+    monkeypatch.setattr(Device, "asked", {})
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    words = ("top=0", "wrist=0", "side=0")
+    cameras = parse_cameras(words, {"top": (72, 100), "wrist": (720, 640)})
+    shapes = {}
+    for name, camera in cameras.items():
+        camera.open()
+        shapes[name] = camera.read().image.shape
+        asked = [Device.asked[cv2.CAP_PROP_FRAME_HEIGHT]]
+        asked.append(Device.asked[cv2.CAP_PROP_FRAME_WIDTH])
+        # Never less than is handed out.
+        assert asked == ([720, 640] if name == "wrist" else [480, 640])
+        camera.close()
+    # A camera that the policy does not know is there to be looked at.
+    assert shapes == {"top": (72, 100, 3), "wrist": (720, 640, 3), "side": (96, 128, 3)}
+
+
 @pytest.mark.parametrize("word", ["top=0,exposure", "top=0,exposure=x", "top=0,zoom=2"])
 def test_an_unknown_setting_of_a_camera_is_refused(word):
     with pytest.raises(SettingError, match="expected one of exposure, white_balance"):
@@ -161,7 +185,7 @@ class Still:
 
 
 def picture(address, name):
-    with urllib.request.urlopen(f"{address}{name}", timeout=5) as answer:
+    with urllib.request.urlopen(f"{address}{name}", timeout=60) as answer:
         data = b""
         while b"\xff\xd9" not in data:
             data += answer.read(500)
@@ -174,11 +198,11 @@ def picture(address, name):
 def test_the_live_view_shows_each_camera_and_what_is_said():
     cameras = {"top": Still((200, 30, 30)), "wrist": Still(None)}
     with LiveView(cameras, lambda: {"ticks": 7}) as view:
-        with urllib.request.urlopen(view.address, timeout=5) as answer:
+        with urllib.request.urlopen(view.address, timeout=60) as answer:
             page = answer.read().decode()
         assert 'src="/top"' in page
         assert 'alt="what camera wrist sees"' in page
-        with urllib.request.urlopen(f"{view.address}said", timeout=5) as answer:
+        with urllib.request.urlopen(f"{view.address}said", timeout=60) as answer:
             assert json.loads(answer.read()) == {"ticks": 7}
         assert picture(view.address, "top").mean((0, 1)) == pytest.approx(
             (200, 30, 30), abs=5
@@ -264,7 +288,7 @@ def act(folder, line, **options):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
         **options,
     )
@@ -294,8 +318,9 @@ def test_a_hand_at_the_leader_records_and_kill_9_loses_nothing(tmp_path):
     paths = list_episodes(tmp_path / "demos")
     assert [p.name for p in paths] == ["episode_0.hdf5", "episode_1.hdf5"]
     episode = load_episode(paths[1])
-    # The next scene, not the first one again; nothing left of the episode in between.
-    assert episode.attributes["scene"] == before.attributes["scene"] + 1
+    # A next scene, not the first one again; nothing left of the episode in between.
+    # (Two arms that are held up apart may fail at a scene: then it is another one.)
+    assert 1 <= episode.attributes["scene"] - before.attributes["scene"] <= 5
     assert not list((tmp_path / "demos").glob("*.tmp*"))
     assert episode.attributes["success"]
     assert not episode.sim
@@ -326,9 +351,14 @@ def test_teleop_and_deploy_plug_in_a_virtual_arm_themselves(tmp_path):
     moved = act(tmp_path, "teleop --port virtual --seconds 1 --live -1")
     assert moved.returncode == 0, moved.stderr
     assert "30 ticks, jitter" in moved.stdout
-    refused = act(tmp_path, "teleop --port virtual --robot so101")
+    moved = act(tmp_path, "teleop --port virtual --robot so101 --seconds 1 --live -1")
+    assert moved.returncode == 0, moved.stderr
+    assert "30 ticks, jitter" in moved.stdout
+    refused = act(
+        tmp_path, "teleop --port virtual --robot so101 --task openarm_handover"
+    )
     assert refused.returncode == 2
-    assert "virtual arm is a so100" in refused.stderr
+    assert "task is 'openarm_handover', expected one with a so101" in refused.stderr
     no_terminal = act(
         tmp_path, "record --robot so100 --port virtual", stdin=subprocess.DEVNULL
     )
@@ -377,8 +407,8 @@ def test_the_doctor_asks_who_answers(tmp_path):
 def test_the_doctor_opens_only_what_may_be_a_servo_board(monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     ports = [
-        devices.Device(Path("/dev/ttyACM0"), "usb-Prusa_printer"),
-        devices.Device(Path("/dev/ttyACM1"), "usb-1a86_USB_Single_Serial"),
+        devices.Device(Path("/dev/ttyACM0"), "usb-Prusa_printer", vendor=0x2C99),
+        devices.Device(Path("/dev/ttyACM1"), "USB Single Serial", vendor=0x1A86),
     ]
     monkeypatch.setattr(devices, "find_serial_ports", lambda: ports)
     asked = []
@@ -432,11 +462,15 @@ def test_who_is_slow_to_look_misses_pictures_and_holds_nobody_up(tmp_path):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sleeper:
             sleeper.connect(str(room_path(tmp_path / "arm")))
             sleeper.sendall(json.dumps(wish).encode() + b"\n")
-            time.sleep(1.0)  # 30 pictures are more than the socket holds
+            let_pass(process.room, 1.0)  # 30 pictures are more than the socket holds
             bus = Bus(process.port, tries=1)
             bus.open()
-            start = time.monotonic()
-            for _ in range(50):
-                bus.read_all(IDS, "Present_Position")
-            assert time.monotonic() - start < 0.5
+
+            def fifty_reads():
+                start = bus.clock.now()
+                for _ in range(50):
+                    bus.read_all(IDS, "Present_Position")
+                assert bus.clock.now() - start < 0.5
+
+            retried(fifty_reads)
             bus.close()

@@ -75,7 +75,8 @@ def test_one_batched_pass_equals_camera_by_camera(image_tokens):
     for i in range(2):
         scaled = images[:, i].float() / 255  # (B, 3, H, W)
         scaled = (scaled - cameras.mean[i]) / cameras.std[i]
-        alone = cameras.tokens(cameras.backbone(scaled))  # (B, t, D)
+        places = (Keypoints.places(4, 6),) if image_tokens == "keypoints" else ()
+        alone = cameras.tokens(cameras.backbone(scaled), *places)  # (B, t, D)
         close(tokens[:, i * t : (i + 1) * t], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -116,13 +117,13 @@ def test_two_equal_cameras_can_be_swapped_only_without_embedding(image_tokens):
 
 @pytest.mark.quick
 def test_keypoints_are_where_the_channel_is_bright():
-    keypoints = Keypoints(channels=1, grid=(5, 9), width=2, tokens=1)
+    keypoints = Keypoints(channels=1, width=2, tokens=1)
     nn.init.zeros_(keypoints.proj.bias)
     keypoints.proj.weight.data = torch.eye(2)
     features = torch.full((1, 1, 5, 9), -50.0)
     features[0, 0, 1, 8] = 50.0
     expected = torch.tensor([[[-0.5, 1.0]]])  # (row, column) in [-1, 1]
-    close(keypoints(features), expected)
+    close(keypoints(features, Keypoints.places(5, 9)), expected)
 
 
 @pytest.mark.quick
@@ -333,3 +334,67 @@ def test_training_keeps_no_second_set_of_weights():
     assert kept_weights(net)
     net(x)
     assert not kept_weights(net)
+
+
+# ------------------------------------------------------- sizes of cameras
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("backbone", ["small", "resnet18"])
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_cameras_of_different_sizes_equal_each_camera_alone(image_tokens, backbone):
+    sizes = ((40, 56), (32, 48), (40, 56))
+    settings: dict[str, Any] = {"image_tokens": image_tokens, "backbone": backbone}
+    torch.manual_seed(0)
+    names = ("left", "top", "right")
+    both = Cameras(config_of(cameras=names, image_size=sizes, **settings)).eval()
+    assert both.groups == [[0, 2], [1]]
+    images = [pictures(1, size=size)[:, 0] for size in sizes]
+    tokens, position = both(images)
+    assert position.shape == tokens.shape[1:]
+    begin = 0
+    for i, size in enumerate(sizes):
+        alone = Cameras(config_of(cameras=names[:1], image_size=size, **settings))
+        state = both.state_dict() | {
+            key: both.state_dict()[key][i : i + 1]
+            for key in ("embedding", "mean", "std")
+        }
+        alone.load_state_dict(state)
+        expected, place = alone.eval()(images[i][:, None])
+        end = begin + expected.shape[1]
+        close(tokens[:, begin:end], expected, atol=1e-5, rtol=1e-4)
+        close(position[begin:end], place)
+        begin = end
+    assert begin == tokens.shape[1]
+    with pytest.raises(ValueError, match=r"images have shape .* \(3, 40, 56\)"):
+        both(images[::-1][1:] + images[:1])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_an_image_of_any_size_is_filled_up_with_the_mean_colour(image_tokens):
+    torch.manual_seed(0)
+    odd = Cameras(config_of(image_size=(35, 50), image_tokens=image_tokens))
+    even = Cameras(config_of(image_size=(40, 56), image_tokens=image_tokens))
+    even.load_state_dict(odd.state_dict())
+    images = pictures(size=(35, 50)).float() / 255
+    filled = odd.mean.expand(3, -1, -1, 40, 56).clone()
+    filled[..., :35, :50] = images
+    for found, expected in zip(odd(images), even(filled), strict=True):
+        close(found, expected)
+
+
+@pytest.mark.quick
+def test_pooling_averages_what_is_left_at_the_edge():
+    torch.manual_seed(0)
+    pooled = Cameras(config_of(image_size=(49, 50), image_pool=3))
+    small = Cameras(config_of(image_size=(17, 17)))
+    small.load_state_dict(pooled.state_dict())
+    images = pictures(size=(49, 50)).float() / 255
+    rows, columns = range(0, 49, 3), range(0, 50, 3)
+    means = [
+        [images[..., r : r + 3, c : c + 3].mean((-2, -1)) for c in columns]
+        for r in rows
+    ]
+    by_hand = torch.stack([torch.stack(row, -1) for row in means], -2)
+    close(pooled(images)[0], small(by_hand)[0], atol=1e-5, rtol=1e-4)

@@ -17,7 +17,7 @@ from benchmarks.lab import (
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(2400),
 ]
 
 

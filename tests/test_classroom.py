@@ -85,10 +85,10 @@ def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
             assert answer["type"] == "notebook"
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=600)
 
 
-def fetch(url, seconds=30):
+def fetch(url, seconds=120):
     """The JSON at an address; a server that is just starting is asked again."""
     end = time.monotonic() + seconds
     while True:

@@ -13,6 +13,8 @@ from act_minimal.sim import so100
 from act_minimal.sim.experts import Reach
 from act_minimal.sim.world import World, start
 
+from .clocks import retried
+
 pytestmark = pytest.mark.quick
 
 
@@ -85,10 +87,14 @@ def test_the_explorer_tells_the_distance_to_the_cube():
 
 def test_an_answer_of_the_arm_is_quick():
     explorer = welcome.arm_explorer()
-    for degrees in range(-40, 40, 8):
-        explorer.set(shoulder_pan=degrees)
-    # The machine may be busy; the requirement itself is measured elsewhere.
-    assert np.median(explorer.seconds) < 1.0
+
+    def answers():
+        explorer.seconds.clear()
+        for degrees in range(-40, 40, 8):
+            explorer.set(shoulder_pan=degrees)
+        assert np.median(explorer.seconds) < 1.0
+
+    retried(answers)  # the machine may be busy; the goal is measured elsewhere
 
 
 def test_experts_are_filmed(tmp_path):

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from act_minimal import data_cli
-from act_minimal.data_folders import check_alike, kind_of
-from act_minimal.data_tools import merge, part_counts, repair, split
+from act_minimal.data_folders import check_alike, kind_of, unrecorded_in
+from act_minimal.data_tools import convert, merge, part_counts, repair, split
 from act_minimal.dataset import Demonstrations
 from act_minimal.episodes import (
     Episode,
@@ -203,6 +203,7 @@ def damage(folder: Path) -> None:
     episode_path(folder, 1).write_bytes(whole[: len(whole) // 2])
     with h5py.File(episode_path(folder, 3), "r+") as root:
         root["action"][2, 1] = np.nan
+    episode_path(folder, 4).unlink()
     make(episode_path(folder, 4), 4, fps=10.0)
 
 
@@ -325,6 +326,42 @@ def test_the_commands_do_what_they_say(tmp_path, capsys):
     assert act_data("convert", theirs, back) == 0
     assert "from v3.0 to hdf5" in capsys.readouterr().out
     assert numbers_in(back) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.quick
+def test_convert_says_which_joints_are_beyond_their_reach(tmp_path, capsys):
+    attributes = {"robot": "so100"}
+    qpos = np.tile(np.float32([0, 1.7, 1, 0, 0, 0.5]), (4, 1))
+    make(tmp_path / "a/episode_0.hdf5", 1, qpos=qpos, attributes=attributes)
+    assert act_data("convert", tmp_path / "a", tmp_path / "b", "--units", "same") == 0
+    said = capsys.readouterr().out
+    assert "NOTICE qpos[1] (shoulder_lift) goes from 1.70 to 1.70, a so100" in said
+    assert act_data("convert", tmp_path / "a", tmp_path / "c", "--json") == 0
+    [notice] = json.loads(capsys.readouterr().out)["notices"]
+    assert notice.startswith("qpos[1] (shoulder_lift)")
+
+
+@pytest.mark.quick
+def test_what_nobody_recorded_is_not_made_up_for_lerobot(tmp_path):
+    source = make_folder(tmp_path / "a", [0, 1])
+    for name in ("qvel", "effort"):
+        assert unrecorded_in(list_episodes(source)) == []
+        for path in list_episodes(source):
+            with h5py.File(path, "r+") as root:
+                del root[f"observations/{name}"]
+        assert unrecorded_in(list_episodes(source)) == [name]
+        make_folder(source, [0, 1])
+    with h5py.File(episode_path(source, 0), "r+") as root:
+        del root["observations/effort"]
+    (source / "episode_2.hdf5").write_bytes(b"text")
+    assert unrecorded_in(list_episodes(source)) == []  # one of them has it
+    (source / "episode_2.hdf5").unlink()
+    with h5py.File(episode_path(source, 1), "r+") as root:
+        del root["observations/effort"]
+    convert(source, tmp_path / "set", "lerobot-v3.0")
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    assert "observation.velocity" in info["features"]
+    assert "observation.effort" not in info["features"]
 
 
 @pytest.mark.quick

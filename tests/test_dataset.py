@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from act_minimal.dataset import (
 )
 from act_minimal.episodes import Episode, EpisodeError, episode_path, save_episode
 from act_minimal.errors import UserError
+from act_minimal.resizing import Resizing, resize
 
 LENGTHS = (9, 5, 7, 12)
 CAMERAS = ("top", "wrist")
@@ -256,6 +258,7 @@ def test_the_order_depends_on_seed_and_epoch():
     ],
 )
 def test_a_file_that_differs_is_named(folder, changes, message):
+    episode_path(folder, 2).unlink()
     save_episode(episode_path(folder, 2), make_episode(7, 2, **changes))
     with pytest.raises(EpisodeError, match=message):
         Demonstrations.load(folder, cameras=CAMERAS)
@@ -300,8 +303,40 @@ def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_images_of_any_size_are_brought_to_one(folder, mode):
+    """Another size in each episode: each is resized by itself, once."""
+    random = np.random.default_rng(3)
+    wanted = {camera: [] for camera in CAMERAS}
+    for i, frames in enumerate(LENGTHS):
+        images = {}
+        for camera in CAMERAS:
+            shape = (frames, 20 + i, 33 if camera == "top" else 24, 3)
+            images[camera] = random.integers(0, 256, shape).astype(np.uint8)
+            wanted[camera] += [resize(x, (16, 24), mode) for x in images[camera]]
+        save_episode(episode_path(folder, i), make_episode(frames, i, images=images))
+    with pytest.raises(
+        EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"
+    ):
+        Demonstrations.load(folder, cameras=CAMERAS)
+    wish = Resizing((16, 24), mode)
+    demos = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(demos.images[camera], np.stack(wanted[camera]))
+    assert demos.resizing == replace(
+        wish, recorded={"top": (20, 33), "wrist": (20, 24)}
+    )
+    square = Resizing((32, 32), mode)
+    other = Demonstrations.load(folder, cameras=CAMERAS, resizing=square)
+    assert other.images["top"].shape[1:] == (32, 32, 3)  # not the other's cache
+    again = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
+    np.testing.assert_array_equal(again.images["top"], demos.images["top"])
+
+
+@pytest.mark.quick
 def test_the_cache_follows_the_files(folder):
     before = Demonstrations.load(folder, cameras=CAMERAS)
+    episode_path(folder, 1).unlink()
     save_episode(episode_path(folder, 1), make_episode(5, 77))
     after = Demonstrations.load(folder, cameras=CAMERAS)
     expected = make_episode(5, 77).images["top"]
@@ -365,7 +400,7 @@ def test_two_processes_make_the_cache_at_once(folder):
     children = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    outputs = [child.communicate(timeout=120)[0] for child in children]
+    outputs = [child.communicate(timeout=600)[0] for child in children]
     assert all(child.returncode == 0 for child in children)
     assert outputs[0] == outputs[1] != ""
     assert cache_files(folder) == ["files.json", "top.npy", "wrist.npy"]
@@ -504,3 +539,23 @@ def test_listing_is_plain_json(folder):
     (listing,) = (folder / ".cache").glob("*/files.json")
     names = [entry[0] for entry in json.loads(listing.read_text())]
     assert names == [f"episode_{i}.hdf5" for i in range(4)]
+
+
+@pytest.mark.quick
+def test_a_folder_that_is_no_cache_is_not_removed(folder):
+    cache = folder / ".cache"
+    stale = '[["episode_9.hdf5", 1, 1]]'
+    kept = {
+        "images-of-our-holidays": {"files.json": stale, "beach.npy": "x"},
+        "images-0123456789abcdef": {"files.json": stale, "notes.txt": "mine"},
+    }
+    gone = cache / "images-fedcba9876543210"
+    for name, content in (*kept.items(), (gone.name, {"files.json": stale})):
+        (cache / name).mkdir(parents=True)
+        for file, text in content.items():
+            (cache / name / file).write_text(text)
+    Demonstrations.load(folder, cameras=["top"])
+    for name, content in kept.items():
+        found = {p.name: p.read_text() for p in (cache / name).iterdir()}
+        assert found == content
+    assert not gone.exists()

@@ -116,3 +116,24 @@ def test_bad_seed_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(SettingError, match="seed is 100000"):
         demo.run_demo(tmp_path / "demo", seed=100_000, progress=False)
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.quick
+def test_a_demo_is_known_again_from_its_first_moment(tmp_path):
+    out, settings = tmp_path / "demo", {"task": "t", "vision": False, "seed": 0}
+    demo.Clock(out, settings)
+    (out / "demonstrations").mkdir()  # and then it was killed
+    assert demo.Clock(out, settings).seconds == {}
+    with pytest.raises(
+        UserError, match=r"holds a demo with .*another folder with --out"
+    ):
+        demo.Clock(out, settings | {"seed": 1})
+    for name, content in (("result.json", '{"mine": 1}'), ("thesis.tex", "x")):
+        other = tmp_path / name.partition(".")[0]
+        other.mkdir()
+        (other / name).write_text(content)
+        with pytest.raises(
+            UserError, match=r"is not empty, and holds no demo \(stages"
+        ):
+            demo.Clock(other, settings)
+        assert [p.name for p in other.iterdir()] == [name]

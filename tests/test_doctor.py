@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
-from act_minimal import devices, doctor, gl
+from act_minimal import devices, doctor, gl, processes
 from act_minimal.doctor import Check
+from act_minimal.extras import install_line
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,6 +126,27 @@ def test_a_package_that_is_missing_or_too_old_says_so(tmp_path):
 
 
 @pytest.mark.quick
+def test_extras_that_are_missing_are_told_with_one_line_each(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name in ("mujoco", "mink", "jupyterlab"):
+            raise metadata.PackageNotFoundError(name)
+        return "1.0" if name == "pyserial" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    checks = {c.name: c for c in doctor.check_packages()}
+    sim, course = checks["extra sim"], checks["extra course"]
+    assert (sim.status, course.status) == ("missing", "info")
+    assert sim.found == "not installed: mink, mujoco"
+    assert course.found == "not installed: jupyterlab"
+    assert (sim.fix, course.fix) == (install_line("sim"), install_line("course"))
+    assert checks["pyserial"].status == "warning"
+    assert not {"mujoco", "mink", "jupyterlab"} & set(checks)
+    assert not doctor.is_ready(list(checks.values()))
+
+
+@pytest.mark.quick
 def test_versions_other_than_the_known_good_are_told_but_allowed(tmp_path):
     constraints = tmp_path / "constraints.txt"
     rich = metadata.version("rich")
@@ -185,7 +208,7 @@ def test_a_driver_that_crashes_or_hangs_does_not_take_the_doctor_along(monkeypat
     assert check.status == "missing"
     assert "code -11: Segmentation fault" in check.found
     fake_run(monkeypatch, error=subprocess.TimeoutExpired("python", 30))
-    assert "more than 30 s" in doctor.check_drawing().found
+    assert "more than 120 s" in doctor.check_drawing().found
 
 
 @pytest.mark.quick
@@ -235,3 +258,21 @@ def test_a_gpu_driver_that_pytorch_cannot_use_is_a_warning(monkeypatch):
     assert doctor.check_torch().found.startswith("CPU")
     assert doctor.check_browser().fix or sys.platform != "linux"
     assert doctor.check_uv().fix == "pip install uv"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [
+        (True, False, "cuda"),
+        (True, True, "cuda"),
+        (False, True, "mps"),
+        (False, False, "cpu"),
+    ],
+)
+def test_auto_trains_on_what_the_doctor_finds(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert processes.choose_device("auto").type == chosen
+    if chosen != "cuda":  # of which the doctor asks the name
+        assert chosen.upper() in doctor.check_torch().found

@@ -16,14 +16,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from act_minimal import files
+from act_minimal.data_folders import episodes_of, kind_of, shape_of
+from act_minimal.dataset import Demonstrations
 from act_minimal.episodes import (
     Episode,
     EpisodeError,
     episode_path,
+    find_episodes,
     list_episodes,
     load_episode,
+    next_episode,
     save_episode,
+    save_next_episode,
 )
+from act_minimal.errors import UserError
+from act_minimal.hdf5_files import is_true, misnamed_files, rate_of
 
 RNG = np.random.default_rng(0)
 
@@ -287,7 +294,7 @@ def test_reads_mobile_aloha_oddities(tmp_path):
 def break_file(path: Path, fault: str) -> None:
     with h5py.File(path, "r+") as root:
         if fault == "missing key":
-            del root["observations/qvel"]
+            del root["observations/qpos"]
         elif fault == "wrong shape":
             del root["action"]
             root["action"] = np.zeros(5)
@@ -324,7 +331,7 @@ def break_file(path: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("missing key", r"dataset /observations/qvel is missing"),
+        ("missing key", r"dataset /observations/qpos is missing"),
         ("wrong shape", r"/action has shape \(5,\), expected \(frames, numbers\)"),
         ("nan", r"/observations/qpos has a NaN or infinite value at frame 3"),
         ("infinite", r"/action has a NaN or infinite value at frame 0"),
@@ -364,6 +371,222 @@ def test_truncated_foreign_and_absent_files(tmp_path):
         load_episode(tmp_path / "episode_9.hdf5")
 
 
+def harm(path: Path, key: str) -> None:
+    """Makes the object at `key` one that cannot be opened."""
+    with h5py.File(path, "r") as root:
+        address = h5py.h5o.get_info(root[key].id).addr
+    content = bytearray(path.read_bytes())
+    content[address : address + 4] = b"\xff" * 4  # its header's version and size
+    path.write_bytes(content)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("observations/images", "observations/images/cam_high", "action"),
+        *("observations/effort", "observations/qvel", "base_action", "observations"),
+        "observations/env_state",
+    ],
+)
+def test_what_is_damaged_is_not_taken_for_absent(tmp_path, key):
+    path = tmp_path / "episode_3.hdf5"
+    write_original(path, base=True)
+    with h5py.File(path, "r+") as root:
+        root["observations/env_state"] = np.zeros((5, 2))
+    assert load_episode(path).env_state is not None
+    harm(path, key)
+    for read in (load_episode, shape_of):
+        with pytest.raises(EpisodeError, match=rf"episode_3\.hdf5: /{key}.*is damaged"):
+            read(path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("sign", [b"TREE", b"HEAP", b"SNOD"])
+def test_damage_of_a_list_of_cameras_is_named(tmp_path, sign):
+    path = tmp_path / "episode_3.hdf5"
+    with h5py.File(path, "w") as root:
+        for key in ("action", "observations/qpos"):
+            root[key] = np.zeros((2, 3))
+        group = root.create_group("observations/images")
+        group["top"] = np.zeros((2, 4, 4, 3), np.uint8)
+    content = path.read_bytes()
+    last = content.rfind(sign)  # the group that was made last
+    path.write_bytes(content[:last] + b"none" + content[last + 4 :])
+    with pytest.raises(EpisodeError, match="/observations/images is damaged"):
+        load_episode(path)
+    with pytest.raises(EpisodeError, match="/observations/images is damaged"):
+        shape_of(path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("key", ["observations/images/cam_high", "action"])
+def test_content_that_cannot_be_read_is_named(tmp_path, key):
+    path = tmp_path / "episode_3.hdf5"
+    write_original(path)
+    with h5py.File(path, "r+") as root:
+        content = root[key][()]
+        del root[key]
+        root.create_dataset(
+            key, data=content, chunks=(1, *content.shape[1:]), compression="gzip"
+        )
+        place = root[key].id.get_chunk_info(2).byte_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 8] = b"\xff" * 8
+    path.write_bytes(damaged)
+    with pytest.raises(EpisodeError, match=rf"episode_3\.hdf5: /{key} is damaged"):
+        load_episode(path)
+
+
+@pytest.mark.quick
+def test_images_that_are_no_group(tmp_path):
+    path = tmp_path / "episode_3.hdf5"
+    write_original(path)
+    with h5py.File(path, "r+") as root:
+        del root["observations/images"]
+        root["observations/images"] = np.zeros((5, 4, 4, 3), np.uint8)
+    with pytest.raises(EpisodeError, match="/observations/images is a dataset, expec"):
+        load_episode(path)
+
+
+@pytest.mark.quick
+def test_velocities_and_efforts_are_optional(tmp_path):
+    path = tmp_path / "e.hdf5"
+    truth = write_original(path, effort=False)
+    with h5py.File(path, "r+") as root:
+        del root["observations/qvel"]
+        root.attrs["fps"] = 20.0
+    episode = load_episode(path)
+    expected = np.gradient(truth["qpos"], axis=0) * 20
+    np.testing.assert_allclose(episode.qvel, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(episode.effort, np.zeros((5, 14)))
+
+
+@pytest.mark.quick
+def test_irrelevant_attributes_are_no_error(tmp_path):
+    path, again = tmp_path / "e.hdf5", tmp_path / "again.hdf5"
+    truth = write_original(path)
+    odd = np.zeros((), np.dtype([("a", "f4"), ("b", "S3")]))
+    with h5py.File(path, "r+") as root:
+        root.attrs["notes"] = "long " * 200_000
+        root.attrs["nanoseconds"] = np.uint64(2**64 - 1)
+        root.attrs["matrix"] = np.eye(4)
+        root.attrs["nothing"] = h5py.Empty("f4")
+        root.attrs["bytes"] = np.bytes_(b"a\xff\0b")
+        root.attrs["compound"] = odd
+        root.attrs["reference"] = root["action"].ref
+        root.attrs["opaque"] = np.void(b"abc")
+        root.attrs["one"] = np.array([7])
+    episode = load_episode(path)
+    np.testing.assert_allclose(episode.action, truth["action"], rtol=1e-6)
+    expected = {"notes": "long " * 200_000, "nanoseconds": 2**64 - 1, "one": 7}
+    expected |= {"opaque": "abc"}
+    expected["bytes"] = "a\ufffd\ufffdb"
+    assert episode.attributes == expected
+    save_episode(again, episode)  # and nothing of that is lost
+    assert load_episode(again).attributes == expected
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [("30", 30.0), (np.array([30.0]), 30.0), (np.bytes_(b"25.5"), 25.5), (60, 60.0)],
+)
+def test_a_rate_however_it_is_written(tmp_path, fps, expected):
+    path = tmp_path / "e.hdf5"
+    write_original(path)
+    with h5py.File(path, "r+") as root:
+        root.attrs["fps"] = fps
+        root.attrs["sim"] = "False"
+    episode = load_episode(path)
+    assert (episode.fps, episode.sim) == (expected, False)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("fps", "message"),
+    [
+        ("fast", "fps is 'fast', expected a positive"),
+        (np.array([30.0, 60.0]), r"'fps' is array\(\[30., 60.\]\), expected a single"),
+        (h5py.Empty("f4"), "'fps' is Empty.*, expected a single"),
+        (True, "fps is True"),
+        (-3.0, "fps is -3.0"),
+        ("nan", "fps is 'nan'"),
+    ],
+)
+def test_a_rate_that_is_none(tmp_path, fps, message):
+    path = tmp_path / "e.hdf5"
+    write_original(path)
+    with h5py.File(path, "r+") as root:
+        root.attrs["fps"] = fps
+    with pytest.raises(EpisodeError, match=message):
+        load_episode(path)
+
+
+@pytest.mark.quick
+def test_flags_and_rates_as_writers_store_them():
+    for value in (True, 1, np.True_, "True", "yes", "1"):
+        assert is_true(value)
+    for value in (False, 0, 0.0, np.False_, "False", " no ", "0", ""):
+        assert not is_true(value)
+    for value in (30, 30.0, "30", " 30.0 ", [30], np.array([[30.0]]), b"30"):
+        assert rate_of(value) == 30.0
+    for value in (None, True, "", [], [30, 30], {"fps": 30}, "30 Hz"):
+        assert np.isnan(rate_of(value))
+
+
+@pytest.mark.quick
+def test_the_order_of_colours_is_asked_for_where_nothing_says_it(tmp_path):
+    path = tmp_path / "e.hdf5"
+    truth = write_original(path, compress="per camera")  # red and blue exchanged
+    images = truth["images"]["cam_high"].astype(int)
+
+    def mean_error(found: np.ndarray) -> float:
+        return float(np.abs(found.astype(int) - images).mean())
+
+    assert mean_error(load_episode(path).images["cam_high"]) < 6
+    with h5py.File(path, "r+") as root:
+        del root.attrs["compress"]
+    with pytest.raises(EpisodeError, match=r"'cam_high' .* --colours rgb .or bgr"):
+        load_episode(path)
+    load_episode(path, images=False)
+    assert mean_error(load_episode(path, colours="bgr").images["cam_high"]) < 6
+    swapped = load_episode(path, colours="rgb").images["cam_high"]
+    assert mean_error(swapped[..., ::-1]) < 6
+    assert mean_error(swapped) > 40
+    write_original(path)
+    raw = load_episode(path).images["cam_high"]
+    for colours in ("auto", "rgb"):
+        found = load_episode(path, colours=colours).images["cam_high"]
+        np.testing.assert_array_equal(found, raw)
+    found = load_episode(path, colours="bgr").images["cam_high"]
+    np.testing.assert_array_equal(found, raw[..., ::-1])
+
+
+@pytest.mark.quick
+def test_files_of_other_endings_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no \*\.hdf5 episodes"):
+        find_episodes(tmp_path)
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        find_episodes(tmp_path / "nowhere")
+    write_original(tmp_path / "episode_0.hdf5")
+    assert find_episodes(tmp_path) == [tmp_path / "episode_0.hdf5"]
+    for name in ("episode_1.HDF5", "episode_2.h5"):
+        write_original(tmp_path / name)
+    (tmp_path / ".hidden.h5").touch()
+    assert [path.name for path in misnamed_files(tmp_path)] == [
+        "episode_1.HDF5",
+        "episode_2.h5",
+    ]
+    named = "has episode_1.HDF5, episode_2.h5, which would not be read"
+    for call in (find_episodes, kind_of, Demonstrations.load, episodes_of):
+        with pytest.raises(UserError, match=named):
+            call(tmp_path)
+    (tmp_path / "episode_0.hdf5").unlink()
+    with pytest.raises(UserError, match=named):
+        kind_of(tmp_path)
+
+
 @given(st.integers(0, 2**31))
 @example(83)  # a ValueError in h5py
 @settings(max_examples=60, deadline=None)
@@ -395,9 +618,9 @@ def test_damage_never_escapes_as_another_error(tmp_path_factory, seed):
         ({"fps": float("nan")}, "fps"),
         ({"attributes": {"sim": True}}, "reserved"),
         ({"attributes": {"list": [1]}}, "is a list"),
-        ({"attributes": {"seed": 2**63}}, "too large for 64 bits"),
-        ({"attributes": {"task": "a\0b"}}, "NUL"),
-        ({"attributes": {"task": "a" * 70_000}}, "8000"),
+        ({"attributes": {"seed": 2**64}}, "too large for 64 bits"),
+        ({"attributes": {"task": "a\0b"}}, "character that HDF5 cannot hold"),
+        ({"attributes": {"task": "a\ud800b"}}, "character that HDF5 cannot hold"),
     ],
 )
 def test_bad_content_is_not_written(tmp_path, change, message):
@@ -425,7 +648,8 @@ def test_bad_options(tmp_path):
 CHILD = """
 import sys, os, resource, time
 import numpy as np
-from act_minimal.episodes import Episode, EpisodeError, save_episode
+from act_minimal.episodes import Episode, EpisodeError
+from act_minimal.episodes import save_episode, save_next_episode
 path, mode = sys.argv[1:]
 x = np.ones((200, 6), np.float32)
 images = {"top": np.random.default_rng(0).integers(0, 255, (200, 96, 128, 3), np.uint8)}
@@ -436,13 +660,12 @@ if mode == "hang":  # the content is written, the name not yet
 if mode == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 if mode == "loop":
-    save_episode(path, episode)
+    save_next_episode(path, episode)
     print("ready", flush=True)
-try:
     while True:
-        save_episode(path, episode)
-        if mode != "loop":
-            break
+        save_next_episode(path, episode)
+try:
+    save_episode(path, episode)
 except EpisodeError as error:
     print(error)
     sys.exit(1)
@@ -465,27 +688,79 @@ def kill_when_ready(child: subprocess.Popen, delay: float) -> None:
         os.kill(child.pid, signal.SIGKILL)
 
 
-def test_kill_before_the_rename_leaves_nothing_or_the_old_file(tmp_path):
+def test_kill_before_the_rename_leaves_nothing(tmp_path):
     path = episode_path(tmp_path, 0)
     kill_when_ready(start_child(path, "hang"), 0)
     assert list_episodes(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == 1  # the temporary
     save_episode(path, make_episode())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # cleaned up
-    kill_when_ready(start_child(path, "hang"), 0)
-    assert len(load_episode(path)) == 7  # the old one, whole
 
 
-def test_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+def test_kill_at_any_moment_leaves_whole_files(tmp_path):
     for delay in (0.013, 0.031):
-        path = episode_path(tmp_path, 0)
-        kill_when_ready(start_child(path, "loop"), delay)
-        assert len(load_episode(path)) == 200
+        kill_when_ready(start_child(tmp_path, "loop"), delay)
+        paths = list_episodes(tmp_path)
+        assert paths
+        assert all(len(load_episode(path)) == 200 for path in paths)
+
+
+@pytest.mark.quick
+def test_an_episode_is_never_overwritten(tmp_path):
+    path = episode_path(tmp_path, 0)
+    save_episode(path, make_episode())
+    before = path.read_bytes()
+    with pytest.raises(
+        EpisodeError, match=r"episode_0\.hdf5 is there already, and is n"
+    ):
+        save_episode(path, make_episode())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.quick
+def test_the_next_number_is_the_highest_and_one(tmp_path):
+    assert next_episode(tmp_path / "nowhere") == 0
+    for i in (0, 2, 11):
+        save_episode(episode_path(tmp_path, i), make_episode())
+    save_episode(tmp_path / "zebra_40.hdf5", make_episode())  # none of ours
+    assert next_episode(tmp_path) == 12
+    assert save_next_episode(tmp_path, make_episode()) == episode_path(tmp_path, 12)
+
+
+@pytest.mark.quick
+def test_a_number_that_somebody_takes_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    real, taken = os.link, []
+
+    def link(source, target):
+        if not taken:  # at the last moment another recorder comes first
+            taken.append(target)
+            Path(target).write_text("theirs")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    path = save_next_episode(tmp_path, make_episode())
+    assert path == episode_path(tmp_path, 1)
+    assert len(load_episode(path)) == 7
+    assert episode_path(tmp_path, 0).read_text() == "theirs"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.quick
+def test_nothing_is_overwritten_where_files_cannot_be_linked(tmp_path, monkeypatch):
+    def link(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    save_episode(episode_path(tmp_path, 0), make_episode())
+    with pytest.raises(EpisodeError, match="is there already"):
+        save_episode(episode_path(tmp_path, 0), make_episode())
+    assert [p.name for p in tmp_path.iterdir()] == ["episode_0.hdf5"]
 
 
 def test_full_disk_is_one_sentence_and_no_file(tmp_path):
     with start_child(episode_path(tmp_path, 0), "full") as child:
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=240)
     assert child.returncode == 1, err
     assert out.count("\n") == 1
     assert "episode_0.hdf5 could not be written: no space left on the disk" in out
@@ -502,19 +777,3 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
     with pytest.raises(EpisodeError, match="no space left on the disk"):
         save_episode(tmp_path / "e.hdf5", make_episode())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.quick
-def test_cleaning_leaves_the_temporaries_of_the_living(tmp_path):
-    living = tmp_path / f".episode_1.hdf5.{os.getppid()}.tmp"
-    dead = tmp_path / ".episode_2.hdf5.999999999.tmp"
-    other = tmp_path / ".notes.tmp"
-    for path in (living, dead, other):
-        path.touch()
-    with files.atomic_file(tmp_path / "a.txt") as outer:
-        outer.write_text("a")
-        with files.atomic_file(tmp_path / "b.txt") as inner:
-            inner.write_text("b")
-        assert outer.exists()
-    left = {p.name for p in tmp_path.iterdir()}
-    assert left == {living.name, other.name, "a.txt", "b.txt"}

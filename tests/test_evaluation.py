@@ -1,12 +1,15 @@
 """Rollouts and what is said about them: intervals, jerk, resuming, what fits."""
 
+import hashlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -15,16 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import act_minimal.evaluation as evaluation
+from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError, UserError
 from act_minimal.evaluation import (
     Evaluation,
     evaluate,
     evaluation_scenes,
+    fingerprint,
     jerk,
     still,
     wilson,
 )
 from act_minimal.execution import ExecutionConfig
+from act_minimal.policy import ACTPolicy, make_policy
 from act_minimal.sim import PickPlace, World, make_task
 from act_minimal.sim import recording as sim_recording
 from act_minimal.sim.experts import Expert
@@ -138,11 +144,12 @@ class FakePolicy:
 
     name = "fake"
     cameras: tuple[str, ...] = ()
+    image_sizes: ClassVar[dict[str, tuple[int, int]]] = {}
     chunk_size = K
 
     def __init__(self, weight=0.0, **shape):
         sizes = {"state_dim": 6, "action_dim": 6, "env_state_dim": 7}
-        self.config = SimpleNamespace(**sizes | {"image_size": (96, 128)} | shape)
+        self.config = SimpleNamespace(**sizes | shape)
         self.weight = torch.tensor([weight])
 
     def state_dict(self):
@@ -317,7 +324,7 @@ def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
     out = tmp_path / "rollouts"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)])
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while len(list(out.glob("rollouts_*"))) < 2 and time.monotonic() < until:
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.005)
@@ -351,6 +358,46 @@ def test_a_folder_of_rollouts_belongs_to_one_evaluation(tmp_path, monkeypatch):
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"rollouts_0_1\.safetensors is damaged"):
+        roll_out(Stay(), 2, out=tmp_path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "change", [{"activation": "relu"}, {"heads": 2}, {"dropout": 0.3}, {"name": "b"}]
+)
+def test_the_same_weights_with_other_settings_are_another_policy(change):
+    scale = {key: np.zeros(3, np.float32) for key in ("qpos", "action")}
+    statistics = Statistics(scale, {key: x + 1 for key, x in scale.items()})
+    one = make_policy("act", statistics, state_dim=3, action_dim=3, chunk_size=4)
+    settings = dict(change)
+    name = settings.pop("name", one.name)
+    other = ACTPolicy(replace(one.config, **settings), statistics, name=name)
+    other.module.load_state_dict(one.module.state_dict())
+    assert fingerprint(one) != fingerprint(other)
+    same = ACTPolicy(one.config, statistics)
+    same.module.load_state_dict(one.module.state_dict())
+    assert fingerprint(one) == fingerprint(same.eval())
+    pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]
+    assert fingerprint(cast(Any, pairs[0])) != fingerprint(cast(Any, pairs[1]))
+
+
+def test_rollouts_of_earlier_versions_are_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 5)
+    # As it was: a hash of the weights alone.
+    digest = hashlib.sha256(b"weight" + Stay().weight.numpy().tobytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "fingerprint", lambda p: digest.hexdigest()[:16])
+        roll_out(Stay(), 2, out=tmp_path)
+    words = r"with policy \w+, but .*earlier versions did not note .*another folder"
+    with pytest.raises(UserError, match=words):
+        roll_out(Stay(), 2, out=tmp_path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("other", ["episode_0.hdf5", "model.safetensors", "log.jsonl"])
+def test_rollouts_do_not_go_into_a_folder_of_another_kind(tmp_path, other):
+    (tmp_path / other).touch()
+    with pytest.raises(UserError, match="expected rollouts or an empty folder"):
         roll_out(Stay(), 2, out=tmp_path)
 
 
@@ -402,11 +449,14 @@ def test_cameras_are_drawn_at_the_size_that_the_policy_wants(monkeypatch):
     monkeypatch.setattr(PickPlace, "max_ticks", 3)
 
     class Looks(Stay):
-        cameras = ("wrist",)
+        cameras = ("top", "wrist")
+        image_sizes: ClassVar = {"top": (48, 64), "wrist": (41, 75)}
 
         def predict_chunk(self, observation):
-            assert observation["images/wrist"].shape == (2, 48, 64, 3)
-            assert observation["images/wrist"].std() > 5
+            for camera, size in self.image_sizes.items():
+                images = observation[f"images/{camera}"]
+                assert images.shape == (2, *size, 3)
+                assert images.std() > 5
             return super().predict_chunk(observation)
 
-    assert roll_out(Looks(image_size=(48, 64)), 2).n == 2
+    assert roll_out(Looks(), 2).n == 2

@@ -38,7 +38,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {k: v for k, v in os.environ.items() if k not in chosen}
     command = [sys.executable, "-W", "error", "-c", code]
     return subprocess.run(
-        command, env=clean | environment, capture_output=True, text=True, timeout=60
+        command, env=clean | environment, capture_output=True, text=True, timeout=600
     )
 
 

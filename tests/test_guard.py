@@ -1,4 +1,4 @@
-"""Boxes around the links: where the models have them, how far they are apart."""
+"""The boxes around the links: where the models have them, how far they are apart."""
 
 from dataclasses import replace
 

@@ -14,6 +14,7 @@ from act_minimal.inspection import (
     render_report,
     report_json,
 )
+from act_minimal.joints import named_joints
 
 FRAMES = 60
 
@@ -192,6 +193,71 @@ def test_nothing_readable(tmp_path):
     assert (report.episodes, len(report.broken)) == (0, 1)
     assert "0 readable, 1 broken" in render_report(report)
     json.dumps(report_json(report))
+
+
+@pytest.mark.quick
+def test_files_that_are_not_read_are_named(tmp_path):
+    write(tmp_path)
+    (tmp_path / "episode_3.h5").touch()
+    report = inspect_dataset(tmp_path)
+    assert report.episodes == 3
+    assert report.warnings == ["episode_3.h5 is not read: episodes are called *.hdf5"]
+    for path in tmp_path.glob("*.hdf5"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"has episode_3\.h5, which would not be read"):
+        inspect_dataset(tmp_path)
+
+
+def of_arm(robot: str, qpos: np.ndarray, **attributes) -> Episode:
+    moved = qpos + 0.05 * np.sin(np.linspace(0, 9, FRAMES))[:, None]
+    rows = moved.astype(np.float32)
+    said = {"robot": robot} if robot else {}
+    return Episode(
+        rows, 0 * rows, 0 * rows, rows + 0.01, fps=30.0, attributes=said | attributes
+    )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("robot", "qpos", "expected"),
+    [
+        ("so100", [0.0, -1.5, 1.5, 0.0, 3.1, 0.5], []),
+        # shoulder_lift as before LeRobot's redesign; degrees for radians
+        ("so100", [0.0, 1.7, 1.5, 0.0, 0.0, 0.5], ["qpos[1] (shoulder_lift) goes"]),
+        ("so101", [0.0, 0.0, 30.0, 0.0, 0.0, 0.5], ["qpos[2] (elbow_flex) goes from"]),
+        ("so101", [0.0, 0.0, 0.0, 0.0, 0.0, 40], ["qpos[5] (gripper) goes from 39.95"]),
+        ("openarm", [*[0.1] * 11, -1.2, *[0.1] * 4], ["qpos[11] (left_joint_4) goes"]),
+        ("openarm", [*[0.1] * 3, 2.4, *[0.1] * 12], []),
+        ("", [0.0, 90.0], ["qpos[1] goes from 89.95 to 90.05, more than a turn"]),
+        ("", [0.0, 6.0], []),
+    ],
+)
+def test_joints_beyond_their_reach_are_a_notice(tmp_path, robot, qpos, expected):
+    save_episode(episode_path(tmp_path, 0), of_arm(robot, np.array(qpos)))
+    warnings = inspect_dataset(tmp_path).warnings
+    assert len(warnings) == len(expected)
+    for warning, start in zip(warnings, expected, strict=True):
+        assert warning.startswith(start)
+
+
+@pytest.mark.quick
+def test_notices_go_by_the_names_of_the_joints(tmp_path):
+    episode = of_arm("", np.array([0.0, 90.0]), joints='["lift", "turn"]')
+    save_episode(episode_path(tmp_path, 0), episode)
+    [warning] = inspect_dataset(tmp_path).warnings
+    assert warning.startswith("qpos[1] (turn) goes from 89.95")
+    assert named_joints('["lift", 3]', 2) == named_joints("lift", 2) == []
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("said", "successes"), [("False", 0), ("True", 1), (0, 0)])
+def test_success_however_it_is_written(tmp_path, said, successes):
+    def mark(episode: Episode) -> None:
+        episode.attributes["success"] = said
+
+    write(tmp_path, mark, count=1)
+    report = inspect_dataset(tmp_path)
+    assert (report.successes, report.failures) == (successes, 1 - successes)
 
 
 @pytest.mark.quick

@@ -20,11 +20,14 @@ from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig, TemporalEnsemble
+from act_minimal.files import MARKER
 from act_minimal.lerobot import export_policy, import_policy
+from act_minimal.lerobot_edge import make_edge
 from act_minimal.lerobot_steps import ENV, STATE
 from act_minimal.lerobot_units import JOINTS, MIDDLE, SENSE, to_degrees
 from act_minimal.model import ACTConfig
 from act_minimal.policy import ACTPolicy, load_policy, make_policy, save_policy
+from act_minimal.resizing import Resizing
 from benchmarks import lerobot_golden as golden
 from tests.lerobot_room import needs_room
 
@@ -69,8 +72,8 @@ def observation_of(config: ACTConfig, rows: int = 2) -> dict[str, np.ndarray]:
     if config.env_state_dim:
         shape = (rows, config.env_state_dim)
         seen["env_state"] = random.normal(size=shape).astype(np.float32)
-    for camera in config.cameras:
-        shape = (rows, *config.image_size, 3)
+    for camera, size in config.camera_sizes.items():
+        shape = (rows, *size, 3)
         seen[f"images/{camera}"] = random.integers(0, 256, shape).astype(np.uint8)
     return seen
 
@@ -225,6 +228,97 @@ def test_an_idle_joint_is_divided_by_what_lerobot_divides_by(theirs, tmp_path):
     assert policy.scale("action").std[2] == np.float32(1e-8)  # training divides by it
 
 
+def declare_unread(content: dict[str, Any]) -> None:
+    """What a dataset of ours declares beside the joints' positions."""
+    for name in ("velocity", "effort"):
+        feature = {"type": "STATE", "shape": [6]}
+        content["input_features"][f"observation.{name}"] = feature
+    content["output_features"]["action.raw"] = {"type": "ACTION", "shape": [3]}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("old", [False, True])
+def test_states_that_lerobots_act_never_reads_are_passed_over(theirs, tmp_path, old):
+    edit_json(theirs / "config.json", declare_unread)
+    if old:
+        make_old(theirs)
+        start = "normalize_inputs.buffer_observation_velocity"
+        edit_tensors(
+            theirs / "model.safetensors",
+            lambda t: t.update(
+                {f"{start}.{name}": torch.ones(6) for name in ("mean", "std")}
+            ),
+        )
+    folder = import_policy(theirs, tmp_path / "ours")
+    assert np.abs(predict(folder, golden_observation()) - golden_chunk()).max() < 1e-4
+    assert load_policy(folder).config.state_dim == 6
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("old", [False, True])
+def test_what_stays_as_it_is_needs_no_statistics(theirs, tmp_path, old):
+    """VISUAL is left MEAN_STD: there are no images, so nothing needs it."""
+    modes = {"VISUAL": "MEAN_STD", "STATE": "IDENTITY", "ACTION": "IDENTITY"}
+    edit_json(theirs / "config.json", lambda c: c.update(normalization_mapping=modes))
+    if old:
+        for file in theirs.glob("policy_*"):
+            file.unlink()
+    else:
+        for part, i in (("preprocessor", 3), ("postprocessor", 0)):
+
+            def empty(content: dict[str, Any], i: int = i) -> None:
+                content["steps"][i].pop("state_file")
+                content["steps"][i]["config"]["norm_map"] = modes
+
+            edit_json(theirs / f"policy_{part}.json", empty)
+    policy = load_policy(import_policy(theirs, tmp_path / "ours"))
+    for key in ("qpos", "env_state", "action"):
+        scale = policy.scale(key)
+        assert (scale.mean.unique().tolist(), scale.std.unique().tolist()) == ([0], [1])
+
+
+@pytest.mark.quick
+def test_cameras_may_differ_in_size_and_have_any_name(tmp_path):
+    there = export_policy(
+        saved(tmp_path / "ours", **KINDS["two_sizes"]), tmp_path / "there"
+    ).folder
+    said = json.loads((there / "config.json").read_text())["input_features"]
+    assert said["observation.images.top"]["shape"] == [3, 64, 96]
+    assert said["observation.images.wrist"]["shape"] == [3, 40, 72]
+
+    def plain(content: dict[str, Any]) -> None:  # a camera as older datasets name it
+        for part in ("input_features", "features"):
+            if part in content:
+                content[part] = {
+                    key.replace("images.wrist", "wrist"): x
+                    for key, x in content[part].items()
+                }
+
+    edit_json(there / "config.json", plain)
+    edit_json(there / "policy_preprocessor.json", lambda c: plain(steps_of(c, 3)))
+    edit_tensors(
+        there / PRE_FILE,
+        lambda t: t.update(
+            {k.replace("images.wrist", "wrist"): t.pop(k) for k in list(t)}
+        ),
+    )
+    back = load_policy(import_policy(there, tmp_path / "back"))
+    assert back.image_sizes == {"top": (64, 96), "wrist": (40, 72)}
+    seen = observation_of(load_policy(tmp_path / "ours").config)
+    apart = back.predict_chunk(seen) - predict(tmp_path / "ours", seen)
+    assert np.abs(apart).max() < 1e-5
+
+
+@pytest.mark.quick
+def test_a_policy_that_resizes_says_so_when_it_leaves(tmp_path):
+    policy = policy_of(cameras=("top",))
+    policy.resizing = Resizing((64, 96), "pad", {"top": (240, 360)})
+    save_policy(tmp_path / "ours", policy, {})
+    [note] = export_policy(tmp_path / "ours", tmp_path / "there").notes
+    assert "resizes its images, which LeRobot does not" in note
+    assert "64 x 96 pixels" in note
+
+
 def steps_of(content: dict[str, Any], i: int) -> dict[str, Any]:
     return content["steps"][i]["config"]
 
@@ -259,13 +353,9 @@ JSON_FAULTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any], tuple[str, ..
     "unknown feature": (
         CONFIG,
         lambda c: c["input_features"].update(
-            {"observation.effort": {"type": "STATE", "shape": [6]}}
+            {"observation.words": {"type": "LANGUAGE", "shape": [6]}}
         ),
-        ("'observation.effort'", "STATE", "observation.images.<camera>"),
-    ),
-    "two sizes of images": (
-        *(CONFIG, lambda c: c["input_features"].update(VISUAL)),
-        ("(3, 64, 96)", "(3, 64, 64)", "one shape"),
+        ("'observation.words'", "LANGUAGE", "observation.images.<camera>"),
     ),
     "a camera without statistics": (
         CONFIG,
@@ -282,7 +372,10 @@ JSON_FAULTS: dict[str, tuple[str, Callable[[dict[str, Any]], Any], tuple[str, ..
     ),
     "no normaliser": (PRE, lambda c: c["steps"].pop(3), ("normalizer_processor",)),
     "no unnormaliser": (POST, lambda c: c["steps"].pop(0), ("unnormalizer_processor",)),
-    "no state file": (PRE, lambda c: c["steps"][3].pop("state_file"), ("state_file",)),
+    "no state file": (
+        *(PRE, lambda c: c["steps"][3].pop("state_file")),
+        ("policy_preprocessor.json lacks 'observation.state.mean'",),
+    ),
     "lost state file": (
         *(PRE, lambda c: c["steps"][3].update(state_file="gone.safetensors")),
         ("gone.safetensors is missing",),
@@ -419,6 +512,7 @@ def test_a_folder_that_is_none_is_named(tmp_path):
 
 KINDS: dict[str, dict[str, Any]] = {
     "two_cameras": {"cameras": ("top", "wrist")},
+    "two_sizes": {"cameras": ("top", "wrist"), "image_size": ((64, 96), (40, 72))},
     "pre_norm": {"cameras": ("top",), "env_state_dim": 7, "pre_norm": True},
     "env_state": {"env_state_dim": 7, "activation": "gelu"},
     "without_cvae": {"env_state_dim": 7, "use_cvae": False},
@@ -457,7 +551,8 @@ def test_the_committed_policy_goes_out_without_its_packed_encoder(tmp_path):
 def test_the_files_are_those_that_lerobot_writes(tmp_path):
     import_policy(THEIRS, tmp_path / "ours")
     there = export_policy(tmp_path / "ours", tmp_path / "there").folder
-    assert {x.name for x in there.iterdir()} == {x.name for x in THEIRS.iterdir()}
+    names = {x.name for x in there.iterdir()}
+    assert names == {MARKER, *(x.name for x in THEIRS.iterdir())}
     said, theirs = (
         json.loads((x / "config.json").read_text()) for x in (there, THEIRS)
     )
@@ -633,6 +728,38 @@ def test_in_degrees_the_policy_does_the_same(tmp_path, kind):
 
 
 @pytest.mark.quick
+def test_for_two_openarms_the_policy_does_the_same_left_arm_first(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = {"qpos": 16, "action": 16, "env_state": 3}
+    statistics = Statistics(
+        {key: rng.normal(size=n).astype(np.float32) for key, n in keys.items()},
+        {key: rng.uniform(0.2, 2, n).astype(np.float32) for key, n in keys.items()},
+    )
+    dims = {"state_dim": 16, "action_dim": 16, "env_state_dim": 3}
+    policy = make_policy("act", statistics, chunk_size=4, **dims)
+    ours = save_policy(tmp_path / "ours", policy, {})
+    there, _ = export_policy(ours, tmp_path / "there", units="openarm")
+    seen = {
+        key: rng.normal(size=(2, keys[key])).astype(np.float32)
+        for key in ("qpos", "env_state")
+    }
+    edge = make_edge("openarm")  # as datasets are converted
+
+    def theirs(numbers: np.ndarray) -> np.ndarray:
+        return edge.there(numbers.reshape(-1, 16)).reshape(numbers.shape)
+
+    kept = import_policy(there, tmp_path / "kept")  # still in LeRobot's units
+    found = predict(kept, seen | {"qpos": theirs(seen["qpos"])})
+    expected = theirs(predict(ours, seen))
+    assert np.abs(found - expected).max() < 1e-3  # degrees
+    assert np.abs(expected - predict(ours, seen)).max() > 10
+    back = import_policy(there, tmp_path / "back", units="openarm")
+    assert np.abs(predict(back, seen) - predict(ours, seen)).max() < 1e-5
+    with pytest.raises(SettingError, match=r"6 joints shoulder_pan.*'qpos' has 16"):
+        export_policy(ours, tmp_path / "no", units="so100")
+
+
+@pytest.mark.quick
 def test_only_six_joints_have_units(tmp_path):
     statistics = Statistics(
         {"qpos": np.zeros(14), "action": np.zeros(14), "env_state": np.zeros(2)},
@@ -681,22 +808,27 @@ def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_pyt
         save_file(theirs_of(seen), tmp_path / f"{kind}_seen")
         words += [there, tmp_path / f"{kind}_seen"]
         wanted.append((policy.predict_chunk(seen), executed(policy, seen, mode)))
-    saved_there = tmp_path / "saved_there"
-    golden.in_room("save", saved_there, "env_state_and_cameras")
-    back = import_policy(saved_there, tmp_path / "back")
-    policy = load_policy(back)
-    batch = golden.inputs("env_state_and_cameras")
-    seen = {key: x for key, x in batch.items() if key.startswith("observation")}
-    save_file(seen, tmp_path / "seen")
-    words += [saved_there, tmp_path / "seen"]
-    ours = {"qpos": seen[STATE].numpy(), "env_state": seen[ENV].numpy()}
-    for i in range(2):
-        pixels = seen[f"observation.images.camera{i}"]
-        ours[f"images/camera{i}"] = pixels.permute(0, 2, 3, 1).numpy()
-    wanted.append((policy.predict_chunk(ours), None))
-    # And once more: what came from there goes back.
-    words += [export_policy(back, tmp_path / "again").folder, tmp_path / "seen"]
-    wanted.append(wanted[-1])
+    for case in ("env_state_and_cameras", "two_sizes"):
+        name = tmp_path / f"saved_{case}"
+        saved_there, seen_file = Path(f"{name}_there"), Path(f"{name}_seen")
+        golden.in_room("save", saved_there, case)
+        back = import_policy(saved_there, Path(f"{name}_back"))
+        policy = load_policy(back)
+        batch = golden.inputs(case)
+        seen = {key: x for key, x in batch.items() if key.startswith("observation")}
+        save_file(seen, seen_file)
+        words += [saved_there, seen_file]
+        ours = {"qpos": seen[STATE].numpy()}
+        if ENV in seen:
+            ours["env_state"] = seen[ENV].numpy()
+        for i in range(2):
+            pixels = seen[f"observation.images.camera{i}"]
+            ours[f"images/camera{i}"] = pixels.permute(0, 2, 3, 1).numpy()
+        wanted.append((policy.predict_chunk(ours), None))
+        # And once more: what came from there goes back.
+        again = export_policy(back, Path(f"{name}_again")).folder
+        words += [again, seen_file]
+        wanted.append(wanted[-1])
     golden.in_room("act", tmp_path / "done", *words)
     done = load_file(tmp_path / "done")
     for i, (chunk, actions) in enumerate(wanted):

@@ -568,17 +568,22 @@ def test_attention_maps_are_what_the_decoder_used():
         ({"chunk_size": 0}, "chunk_size is 0, expected a whole number of at least 1"),
         ({"state_dim": 2.5}, "state_dim is 2.5, expected a whole number"),
         ({"chunk_size": True}, "chunk_size is True, expected a whole number"),
-        ({"dropout": 1.0}, "dropout is 1.0, expected a number in"),
-        ({"kl_weight": -1}, "kl_weight is -1, expected a number of at least 0"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected a finite number in"),
+        ({"kl_weight": -1}, "kl_weight is -1, expected a finite number of at least 0"),
         ({"kl_reduction": "max"}, "kl_reduction is 'max', expected one of .'sum'"),
         ({"activation": "tanh"}, "activation is 'tanh', expected one of .'relu'"),
         ({"backbone": "vgg"}, "backbone is 'vgg', expected one of .*'resnet50'"),
         ({"decoder_output": "all"}, "decoder_output is 'all', expected one of"),
         ({"padding_in_loss": ""}, "padding_in_loss is '', expected one of"),
         ({"cvae_actions_per_token": 4}, "expected a divisor of chunk_size=6"),
-        ({"image_size": (90, 128)}, r"image_size is \(90, 128\), expected .* 8"),
+        (
+            {"image_size": (15, 128)},
+            r"image_size is \(15, 128\), expected .* 16 pixels",
+        ),
         ({"image_size": (96,)}, "image_size is"),
-        ({"image_pool": 5}, "image_size is .* expected .* multiples of 40"),
+        ({"image_size": (96.0, 128)}, "image_size is .* expected"),
+        ({"image_size": ((96, 128), (96, 96))}, "or such a pair a camera"),
+        ({"image_pool": 7}, "image_size is .* expected .* 112 pixels"),
         ({"cameras": ("a", "a")}, "cameras is .* names that differ"),
         ({"pretrained": "imagenet"}, "pretrained is 'imagenet', expected 'none'"),
     ],
@@ -608,3 +613,38 @@ def test_config_comes_back_from_json_types():
     plain = dataclasses.asdict(config)
     plain["cameras"], plain["image_size"] = ["a"], [16, 24]
     assert ACTConfig(**plain) == config
+
+
+@pytest.mark.quick
+def test_sizes_of_cameras_are_written_in_one_way():
+    two = {"cameras": ("a", "b")}
+    same = tiny(**two, image_size=((16, 24), (16, 24)))
+    assert same == tiny(**two, image_size=(16, 24))
+    assert same.camera_sizes == {"a": (16, 24), "b": (16, 24)}
+    config = tiny(**two, image_size=((16, 24), (40, 32)))
+    assert config.camera_sizes == {"a": (16, 24), "b": (40, 32)}
+    plain = dataclasses.asdict(config)
+    plain["image_size"] = [[16, 24], [40, 32]]  # as JSON has it
+    assert ACTConfig(**plain) == config
+    # Two cameras, and a height that equals the width: not two sizes.
+    assert tiny(**two, image_size=(16, 16)).camera_sizes["b"] == (16, 16)
+    for wrong in (((16, 24),), ((16, 24), (8, 24)), ((16, 24), 16), ((16,), (16,))):
+        with pytest.raises(ValueError, match="or such a pair a camera"):
+            tiny(**two, image_size=wrong)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
+def test_cameras_of_different_sizes_all_have_a_say(image_tokens):
+    torch.manual_seed(0)
+    sizes = ((16, 24), (40, 32))
+    config = tiny(cameras=("a", "b"), image_size=sizes, image_tokens=image_tokens)
+    model = ACT(config).eval()
+    images = [torch.rand(2, 3, *size) for size in sizes]
+    qpos = torch.randn(2, config.state_dim)
+    chunk = model({"qpos": qpos, "images": images}).actions
+    assert chunk.shape == (2, config.chunk_size, config.action_dim)
+    for i in range(2):
+        other = [torch.rand_like(x) if i == j else x for j, x in enumerate(images)]
+        seen = model({"qpos": qpos, "images": other}).actions
+        assert (seen - chunk).abs().max() > 1e-5

@@ -1,7 +1,7 @@
 """An exported file answers as the policy does, alone and for several robots."""
 
-import importlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import torch
 from act_minimal import onnx_export
 from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
+from act_minimal.errors import SettingError
+from act_minimal.extras import MissingExtra
 from act_minimal.onnx_export import OnnxError, OnnxPredictor
 from act_minimal.policy import Policy, load_policy, make_policy, save_policy
+from act_minimal.resizing import Resizing
 from tests.test_lerobot import DATA, observation_of, policy_of
 
 STATE, VISION = DATA / "so100_pick_place_state", DATA / "so100_pick_place_vision"
@@ -54,6 +57,41 @@ def check(file: Path, folder: Path, rows: tuple[int, ...] = (1, 4)) -> None:
         assert np.abs(chunk - policy.predict_chunk(seen)).max() < 1e-4
     assert predictor.about["cameras"] == list(policy.cameras)
     assert predictor.about["chunk_size"] == policy.chunk_size
+
+
+def test_cameras_of_different_sizes(tmp_path):
+    """Odd sizes, which are filled up, with pooling before that."""
+    sizes = {"top": (50, 70), "wrist": (37, 41)}
+    settings = {"cameras": tuple(sizes), "image_size": tuple(sizes.values())}
+    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+    policy = other_policy("act", image_pool=2, chunk_size=5, **settings, **small)
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert done.inputs["images/top"] == (50, 70, 3)
+    check(tmp_path / "p.onnx", tmp_path / "p")
+
+
+def test_a_policy_that_resizes_does_so_outside_its_file(tmp_path):
+    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+    settings = {"cameras": ("top",), "image_size": (16, 24), "chunk_size": 5}
+    policy = other_policy("act", **settings, **small)
+    policy.resizing = Resizing((16, 24), "pad", {"top": (60, 100)})
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert done.inputs["images/top"] == (16, 24, 3)
+    predictor = OnnxPredictor(tmp_path / "p.onnx", threads=1)
+    assert predictor.resizing == policy.resizing
+    random = np.random.default_rng(0)
+    seen = {
+        "qpos": random.normal(size=(2, 6)).astype("f4"),
+        "env_state": random.normal(size=(2, 7)).astype("f4"),
+        "images/top": random.integers(0, 256, (2, 60, 100, 3), np.uint8),
+    }
+    expected = load_policy(tmp_path / "p").predict_chunk(seen)
+    assert np.abs(predictor.predict_chunk(seen) - expected).max() < 1e-4
+    seen["images/top"] = seen["images/top"][:, :, :60]
+    with pytest.raises(OnnxError, match="refuses the observation"):
+        predictor.predict_chunk(seen)
 
 
 def test_the_state_policy(state_file):
@@ -99,22 +137,18 @@ def test_a_file_that_answers_otherwise_is_not_written(
 
 @pytest.mark.quick
 def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch):
-    real = importlib.import_module
-
-    def missing(name: str) -> Any:
-        if name == "onnxscript":
-            raise ImportError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(OnnxError, match=r"onnxscript is not installed.*\[onnx\]"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtra, match=r"onnxscript is not installed.*onnx"):
         onnx_export.export_onnx(STATE, "never.onnx")
 
 
 @pytest.mark.quick
 def test_places_and_files_that_are_wrong_are_named(tmp_path):
-    with pytest.raises(OnnxError, match="is a folder"):
-        onnx_export.export_onnx(STATE, tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(SettingError, match="is a folder"):
+        onnx_export.export_onnx(STATE, tmp_path / "folder.onnx")
+    with pytest.raises(SettingError, match=r"out is .*, expected .* ends in \.onnx"):
+        onnx_export.export_onnx(STATE, tmp_path / "policy.pt")
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         onnx_export.export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
     broken: Path = tmp_path / "broken.onnx"

@@ -6,6 +6,7 @@ Bus and motors are in one process, and time is the clock's.
 import contextlib
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from hardware.openarm.emulator.service import (
     VirtualOpenArmConfig,
     VirtualOpenArmService,
 )
+from hardware.openarm.limits import openarm_limits
 from hardware.openarm.model import gravity_of
 from hardware.openarm.motors import IDS, NAMES
 from hardware.openarm.protocol import Command, Mit, Mode, Status
+from hardware.safety import SafeRobot, Stop
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
 NUMBERS = itertools.count()  # virtual channels are the process's: each test has its own
@@ -69,7 +72,7 @@ def clock(monkeypatch):
     clock = Clock()
     openarm = ("openarm.bus", "openarm.arm", "openarm.emulator.service")
     for module in (*openarm, "clock", "safety"):
-        monkeypatch.setattr(f"hardware.{module}.time", clock)
+        monkeypatch.setattr(f"hardware.{module}.time", clock, raising=False)
     monkeypatch.setattr(Bus, "_receive", lambda bus, s: clock.receive(bus, s))
     return clock
 
@@ -357,8 +360,8 @@ def test_a_target_that_is_no_number_is_not_sent(service, arm):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"version": "v3"}, "version is 'v3', expected one of: v1, v2"),
-        ({"gains": "hard"}, "gains is 'hard', expected one of: firm, gentle"),
+        ({"version": "v3"}, "version is 'v3', expected one of .'v2', 'v1'"),
+        ({"gains": "hard"}, "gains is 'hard', expected one of .'firm', 'gentle'"),
         ({"left": "can0"}, "right and left are both on 'can0'"),
         ({"fps": 0.0}, "fps is 0.0"),
         ({"timeout": float("nan")}, "timeout is nan"),
@@ -499,3 +502,58 @@ def test_motors_of_another_type_are_refused(service, arm):
     service.arm.motors[1][4].poke("TMAX", 54.0)
     with pytest.raises(UserError, match=r"motor 5 \(left joint5\) says .* 54 N·m"):
         arm.connect()
+
+
+def test_joint_7_may_be_either_motor(clock, tmp_path):
+    """What one says of its torque is what its frames and its load are counted with."""
+    loads = []
+    for light, most in ((False, 7.0), (True, 3.0)):
+        with virtual(clock, tmp_path, light_wrist=light) as service:
+            arm = driver(service)
+            arm.connect()
+            goal = arm.measure()[0]
+            goal[6] += 0.4  # 12 N·m of a spring of 30 N·m/rad: more than either has
+            arm.send(goal)
+            service.clock.sleep(0.004)
+            motor = service.arm.motors[0][6]
+            _, _, health = arm.measure()
+            assert motor.type.name == ("DM3507" if light else "DM4310")
+            assert motor.torque == pytest.approx(most)
+            assert health.torque[6] == pytest.approx(most, abs=0.01)
+            assert arm.buses[0].scales[7].torque == (5.0 if light else 10.0)
+            loads.append(health.load[6])
+            arm.close()
+    assert loads == pytest.approx([1.0, 1.0], abs=0.01)
+
+
+def test_another_motor_in_joint_7_is_refused_and_both_are_named(service, arm):
+    service.arm.motors[0][6].poke("TMAX", 28.0)
+    with pytest.raises(
+        UserError,
+        match=r"joint7\) says that its TMAX is 28 N·m, expected 10 of a DM4310 or 5 of "
+        "a DM3507",
+    ):
+        arm.connect()
+
+
+@pytest.mark.parametrize("seconds", [0.5, np.inf])
+def test_landing_waits_for_a_silent_bus(service, clock, arm, seconds):
+    robot = SafeRobot(arm, replace(openarm_limits(), slow=2.0))
+    robot.connect()
+    robot.go(robot.limits.rest + 0.1)
+    end, turn = clock.now + seconds, service.turn
+
+    def turn_and_plug_in():
+        if clock.now >= end:
+            service.fault(0, unplugged=False)
+        turn()
+
+    service.turn = turn_and_plug_in
+    service.fault(0, unplugged=True)
+    if np.isfinite(seconds):
+        robot.close()
+        assert not arm.torque
+        assert clock.now > end
+    else:
+        with pytest.raises(Stop, match=r"could not be put to rest .no motor of the r"):
+            robot.close()

@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from hardware.openarm.motors import ARM_MOTORS, IDS, MotorType
 from hardware.openarm.protocol import Command, Status
 from hardware.so100.emulator.room import VirtualArmProcess
 
+from .clocks import eventually
 from .test_openarm_arm import RAISED, clock, config_of, driver, hold, virtual  # noqa: F401
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
@@ -60,14 +60,6 @@ def client(tmp_path):
             client.add_motor(motor.id, motor.master, name_of(motor.type))
         yield service, client
         client.shutdown()
-
-
-def eventually(what, seconds=20.0):
-    """Its reader has a thread of its own."""
-    deadline = time.monotonic() + seconds
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert what()
 
 
 def test_damiao_motor_reads_the_registers(client):
@@ -167,14 +159,9 @@ def outside(tmp_path):
         yield process
 
 
-def test_across_processes(outside, monkeypatch):
-    # Here time is the computer's, and its pauses are no fault of the motors.
-    monkeypatch.setattr("hardware.openarm.arm.LOST", 0.5)
-    monkeypatch.setattr("hardware.openarm.arm.IGNORED", 40)
+def test_across_processes(outside):
     config = outside.config
     arm = OpenArm(OpenArmConfig(config.right, config.left, gains="firm"))
-    for bus in arm.buses:
-        bus.tries = 20
     outside.room.put(RAISED)
     arm.connect()
     outside.room.ask(forget=True)

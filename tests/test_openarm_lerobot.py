@@ -5,7 +5,8 @@ Where LeRobot 0.4.4 and what the makers say are not of one mind, it stands here:
 * its joint limits are those of v1. A left gripper of v2 opens to +90 degrees, and
   LeRobot, with -65 to 0 for both, keeps it shut;
 * with a calibration file, each `connect` sets the zero of all motors to wherever they
-  are, with their torque enabled: arms that do not hang straight down then are lost;
+  are, with their torque enabled: arms that do not hang straight down then are lost
+  (0.6.1 no longer does);
 * its range of velocity for the DM4340 is 8 rad/s, whatever the motor says;
 * it waits 1 ms for the answers to its goals, which take 2 ms on a bus at 1 Mbit/s: what
   it observes next may be as old as those goals.
@@ -20,13 +21,14 @@ import numpy as np
 import pytest
 
 from hardware.openarm.motors import GRIPPERS, PEAK
-from tests.lerobot_room import needs_room
+from tests.clocks import retried
+from tests.lerobot_room import VERSION, needs_room, newer
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs sockets with names"),
     needs_room,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 STEP = np.degrees(25 / 65535)  # what one bit of an angle is
 KP = np.tile([240.0, 240.0, 240.0, 240.0, 24.0, 31.0, 25.0, 25.0], 2)  # LeRobot's own
@@ -36,14 +38,26 @@ ELBOWS = [3, 11]
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, lerobot_python):
     client = ROOT / "tests" / "lerobot_openarm_client.py"
-    done = subprocess.run(
-        [lerobot_python, client, tmp_path_factory.mktemp("room")],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def drive():
+        done = subprocess.run(
+            [lerobot_python, client, tmp_path_factory.mktemp("room")],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout.splitlines()[-1])
+        # It waits a millisecond for an answer, and takes the one before where none
+        # came: that is this computer's doing, and measured again.
+        for when in ("first", "last"):
+            seen, truth = report[when]["seen"], report[when]["truth"]["degrees"]
+            assert seen == pytest.approx(truth, abs=0.3)
+        assert all(report["last"]["truth"]["enabled"])
+        assert not any(report["after"]["enabled"])
+        return report
+
+    return retried(drive)
 
 
 def test_it_connects_without_a_movement_and_observes_degrees(report):
@@ -93,6 +107,11 @@ def test_it_lets_go_when_it_disconnects(report):
 def test_with_a_calibration_file_it_takes_any_pose_for_zero(report):
     zeroed = report["zeroed"]
     assert report["calibrated"]
+    if newer(VERSION):  # 0.6.1 leaves the zeros as they are
+        truth = zeroed["truth"]["degrees"][:8]
+        assert zeroed["seen"] == pytest.approx(truth, abs=2 * STEP)
+        assert zeroed["seen"][3] == pytest.approx(85.94, abs=0.1)
+        return
     assert zeroed["truth"]["degrees"][3] == pytest.approx(85.94, abs=0.1)
     assert zeroed["seen"] == pytest.approx([0.0] * 8, abs=2 * STEP)
     assert zeroed["truth"]["position"][:8] == pytest.approx([0.0] * 8, abs=2 * STEP)

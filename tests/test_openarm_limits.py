@@ -13,6 +13,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from act_minimal.errors import SettingError
+from hardware.clock import Clock
 from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.bus import Bus
 from hardware.openarm.emulator.arm import VirtualOpenArm, Witness
@@ -53,6 +54,21 @@ class WireBus(Bus):
         )
 
 
+class PhysicsClock(Clock):
+    """Seconds of physics: a busy computer holds up the test, and not the arm in it."""
+
+    def __init__(self, arm):
+        self.arm = arm
+
+    def now(self):
+        return self.arm.data.time
+
+    def wait_until(self, end):
+        while self.now() < end:
+            self.arm.step()
+        return self.now()
+
+
 class PhysicsTicker:
     """A tick is over when its physics has been."""
 
@@ -85,6 +101,8 @@ def connected():
         WireBus(side, Wire(motors))
         for side, motors in zip(("right", "left"), virtual.motors, strict=True)
     )
+    for bus in arm.buses:
+        bus.clock = PhysicsClock(virtual)
     arm.ticker, arm.ramp = PhysicsTicker(virtual), ramp
     robot = SafeRobot(arm, LIMITS)
     robot.connect()

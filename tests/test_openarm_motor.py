@@ -251,6 +251,62 @@ def test_the_other_modes(motor):
     assert motor.drive(0.0, 0.0, 0.001) == pytest.approx(2.8)
 
 
+# Goals that turn the motor of id 4, by mode.
+GOALS = {
+    Mode.MIT: (0x004, "90158FF1EB666724"),
+    Mode.POS_VEL: (0x104, "0000803F00000040"),
+    Mode.VEL: (0x204, "0000803F"),
+    Mode.POS_FORCE: (0x304, "CDCCCCBE8813E803"),
+}
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("size", range(13))
+def test_goals_of_the_lengths_that_real_motors_take(motor, mode, size):
+    """VEL is a float alone, or padded to eight bytes; all others have eight."""
+    write(motor, "CTRL_MODE", mode)
+    tell(motor, Command.ENABLE)
+    id, wire = GOALS[mode]
+    data = (bytes.fromhex(wire) + bytes(12))[:size]
+    answer = motor.obey(Frame(id, data))
+    if size == 8 or (size, mode) == (4, Mode.VEL):
+        assert Feedback.decode(answer, motor.scale).status is Status.ENABLED
+        assert motor.drive(0.0, 0.0, 0.001) != 0.0
+    else:
+        assert answer is None
+        assert motor.drive(0.0, 0.0, 0.001) == 0.0
+
+
+# What the maker's example programs send for registers: four bytes where no value is.
+SHORT = [
+    ("04003316", "0400331600000041"),  # read VMAX: 8.0
+    ("0400CC00", "047FFF7FF7FF1919"),  # refresh: feedback
+    ("0400AA01", "0400AA0100000000"),  # save
+]
+
+
+@pytest.mark.parametrize("padding", ["", "00000000"])
+@pytest.mark.parametrize(("asked", "answered"), SHORT)
+def test_register_frames_as_the_makers_examples_send_them(
+    motor, asked, answered, padding
+):
+    answer = motor.obey(Frame(0x7FF, bytes.fromhex(asked + padding)))
+    assert answer.hex().upper() == answered
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_commands_on_the_bare_id_and_on_the_modes(motor, mode):
+    write(motor, "CTRL_MODE", mode)
+    data = bytes.fromhex("FFFFFFFFFFFFFFFC")
+    for id in (0x004, GOALS[mode][0]):
+        assert motor.obey(Frame(id, data)) is not None
+        assert motor.status is Status.ENABLED
+        tell(motor, Command.DISABLE)
+    other = next(id for id, _ in GOALS.values() if id not in (0x004, GOALS[mode][0]))
+    assert motor.obey(Frame(other, data)) is None
+    assert motor.status is Status.DISABLED
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
 def test_no_number_no_motion(motor, number):
     write(motor, "CTRL_MODE", Mode.VEL)

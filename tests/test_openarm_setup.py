@@ -42,6 +42,22 @@ def test_a_look_at_every_motor(service, bus):
     assert "rotor too hot" in str(seen[1])
     assert "VMAX 10 rad/s" in str(seen[2])
     assert "24.0 V" in str(seen[0])
+    assert "joint7   motor 7: DM4310, disabled" in str(seen[6])
+
+
+def test_a_look_says_which_motor_joint_7_is(clock, tmp_path):  # noqa: F811
+    with virtual(clock, tmp_path, light_wrist=True) as service:
+        service.arm.motors[0][4].poke("TMAX", 54.0)
+        bus = Bus(service.config.right, side="right")
+        bus.open()
+        seen = look(bus)
+        bus.close()
+    assert [one.type for one in seen] == [
+        *("DM8009", "DM8009", "DM4340", "DM4340", ""),
+        *("DM4310", "DM3507", "DM4310"),
+    ]
+    assert "motor 7: DM3507, disabled" in str(seen[6])
+    assert "motor 5: unexpected type with TMAX 54 N·m" in str(seen[4])
 
 
 def test_zero(service, bus):

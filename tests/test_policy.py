@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from act_minimal.checkpoint import CheckpointError
 from act_minimal.dataset import Statistics
-from act_minimal.errors import UserError
+from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import (
     ObservationError,
     Policy,
@@ -22,6 +23,7 @@ from act_minimal.policy import (
     make_policy,
     save_policy,
 )
+from act_minimal.resizing import Resizing, resize
 
 S, E, K, B = 3, 4, 5, 2
 TINY = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
@@ -155,6 +157,33 @@ def test_validation_is_at_z_0_without_padding_in_physical_units():
 
 
 @pytest.mark.quick
+def test_a_prediction_leaves_the_mode_as_it_was():
+    made, seen = (
+        policy(dropout=0.5),
+        {k: v for k, v in batch().items() if k != "action"},
+    )
+    made.train()
+    chunk = made.predict_chunk(seen)
+    assert made.training
+    assert all(module.training for module in made.modules())
+    np.testing.assert_array_equal(chunk, made.eval().predict_chunk(seen))
+    assert not made.training
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("asked", [{"chunk_size": 50}, {"use_cvae": True}])
+def test_a_single_step_baseline_is_not_given_what_it_has_not(asked):
+    with pytest.raises(SettingError, match="but a bc_transformer has"):
+        make_policy("bc_transformer", statistics(), state_dim=S, action_dim=S, **asked)
+
+
+@pytest.mark.quick
+def test_a_target_that_is_none_is_refused():
+    with pytest.raises(SettingError, match="action_target is 'relative', expected one"):
+        policy(target="relative")
+
+
+@pytest.mark.quick
 def test_noise_of_the_cvae_matters_in_training_only():
     made, data = policy(), batch()
     assert made.latent_dim == made.config.latent_dim
@@ -271,7 +300,7 @@ def folder(tmp_path):
 def test_folder_is_for_people_too(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("config.json", "card.json", "README.md"),
+        *("config.json", "card.json", "README.md", "act_minimal.json"),
         *("model.safetensors", "stats.safetensors"),
     }
     text = (folder / "README.md").read_text()
@@ -364,7 +393,7 @@ def test_bad_configs_are_named(folder, change, message):
 @pytest.mark.quick
 def test_what_is_no_checkpoint_is_named(folder, tmp_path):
     (folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
         load_policy(folder)
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         load_policy(tmp_path / "nowhere")
@@ -373,3 +402,73 @@ def test_what_is_no_checkpoint_is_named(folder, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match="has saved no checkpoint"):
         load_policy(tmp_path)
+
+
+# ------------------------------------------------------------ sizes of images
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", KINDS)
+def test_cameras_may_differ_in_size(kind, tmp_path):
+    sizes = {"top": (32, 48), "wrist": (41, 19)}
+    made = policy(kind, tuple(sizes))
+    settings = asdict(made.config) | {"image_size": tuple(sizes.values())}
+    config = type(made.config)(**settings)
+    torch.manual_seed(0)
+    made = type(made)(config, statistics(), name=kind)
+    assert made.image_sizes == sizes
+    random = np.random.default_rng(0)
+    seen = observation() | {
+        f"images/{c}": random.integers(0, 256, (B, *size, 3), np.uint8)
+        for c, size in sizes.items()
+    }
+    chunk = made.predict_chunk(seen)
+    data = batch(k=made.chunk_size)
+    data |= {key: torch.from_numpy(x) for key, x in seen.items() if "images" in key}
+    loss, _ = made.loss(data, eps=torch.zeros(B, made.latent_dim))
+    loss.backward()
+    assert np.isfinite(chunk).all()
+    back = load_policy(save_policy(tmp_path / "p", made, {}))
+    assert back.config == config
+    np.testing.assert_array_equal(back.predict_chunk(seen), chunk)
+    with pytest.raises(ObservationError, match=r"images/wrist.*\(B, 41, 19, 3\)"):
+        made.predict_chunk(seen | {"images/wrist": seen["images/top"]})
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_a_policy_resizes_what_it_is_shown_as_its_folder_says(mode, tmp_path):
+    made = policy("act", ("top",))
+    made.resizing = Resizing(SIZE, mode, {"top": (60, 100)})
+    assert made.image_sizes == {"top": (60, 100)}
+    back = load_policy(save_policy(tmp_path / "p", made, {}))
+    assert back.resizing == made.resizing
+    random = np.random.default_rng(0)
+    large = random.integers(0, 256, (B, 60, 100, 3), np.uint8)
+    small = np.stack([resize(image, SIZE, mode) for image in large])
+    seen = observation()
+    by_hand = policy("act", ("top",)).predict_chunk(seen | {"images/top": small})
+    for images in (large, small, torch.from_numpy(large)):
+        chunk = back.predict_chunk(seen | {"images/top": images})
+        np.testing.assert_array_equal(chunk, by_hand)
+    other = large[:, :, :60]
+    with pytest.raises(
+        ObservationError, match=r"\(B, 16, 24, 3\), or 60 x 100 pixels, or the"
+    ):
+        back.predict_chunk(seen | {"images/top": other})
+    with pytest.raises(ObservationError, match=r"float32.*uint8"):
+        back.predict_chunk(seen | {"images/top": small.astype(np.float32)})
+    path = tmp_path / "p" / "config.json"
+    content = json.loads(path.read_text())
+    content["resizing"]["mode"] = "crop"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"config\.json: .*the mode 'crop'"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.quick
+def test_a_checkpoint_without_resizing_is_written_as_before(tmp_path):
+    save_policy(tmp_path / "p", policy("act", ("top",)), {})
+    content = json.loads((tmp_path / "p" / "config.json").read_text())
+    assert set(content) == {"kind", "action_target", "model"}
+    assert content["model"]["image_size"] == list(SIZE)

@@ -4,10 +4,12 @@ import ast
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tokenize
 import tomllib
 from collections.abc import Iterator
@@ -18,23 +20,27 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from act_minimal import cli
 from act_minimal.doctor import read_constraints
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "act_minimal"
 HARDWARE = ROOT / "hardware"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 FILE_LINES = 400  # of code: blank lines, comments and docstrings are free
-WALK_LINES = 3000  # of code, from episodes to evaluation: an afternoon's reading
+WALK_LINES = 3300  # of code, from episodes to evaluation: an afternoon's reading
 # Rooms beside the walk, which nobody needs to read to understand ACT.
 BESIDE_THE_WALK = {
     *("cli.py", "demo.py", "doctor.py", "devices.py", "gl.py", "inspection.py"),
+    *("card.py", "joints.py"),
     *("training_plot.py", "classroom.py", "exchange_cli.py", "onnx_export.py"),
     *("lerobot.py", "lerobot_names.py", "lerobot_steps.py", "lerobot_units.py"),
     *("original_act.py", "data_cli.py", "data_folders.py", "data_tools.py"),
     *("lerobot_edge.py", "lerobot_files.py", "lerobot_read.py", "lerobot_stats.py"),
-    *("lerobot_video.py", "lerobot_write.py"),
+    *("lerobot_video.py", "lerobot_write.py", "lerobot_rows.py", "joints.py"),
+    *("hdf5_files.py", "resizing.py", "files.py"),
+    *("settings.py", "console.py", "extras.py"),
 }
 
 FILE_MB, REPOSITORY_MB = 20, 60
@@ -86,10 +92,12 @@ def requirements_of(texts: list[str]) -> dict[str, Requirement]:
 
 
 def asked_for() -> dict[str, Requirement]:
-    """Everything in pyproject.toml: what the package needs and what its tests need."""
-    return requirements_of(
-        PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
-    )
+    """Everything in pyproject.toml: the package's needs, its extras', its tests'."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    texts = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    asked = requirements_of(texts + [text for extra in extras for text in extra])
+    del asked[PROJECT["project"]["name"]]  # extras made of others
+    return asked
 
 
 def code_lines(source: str) -> int:
@@ -128,7 +136,7 @@ def imports(path: Path, name: str, *, top_level_only: bool = False) -> Iterator[
             yield child
             yield from nodes(child)
 
-    for node in nodes(ast.parse(path.read_text(), str(path))):
+    for node in nodes(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -177,7 +185,7 @@ def run_tool(*command: str) -> None:
 
 @pytest.mark.quick
 def test_conda_users_get_the_same_as_uv_users():
-    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    content = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     [pip] = [entry["pip"] for entry in content["dependencies"] if type(entry) is dict]
     conda = [entry for entry in content["dependencies"] if type(entry) is str]
     assert f"python{PROJECT['project']['requires-python']}" in conda
@@ -205,8 +213,8 @@ def test_ranges_are_ranges():
 
 @pytest.mark.quick
 def test_licences_are_whole():
-    code = (ROOT / "LICENSE").read_text()
-    lessons = (ROOT / "LICENSE-lessons").read_text()
+    code = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    lessons = (ROOT / "LICENSE-lessons").read_text(encoding="utf-8")
     assert "Apache License" in code
     assert "END OF TERMS AND CONDITIONS" in code
     assert "Creative Commons Attribution 4.0 International Public License" in lessons
@@ -217,7 +225,7 @@ def test_licences_are_whole():
 
 @pytest.mark.quick
 def test_the_citation_parses_and_names_this_version():
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(cited["cff-version"]) == "1.2.0"
     assert {"message", "title", "authors"} <= set(cited)
     assert cited["version"] == PROJECT["project"]["version"]
@@ -227,14 +235,14 @@ def test_the_citation_parses_and_names_this_version():
 
 @pytest.mark.quick
 def test_the_changelog_says_what_is_new():
-    text = (ROOT / "CHANGELOG.md").read_text()
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     sections = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
     assert sections[0] in ("Unreleased", PROJECT["project"]["version"])
 
 
 @pytest.mark.quick
 def test_the_readme_opens_with_a_picture_and_the_two_commands():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     demo, tests = "pip install uv && uv run act demo", "pip install uv && uv run pytest"
     picture = re.search(r"!\[.*?\]\(|<img ", text)
     assert picture, "no picture"
@@ -244,12 +252,70 @@ def test_the_readme_opens_with_a_picture_and_the_two_commands():
 
 
 @pytest.mark.quick
+def test_the_readmes_commands_are_commands_and_write_under_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"uv run act (.+)", blocks.replace("\\\n", " "))
+    lines += re.findall(r"`uv run act (.+?)`", text)
+    assert len(lines) > 8
+    for line in lines:
+        name, *words = line.split()
+        assert callable(cli._find(name, words, False)), line
+        for flag in ("--out", "--calibration", "--port"):
+            given = words[words.index(flag) + 1] if flag in words else "runs/"
+            assert given.startswith("runs/") or given == "virtual", line
+        if line.startswith("data convert"):
+            assert words[2].startswith("runs/"), line
+
+
+@pytest.mark.quick
+def test_a_source_distribution_holds_what_is_tracked():
+    hatch = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]
+    tracked = {path.relative_to(ROOT).parts[0] for path in tracked_files()}
+    beside = {".ci", ".github", ".gitignore", "pyproject.toml"}
+    assert set(hatch["only-include"]) == tracked - beside
+
+
+def test_it_builds_beside_a_virtual_arms_port(tmp_path):
+    """`uv build` where a virtual arm runs: a link to a terminal, a socket, a pipe."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not here")
+    for path in tracked_files():
+        target = tmp_path / "clone" / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".md", ".py", ".toml") or path.name.startswith("LICENSE"):
+            shutil.copy(path, target)
+        else:
+            target.touch()
+    (tmp_path / "clone" / "arm").symlink_to("/dev/null")
+    (tmp_path / "clone" / "runs").mkdir()
+    (tmp_path / "clone" / "runs" / "arm").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "clone" / "pipe")
+    command = [uv, "build", "--out-dir", str(tmp_path / "dist")]
+    done = subprocess.run(
+        command, cwd=tmp_path / "clone", capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    [packed] = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert "hardware" in names
+    assert not names & {"arm", "pipe", "runs"}
+    assert len(list((tmp_path / "dist").glob("*.whl"))) == 1
+
+
+@pytest.mark.quick
 def test_ci_runs_the_command_of_the_readme():
     script = ROOT / ".ci" / "run"
-    assert "set -euo pipefail" in script.read_text()
-    assert "pip install --quiet uv" in script.read_text()
-    assert re.search(r"uv run pytest$", script.read_text(), re.MULTILINE)
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+    assert "pip install --quiet uv" in script.read_text(encoding="utf-8")
+    assert re.search(
+        r"uv run pytest$", script.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    workflow = yaml.safe_load(
+        (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    )
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert any(step.get("run") == "bash .ci/run" for step in steps)
     if sys.platform != "win32":
@@ -260,7 +326,9 @@ def test_ci_runs_the_command_of_the_readme():
 @pytest.mark.quick
 def test_links_between_pages_lead_somewhere():
     for page in (path for path in tracked_files() if path.suffix == ".md"):
-        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        text = re.sub(
+            r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
         links = re.findall(r"\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"", text)
         for link in (a or b for a, b in links):
             if re.match(r"[a-z]+:", link) or link.startswith("#"):
@@ -271,7 +339,7 @@ def test_links_between_pages_lead_somewhere():
 
 @pytest.mark.quick
 def test_the_architecture_names_every_room():
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
     rooms |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
     rooms |= {path.name for path in HARDWARE.glob("*.py")} - {"__init__.py"}
@@ -300,6 +368,73 @@ def test_the_repository_stays_small():
     assert sum(sizes.values()) <= REPOSITORY_MB
 
 
+def reads_or_writes_text(call: ast.Call) -> bool:
+    """Whether a call opens text without an encoding: the locale's would be taken."""
+    given = {word.arg for word in call.keywords}
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if isinstance(call.func, ast.Name):
+        name = call.func.id
+    if "encoding" in given:
+        return False
+    if name in ("read_text", "write_text"):
+        # A path's; `files.write_text` writes UTF-8 itself.
+        owner = ast.unparse(call.func).rpartition(".")[0]
+        given_first = name == "read_text" and call.args
+        return owner not in ("", "files") and not given_first
+    if {"text", "universal_newlines"} & given:  # of subprocess
+        return True
+    if name not in ("open", "fdopen", "NamedTemporaryFile", "TextIOWrapper"):
+        return False
+    if name == "open" and isinstance(call.func, ast.Attribute):
+        # A path's, if it has a mode; buses and cameras are opened, too.
+        modes = [one for one in call.args[:1] if isinstance(one, ast.Constant)]
+        if not modes or not re.fullmatch("[rwaxbt+]+", str(modes[0].value)):
+            return False
+    else:
+        modes = [one for one in call.args[1:2] if isinstance(one, ast.Constant)]
+    modes += [word.value for word in call.keywords if word.arg == "mode"]
+    said = "".join(str(one.value) for one in modes if isinstance(one, ast.Constant))
+    return "b" not in (said or ("w+b" if name == "NamedTemporaryFile" else "r"))
+
+
+@pytest.mark.quick
+def test_text_is_utf8_whatever_the_locale():
+    paths = [*modules(PACKAGE).values(), *modules(HARDWARE).values()]
+    paths += [*modules(ROOT / "benchmarks").values(), ROOT / "notebooks/make.py"]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and reads_or_writes_text(node)
+    ]
+    assert not found, 'say encoding="utf-8" there'
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text(encoding='utf-8')", False),
+        ("path.write_text(text)", True),
+        ("write_text(path, text)", False),
+        ("open(path)", True),
+        ("open(path, 'rb')", False),
+        ("open(path, mode='a')", True),
+        ("path.open('w')", True),
+        ("path.open('rb')", False),
+        ("bus.open()", False),
+        ("av.open(str(path), 'w')", False),
+        ("subprocess.run(command, text=True)", True),
+        ("subprocess.run(command, encoding='utf-8')", False),
+    ],
+)
+def test_text_without_an_encoding_would_be_found(code, expected):
+    call = ast.parse(code, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert reads_or_writes_text(call) == expected
+
+
 # ---------------------------------------------------------------- results
 
 
@@ -317,7 +452,7 @@ def keys_of(value: object) -> Iterator[str]:
     "path", sorted((ROOT / "data/results").rglob("*.json")), ids=lambda path: path.stem
 )
 def test_a_result_says_how_it_was_made(path: Path):
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     for key in ("command", "seconds", "versions"):
         assert key in result, f"{path.name} lacks {key!r} at its top"
     assert isinstance(result["versions"], dict)
@@ -335,7 +470,7 @@ def test_a_result_says_how_it_was_made(path: Path):
 @pytest.mark.quick
 def test_every_file_can_be_read_in_one_sitting():
     for path in (*modules(PACKAGE).values(), *modules(HARDWARE).values()):
-        lines = code_lines(path.read_text())
+        lines = code_lines(path.read_text(encoding="utf-8"))
         name = path.relative_to(ROOT)
         assert lines <= FILE_LINES, f"{name} holds {lines} lines of code"
 
@@ -343,7 +478,7 @@ def test_every_file_can_be_read_in_one_sitting():
 @pytest.mark.quick
 def test_the_walk_can_be_read_in_an_afternoon():
     rooms = [path for path in PACKAGE.glob("*.py") if path.name not in BESIDE_THE_WALK]
-    lines = {path.name: code_lines(path.read_text()) for path in rooms}
+    lines = {path.name: code_lines(path.read_text(encoding="utf-8")) for path in rooms}
     assert sum(lines.values()) <= WALK_LINES, lines
 
 
@@ -353,6 +488,7 @@ def test_the_model_knows_tensors_and_nothing_else():
     libraries = {"torch", "torchvision", "numpy"}
     files = {"pathlib", "os", "io", "json", "shutil", "tempfile", "subprocess"}
     mine = ("act_minimal.errors.", "act_minimal.model.", "act_minimal.backbones.")
+    mine += ("act_minimal.settings.",)
     for room in ("model", "backbones", "baselines"):
         for name in imports(PACKAGE / f"{room}.py", f"act_minimal.{room}"):
             top = name.partition(".")[0]
@@ -405,7 +541,7 @@ def test_nothing_unpickles():
         banned = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
         found = {one.partition(".")[0] for one in imports(path, name)} & banned
         assert not found, f"{name} imports {found}"
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 said = ast.unparse(node)
                 assert said not in ("torch.load", "torch.save"), f"{name}: {said}"
@@ -414,13 +550,25 @@ def test_nothing_unpickles():
 
 
 @pytest.mark.quick
+def test_no_test_depends_on_how_fast_the_machine_is():
+    """Upper bounds on the computer's clock are red wherever it is busy."""
+    bound = re.compile(r"assert .*time\.(?:monotonic|perf_counter)\(\).*<=? *([\d.]+)")
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = bound.search(line)
+            assert not found or float(found[1]) >= 30, (
+                f"{path.name}: '{line.strip()}': move time by hand, wait for it, or "
+                "measure again (tests/clocks.py)"
+            )
+
+
 def test_every_room_is_tested():
     """A room has a test file of its name, or is imported by the tests of its whole."""
     rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors"}
     files = list(ROOT.glob("tests/test_*.py"))
     tested = {path.stem.removeprefix("test_") for path in files}
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 tested.add(node.module.removeprefix("act_minimal."))
                 if node.module == "act_minimal":

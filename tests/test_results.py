@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from act_minimal.course.results import NOT_YET
-from benchmarks import report
+from benchmarks import lerobot_versions, report
 from benchmarks.claims.registry import CLAIMS
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +20,19 @@ def test_results_page_is_fresh():
 def test_readme_numbers_are_fresh():
     text = (ROOT / "README.md").read_text()
     assert text == report.readme(text)
+
+
+@pytest.mark.quick
+def test_what_was_tried_with_lerobots_releases_is_fresh_and_passed():
+    releases = report.load("lerobot_versions")["releases"]
+    assert set(releases) >= {"0.4.4", "0.6.1"}
+    assert lerobot_versions.page(releases) == lerobot_versions.PAGE.read_text("utf-8")
+    for row in releases.values():
+        assert set(row["tests"]) == set(lerobot_versions.TESTS)
+        for said in row["tests"].values():
+            assert said["passed"] >= 1
+            assert not said["failed"]
+            assert not said["skipped"]
 
 
 @pytest.mark.quick

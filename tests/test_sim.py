@@ -317,6 +317,55 @@ def test_vector_env_starts_anew_after_the_end():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_an_action_that_is_no_number_is_refused_and_nothing_moves(wrong):
+    env = gymnasium.make(ENV_ID)
+    before, _ = env.reset(seed=0)
+    action = before["qpos"].copy()
+    action[2] = wrong
+    with pytest.raises(UserError, match=r"action is .*(nan|inf).*, expected finite"):
+        env.step(action)
+    # The arm is held, so the next tick is as if nothing had been asked.
+    after = env.step(before["qpos"])[0]
+    env.reset(seed=0)
+    again = env.step(before["qpos"])[0]
+    assert all(np.array_equal(after[key], again[key]) for key in after)
+    env.close()
+
+
+@pytest.mark.quick
+def test_a_masked_reset_leaves_the_other_scenes():
+    many = gymnasium.make_vec(ENV_ID, num_envs=3)
+    first, _ = many.reset(seed=[1, 2, 3])
+    for _ in range(3):
+        moved = many.step(first["qpos"] * 0)[0]
+    mask = np.array([True, False, True])
+    some, info = many.reset(seed=[7, 8, 9], options={"reset_mask": mask})
+    whole, _ = many.reset(seed=[7, 8, 9])
+    for key in ("qpos", "qvel", "env_state"):
+        assert np.array_equal(some[key][1], moved[key][1])
+        assert np.array_equal(some[key][mask], whole[key][mask])
+    assert not np.array_equal(some["qpos"][1], whole["qpos"][1])
+    assert info["success"].shape == (3,)
+    many.close()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "mask", [[True, False], [False] * 3, [1, 0, 1], [[True, False, True]]]
+)
+def test_a_mask_that_cannot_be_meant_is_refused(mask):
+    many = gymnasium.make_vec(ENV_ID, num_envs=3)
+    first, _ = many.reset(seed=0)
+    with pytest.raises(UserError, match=r"reset_mask is .*, expected 3 times True"):
+        many.reset(seed=1, options={"reset_mask": np.array(mask)})
+    with pytest.raises(UserError, match="3 scenes have 2 seeds"):
+        many.reset(seed=[1, 2])
+    assert np.array_equal(many.step(first["qpos"])[0]["qpos"].shape, (3, 6))
+    many.close()
+
+
+@pytest.mark.quick
 def test_unknown_task_lists_the_known():
     with pytest.raises(UserError, match=r"no task 'nope'.*so100_pick_place"):
         make_task("nope")

@@ -384,12 +384,12 @@ def test_films_show_the_full_meshes(handover, tmp_path, monkeypatch):
         assert np.array_equal(getattr(light, key), getattr(full, key)), key
     take = Take("x", handover.sample(np.random.default_rng(0))[None], True)
     settings = {"size": (96, 128), "progress": False}
-    shown = film(handover, [take], tmp_path / "full", **settings).read_bytes()
+    shown = film(handover, [take], tmp_path / "full.mp4", **settings).read_bytes()
     monkeypatch.setattr(type(handover), "film_model", type(handover).model)
-    boxes = film(handover, [take], tmp_path / "light", **settings).read_bytes()
+    boxes = film(handover, [take], tmp_path / "light.mp4", **settings).read_bytes()
     assert len(shown) > 1000
     assert shown != boxes
-    again = film(handover, [take], tmp_path / "again", **settings).read_bytes()
+    again = film(handover, [take], tmp_path / "again.mp4", **settings).read_bytes()
     assert again == boxes
 
 

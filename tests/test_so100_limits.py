@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from hardware.clock import Clock
 from hardware.safety import SafeRobot, Stop, so100_limits
 from hardware.so100.arm import SO100, SO100Config
 from hardware.so100.bus import Bus
@@ -45,6 +46,21 @@ class WireBus(Bus):
         self.wire.receive(packet.encode(), 0.0)
 
 
+class PhysicsClock(Clock):
+    """Seconds of physics: a busy computer holds up the test, and not the arm in it."""
+
+    def __init__(self, arm):
+        self.arm = arm
+
+    def now(self):
+        return self.arm.data.time
+
+    def wait_until(self, end):
+        while self.now() < end:
+            self.arm.step()
+        return self.now()
+
+
 class PhysicsTicker:
     """A tick is over when its physics has been."""
 
@@ -72,6 +88,7 @@ def connected(calibration):
     virtual, _ = assemble(VirtualArmConfig())
     arm = SO100(SO100Config("memory", calibration))
     arm.bus = WireBus(Wire(virtual.servos))
+    arm.bus.clock = PhysicsClock(virtual)
     arm.ticker = PhysicsTicker(virtual)
     robot = SafeRobot(arm, LIMITS)
     robot.connect()
@@ -125,9 +142,8 @@ def test_no_sequence_of_actions_leaves_the_limits(calibration, sequence):
     assert not any(s.torque_on for s in virtual.servos)
 
 
-def test_an_arm_that_cannot_land_sinks_slowly(calibration, monkeypatch):
+def test_an_arm_that_cannot_land_sinks_slowly(calibration):
     virtual, robot = connected(calibration)
-    monkeypatch.setattr("time.sleep", lambda s: [virtual.step() for _ in range(30)])
     virtual.servos[2].forced_faults = Fault.OVERLOAD
     with pytest.raises(Stop, match=r"could not be put to rest.*overload"):
         robot.close()
@@ -136,9 +152,8 @@ def test_an_arm_that_cannot_land_sinks_slowly(calibration, monkeypatch):
     assert {s.get("Torque_Limit") for s in virtual.servos[:5]} == {1000}
 
 
-def test_the_others_sink_slowly_where_one_servo_is_silent(calibration, monkeypatch):
+def test_the_others_sink_slowly_where_one_servo_is_silent(calibration):
     virtual, robot = connected(calibration)
-    monkeypatch.setattr("time.sleep", lambda s: [virtual.step() for _ in range(30)])
     robot.arm.bus.wire.faults.missing = 3
     with pytest.raises(Stop, match=r"could not be put to rest.*servo 3"):
         robot.close()

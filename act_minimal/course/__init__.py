@@ -6,14 +6,18 @@ A lesson begins with
     from act_minimal.course import check, hint, predict, reveal, show
 """
 
-from .checks import Verdict, check, hint
-from .films import show_film
-from .place import ROOT, begin, home
-from .plots import COLOURS, LINES, MARKERS, figure, show
-from .predictions import predict, reveal
-from .results import load_result, rate_text
-from .runs import demonstrations, rollouts, trained
-from .widgets import Explorer
+from ..extras import require
+
+require("course")
+
+from .checks import Verdict, check, hint  # noqa: E402
+from .films import show_film  # noqa: E402
+from .place import ROOT, begin, home  # noqa: E402
+from .plots import COLOURS, LINES, MARKERS, figure, show  # noqa: E402
+from .predictions import predict, reveal  # noqa: E402
+from .results import load_result, rate_text  # noqa: E402
+from .runs import demonstrations, rollouts, trained  # noqa: E402
+from .widgets import Explorer  # noqa: E402
 
 __all__ = [
     "COLOURS",

@@ -107,11 +107,14 @@ def exchange(port: str, packet: bytes) -> bytes:
     """Send bytes as they are; return those that come back within 50 ms."""
     import serial
 
-    with serial.Serial(port, 1_000_000, timeout=0.05, exclusive=True) as line:
+    from hardware.clock import clock_of
+
+    clock = clock_of(port)
+    with serial.Serial(port, 1_000_000, timeout=0, exclusive=True) as line:
         line.reset_input_buffer()
         line.write(packet)
-        time.sleep(0.02)
-        return line.read(max(1, line.in_waiting))
+        clock.wait_until(clock.now() + 0.05)
+        return line.read(line.in_waiting)
 
 
 def hexadecimal(data: bytes) -> str:
@@ -192,9 +195,10 @@ def torque_on(bench: Bench, *, careful: bool, seconds: float = 1.2) -> Start:
                     bus.write(id, "Goal_Position", here)
         for id in IDS:
             bus.write(id, "Torque_Enable", 1)
-        rows, begun = [], time.monotonic()
-        while (now := time.monotonic() - begun) < seconds:
-            rows.append((now, bench.room.look()["joints"][0]))
+        rows, begun = [], bench.room.look()["time"]
+        while not rows or rows[-1][0] < seconds:
+            seen = bench.room.look()
+            rows.append((seen["time"] - begun, seen["joints"][0]))
             time.sleep(0.01)
         for id in IDS:
             bus.write(id, "Torque_Enable", 0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -102,14 +102,16 @@ def exchange(bench: Bench, id: int, data: bytes) -> tuple[int, bytes]:
     """Send one frame on the right bus; id and bytes of the answer, (0, b"") if none."""
     import can
 
+    from hardware.clock import clock_of
     from hardware.openarm.bus import parse_channel
 
     with can.Bus(**parse_channel(bench.right, True)) as line:
         line.send(
             can.Message(arbitration_id=id, data=data, is_fd=True, is_extended_id=False)
         )
-        end = time.monotonic() + 0.2
-        while (left := end - time.monotonic()) > 0:
+        clock = clock_of(bench.right)
+        end = clock.now() + 0.2
+        while (left := end - clock.now()) > 0:
             found = line.recv(left)
             if found is not None and found.arbitration_id != id:  # not our own echo
                 return found.arbitration_id, bytes(found.data)
@@ -244,7 +246,11 @@ class Descent:
 
 @contextlib.contextmanager
 def held(
-    bench: Bench, *, gains: str = "firm", gravity: bool = True, timeout: float = 0.0
+    bench: Bench,
+    *,
+    gains: Literal["firm", "gentle"] = "firm",
+    gravity: bool = True,
+    timeout: float = 0.0,
 ) -> Iterator[Any]:
     """The driver of both arms, while they hold `RAISED`; torque is off afterwards.
 
@@ -269,7 +275,9 @@ def held(
             arm.close()
 
 
-def measured_sag(bench: Bench, gains: str, gravity: bool) -> float:
+def measured_sag(
+    bench: Bench, gains: Literal["firm", "gentle"], gravity: bool
+) -> float:
     """How far, m, the right hand of the virtual arms hangs below its goal."""
     with held(bench, gains=gains, gravity=gravity) as arm:
         state = hold(arm, 0.5)
@@ -304,21 +312,24 @@ def let_go(bench: Bench, how: str) -> Descent:
 
     rows: list[tuple[float, float]] = []
 
+    def note(seen: dict[str, Any]) -> None:
+        height = _hands(np.array(seen["joints"]))[:, 2].min()
+        rows.append((seen["time"] - begun, height))
+
     def watch() -> None:
         with Room(bench.port) as room:  # a second visitor: `soften` keeps us busy
-            while (now := time.monotonic() - begun) < WATCH:
-                state = np.array(room.look()["joints"])
-                rows.append((now, _hands(state)[:, 2].min()))
+            while rows[-1][0] < WATCH:
+                note(room.look())
                 time.sleep(0.01)
 
     with held(bench, timeout=0.3 if how == "timeout" else 0.0) as arm:
-        bench.room.ask(forget=True)
-        begun = time.monotonic()
+        cut = {"power": False} if how == "power cut" else {}
+        seen = bench.room.ask(forget=True, **cut)
+        begun = seen["time"]
+        note(seen)
         watcher = threading.Thread(target=watch)
         watcher.start()
-        if how == "power cut":
-            bench.room.ask(power=False)
-        elif how == "soften":
+        if how == "soften":
             arm.soften()
         watcher.join()
         speeds = np.array(bench.room.look()["witness"]["speed"])

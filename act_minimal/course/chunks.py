@@ -342,7 +342,7 @@ def outcome(
         scenes = evaluation_scenes(seed, n)
         robot = (PushedRobot if pushed else SimRobot)(task, scenes, threads=1)
         write_json(path, {"successes": roll_out(policy, robot, execute)})
-    return Outcome(json.loads(path.read_text())["successes"])
+    return Outcome(json.loads(path.read_text(encoding="utf-8"))["successes"])
 
 
 def roll_out(policy: Policy, robot: SimRobot, execute: int) -> list[bool]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..episodes import Episode, episode_path, list_episodes, save_episode
+from ..episodes import Episode, list_episodes, load_episode, save_next_episode
 from ..errors import UserError
 from ..sim import make_task
 from ..sim.experts import CLOSED, GRASP_ABOVE, OPEN, PAN_AXIS, Expert, Reach, Style
@@ -237,19 +237,21 @@ def record(
     Raises:
         UserError: the expert fails far too often.
     """
-    found = len(list_episodes(out))
+    done = list_episodes(out)
+    found, first = len(done), scene_seed(seed, 0)
     if found >= n:
         return out
-    world, expert, found = World(make_task(TASK)), make_expert(kind), 0
-    for attempt in range(3 * n + 20):
-        scene = scene_seed(seed, attempt)
+    if done:  # go on after the last scene
+        first = int(load_episode(done[-1]).attributes["scene"]) + 1
+    world, expert = World(make_task(TASK)), make_expert(kind)
+    for scene in range(first, scene_seed(seed, 3 * n + 20)):
         world.reset([scene])
         act = expert(np.array(world.qpos[0]), scene)
         rng = np.random.default_rng([scene, 3])
         noise = slow_noise(world.task.max_ticks, disturb, world.task.fps, rng)
         episode = play(world, scene, act, noise=noise)
         if episode.attributes["success"]:
-            save_episode(episode_path(out, found), episode)
+            save_next_episode(out, episode)
             found += 1
         if found == n:
             return out

@@ -224,12 +224,13 @@ class Known:
         states = _joined(demos.qpos, demos.env_state)  # (M, 13)
         self.states = states
         self.std = np.maximum(states.std(0), STD_FLOOR)
-        self.points = (states / self.std).astype(np.float32)
+        # In float64: what is near is a small difference of large squares.
+        self.points = (states / self.std).astype(np.float64)
         self.squares = (self.points**2).sum(1)
 
     def distance(self, states: np.ndarray) -> np.ndarray:
         """(T,) of states (T, 13)."""
-        here = (states / self.std).astype(np.float32)
+        here = (states / self.std).astype(np.float64)
         squares = (here**2).sum(1)[:, None] + self.squares - 2 * here @ self.points.T
         return np.sqrt(np.maximum(squares.min(1), 0.0))
 

@@ -66,7 +66,8 @@ def look(policy: Policy, episode: Path, every: int = 10) -> Looks:
         hook.remove()
         with torch.no_grad():
             scores = kept[0].flatten(2) * head.sharpness  # (N, C, h w)
-            place = scores.softmax(-1) @ head.place  # (N, C, 2): row, column
+            cells = cameras.get_buffer("table0")  # both cameras have one size
+            place = scores.softmax(-1) @ cells  # (N, C, 2): row, column
             effect = _effect(policy, model, batch, place, kept[0].shape[2:])
         cells = torch.tensor([n - 1 for n in kept[0].shape[2:]])
         pixels = PIXELS * ((place + 1) / 2 * cells + 0.5) - 0.5  # centre of cell 0: 7.5

@@ -24,8 +24,8 @@ def read_predictions() -> dict[str, float | str]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(
             f"{path} is not JSON ({error}); remove it to predict anew"
         ) from error

@@ -35,7 +35,7 @@ def load_result(name: str, folder: Path | None = None) -> Row:
             str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.json")
         )
         raise ResultError(f"no result '{name}'; there are: {', '.join(known)}")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def find_row(name: str, path: str, folder: Path | None = None, **labels: Any) -> Any:

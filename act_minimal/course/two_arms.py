@@ -72,11 +72,11 @@ class SideBySide(nn.Module):
         self.arms = nn.ModuleDict({"right": right, "left": left})
         self.cameras = right.cameras
         self.chunk_size = right.chunk_size
+        self.image_sizes = right.image_sizes
         self.config = SimpleNamespace(
             state_dim=16,
             action_dim=16,
             env_state_dim=right.config.env_state_dim,
-            image_size=right.config.image_size,
         )
 
     def predict_chunk(self, observation: Mapping[str, Any]) -> np.ndarray:

@@ -5,12 +5,14 @@
 
 from typing import Any
 
-import gymnasium
-
 from ..errors import SettingError
+from ..extras import require
 from ..gl import choose_gl_backend
 
+require("sim")
 choose_gl_backend()  # MuJoCo reads MUJOCO_GL when it is imported
+
+import gymnasium  # noqa: E402
 
 from .handover import Handover  # noqa: E402
 from .insertion import Insertion  # noqa: E402

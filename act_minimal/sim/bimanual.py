@@ -24,6 +24,7 @@ class BimanualTask:
     """
 
     name = ""
+    robot = "openarm"
     fps = 50
     substeps = 10
     max_ticks = 900

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from ..errors import UserError
 from .world import DEMONSTRATION_SCENES, Task, World
 
 
@@ -125,7 +126,13 @@ class TaskVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict | None = None
     ):
-        """Lay out new scenes everywhere."""
+        """Lay out new scenes, everywhere or where options["reset_mask"] says so.
+
+        Raises:
+            UserError: the mask is no array of one bool a scene, or none is True; or
+                there are not as many seeds as scenes.
+        """
+        chosen = self._chosen((options or {}).get("reset_mask"))
         super().reset(seed=seed if isinstance(seed, int | np.integer) else None)
         if seed is None:
             scenes = self.np_random.integers(
@@ -135,8 +142,10 @@ class TaskVectorEnv(VectorEnv):
             scenes = [seed + i for i in range(self.num_envs)]
         else:
             scenes = list(seed)
-        self.world.reset(scenes)
-        self._over[:] = False
+        if len(scenes) != self.num_envs:
+            raise UserError(f"{self.num_envs} scenes have {len(scenes)} seeds")
+        self.world.reset([scenes[i] for i in chosen], chosen)
+        self._over[chosen] = False
         return self._observation(), {"success": self.world.success.copy()}
 
     def step(self, actions: np.ndarray):
@@ -154,6 +163,18 @@ class TaskVectorEnv(VectorEnv):
         reward = terminated.astype(np.float64)
         info = {"success": terminated.copy()}
         return self._observation(), reward, terminated, truncated, info
+
+    def _chosen(self, mask: np.ndarray | None) -> np.ndarray:
+        """Numbers of the scenes that a mask (n,) chooses; all without one."""
+        if mask is None:
+            return np.arange(self.num_envs)
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise UserError(
+                f"reset_mask is {mask.tolist()}, expected {self.num_envs} times True "
+                "or False, at least once True"
+            )
+        return np.flatnonzero(mask)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Each scene from the side, (480, 640, 3) uint8."""

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..errors import UserError
-from ..files import atomic_file
+from ..files import atomic_file, check_output_file
 from ..gl import open_renderer
 from .world import Task
 
@@ -59,7 +59,7 @@ def film(
     Args:
         task: what the rollouts were of.
         takes: the rollouts.
-        path: of the film; its suffix becomes .mp4.
+        path: of the film; ends in .mp4.
         columns: rollouts in a row.
         size: (H, W) of each rollout's picture.
         progress: whether to show a bar.
@@ -68,9 +68,11 @@ def film(
         The path of the film.
 
     Raises:
+        SettingError: the name does not end in .mp4, or cannot be written to.
         UserError: nothing to film, or no room for it.
         GLError: this machine cannot draw.
     """
+    check_output_file(path, "film", ".mp4")
     if not takes:
         raise UserError(f"there is no rollout to film into {path}")
     columns = min(columns, len(takes))
@@ -86,7 +88,6 @@ def film(
     rows = -(-len(takes) // columns)
     blank = np.full((*size, 3), 255, np.uint8)
     last: list[np.ndarray | None] = [None] * len(takes)
-    path = path.with_suffix(".mp4")
     whole = (rows * size[0], columns * size[1])
     try:
         with (

@@ -25,6 +25,7 @@ class PickPlace:
     """
 
     name = "so100_pick_place"
+    robot = "so100"
     fps = 30
     substeps = 10
     max_ticks = 500

@@ -8,8 +8,19 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..episodes import Episode, episode_path, list_episodes, load_episode, save_episode
+from ..card import UNITS
+from ..episodes import (
+    Episode,
+    episode_path,
+    list_episodes,
+    load_episode,
+    next_episode,
+    save_next_episode,
+)
 from ..errors import SettingError, UserError
+from ..files import check_output_folder
+from ..joints import arm_attributes, joint_names
+from ..settings import Side, check_value
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -36,7 +47,8 @@ def record(
 
     Args:
         task: the task.
-        out: folder; episodes that are there already are kept and counted.
+        out: folder; episodes that are there already are kept and counted. Where some
+            were removed, the next one gets the number after the highest.
         n: number of episodes wanted.
         demonstrator: "scripted" or "human".
         seed: decides scenes and styles.
@@ -54,6 +66,7 @@ def record(
             far too often.
     """
     _check_settings(task, n, seed, cameras, size)
+    check_output_folder(out, "episodes")
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
     done = list_episodes(out)
     first = _next_attempt(out, done, origin, cameras, size)
@@ -73,9 +86,8 @@ def record(
             episode.attributes["attempt"] = attempt
             if saving:
                 saving.result()
-            path = episode_path(out, count)
             saving = writer.submit(
-                save_episode, path, episode, compression=compression, quality=95
+                save_next_episode, out, episode, compression=compression, quality=95
             )
             count += 1
             bar.update()
@@ -141,6 +153,9 @@ def _play(
         world.step(action, alive)
         over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
         alive = alive[world.ticks[alive] < over]
+    robot = world.task.robot
+    joints = joint_names(robot, world.task.action_dim)
+    about_arm = arm_attributes(robot, joints, UNITS)
     episodes = []
     for j in range(n):
         arrays = {key: np.stack(value) for key, value in rows[j].items()}
@@ -154,7 +169,7 @@ def _play(
                 env_state=arrays["env_state"],
                 images=images,
                 fps=world.task.fps,
-                attributes={"success": bool(world.success[j])},
+                attributes={"success": bool(world.success[j]), **about_arm},
             )
         )
     return episodes
@@ -167,8 +182,7 @@ def _check_settings(
         raise SettingError(f"n is {n}, expected from 1 to {SCENES_A_RUN // 3} episodes")
     if seed < 0:
         raise SettingError(f"seed is {seed}, expected at least 0")
-    if min(size) < 1:
-        raise SettingError(f"size is {size}, expected (height, width) in pixels")
+    check_value("size", tuple(size), tuple[Side, Side])
     for camera in cameras:
         if camera not in task.cameras or list(cameras).count(camera) > 1:
             raise SettingError(
@@ -189,12 +203,12 @@ def _next_attempt(
     Raises:
         UserError: the episodes there are not the first ones of this recording.
     """
-    for i, path in enumerate(done):
-        if path != episode_path(out, i):
-            raise UserError(
-                f"{out} holds {path.name} where episode_{i}.hdf5 is expected; "
-                "choose another folder"
-            )
+    last = episode_path(out, next_episode(out) - 1)
+    if done and done[-1] != last:
+        raise UserError(
+            f"{out} holds {done[-1].name}, which is no name that a recording gives; "
+            "choose another folder"
+        )
     attempt = -1
     wanted = origin | {"cameras": {c: tuple(size) for c in cameras}}
     for path in {done[0], done[-1]} if done else ():

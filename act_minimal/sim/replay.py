@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..episodes import list_episodes, load_episode
+from ..episodes import find_episodes, load_episode
 from ..errors import SettingError, UserError
+from ..files import check_output_file
 from . import make_task
 from .film import Take
 from .film import film as write_film
@@ -30,14 +31,14 @@ def replay(
         difference of joint positions from the recording, in rad.
 
     Raises:
-        UserError: no episodes, or an episode that was not recorded in a simulated task.
+        UserError: no episodes, or an episode that was not recorded in a simulated
+            task, or at another rate.
     """
+    if film:
+        check_output_file(film, "film", ".mp4")
     if n < 1:
         raise SettingError(f"{n} episodes are to be replayed, expected at least 1")
-    paths = list_episodes(data)[:n]
-    if not paths:
-        what = "has no *.hdf5 episodes" if data.is_dir() else "is not a folder"
-        raise UserError(f"{data} {what}; `act record` makes some")
+    paths = find_episodes(data)[:n]
     rows, takes, task = [], [], None
     for path in tqdm(paths, desc="replay", disable=not progress):
         episode = load_episode(path, images=False)
@@ -48,6 +49,11 @@ def replay(
                 "recorded in simulation can be replayed in it"
             )
         task = make_task(str(name))
+        if episode.fps != task.fps:
+            raise UserError(
+                f"{path} has {episode.fps:g} frames a second, but {task.name} ticks at "
+                f"{task.fps} Hz: its actions would come at another speed"
+            )
         world = World(task)
         world.reset([int(scene)])
         states, apart = [], 0.0

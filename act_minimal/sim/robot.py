@@ -1,6 +1,6 @@
 """Simulated arms behind the Robot contract of `control.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class SimRobot:
     Args:
         task: the task.
         seeds: one scene each.
-        size: (H, W) of camera images.
+        size: (H, W) of camera images, or one such pair for each camera.
         threads: that step the scenes; 0 uses all CPUs.
     """
 
@@ -26,7 +26,7 @@ class SimRobot:
         task: Task,
         seeds: Sequence[int],
         *,
-        size: tuple[int, int] = (96, 128),
+        size: tuple[int, int] | Mapping[str, tuple[int, int]] = (96, 128),
         threads: int = 0,
     ):
         self.world = World(task, len(seeds), threads=threads)

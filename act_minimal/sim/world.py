@@ -1,6 +1,6 @@
 """Many copies of one task's scene, stepped together on a thread pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import mujoco
@@ -18,6 +18,7 @@ class Task(Protocol):
     """
 
     name: str
+    robot: str  # which arm, as `joints.py` and cards call it
     fps: int  # control rate, Hz
     substeps: int  # physics steps a control tick
     max_ticks: int  # an episode that has not succeeded by then has failed
@@ -113,9 +114,18 @@ class World:
     def step(
         self, action: np.ndarray, ids: Sequence[int] | np.ndarray | None = None
     ) -> None:
-        """One control tick with action (n, A); only scenes `ids` move, if given."""
+        """One control tick with action (n, A); only scenes `ids` move, if given.
+
+        Raises:
+            UserError: an action is NaN or infinite; nothing moves.
+        """
         rows = slice(None) if ids is None else np.asarray(ids)
-        self._ctrl[rows] = self.task.ctrl(np.asarray(action))[rows]
+        action = np.asarray(action)
+        if not np.isfinite(action[rows]).all():
+            raise UserError(
+                f"the action is {action[rows].tolist()}, expected finite numbers"
+            )
+        self._ctrl[rows] = self.task.ctrl(action)[rows]
         self._batch.step(ids, nstep=self.task.substeps)
         placed = self.task.placed(self.qpos[rows], self.qvel[rows])
         self._held[rows] = np.where(placed, self._held[rows] + 1, 0)
@@ -125,10 +135,15 @@ class World:
     def observe(
         self,
         cameras: Sequence[str] = (),
-        size: tuple[int, int] = (96, 128),
+        size: tuple[int, int] | Mapping[str, tuple[int, int]] = (96, 128),
         ids: Sequence[int] | np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """What the arm knows now, n first.
+
+        Args:
+            cameras: that look.
+            size: (H, W) of the images, or one such pair for each camera.
+            ids: scenes that are drawn; by default all.
 
         Returns:
             qpos (n, S) rad and gripper opening, qvel (n, S), effort (n, S) N·m,
@@ -142,11 +157,12 @@ class World:
             "env_state": self.task.env_state(self.qpos).astype(np.float32),
         }
         rows = range(self.n) if ids is None else ids
-        images = {c: np.zeros((self.n, *size, 3), np.uint8) for c in cameras}
+        sizes = {c: size[c] if isinstance(size, Mapping) else size for c in cameras}
+        images = {c: np.zeros((self.n, *sizes[c], 3), np.uint8) for c in cameras}
         for i in rows if cameras else ():
             self._load(int(i))
             for camera in cameras:
-                self._draw(camera, size, out=images[camera][int(i)])
+                self._draw(camera, sizes[camera], out=images[camera][int(i)])
         return observation | {f"images/{c}": image for c, image in images.items()}
 
     def render(self, camera: str, size: tuple[int, int], scene: int = 0) -> np.ndarray:

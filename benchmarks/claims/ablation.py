@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is missing; make it with: uv run python -m benchmarks.rollouts "
             "chunk_size"
         )
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def same(row: dict[str, Any], labels: dict[str, Any]) -> bool:

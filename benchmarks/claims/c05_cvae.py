@@ -62,7 +62,7 @@ def main(results: Path = RESULTS) -> None:
             f"{path} is missing; make it with: uv run python -m benchmarks.rollouts "
             "chunk_size"
         )
-    rows = json.loads(path.read_text())["summary"]
+    rows = json.loads(path.read_text(encoding="utf-8"))["summary"]
     chunked = [r for r in rows if r["execution"] == "half" and r["k"] in SIZES]
     summary, differences = [], []
     for demonstrator in ("human", "scripted"):

@@ -152,7 +152,7 @@ def main(settings: Settings) -> None:
             f"{path} is missing; make it with: uv run python -m benchmarks.rollouts "
             "chunk_size"
         )
-    curve = json.loads(path.read_text())["summary"]
+    curve = json.loads(path.read_text(encoding="utf-8"))["summary"]
     rule = [judge(d, durations(d, settings), curve) for d in DEMONSTRATORS]
     rows = fifty(settings) if settings.fifty else []
     spent = sum(row["seconds"] + row["train_seconds"] for row in rows)

@@ -84,7 +84,7 @@ def run(job: Job, runs: Path) -> list[dict[str, Any]]:
             successes = roll_out(policy, robot, h)
             seconds = round(time.perf_counter() - start, 1)
             write_json(path, {"successes": successes, "seconds": seconds})
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         won = sum(found["successes"])
         failed = [i for i, ok in enumerate(found["successes"]) if not ok]
         rows.append(

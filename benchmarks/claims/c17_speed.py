@@ -73,9 +73,9 @@ def observation(policy: Policy) -> dict[str, np.ndarray]:
         "qpos": rng.normal(size=(1, config.state_dim)).astype(np.float32),
         "env_state": rng.normal(size=(1, config.env_state_dim)).astype(np.float32),
     }
-    for camera in policy.cameras:
-        shape = (1, *config.image_size, 3)
-        seen[f"images/{camera}"] = rng.integers(0, 256, shape, np.uint8)
+    for camera, size in policy.image_sizes.items():
+        images = rng.integers(0, 256, (1, *size, 3), np.uint8)
+        seen[f"images/{camera}"] = images
     return seen
 
 

@@ -65,7 +65,7 @@ def run(seed: int, settings: Settings) -> dict[str, Any]:
     for free in ("runs", "jobs", "seeds"):
         del what[free]
     if path.exists():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] != what:
             raise UserError(f"{path} was made with other settings; remove it")
         return found

@@ -89,6 +89,8 @@ def halve(data: Path, side: str, sees: str, out: Path) -> Path:
         return out
     arm, seen = ARMS[side], ARMS[side] if sees == "own" else slice(0, 16)
     for i, path in enumerate(paths):
+        if episode_path(out, i).exists():
+            continue
         episode = load_episode(path)
         episode.qpos = episode.qpos[:, seen]
         episode.qvel, episode.effort = episode.qvel[:, seen], episode.effort[:, seen]
@@ -109,7 +111,10 @@ def two_rows(sees: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Train two policies, roll them out side by side; or find what was done before."""
     out = settings.runs / f"c28_{sees}_{seed}"
     done, n = out / "row.json", settings.n
-    if done.exists() and (found := json.loads(done.read_text()))["n"] == n:
+    if (
+        done.exists()
+        and (found := json.loads(done.read_text(encoding="utf-8")))["n"] == n
+    ):
         return found
     data = settings.joint / joint_job(seed).data
     with FileLock(settings.joint / f".{data.name}.lock"):

@@ -110,6 +110,8 @@ def widen(trial: Trial, data: Path, out: Path) -> Path:
     if len(list_episodes(out)) == len(paths):
         return out
     for i, path in enumerate(paths):
+        if episode_path(out, i).exists():
+            continue
         episode = load_episode(path)
         assert episode.env_state is not None
         before = [
@@ -268,7 +270,8 @@ def train_dagger(trial: Trial, runs: Path, out: Path) -> TrainResult:
     data, corrector = out / "data", corrections.Corrector()
     world, total = World(TASK), half
     for i, path in enumerate(list_episodes(given)):
-        save_episode(episode_path(data, i), load_episode(path))
+        if not episode_path(data, i).exists():
+            save_episode(episode_path(data, i), load_episode(path))
     for i in range(ROUNDS):
         now = train_on(trial, data, out / f"round_{i}", max(1, trial.steps // 4)).policy
 
@@ -277,6 +280,9 @@ def train_dagger(trial: Trial, runs: Path, out: Path) -> TrainResult:
             return now.predict_chunk(seen)[0, 0]
 
         for j in range((trial.demonstrations - half) // ROUNDS):
+            total += 1
+            if episode_path(data, total - 1).exists():
+                continue
             # Scenes of demonstrations that nobody has given.
             scene = scene_seed(trial.seed, 10_000 + 100 * i + j)
             world.reset([scene])
@@ -287,8 +293,7 @@ def train_dagger(trial: Trial, runs: Path, out: Path) -> TrainResult:
                 drive=drive,
                 ticks=CORRECTED_TICKS,
             )
-            save_episode(episode_path(data, total), episode)
-            total += 1
+            save_episode(episode_path(data, total - 1), episode)
     return train_on(trial, data, out / "final", trial.steps)
 
 
@@ -297,7 +302,7 @@ def run_trial(trial: Trial, runs: Path) -> dict[str, Any]:
     out = runs / trial.name
     done, what = out / "row.json", json.loads(json.dumps(asdict(trial)))
     if done.exists():
-        found = json.loads(done.read_text())
+        found = json.loads(done.read_text(encoding="utf-8"))
         if found["trial"] == what:
             return found["row"]
     start = time.perf_counter()

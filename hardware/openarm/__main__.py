@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from act_minimal.console import prepare_output
 from act_minimal.errors import UserError
 
+from ..keys import ask
 from ..safety import EmergencyStop, SafeRobot
 from .arm import OpenArm, OpenArmConfig
 from .bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, Bus
@@ -54,7 +56,7 @@ class Zero:
     def run(self) -> None:
         """Ask, and do it."""
         with opened(Bus(self.channel, fd=self.fd, side=self.side)) as bus:
-            set_zero(bus, lambda text: input(f"{text} "))
+            set_zero(bus, ask)
 
 
 @dataclass
@@ -134,6 +136,7 @@ def opened(bus: Bus):
 
 def main() -> None:
     """Run one of the commands."""
+    prepare_output()
     commands = {"look": Look, "zero": Zero, "move": Move, "virtual": Virtual}
     chosen = tyro.extras.subcommand_cli_from_dict(commands)
     try:

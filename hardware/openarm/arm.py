@@ -8,22 +8,33 @@ is laid down first, or sinks (`soften`).
 """
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
+from act_minimal.joints import joint_names
+from act_minimal.settings import Bounds, NotNegative, check_settings
 
 from ..cameras import Camera, Frame
-from ..clock import Ticker
+from ..clock import Clock, Ticker
+from ..driver import ArmDriver
 from .bus import Bus, BusError
 from .kinematics import ARMS
-from .motors import ARM_MOTORS, BRAKE, GRIPPERS, IDS, NAMES, PEAK, SIDES, gains_of
+from .motors import (
+    ARM_MOTORS,
+    BRAKE,
+    GRIPPERS,
+    IDS,
+    NAMES,
+    PEAK,
+    SIDES,
+    MotorType,
+    gains_of,
+)
 from .protocol import Command, Mit, Mode, Status
 from .registers import TIMEOUT_UNIT
 
@@ -52,15 +63,19 @@ class OpenArmConfig:
     """The left arm's bus."""
     fd: bool = True
     """Speak CAN-FD; if not, classic CAN. The motors have to be set to the same."""
-    version: str = "v2"
+    version: Literal["v2", "v1"] = "v2"
     """v2 or v1: the same motors and frames, other wrists and grippers."""
-    gains: str = "firm"
+    gains: Literal["firm", "gentle"] = "firm"
     """firm, as in demonstrations; gentle, for first movements."""
-    timeout: float = 0.0
+    timeout: NotNegative = 0.0
     """Seconds without a command after which the motors let go by themselves; 0 leaves
     them as they are set. An arm that is let go falls: 0 keeps it where it was told."""
-    fps: float = 50.0
+    fps: Annotated[float, Bounds(1, 500)] = 50.0
     """Control ticks a second, Hz."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 @dataclass
@@ -75,7 +90,7 @@ class Health:
     """Joint -> why its motor gives no torque; joints that work are left out."""
 
 
-class OpenArm:
+class OpenArm(ArmDriver):
     """Two arms: `connect`, then `observe` and `act` in turns, then `close`.
 
     `connect` moves nothing: the motors are enabled without stiffness, their goal is
@@ -92,6 +107,8 @@ class OpenArm:
 
     n = 1
     action_dim = len(NAMES)
+    name = "openarm"
+    joints = tuple(joint_names(name, action_dim))
 
     def __init__(
         self,
@@ -99,14 +116,6 @@ class OpenArm:
         cameras: dict[str, Camera] | None = None,
         gravity: Gravity | None = None,
     ):
-        if config.version not in ARMS:
-            raise SettingError(
-                f"version is '{config.version}', expected one of: {', '.join(ARMS)}"
-            )
-        if not 1 <= config.fps <= 500:
-            raise SettingError(f"fps is {config.fps}, expected from 1 to 500 Hz")
-        if not 0 <= config.timeout < math.inf:
-            raise SettingError(f"timeout is {config.timeout}, expected seconds, or 0")
         if config.right == config.left:
             raise SettingError(
                 f"right and left are both on '{config.right}'; the arms' motors have "
@@ -123,17 +132,24 @@ class OpenArm:
             Bus(channel, fd=config.fd, side=side)
             for channel, side in zip(channels, SIDES, strict=True)
         )
-        self.ticker, self.ramp = Ticker(self.fps), ramp
+        self.ticker = Ticker(self.fps)
+        self.ramp = lambda seconds: ramp(seconds, self.clock)
         self.health: Health | None = None
         self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.observed_at = 0.0  # s, the clock's: when the last observation was taken
         self.torque = False
+        self._peak = np.tile(PEAK, 2)  # N·m, of the motors that are there
         self._angles = np.zeros(len(NAMES))  # rad, as measured last
         self._goals: np.ndarray | None = None  # rad, as sent last
         # Where each motor's goal was when its answers last changed, and since when it
         # has been away from there.
         self._goal_then = np.full(len(NAMES), np.nan)
         self._away_since = np.full(len(NAMES), np.inf)
+
+    @property
+    def clock(self) -> Clock:
+        """Whose seconds count: the buses'."""
+        return self.buses[0].clock
 
     # ------------------------------------------------------------ Robot
 
@@ -149,9 +165,10 @@ class OpenArm:
             for camera in self.sources.values():
                 camera.open()
             self.enable()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
+        self.ticker.clock = self.clock
         self.ticker.start()
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
@@ -161,7 +178,7 @@ class OpenArm:
             UserError: a motor is silent, or a camera shows nothing new.
         """
         state, velocity, health = self.measure()
-        self.observed_at = time.monotonic() - float(health.age.max())
+        self.observed_at = self.clock.now() - float(health.age.max())
         self.health = health
         seen = {
             "qpos": state[None].astype(np.float32),
@@ -174,26 +191,6 @@ class OpenArm:
             seen[f"images/{name}"] = frame.image[None]
         return seen
 
-    def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, 16) and wait for the end of the tick."""
-        self.send(action[0])
-        self.ticker.wait()
-
-    def close(self) -> None:
-        """Let go: torque off, buses and cameras closed. The arms fall; see `land`.
-
-        Raises:
-            BusError: a motor did not hear it; says to press the emergency stop.
-        """
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        finally:
-            for bus in self.buses:
-                bus.close()
-
     # ------------------------------------------------------------ parts
 
     def attach(self) -> None:
@@ -205,11 +202,11 @@ class OpenArm:
         try:
             for bus in self.buses:
                 bus.open()
-            for bus in self.buses:
-                prepare(bus, self.config.timeout)
+            types = [prepare(bus, self.config.timeout) for bus in self.buses]
+            self._peak = np.array([type.peak for side in types for type in side])
             self.check_zero()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
@@ -354,8 +351,8 @@ class OpenArm:
         """
         for bus in self.buses:
             say(bus)
-        deadline = time.monotonic() + ANSWER
-        return [bus.gather(IDS, deadline - time.monotonic()) for bus in self.buses]
+        deadline = self.clock.now() + ANSWER
+        return [bus.gather(IDS, deadline - self.clock.now()) for bus in self.buses]
 
     def _push(
         self, goals: np.ndarray, kp: np.ndarray, kd: np.ndarray, weight: float
@@ -383,7 +380,7 @@ class OpenArm:
         working = Status.ENABLED if self.torque else Status.DISABLED
         health = Health(
             temperature=np.array(heat, float),
-            load=torque / np.tile(PEAK, 2),
+            load=torque / self._peak,
             torque=torque,
             age=np.array([bus.age(id) for bus in self.buses for id in IDS]),
             faults={
@@ -415,7 +412,7 @@ class OpenArm:
         goals = self._goals
         if goals is None or not self.torque:
             return
-        now = time.monotonic()
+        now = self.clock.now()
         places = [(bus, id) for bus in self.buses for id in IDS]
         for i, (bus, id) in enumerate(places):
             if bus.unchanged(id) < 1.5 / self.fps or np.isnan(self._goal_then[i]):
@@ -430,23 +427,10 @@ class OpenArm:
                     f"s though its goal moved by {moved:.2f} rad: its feedback is stale"
                 )
 
-    def _abandon(self) -> None:
-        """After a failed connect: leave nothing on."""
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        except BusError:
-            pass
-        finally:
-            for bus in self.buses:
-                bus.close()
 
-
-def ramp(seconds: float) -> Iterator[float]:
+def ramp(seconds: float, clock: Clock) -> Iterator[float]:
     """Shares of a time from 0 to 1, each when its moment has come."""
-    ticker = Ticker(RATE)
+    ticker = Ticker(RATE, clock=clock)
     ticker.start()
     steps = max(round(seconds * RATE), 1)
     for step in range(steps):
@@ -454,7 +438,7 @@ def ramp(seconds: float) -> Iterator[float]:
         ticker.wait()
 
 
-def prepare(bus: Bus, timeout: float = 0.0) -> None:
+def prepare(bus: Bus, timeout: float = 0.0) -> list[MotorType]:
     """Check an arm's motors and set them up for MIT mode; nothing moves.
 
     A motor that let go because the last program's commands stopped is put right; every
@@ -464,18 +448,24 @@ def prepare(bus: Bus, timeout: float = 0.0) -> None:
         bus: the arm's, open.
         timeout: seconds without commands after which motors let go; 0 leaves it.
 
+    Returns:
+        What each motor is, as it says itself.
+
     Raises:
         UserError: names the motor, and what is wrong with it.
     """
     bus.refresh()  # is everybody there?
+    types = []
     for motor in ARM_MOTORS:
         scale = bus.learn_scales([motor.id])[motor.id]
-        if scale.torque != motor.type.scale.torque:
+        type = motor.type_of(scale)
+        if type is None:
             raise UserError(
                 f"{bus.who(motor.id)} says that its TMAX is {scale.torque:g} N·m, "
-                f"expected {motor.type.scale.torque:g} of a {motor.type.name}: it is a "
-                "motor of another type, or was set differently"
+                f"expected {motor.expected()}: it is a motor of another type, or was "
+                "set differently"
             )
+        types.append(type)
     bus.refresh()  # once more, in the right scales
     for id in IDS:
         if bus.latest[id].status is Status.LOST_COMMUNICATION:
@@ -486,6 +476,7 @@ def prepare(bus: Bus, timeout: float = 0.0) -> None:
         bus.set_mode(id, Mode.MIT)
         if timeout:
             bus.write(id, "TIMEOUT", round(timeout / TIMEOUT_UNIT))
+    return types
 
 
 _ADVICE = {

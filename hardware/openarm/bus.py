@@ -20,20 +20,23 @@ the emulator, and so this file, against `damiao-motor`.
 
 import contextlib
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import can
-
 from act_minimal.errors import SettingError
+from act_minimal.extras import require
 
-from ..errors import BusError
-from . import protocol
-from .motors import ARM_MOTORS, IDS
-from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status
-from .registers import register
+require("arms")
+
+import can  # noqa: E402
+
+from ..clock import Clock, clock_of  # noqa: E402
+from ..errors import BusError  # noqa: E402
+from . import protocol  # noqa: E402
+from .motors import ARM_MOTORS, IDS  # noqa: E402
+from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status  # noqa: E402
+from .registers import register  # noqa: E402
 
 BITRATE, DATA_BITRATE = 1_000_000, 5_000_000  # bit/s; the second in CAN-FD only
 PATIENCE = 0.1  # s for an answer when nothing is in a hurry: a busy computer's pauses
@@ -81,6 +84,8 @@ class Bus:
         self.channel, self.fd, self.side, self.tries = channel, fd, side, tries
         self._how = parse_channel(channel, fd)
         self._can: Any = None
+        self.clock = Clock()
+        """Whose seconds count; of virtual arms their own, once the bus is open."""
         self.traffic = Traffic()
         self.scales: dict[int, Scale] = {m.id: m.type.scale for m in ARM_MOTORS}
         self.latest: dict[int, Feedback] = {}
@@ -102,6 +107,7 @@ class Bus:
             self._can = can.Bus(**self._how)
         except (can.CanError, OSError, ValueError, ImportError) as error:
             raise BusError(self._why_closed(error)) from error
+        self.clock = clock_of(self.channel)
 
     def close(self) -> None:
         """Close the bus; the motors stay as they are."""
@@ -179,8 +185,8 @@ class Bus:
         self._drain()
         for id in range(1, 16):
             self._send([protocol.refresh(id)])
-        deadline = time.monotonic() + 2 * PATIENCE
-        while (left := deadline - time.monotonic()) > 0:
+        deadline = self.clock.now() + 2 * PATIENCE
+        while (left := deadline - self.clock.now()) > 0:
             message = self._receive(left)
             if message and message.arbitration_id not in self._own:
                 data = bytes(message.data)
@@ -222,9 +228,9 @@ class Bus:
             The ids that were silent; what they said before is still in `latest`.
         """
         waiting = set(ids)
-        deadline = time.monotonic() + seconds
+        deadline = self.clock.now() + seconds
         while waiting:
-            found = self._next(max(0.0, deadline - time.monotonic()))
+            found = self._next(max(0.0, deadline - self.clock.now()))
             if found is None:
                 break
             id, data = found
@@ -236,20 +242,20 @@ class Bus:
 
     def age(self, id: int) -> float:
         """Seconds since this motor's last feedback; infinite if there was none."""
-        return time.monotonic() - self._heard.get(id, -math.inf)
+        return self.clock.now() - self._heard.get(id, -math.inf)
 
     def ignored(self, id: int) -> tuple[float, int]:
         """For how long, s, and how many frames in a row this motor has not answered."""
-        since, count = self._unanswered.get(id, (time.monotonic(), 0))
-        return time.monotonic() - since, count
+        since, count = self._unanswered.get(id, (self.clock.now(), 0))
+        return self.clock.now() - since, count
 
     def unchanged(self, id: int) -> float:
         """Seconds for which this motor has said the very same, bit by bit."""
-        now = time.monotonic()
+        now = self.clock.now()
         return now - self._changed.get(id, now)
 
     def _expect(self, ids: Iterable[int]) -> None:
-        now = time.monotonic()
+        now = self.clock.now()
         for id in ids:
             since, count = self._unanswered.get(id, (now, 0))
             self._unanswered[id] = since, count + 1
@@ -276,8 +282,8 @@ class Bus:
             self.traffic.retries += attempt > 0
             self._drain()
             self._send([request])
-            deadline = time.monotonic() + PATIENCE
-            while (left := deadline - time.monotonic()) > 0:
+            deadline = self.clock.now() + PATIENCE
+            while (left := deadline - self.clock.now()) > 0:
                 who, data = self._next(left) or (0, b"")
                 answer = protocol.RegisterFrame.decode(data) if who == id else None
                 if answer is None or answer.operation is not operation:
@@ -312,7 +318,7 @@ class Bus:
         if feedback.id != id:  # somebody else answers on this motor's id
             self.traffic.strangers.add(message.arbitration_id)
             return 0, b""
-        now = time.monotonic()
+        now = self.clock.now()
         if data[:6] != self._bytes.get(id):  # temperatures change too seldom to count
             self._bytes[id], self._changed[id] = data[:6], now
         self.latest[id], self._heard[id] = feedback, now
@@ -341,8 +347,14 @@ class Bus:
             raise BusError(self._why_lost(error)) from error
 
     def _receive(self, seconds: float) -> can.Message | None:
+        deadline = self.clock.now() + seconds
         try:
-            return self._connected().recv(seconds)
+            while (message := self._connected().recv(seconds)) is None:
+                seconds = deadline - self.clock.now()
+                if seconds <= 0:
+                    break
+                seconds = max(seconds, 0.001)  # time may stand still: see ArmClock
+            return message
         except (can.CanError, OSError, ValueError) as error:
             raise BusError(self._why_lost(error)) from error
 
@@ -360,6 +372,8 @@ class Bus:
 
     def silence(self, silent: Sequence[int], asked: Sequence[int]) -> str:
         """The sentence for motors that did not answer, and what to look at."""
+        if fault := self.clock.fault():
+            return f"{self.channel}: {fault}"
         known = {f"0x{id:02X}" for id in self.traffic.strangers}
         strange = f"; something answers as {', '.join(sorted(known))}" if known else ""
         speak = "CAN-FD" if self.fd else "classic CAN"

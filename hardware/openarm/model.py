@@ -10,14 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-import mujoco
 import numpy as np
-from openarm_mujoco import v2
 
 from act_minimal.errors import UserError
+from act_minimal.extras import require
 
-from .kinematics import SHOULDERS, Kinematics
-from .motors import GRIPPERS, NAMES, SIDES
+require("sim")  # the maker's model says what gravity asks of a real arm, too
+
+import mujoco  # noqa: E402
+from openarm_mujoco import v2  # noqa: E402
+
+from .kinematics import SHOULDERS, Kinematics  # noqa: E402
+from .motors import GRIPPERS, NAMES, SIDES  # noqa: E402
 
 TIMESTEP = 0.002  # s; the arms are stable with it at their firmest gains
 

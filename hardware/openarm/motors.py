@@ -6,6 +6,9 @@ The trap of the DM4340: its range of velocity, VMAX, is 8 rad/s in most drivers'
 and 10 in newer ones. A driver that takes the wrong one reads and commands velocities
 that are off by a quarter, and damps accordingly. What a motor itself says in registers
 21 to 23 is what holds; the table here is only what the emulated motors say.
+
+Joint 7 is a DM4310 in the maker's guide, and a DM3507 in the maker's model of version
+2. Both are accepted: the motor's own TMAX says which one it is.
 """
 
 from dataclasses import dataclass
@@ -41,6 +44,7 @@ class MotorType:
 DM8009 = MotorType("DM8009", Scale(12.5, 45.0, 54.0), 40.0, 20.0, 9.0, 1.2616)
 DM4340 = MotorType("DM4340", Scale(12.5, 8.0, 28.0), 27.0, 9.0, 40.0, 4.074)
 DM4310 = MotorType("DM4310", Scale(12.5, 30.0, 10.0), 7.0, 3.0, 10.0, 0.945)
+DM3507 = MotorType("DM3507", Scale(12.5, 50.0, 5.0), 3.0, 0.8, 7.0, 0.667)
 NEWER_DM4340 = Scale(12.5, 10.0, 28.0)  # as newer ones are set
 
 
@@ -54,15 +58,31 @@ class ArmMotor:
     master: int
     """On which it answers."""
     type: MotorType
+    """What it usually is."""
+    others: tuple[MotorType, ...] = ()
+    """What it may be instead."""
+
+    def type_of(self, scale: Scale) -> MotorType | None:
+        """Which of its types a motor is that says this of its ranges; None if none."""
+        for type in (self.type, *self.others):
+            if type.scale.torque == scale.torque:
+                return type
+        return None
+
+    def expected(self) -> str:
+        """Its types and what they say of their torque, for messages."""
+        types = (self.type, *self.others)
+        return " or ".join(f"{t.scale.torque:g} of a {t.name}" for t in types)
 
 
+_OTHERS = {"joint7": (DM3507,)}
 _TYPES = (DM8009, DM8009, DM4340, DM4340, DM4310, DM4310, DM4310, DM4310)
 ARM_MOTORS = tuple(
-    ArmMotor(joint, id, 0x10 + id, type)
+    ArmMotor(joint, id, 0x10 + id, type, _OTHERS.get(joint, ()))
     for id, (joint, type) in enumerate(zip(JOINTS, _TYPES, strict=True), start=1)
 )
 IDS = tuple(motor.id for motor in ARM_MOTORS)
-PEAK = np.array([motor.type.peak for motor in ARM_MOTORS])  # (8,) N·m
+PEAK = np.array([motor.type.peak for motor in ARM_MOTORS])  # (8,) N·m, as usual
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def read_plug(path: Path) -> Plug:
         SettingError: it is no such file.
     """
     try:
-        plug = Plug(**json.loads(path.read_text()))
+        plug = Plug(**json.loads(path.read_text(encoding="utf-8")))
         kinds = {
             "right": str,
             "left": str,

@@ -8,8 +8,10 @@
     register     0x7FF          id (2 bytes)  operation  register  value (4 bytes)
 
 A motor answers on an id of its own, its master id: with feedback, or with a copy of a
-register frame that holds the value. Every frame carries 8 bytes and an 11-bit id, in
-classic CAN and in CAN-FD.
+register frame that holds the value. Every answer carries 8 bytes and an 11-bit id, in
+classic CAN and in CAN-FD. So do commands, but for VEL, which is a float alone, and for
+register frames without a value: the maker's own examples send four bytes of those, and
+other programs pad them to eight.
 
 In MIT and feedback frames a number is a share of its range, cut off to 16 or 12 bits.
 How wide the ranges of position, velocity and torque are is written in registers 21 to
@@ -24,7 +26,8 @@ from enum import IntEnum
 REGISTER_FRAME = 0x7FF  # id of every register frame
 KP_MAX, KD_MAX = 500.0, 5.0  # N·m/rad and N·m·s/rad, the same for all motors
 SPEED_STEPS, FORCE_STEPS = 100, 10_000  # of POS_FORCE: a rad/s, a whole torque
-SIZE = 8  # bytes of every frame
+SIZE = 8  # bytes of every answer, and of most commands
+SHORT = 4  # bytes of a float, and of a register frame without its value
 
 
 class Command(IntEnum):
@@ -47,6 +50,8 @@ class Mode(IntEnum):
 
 # A frame of each mode comes on the motor's id plus this.
 OFFSETS = {Mode.MIT: 0, Mode.POS_VEL: 0x100, Mode.VEL: 0x200, Mode.POS_FORCE: 0x300}
+# Bytes that a goal of each mode may have.
+GOAL_SIZES = {mode: (SIZE,) for mode in Mode} | {Mode.VEL: (SHORT, SIZE)}
 
 
 class Operation(IntEnum):
@@ -201,10 +206,12 @@ class RegisterFrame:
     @classmethod
     def decode(cls, data: bytes) -> "RegisterFrame | None":
         """The inverse of `encode`; None if these bytes are no register frame."""
-        if len(data) != SIZE or data[2] not in _OPERATIONS:
+        if len(data) not in (SHORT, SIZE) or data[2] not in _OPERATIONS:
             return None
-        id = int.from_bytes(data[:2], "little")
-        return cls(id, Operation(data[2]), data[3], bytes(data[4:]))
+        id, operation = int.from_bytes(data[:2], "little"), Operation(data[2])
+        if operation is Operation.WRITE and len(data) == SHORT:
+            return None
+        return cls(id, operation, data[3], bytes(data[4:]) or bytes(4))
 
 
 _OPERATIONS = frozenset(Operation)
@@ -245,7 +252,7 @@ def pos_vel(id: int, position: float, speed: float) -> Frame:
 
 def vel(id: int, velocity: float) -> Frame:
     """Turn with a velocity (rad/s)."""
-    return Frame(id + OFFSETS[Mode.VEL], struct.pack("<fxxxx", velocity))
+    return Frame(id + OFFSETS[Mode.VEL], struct.pack("<f", velocity))
 
 
 def pos_force(id: int, position: float, speed: float, share: float) -> Frame:

@@ -32,13 +32,16 @@ class Look:
     temperature: float = 0.0  # °C
     volts: float | None = None  # V; older firmware does not tell
     scale: Scale | None = None
+    type: str = ""
+    """As its TMAX says; empty where that is of no motor that belongs here."""
 
     def __str__(self) -> str:
         if self.status is None or self.scale is None:
             return f"{self.joint:8} motor {self.id}: silent"
         volts = "" if self.volts is None else f", {self.volts:.1f} V"
+        type = self.type or f"unexpected type with TMAX {self.scale.torque:g} N·m"
         return (
-            f"{self.joint:8} motor {self.id}: {self.status.words()}, "
+            f"{self.joint:8} motor {self.id}: {type}, {self.status.words()}, "
             f"{self.position:+.3f} rad, {self.temperature:.0f} °C{volts}, "
             f"VMAX {self.scale.velocity:g} rad/s"
         )
@@ -51,6 +54,8 @@ def look(bus: Bus) -> list[Look]:
         one = Look(motor.joint, motor.id)
         with contextlib.suppress(BusError):
             one.scale = bus.learn_scales([motor.id])[motor.id]
+            found = motor.type_of(one.scale)
+            one.type = found.name if found else ""
             feedback = bus.refresh([motor.id])[motor.id]
             one.status, one.position = feedback.status, feedback.position
             one.temperature = max(
@@ -85,6 +90,7 @@ def health(plug: Plug, fd: bool | None = None) -> list[dict[str, Any]]:
                 {
                     "joint": f"{side}_{one.joint}",
                     "id": one.id,
+                    "type": one.type,
                     "fault": fault,
                     "position": one.position,
                     "celsius": one.temperature,

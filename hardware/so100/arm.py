@@ -1,21 +1,22 @@
 """The SO-100 / SO-101 behind the Robot contract of `control.py`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from act_minimal.control import Observation
 from act_minimal.errors import SettingError, UserError
+from act_minimal.settings import Positive, check_settings
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker
+from ..driver import ArmDriver
 from .bus import Bus, BusError
-from .calibration import Calibration, load_calibration
-from .kinematics import ARMS, JOINTS
+from .calibration import Calibration, check_sweep, load_calibration
+from .kinematics import ARMS, JOINTS, Kinematics
 from .protocol import Fault
 from .registers import CURRENT_UNIT, MODEL_NUMBER, MULTI_TURN, REGISTERS
 
@@ -35,10 +36,14 @@ class SO100Config:
     """Its serial port; `act ports` finds it."""
     calibration: Path = Path("calibration.json")
     """Its calibration file, ours or LeRobot's."""
-    model: str = "so100"
+    model: Literal["so100", "so101"] = "so100"
     """so100 or so101: the same servos and driver, other lengths."""
-    fps: float = 30.0
+    fps: Positive = 30.0
     """Control ticks a second, Hz."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Health:
     """Joint -> what its servo complains of; joints without complaint are left out."""
 
 
-class SO100:
+class SO100(ArmDriver):
     """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
 
     `connect` moves nothing: torque comes on with each goal set to where its joint is.
@@ -68,6 +73,7 @@ class SO100:
 
     n = 1
     action_dim = 6
+    joints = JOINTS
 
     def __init__(self, config: SO100Config, cameras: dict[str, Camera] | None = None):
         if config.model not in ARMS:
@@ -77,16 +83,18 @@ class SO100:
         if not 1 <= config.fps <= 200:
             raise SettingError(f"fps is {config.fps}, expected from 1 to 200 Hz")
         self.config, self.fps = config, float(config.fps)
+        self.name = config.model
         self.kinematics = ARMS[config.model]
         self.sources = dict(cameras or {})
         self.cameras = tuple(self.sources)
         names = dict(zip(IDS, JOINTS, strict=True))
         self.bus = Bus(config.port, names=names)
+        self.buses = (self.bus,)
         self.calibration: Calibration | None = None
         self.ticker = Ticker(self.fps)
         self.health: Health | None = None
         self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, monotonic: when the last observation was taken
+        self.observed_at = 0.0  # s, the bus's clock: of the last observation
         self.torque = False
         self._strength: dict[int, int] = {}  # Torque_Limit of each servo
 
@@ -103,14 +111,17 @@ class SO100:
         self.bus.open()
         try:
             check_servos(self.bus)
-            self.check_calibration()
+            check_calibration(
+                self.bus, self.calibration, self.config.calibration, self.kinematics
+            )
             configure(self.bus)
             self.enable()
             for camera in self.sources.values():
                 camera.open()
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
+        self.ticker.clock = self.bus.clock
         self.ticker.start()
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
@@ -120,7 +131,7 @@ class SO100:
             UserError: a camera shows nothing new.
         """
         state, velocity, health = self.measure()
-        self.observed_at = time.monotonic()
+        self.observed_at = self.bus.clock.now()
         effort = health.load * STALL_TORQUE
         self.health = health
         seen = {
@@ -133,25 +144,6 @@ class SO100:
             self.frames[name] = frame
             seen[f"images/{name}"] = frame.image[None]
         return seen
-
-    def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, 6) and wait for the end of the tick."""
-        self.send(action[0])
-        self.ticker.wait()
-
-    def close(self) -> None:
-        """Let go: torque off, port and cameras closed. The arm sinks; see `land`.
-
-        Raises:
-            BusError: a servo did not hear it; says to pull the plug.
-        """
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        finally:
-            self.bus.close()
 
     # ------------------------------------------------------------ parts
 
@@ -214,7 +206,7 @@ class SO100:
         for share in np.linspace(1.0, 0.0, 21)[1:]:
             weak = {id: round(share * limit) for id, limit in self._strength.items()}
             self.bus.write_all("Torque_Limit", weak)  # nobody has to answer
-            time.sleep(seconds / 20)
+            self.bus.clock.wait_until(self.bus.clock.now() + seconds / 20)
         try:
             self.disable()
         finally:
@@ -243,41 +235,6 @@ class SO100:
                 "torque is off; support the arm and pull the servos' power plug",
                 deaf,
             )
-
-    def check_calibration(self) -> None:
-        """Whether the servos hold what the file says.
-
-        Raises:
-            UserError: names the first difference.
-        """
-        assert self.calibration is not None
-        for joint, motor in self.calibration.motors.items():
-            wanted = {
-                "Homing_Offset": motor.homing_offset,
-                "Min_Position_Limit": motor.range_min,
-                "Max_Position_Limit": motor.range_max,
-            }
-            for name, value in wanted.items():
-                found = self.bus.read(motor.id, name)
-                if found != value:
-                    raise UserError(
-                        f"{joint}: {name} is {found} in the servo, but {value} in "
-                        f"{self.config.calibration}; write the file into the servos "
-                        f"with: act calibrate --port {self.config.port} --restore, or "
-                        "calibrate again"
-                    )
-
-    def _abandon(self) -> None:
-        """After a failed connect: leave nothing on."""
-        for camera in self.sources.values():
-            camera.close()
-        try:
-            if self.torque:
-                self.disable()
-        except BusError:
-            pass
-        finally:
-            self.bus.close()
 
 
 _MEASURED = (
@@ -347,6 +304,46 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
                 f"{bus.who(id)} reports: {fault.words()}; switch the servos' power "
                 "off and on, and let it cool down"
             )
+
+
+def check_calibration(
+    bus: Bus,
+    calibration: Calibration,
+    path: Path,
+    arm: Kinematics,
+    *,
+    leader: bool = False,
+) -> None:
+    """Whether a file was swept from end to end, and the servos hold what it says.
+
+    Args:
+        bus: open.
+        calibration: what the file says.
+        path: of the file.
+        arm: which arm that is.
+        leader: a leader's; its gripper is a handle.
+
+    Raises:
+        UserError: names the joints that are short, or the first difference.
+    """
+    check_sweep(calibration, arm, str(path), leader=leader)
+    flags = f" --robot {arm.name}" if arm.name != "so100" else ""
+    flags += " --leader" if leader else ""
+    for joint, motor in calibration.motors.items():
+        wanted = {
+            "Homing_Offset": motor.homing_offset,
+            "Min_Position_Limit": motor.range_min,
+            "Max_Position_Limit": motor.range_max,
+        }
+        for name, value in wanted.items():
+            found = bus.read(motor.id, name)
+            if found != value:
+                raise UserError(
+                    f"{joint}: {name} is {found} in the servo on {bus.port}, but "
+                    f"{value} in {path}; write the file into the servos with: "
+                    f"act calibrate --port {bus.port} --calibration {path}{flags} "
+                    "--restore, or calibrate again"
+                )
 
 
 def configure(bus: Bus) -> None:

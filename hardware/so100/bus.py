@@ -9,19 +9,24 @@ The tests hold the emulator, and so this file, against that SDK.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import serial
-from serial.tools import list_ports
+from act_minimal.extras import require
 
-from ..errors import BusError
-from . import protocol
-from .protocol import BROADCAST, Fault, Packet, Parser
-from .registers import BAUD_RATES, register
+require("arms")
+
+import serial  # noqa: E402
+from serial.tools import list_ports  # noqa: E402
+
+from ..clock import GONE, ArmClock, Clock, clock_of  # noqa: E402
+from ..errors import BusError  # noqa: E402
+from . import protocol  # noqa: E402
+from .protocol import BROADCAST, Fault, Packet, Parser  # noqa: E402
+from .registers import BAUD_RATES, register  # noqa: E402
 
 PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
+STEADY = 0.06  # s, the same for a virtual arm, which looks at its bus every 0.02
 PINGED = 0.25  # s to wait for all answers to a broadcast ping
 
 
@@ -61,6 +66,9 @@ class Bus:
         self.port, self.baud, self.tries = str(port), baud, tries
         self.names = dict(names or {})
         self.traffic = Traffic()
+        self.clock = Clock()
+        """Whose seconds count; of a virtual arm its own, once the port is open."""
+        self._patience = PATIENCE
         self._serial: serial.Serial | None = None
         self._parser = Parser()
 
@@ -78,6 +86,9 @@ class Bus:
             )
         except (serial.SerialException, OSError, ValueError) as error:
             raise BusError(_why_closed(self.port, error)) from error
+        self.clock = clock_of(self.port)
+        if isinstance(self.clock, ArmClock):
+            self._patience, self._serial.write_timeout = STEADY, GONE
 
     def close(self) -> None:
         """Close the port; torque stays as it is."""
@@ -179,7 +190,7 @@ class Bus:
             self.traffic.retries += attempt > 0
             # Answers take ten bits a byte; six bytes frame each of them.
             expected = 10 * len(left) * (size + 6) / self.baud
-            self._exchange(request(left), complete, expected + PATIENCE)
+            self._exchange(request(left), complete, expected + self._patience)
             left = [id for id in left if id not in got]
             if not left:
                 return got
@@ -198,12 +209,12 @@ class Bus:
             port.write(packet.encode())
             # The request has to leave first.
             deadline = (
-                time.monotonic() + seconds + 10 * len(packet.encode()) / self.baud
+                self.clock.now() + seconds + 10 * len(packet.encode()) / self.baud
             )
             while True:
                 # Looked at after each read: a program that was held up beyond the
                 # deadline finds the answer waiting for it.
-                over = time.monotonic() > deadline
+                over = self.clock.now() > deadline
                 data = port.read(max(1, port.in_waiting))
                 found += self._parser.feed(data)
                 if (data and complete(found)) or (over and not data):
@@ -233,6 +244,8 @@ class Bus:
 
     def silence(self, silent: list[int], asked: list[int]) -> str:
         """The sentence for servos that did not answer, and what to look at."""
+        if fault := self.clock.fault():
+            return f"{self.port}: {fault}"
         who = ", ".join(self.who(id) for id in silent)
         tries = f"after {self.tries} tries" if self.tries > 1 else "in time"
         if len(silent) == len(asked) > 1:

@@ -5,12 +5,14 @@ and the lowest and highest position that it reached when it was swept by hand. A
 that was calibrated with LeRobot works here with the same file, and the other way round.
 
 Where an angle is 0 follows from the mechanical stops: the middle of the swept range is
-the middle of the model's range, so that a sweep that stops short at both ends does no
-harm. LeRobot calls that middle 0 degrees. The wrist roll has no stops: its middle is
+the middle of the model's range. A sweep that stops short at one end moves every angle
+of its joint by half of what is missing, so `check_sweep` compares each range with the
+model's. LeRobot calls that middle 0 degrees. The wrist roll has no stops: its middle is
 where the arm was held when it was homed.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +21,31 @@ from typing import Any
 import numpy as np
 
 from act_minimal.errors import UserError
-from act_minimal.files import atomic_file
+from act_minimal.files import check_output_file, write_text
 
 from .kinematics import JOINTS, Kinematics
 from .registers import STEPS
 
 HALF_TURN = (STEPS - 1) // 2  # the position that homing gives to where a joint is held
 FULL_TURN_JOINT = "wrist_roll"
+LEAST_SHARE = 0.9  # of a joint's mechanical range that a calibration has to cover
+# Steps. A leader's gripper is a handle whose range no model gives; less than this, and
+# it was forgotten.
+HANDLE_LEAST = 300
+# How to place an arm on a table so that both ends of a joint can be reached.
+REACH = {
+    "shoulder_pan": "clear the table around the base, and turn the raised arm to the "
+    "left and to the right until its stops",
+    "shoulder_lift": "fold the forearm up, lean the upper arm back until it stops, "
+    "then forwards and down until it stops; put the base at the table's edge if the "
+    "table is in the way",
+    "elbow_flex": "hold the upper arm upright, fold the forearm onto it until it "
+    "stops, then stretch it out until it stops",
+    "wrist_flex": "hold the forearm level and 20 cm above the table, and bend the "
+    "gripper up and down until its stops",
+    "gripper": "close the jaw until it stops, then open it until it stops; a leader's "
+    "handle turns less, give --leader for that",
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,47 @@ def middle_and_range(offset: int, span: float) -> tuple[int, int, int]:
     return offset, round(HALF_TURN - half), round(HALF_TURN + half)
 
 
+def check_sweep(
+    calibration: Calibration, arm: Kinematics, where: str, *, leader: bool = False
+) -> None:
+    """Whether every joint was swept over nearly all of its mechanical range.
+
+    Args:
+        calibration: what was found.
+        arm: whose ranges are expected.
+        where: what holds it, for the message: a file, or the sweep.
+        leader: the gripper is a leader's handle, of unknown range.
+
+    Raises:
+        UserError: names each joint that was not, what was found and expected, and how
+            to reach both ends.
+    """
+    short = []
+    for joint in JOINTS:
+        motor = calibration.motors[joint]
+        found = max(0, motor.range_max - motor.range_min)
+        least, why = least_sweep(joint, arm, leader=leader)
+        if found < least:
+            short.append(
+                f"{joint} moved by {found} steps, expected at least {least}{why}: "
+                f"{REACH[joint]}"
+            )
+    if short:
+        raise UserError(f"{where}: {'; '.join(short)}. Calibrate again")
+
+
+def least_sweep(joint: str, arm: Kinematics, *, leader: bool) -> tuple[int, str]:
+    """Steps that a joint has to be swept over, and what they are, for messages."""
+    if joint == FULL_TURN_JOINT:
+        return 0, ""
+    if joint == "gripper" and leader:
+        return HANDLE_LEAST, ""
+    low, high = arm.ranges[JOINTS.index(joint)]
+    span = round((high - low) * STEPS / (2 * np.pi))
+    why = f" ({LEAST_SHARE:.0%} of a {arm.name}'s {span})"
+    return math.ceil(LEAST_SHARE * span), why
+
+
 def load_calibration(path: str | Path) -> Calibration:
     """Read a calibration file.
 
@@ -117,7 +178,7 @@ def load_calibration(path: str | Path) -> Calibration:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such calibration file; make it with: act calibrate, or copy "
@@ -161,6 +222,29 @@ def _motor(row: Any, where: str) -> Motor:
 
 
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Write a calibration file, byte for byte as LeRobot lays it out."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(calibration.to_json(), indent=4))
+    """Write a calibration file, byte for byte as LeRobot lays it out.
+
+    Raises:
+        UserError: another calibration is there; it is left as it is.
+    """
+    text = json.dumps(calibration.to_json(), indent=4)
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    check_free(path)
+    write_text(path, text)
+
+
+def check_free(path: Path) -> None:
+    """Whether a new calibration may be written there.
+
+    Raises:
+        UserError: something is there.
+    """
+    check_output_file(path, "calibration")
+    if path.exists():
+        raise UserError(
+            f"{path} is there already and is never replaced, because what was recorded "
+            "with that arm needs it; rename it, or choose another name with "
+            "--calibration"
+        )

@@ -13,12 +13,19 @@ from act_minimal.errors import UserError
 
 from .arm import IDS
 from .bus import Bus, BusError
-from .calibration import FULL_TURN_JOINT, HALF_TURN, Calibration, Motor
-from .kinematics import JOINTS
+from .calibration import (
+    FULL_TURN_JOINT,
+    HALF_TURN,
+    Calibration,
+    Motor,
+    check_sweep,
+    least_sweep,
+)
+from .kinematics import JOINTS, SO100, Kinematics
 from .protocol import Fault
 from .registers import BAUD_RATES, MODEL_NUMBER, MULTI_TURN, STEPS
 
-LEAST_SWEEP = 300  # steps: a joint that was moved less was forgotten
+WRITTEN = ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")
 
 
 def assign_ids(bus: Bus, ask: Callable[[str], Any], say: Callable[[str], Any]) -> None:
@@ -83,22 +90,27 @@ def calibrate(
     ask: Callable[[str], Any],
     say: Callable[[str], Any],
     *,
+    arm: Kinematics = SO100,
+    leader: bool = False,
     seconds: float | None = None,
     moving: Callable[[], bool] = lambda: True,
 ) -> Calibration:
     """Home every joint at its middle, sweep it by hand, write the servos.
 
-    Nothing moves by itself: torque is off throughout.
+    Nothing moves by itself: torque is off throughout. If it is not finished, for
+    whatever reason, the servos get back what they held before.
 
     Args:
         bus: open.
         ask: shows a sentence, returns when it has been done.
         say: shows progress.
+        arm: whose ranges the joints are swept over.
+        leader: its gripper is a handle; see `check_sweep`.
         seconds: the sweep lasts so long; None: as long as `moving`.
         moving: asked during the sweep whether it goes on.
 
     Raises:
-        UserError: a joint was not at its middle, or was not swept.
+        UserError: a joint was not at its middle, or was not swept from end to end.
     """
     for id in IDS:
         bus.write(id, "Torque_Enable", 0)
@@ -107,28 +119,34 @@ def calibrate(
         phase = bus.read(id, "Phase")
         if phase & MULTI_TURN:
             bus.write(id, "Phase", phase & ~MULTI_TURN)
-    ask("hold the arm with every joint in the middle of its range, then press Enter")
-    offsets = _home(bus)
-    ask(
-        f"press Enter, then move every joint but {FULL_TURN_JOINT} to both ends of its "
-        "range"
-    )
-    low, high = _sweep(bus, seconds, moving)
-    motors = {}
-    for id, joint in zip(IDS, JOINTS, strict=True):
-        if joint == FULL_TURN_JOINT:
-            first, last = 0, STEPS - 1
-        else:
-            first, last = low[id], high[id]
-            if last - first < LEAST_SWEEP:
-                raise UserError(
-                    f"{joint} moved by {last - first} steps only, expected at least "
-                    f"{LEAST_SWEEP}: move it from end to end during the sweep"
-                )
-        motors[joint] = Motor(id, 0, offsets[id], first, last)
-        say(f"{joint}: {first} to {last}")
-    calibration = Calibration(motors)
-    restore(bus, calibration)
+    names = list(zip(IDS, JOINTS, strict=True))
+    before = {id: {name: bus.read(id, name) for name in WRITTEN} for id in IDS}
+    try:
+        ask(
+            "hold the arm with every joint in the middle of its range, then press Enter"
+        )
+        offsets = _home(bus)
+        ask(
+            f"press Enter, then move every joint but {FULL_TURN_JOINT} to both ends of "
+            "its range" + (f", within {seconds:g} s" if seconds else "; a key ends it")
+        )
+        least = {id: least_sweep(joint, arm, leader=leader)[0] for id, joint in names}
+        low, high = _sweep(bus, seconds, moving, least, say)
+        motors = {}
+        for id, joint in names:
+            ends = (low[id], high[id])
+            if joint == FULL_TURN_JOINT:
+                ends = 0, STEPS - 1
+            motors[joint] = Motor(id, 0, offsets[id], *ends)
+            say(f"{joint}: {ends[0]} to {ends[1]}")
+        calibration = Calibration(motors)
+        check_sweep(calibration, arm, "the sweep", leader=leader)
+        restore(bus, calibration)
+    except BaseException:
+        with contextlib.suppress(BusError):
+            for id, values in before.items():
+                _keep(bus, id, values)
+        raise
     return calibration
 
 
@@ -153,9 +171,17 @@ def _home(bus: Bus) -> dict[int, int]:
 
 
 def _sweep(
-    bus: Bus, seconds: float | None, moving: Callable[[], bool]
+    bus: Bus,
+    seconds: float | None,
+    moving: Callable[[], bool],
+    least: Mapping[int, int],
+    say: Callable[[str], Any],
 ) -> tuple[Mapping[int, int], Mapping[int, int]]:
-    """Lowest and highest position of each servo while it is moved by hand."""
+    """Lowest and highest position of each servo while it is moved by hand.
+
+    Says of each joint when it has been moved over as many steps as it has to.
+    """
+    short = {id for id, steps in least.items() if steps}
     low = dict.fromkeys(IDS, STEPS)
     high = dict.fromkeys(IDS, -1)
     last: dict[int, int] = {}
@@ -172,6 +198,9 @@ def _sweep(
             last[id] = position
             low[id] = min(low[id], position)
             high[id] = max(high[id], position)
+            if id in short and high[id] - low[id] >= least[id]:
+                short.remove(id)
+                say(f"{joint}: swept, {len(short)} to go")
         time.sleep(0.02)
     return low, high
 
@@ -179,12 +208,17 @@ def _sweep(
 def restore(bus: Bus, calibration: Calibration) -> None:
     """Write a calibration into the servos, so that it outlives the power."""
     for motor in calibration.motors.values():
-        bus.write(motor.id, "Torque_Enable", 0)
-        bus.write(motor.id, "Lock", 0)
-        bus.write(motor.id, "Homing_Offset", motor.homing_offset)
-        bus.write(motor.id, "Min_Position_Limit", motor.range_min)
-        bus.write(motor.id, "Max_Position_Limit", motor.range_max)
-        bus.write(motor.id, "Lock", 1)
+        values = (motor.homing_offset, motor.range_min, motor.range_max)
+        _keep(bus, motor.id, dict(zip(WRITTEN, values, strict=True)))
+
+
+def _keep(bus: Bus, id: int, values: Mapping[str, int]) -> None:
+    """Write registers of one servo that it keeps without power."""
+    bus.write(id, "Torque_Enable", 0)
+    bus.write(id, "Lock", 0)
+    for name, value in values.items():
+        bus.write(id, name, value)
+    bus.write(id, "Lock", 1)
 
 
 def health(bus: Bus) -> list[dict[str, Any]]:

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from ..motors import MotorType
 from ..protocol import (
     FORCE_STEPS,
+    GOAL_SIZES,
     OFFSETS,
     REGISTER_FRAME,
+    SIZE,
     SPEED_STEPS,
     Command,
     Feedback,
@@ -32,6 +34,7 @@ from ..protocol import (
 )
 from ..registers import BY_NUMBER, FD_RATE, REGISTERS, TIMEOUT_UNIT, register
 
+ONES = b"\xff" * 7  # what a command begins with
 AMBIENT = 25.0  # °C
 HEATING = 1.0  # °C/s at the peak torque; chosen: the rated torque may last for ever
 COOLING = 1 / 120  # 1/s
@@ -93,6 +96,10 @@ class Motor:
     _limit: tuple[float, float] = (0.0, 0.0)  # rad/s and N·m, of the other modes
 
     def __post_init__(self) -> None:
+        self.reset_registers()
+
+    def reset_registers(self) -> None:
+        """Registers as a motor of its type has them from the factory."""
         scale = self.type.scale
         own = {
             "KT_Value": self.type.kt,
@@ -148,11 +155,12 @@ class Motor:
 
         Frames for others, and what is no frame, are met with silence.
         """
-        if len(frame.data) != 8:
-            return None
+        # The maker's examples send commands on the mode's id, other programs on the
+        # bare one; bytes that are all ones are no number, and so no goal of any mode.
+        ours = (self.id, self.id + OFFSETS[self.mode])
         if frame.id == REGISTER_FRAME:
             answer = self._register(frame.data)
-        elif frame.id == self.id and frame.data[:7] == b"\xff" * 7:
+        elif frame.id in ours and len(frame.data) == SIZE and frame.data[:7] == ONES:
             answer = self._command(frame.data[7])
         else:
             answer = self._goal(frame)
@@ -193,6 +201,8 @@ class Motor:
     def _goal(self, frame: Frame) -> bytes | None:
         mode = self.mode
         if frame.id != self.id + OFFSETS[mode]:
+            return None
+        if len(frame.data) not in GOAL_SIZES[mode]:
             return None
         if mode is Mode.MIT:
             goal = Mit.decode(frame.data, self.scale)

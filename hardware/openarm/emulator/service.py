@@ -1,13 +1,14 @@
 """The process behind a virtual OpenArm: both its CAN buses, and a socket for its room.
 
 One thread does it all, so that nothing has to be locked: it answers the buses, lets
-time pass in the physics, draws what the cameras see, and serves the room.
+time pass in the physics, draws what the cameras see, and serves the room. Its time
+stands still while a busy computer holds it up; clients read it from a file
+(`clock.ArmTime`).
 """
 
 import contextlib
 import os
 import selectors
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,25 @@ import can
 import numpy as np
 
 from act_minimal.errors import UserError
+from act_minimal.settings import Whole, check_settings
 
-from ...so100.emulator.door import Door, Visitor, room_path, short_name
+from ...clock import ArmTime, clock_path
+from ...so100.emulator.door import (
+    Door,
+    Visitor,
+    is_served,
+    room_path,
+    serve_until_ended,
+)
 from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel
 from ..limits import openarm_limits
-from ..motors import ARM_MOTORS, NEWER_DM4340, SIDES
+from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES
 from ..plug import Plug, free_channels, read_plug, write_plug
 from ..protocol import Frame, Status
 from .arm import VirtualOpenArm
 from .scene import ALONE, Scene
 from .wire import Wire
 
-LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
 NAP = 0.0003  # s between two looks at a bus that nobody can wait for
 MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}
 
@@ -50,14 +58,31 @@ class VirtualOpenArmConfig:
     """What is around the arms: nothing, or a simulated task's scene."""
     leader: bool = False
     """Leader arms: they stay in the hand that puts them somewhere, by the room."""
-    number: int = 0
+    number: Whole = 0
     """Number of the scene's start."""
     newer: bool = False
     """The DM4340 are set to the newer range of velocity, 10 rad/s."""
+    light_wrist: bool = False
+    """Joint 7 of both arms is a DM3507, and not a DM4310."""
     zeroed: bool = True
     """The motors know their zero; if not, each is off by up to half a turn."""
-    seed: int = 0
+    seed: Whole = 0
     """Where the zeros are, if not known, and which frames the faults hit."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
+
+    @property
+    def clocks(self) -> list[Path]:
+        """Where its time is kept: for those in its room, and those at its buses."""
+        buses = [b for b in (self.right, self.left) if not b.startswith("virtual:")]
+        return [clock_path(place) for place in (self.port, *buses)]
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything that it makes; gone when it has ended."""
+        return [self.port, room_path(self.port), *self.clocks]
 
 
 class VirtualOpenArmService:
@@ -85,19 +110,21 @@ class VirtualOpenArmService:
         ]
         self.stopped = False
         _expect_free(config.port)
-        self._then = time.monotonic()
         self._noise = np.random.default_rng(config.seed)
         self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._buses: list[Any] = []
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_buses)
             for side, channel in enumerate((config.right, config.left)):
                 self._open_bus(side, channel)
             plug = Plug(config.right, config.left, config.fd, self.scene.table)
             write_plug(config.port, plug)
+            undo.callback(config.port.unlink)
+            self._time = ArmTime(config.clocks)
+            undo.callback(self._time.close)
             self._door = Door(room_path(config.port), self._selector, self._do)
-        except BaseException:
-            self._close_buses()
-            raise
+            undo.pop_all()
+        self._then = self._time.pass_on()
 
     def _open_bus(self, side: int, channel: str) -> None:
         try:
@@ -115,6 +142,7 @@ class VirtualOpenArmService:
     def close(self) -> None:
         """Leave nothing behind."""
         self.config.port.unlink(missing_ok=True)
+        self._time.close()
         self._door.close()
         self._close_buses()
         self._selector.close()
@@ -137,7 +165,7 @@ class VirtualOpenArmService:
         watched = {key.fd for key in self._selector.get_map().values()}
         patient = all(_number(bus) in watched for bus in self._buses)
         while not self.stopped:
-            wait = self.turn() - time.monotonic()
+            wait = self.turn() - self._time.now()
             if not patient:
                 time.sleep(max(0.0, min(wait, NAP)))
                 self.listen()
@@ -147,14 +175,13 @@ class VirtualOpenArmService:
 
     def turn(self) -> float:
         """Let time pass up to now, and send what is due; when to come again, s."""
-        now = time.monotonic()
-        self._then = max(self._then, now - LATEST)
+        now = self._time.pass_on()
         while self._then + self.arm.seconds <= now:
             self.arm.step()
             self.scene.watch(self.arm.data)
             self._then += self.arm.seconds
         self._door.show(now, self._picture, self._objects)
-        self._answer(time.monotonic())
+        self._answer(self._time.now())
         due = [d for d in (wire.next_due() for wire in self.wires) if d is not None]
         return min([self._then + self.arm.seconds, *due])
 
@@ -170,7 +197,7 @@ class VirtualOpenArmService:
             if id in MASTERS or message.is_extended_id or message.is_error_frame:
                 continue  # our own answers, which some buses show to their sender
             frame = Frame(id, bytes(message.data))
-            wire.receive(frame, time.monotonic(), fd=message.is_fd)
+            wire.receive(frame, self._time.now(), fd=message.is_fd)
 
     def _answer(self, now: float) -> None:
         for bus, wire in zip(self._buses, self.wires, strict=True):
@@ -231,7 +258,7 @@ class VirtualOpenArmService:
             "torque": [motor.status is Status.ENABLED for motor in motors],
             "status": [motor.status.words() for motor in motors],
             "witness": arm.witness.to_json(),
-            "time": time.monotonic(),
+            "time": self._time.now(),
         }
 
     def fault(self, side: int, **switches: Any) -> None:
@@ -268,6 +295,10 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
     arm = VirtualOpenArm(
         scene.model, zeros=zeros, table=scene.table, leader=config.leader
     )
+    if config.light_wrist:
+        for motors in arm.motors:
+            motors[6].type = DM3507
+            motors[6].reset_registers()
     if config.newer:
         for motors in arm.motors:
             for motor in motors:
@@ -287,11 +318,7 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
 
 def _expect_free(port: Path) -> None:
     """Raises UserError where another virtual arm runs, or somebody's file is."""
-    if not (port.exists() or room_path(port).exists()):
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
-        with short_name(room_path(port)) as name:
-            knock.connect(name)
+    if is_served(port):
         raise UserError(
             f"{port} is there already, another virtual arm runs on it: end that, or "
             "choose another --port"
@@ -326,14 +353,8 @@ def serve(config: VirtualOpenArmConfig) -> None:
     """Run a virtual OpenArm until Ctrl-C, or until its room is told to stop."""
     with contextlib.suppress(OSError):  # where it may: motors never wait for a CPU
         os.nice(-10)
-    service = VirtualOpenArmService(config)
-    print(
+    serve_until_ended(
+        lambda: VirtualOpenArmService(config),
         f"a virtual OpenArm{' leader' if config.leader else ''} is at {config.port} "
         f"({config.right},{config.left}); Ctrl-C unplugs it",
-        flush=True,
     )
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            service.run()
-    finally:
-        service.close()

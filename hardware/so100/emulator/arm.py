@@ -5,8 +5,9 @@ top of it come the servo's steps, its profile, its torque limits and its faults.
 where nothing is published:
 
 * stiffness is proportional to P_Coefficient, and P = 16 is the simulated task's;
-* a full Torque_Limit is the arm's 3.5 N·m, and for the gripper twice the force that the
-  simulated task gives it, since the driver halves the gripper's limit;
+* a full Torque_Limit is the arm's 3.5 N·m (3.35 of a SO-101), and for a SO-100's
+  gripper twice the force that the simulated task gives it, since the driver halves the
+  gripper's limit;
 * a motor without torque still brakes, as its gears do: the arm sinks, it does not fall.
 """
 
@@ -26,10 +27,10 @@ from .touch import Touch
 
 # How each servo sits in the arm: the sense in which its steps count, seen from the
 # simulated joint.
-SENSE = np.array([-1, 1, 1, 1, 1, 1])
+SENSE = {"so100": np.array([-1, 1, 1, 1, 1, 1]), "so101": np.ones(6, int)}
 STEPS_PER_RAD = STEPS / (2 * np.pi)
 USUAL_P = 16
-GRIPPER_RESERVE = 2.0
+GRIPPER_RESERVE = {"so100": 2.0, "so101": 1.0}
 SOFT = 0.1  # share of the torque that may go at once: the arm has sunk by then
 
 
@@ -90,10 +91,13 @@ class VirtualArm:
         task: the simulated task whose scene this is.
         mounting: steps that each servo shows at its joint's angle 0, (6,).
         scene: number of the task's start.
+        robot: so100 or so101, whose joints the scene has.
     """
 
-    def __init__(self, task: Task, mounting: np.ndarray, scene: int = 0):
-        self.task = task
+    def __init__(
+        self, task: Task, mounting: np.ndarray, scene: int = 0, robot: str = "so100"
+    ):
+        self.task, self._sense = task, SENSE[robot]
         self.model = task.model()
         collide_with_itself(self.model)
         self.data = mujoco.MjData(self.model)
@@ -105,7 +109,7 @@ class VirtualArm:
         self._gain = self.model.actuator_gainprm[:6, 0].copy()
         self._damping = self.model.actuator_biasprm[:6, 2].copy()
         self._force = self.model.actuator_forcerange[:6, 1].copy()
-        self._force[5] *= GRIPPER_RESERVE
+        self._force[5] *= GRIPPER_RESERVE[robot]
         self._tip = self.model.site("tcp").id
         self._held = self._steps = 0
         self._strength = np.zeros(6)
@@ -135,11 +139,11 @@ class VirtualArm:
 
     def encoder_of(self, joints: np.ndarray) -> np.ndarray:
         """Steps of the shafts at joint angles (6,) rad."""
-        return self.mounting + SENSE * joints * STEPS_PER_RAD
+        return self.mounting + self._sense * joints * STEPS_PER_RAD
 
     def joints_of(self, encoder: np.ndarray) -> np.ndarray:
         """The inverse of `encoder_of`."""
-        return (encoder - self.mounting) / (SENSE * STEPS_PER_RAD)
+        return (encoder - self.mounting) / (self._sense * STEPS_PER_RAD)
 
     def step(self) -> None:
         """One step of physics, `self.seconds` long."""
@@ -163,8 +167,8 @@ class VirtualArm:
     def _show(self, on: np.ndarray | None = None) -> None:
         """Let the servos feel where they are."""
         encoder = self.encoder_of(self.data.qpos[:6])
-        speed = SENSE * self.data.qvel[:6] * STEPS_PER_RAD
-        effort = SENSE * self.data.actuator_force[:6] / self._force
+        speed = self._sense * self.data.qvel[:6] * STEPS_PER_RAD
+        effort = self._sense * self.data.actuator_force[:6] / self._force
         if on is not None:
             effort = np.where(on, effort, 0.0)
         voltage = self.supply - self.sag * min(1.0, float(np.abs(effort).sum()))

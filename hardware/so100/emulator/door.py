@@ -9,11 +9,12 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,6 +63,11 @@ class Door:
     ):
         self.path, self._selector, self._do = path, selector, do
         self.visitors: dict[socket.socket, Visitor] = {}
+        if path.exists() and not path.is_socket():
+            raise UserError(
+                f"{path} is there already, and no virtual arm made it; choose another "
+                "--port"
+            )
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with short_name(path) as name:
@@ -150,6 +156,56 @@ class Door:
             pass
         except OSError:
             self._leave(visitor)
+
+
+class Service(Protocol):
+    """A virtual arm that can be served."""
+
+    def run(self) -> None:
+        """Serve until it is told to stop."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+def serve_until_ended(make: Callable[[], Service], greeting: str) -> None:
+    """Serve a virtual arm until its room is told to stop, or this program is.
+
+    Ctrl-C, SIGTERM, and the end of its terminal (SIGHUP) end it in the same way: port,
+    room and clock are gone afterwards.
+
+    Args:
+        make: opens the arm's port.
+        greeting: printed once it is open.
+    """
+    ended = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    # One that is ignored (nohup) stays so.
+    here = [s for s in ended if s and signal.getsignal(s) is not signal.SIG_IGN]
+    for number in here:
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        service = make()
+        try:
+            print(greeting, flush=True)
+            service.run()
+        finally:
+            for number in (*here, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # a second one: it ends already
+            service.close()
+
+
+def is_served(port: Path) -> bool:
+    """Whether a virtual arm runs at this port now; one that was killed does not."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX) as knock,
+        short_name(room_path(port)) as name,
+    ):
+        knock.connect(name)
+        return True
+    return False
 
 
 def room_path(port: Path) -> Path:

@@ -23,9 +23,11 @@ import numpy as np
 
 from act_minimal.errors import UserError
 
-from ...cameras import CameraConfig, CameraError
+from ...cameras import FIRST_DRAWN, CameraConfig, CameraError
+from ...clock import BUSY
 from .door import room_path, short_name
 
+ENDING = 20.0  # s that it may take to clean up on a busy computer
 GREETING = "a virtual "  # what an arm says once it is there begins like this
 
 
@@ -106,7 +108,7 @@ def open_virtual_camera(
     connection, file = enter(port)
     wish = {"cameras": [name], "size": config.size, "fps": config.fps}
     connection.sendall(json.dumps({"watch": wish}).encode() + b"\n")
-    connection.settimeout(5.0)
+    connection.settimeout(FIRST_DRAWN)
     answer = json.loads(file.readline() or b"{}")
     if "error" in answer:
         connection.close()
@@ -153,8 +155,9 @@ class VirtualArmProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         )
         assert self._process.stdout
         said = ""
@@ -168,26 +171,28 @@ class VirtualArmProcess:
 
     def __exit__(self, *_: object) -> None:
         self.room.close()
-        if self._process.poll() is not None and self._process.stdout:
-            said = self._process.stdout.read().strip()
+        by_itself = self._process.poll() is not None
+        said = self._close()
+        if by_itself:
             print(f"the virtual arm ended by itself: {said}", file=sys.stderr)
-        self._close()
-        # Killed, it could not clean up itself.
-        Path(self.port).unlink(missing_ok=True)
-        room_path(Path(self.port)).unlink(missing_ok=True)
+        elif BUSY in said:
+            print(said, file=sys.stderr)
+        for path in self.config.files:  # killed, it could not clean up itself
+            path.unlink(missing_ok=True)
 
-    def _close(self) -> None:
-        """Its input ends, so it does; or it is killed."""
+    def _close(self) -> str:
+        """Its input ends, so it does; or it is killed. What it said meanwhile."""
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(5)
+            self._process.wait(ENDING)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        with self._process.stdout as output:
+            return output.read().strip()
 
 
 HOST = "from hardware.so100.emulator.room import host; host()"

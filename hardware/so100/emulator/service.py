@@ -1,13 +1,13 @@
 """The process behind a virtual arm: a port for its bus, a socket for its room.
 
 One thread does it all, so that nothing has to be locked: it answers the bus, lets time
-pass in the physics, draws what the cameras see, and serves the room.
+pass in the physics, draws what the cameras see, and serves the room. Its time stands
+still while a busy computer holds it up; clients read it from a file (`clock.ArmTime`).
 """
 
 import contextlib
 import os
 import selectors
-import time
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,35 +15,50 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.sim import make_task, so100
-from act_minimal.sim.world import World
+from act_minimal.errors import SettingError, UserError
+from act_minimal.settings import Whole, check_settings
+from act_minimal.sim import TASKS, so100
+from act_minimal.sim.world import Task, World
 
+from ...clock import ArmTime, clock_path
 from ..calibration import Calibration, middle_and_range
+from ..kinematics import ARMS
 from .arm import SENSE, STEPS_PER_RAD, VirtualArm
-from .door import Door, Visitor, room_path
+from .door import Door, Visitor, is_served, room_path, serve_until_ended
+from .so101 import ALONE, AloneSO101
 from .wire import Wire
 
-LATEST = 0.25  # s; a virtual arm that was held up longer skips the time it missed
+TERMINALS = ("/dev/pts/", "/dev/ttys")  # where Linux and macOS keep them
 TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
 
 
 @dataclass
 class VirtualArmConfig:
-    """A virtual SO-100, and where to find it."""
+    """A virtual SO-100 or SO-101, and where to find it."""
 
     port: Path = Path("virtual_so100")
     """The bus: a link to the pseudo-terminal. The room's socket is beside it."""
     task: str = "so100_pick_place"
     """The scene that the arm stands in."""
-    scene: int = 0
+    scene: Whole = 0
     """Number of the scene's start."""
     leader: bool = False
     """A leader arm: its joints are moved by hand, through the room."""
     fresh: bool = False
     """As from the factory: every servo has id 1, and no calibration."""
-    seed: int = 0
+    seed: Whole = 0
     """How the servos were mounted, and which answers the faults hit."""
+    robot: str = "so100"
+    """so100 or so101."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything that it makes; gone when it has ended."""
+        return [self.port, room_path(self.port), clock_path(self.port)]
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        check_settings(self)
 
 
 class VirtualArmService:
@@ -78,7 +93,12 @@ class VirtualArmService:
             self._hand = self.arm.data.qpos[:6].copy(), 1.0
         self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._open_port()
-        self._door = Door(room_path(config.port), self._selector, self._do)
+        with contextlib.ExitStack() as undo:
+            undo.callback(config.port.unlink)
+            self._time = ArmTime([clock_path(config.port)])
+            undo.callback(self._time.close)
+            self._door = Door(room_path(config.port), self._selector, self._do)
+            undo.pop_all()
 
     # ------------------------------------------------------------ port and socket
 
@@ -86,8 +106,11 @@ class VirtualArmService:
         import tty
 
         path = self.config.port
-        if path.is_symlink() and not path.exists():
-            path.unlink()  # of a virtual arm that was killed
+        # Of a virtual arm that was killed: its terminal is gone, or somebody else's by
+        # now. Others' links stay.
+        ours = path.is_symlink() and os.readlink(path).startswith(TERMINALS)
+        if ours and not is_served(path):
+            path.unlink()
         if path.exists() or path.is_symlink():
             raise UserError(
                 f"{path} is there already; another virtual arm may run on it: end "
@@ -103,7 +126,10 @@ class VirtualArmService:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.config.port.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if os.readlink(self.config.port) == os.ttyname(self._slave):
+                self.config.port.unlink()
+        self._time.close()
         self._door.close()
         self._selector.close()
         os.close(self._master)
@@ -129,32 +155,28 @@ class VirtualArmService:
             self._world.close()  # by the thread that drew: GL wants it so
 
     def _serve(self) -> None:
-        clock = time.monotonic
-        then = clock()
+        then = self._time.pass_on()
         while not self.stopped:
-            now = clock()
-            if now - then > LATEST:
-                then = now - LATEST
+            now = self._time.pass_on()
             while then + self.arm.seconds <= now:
                 self._move_hand()
                 self.arm.step()
                 then += self.arm.seconds
             self._send_answers(now)
             self._door.show(now, self._picture, self._objects)
-            wait = then + self.arm.seconds - clock()
+            wait = then + self.arm.seconds - self._time.now()
             answer = self.wire.next_due()
             if answer is not None:
-                wait = min(wait, answer - clock())
+                wait = min(wait, answer - self._time.now())
             for key, _ in self._selector.select(max(0.0, wait)):
                 key.data()
 
     def _bus_speaks(self) -> None:
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._master, 4096)
-            now = time.monotonic()
             self.arm.powered = not self.wire.faults.no_power
-            self.wire.receive(data, now, self.baud())
-            self._send_answers(time.monotonic())
+            self.wire.receive(data, self._time.now(), self.baud())
+            self._send_answers(self._time.now())
 
     def _send_answers(self, now: float) -> None:
         data = self.wire.due(now)
@@ -171,6 +193,8 @@ class VirtualArmService:
                 self.wire.faults.set(value)
                 self._turn_switches()
             elif verb == "lay":
+                if not arm.task.env_state_dim:
+                    raise UserError(f"there is nothing to lay: it is {arm.task.name}")
                 arm.lay(int(value))
             elif verb == "put":
                 joints = np.clip(value, *arm.model.jnt_range[:6].T)
@@ -211,7 +235,7 @@ class VirtualArmService:
             "torque": [s.torque_on for s in arm.servos],
             "tip_height": arm.tip_height(),
             "witness": arm.witness.to_json(),
-            "time": time.monotonic(),
+            "time": self._time.now(),
         }
 
     def _turn_switches(self) -> None:
@@ -276,13 +300,13 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
 
     The servos hold the calibration's offsets and limits, unless the arm is fresh.
     """
-    ranges = so100.joint_limits()
+    ranges = ARMS[config.robot].ranges
     middle = ranges.mean(axis=1)
     rng = np.random.default_rng([config.seed, 100])
     offsets = rng.integers(-800, 800, 6)
     # At the middle of its range a joint shows 2047 once its offset is taken off.
-    mounting = 2047 + offsets - SENSE * middle * STEPS_PER_RAD
-    arm = VirtualArm(make_task(config.task), mounting, config.scene)
+    mounting = 2047 + offsets - SENSE[config.robot] * middle * STEPS_PER_RAD
+    arm = VirtualArm(_scene(config), mounting, config.scene, config.robot)
     calibration = Calibration.of_ranges(
         [
             middle_and_range(int(offset), float(high - low))
@@ -305,15 +329,30 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
     return arm, calibration
 
 
+def _scene(config: VirtualArmConfig) -> Task:
+    """The scene that an arm stands in.
+
+    Raises:
+        SettingError: there is none of this name with this arm.
+    """
+    known: dict[str, type] = {ALONE: AloneSO101}
+    if config.robot == "so100":
+        known = {name: t for name, t in TASKS.items() if t.joints == so100.JOINTS}
+    if config.task not in known:
+        raise SettingError(
+            f"task is '{config.task}', expected one with a {config.robot}: "
+            f"{', '.join(known)}"
+        )
+    return known[config.task]()
+
+
 def serve(config: VirtualArmConfig) -> None:
     """Run a virtual arm until Ctrl-C, or until its room is told to stop."""
     with contextlib.suppress(OSError):  # where it may: servos never wait for a CPU
         os.nice(-10)
-    service = VirtualArmService(config)
     kind = "leader" if config.leader else "arm"
-    print(f"a virtual SO-100 {kind} is at {config.port}; Ctrl-C unplugs it", flush=True)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            service.run()
-    finally:
-        service.close()
+    name = {"so100": "SO-100", "so101": "SO-101"}[config.robot]
+    serve_until_ended(
+        lambda: VirtualArmService(config),
+        f"a virtual {name} {kind} is at {config.port}; Ctrl-C unplugs it",
+    )

@@ -1,0 +1,341 @@
+"""Whose seconds count: a real arm's are the computer's, a virtual arm's its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from act_minimal.errors import UserError
+from hardware import clock
+from hardware.cameras import CameraConfig, Frame, make_camera, parse_cameras
+from hardware.clock import ArmClock, ArmTime, Clock, clock_of, clock_path
+from hardware.errors import BusError
+from hardware.objects import Tracker
+from hardware.openarm.bus import Bus as CanBus
+from hardware.openarm.emulator.service import (
+    VirtualOpenArmConfig,
+    VirtualOpenArmService,
+    virtual_openarm,
+)
+from hardware.safety import SafeRobot, so100_limits
+from hardware.so100.arm import IDS, SO100, SO100Config
+from hardware.so100.bus import Bus
+from hardware.so100.calibration import save_calibration
+from hardware.so100.emulator.room import VirtualArmProcess
+from hardware.so100.emulator.service import (
+    VirtualArmConfig,
+    VirtualArmService,
+    assemble,
+)
+
+from .clocks import eventually
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
+
+
+@pytest.fixture
+def computer(monkeypatch):
+    """The computer's time, moved by hand."""
+    here = SimpleNamespace(seconds=1000.0, monotonic=lambda: here.seconds)
+    monkeypatch.setattr(clock, "time", here)
+    return here
+
+
+def test_while_nothing_is_held_up_all_clocks_are_one(computer, tmp_path):
+    arm = ArmTime([clock_path(tmp_path / "arm")])
+    client = clock_of(tmp_path / "arm")
+    assert isinstance(client, ArmClock)
+    for _ in range(100):
+        computer.seconds += 0.019
+        assert arm.pass_on() == client.now() == Clock().now() == computer.seconds
+    assert arm.lost == 0
+    computer.seconds += 0.01
+    assert client.now() == arm.now() == computer.seconds
+
+
+def test_time_stands_still_while_a_virtual_arm_is_held_up(computer, tmp_path):
+    arm = ArmTime([clock_path(tmp_path / "arm")])
+    client = clock_of(tmp_path / "arm")
+    computer.seconds += 3.0
+    assert client.now() == arm.now() == pytest.approx(1000 + clock.SLACK)
+    assert arm.pass_on() == client.now() == pytest.approx(1000 + clock.SLACK)
+    assert arm.lost == pytest.approx(3 - clock.SLACK)
+    computer.seconds += 0.015
+    assert client.now() == pytest.approx(1000.015 + clock.SLACK)
+
+
+def test_time_goes_on_where_no_arm_is_left(computer, tmp_path):
+    arm = ArmTime([clock_path(tmp_path / "arm")])
+    client = clock_of(tmp_path / "arm")
+    assert client.fault() == ""
+    computer.seconds += clock.GONE + 2
+    assert client.now() == pytest.approx(1002 + clock.SLACK)
+    assert "this computer is too busy, or its program was killed" in client.fault()
+    arm.pass_on()
+    assert client.fault() == ""
+    arm.close()
+    before = client.now()
+    computer.seconds += 1.5
+    assert client.now() == pytest.approx(before + 1.5)
+    assert list(tmp_path.iterdir()) == []
+    assert type(clock_of(tmp_path / "arm")) is Clock
+
+
+def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
+    computer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
+    arm = ArmTime([clock_path(tmp_path / "arm")])
+    leader = ArmTime([clock_path(tmp_path / "leader")])
+    its, leaders = clock_of(tmp_path / "arm"), clock_of(tmp_path / "leader")
+    then, held = its.now(), its.held()
+    for _ in range(100):
+        computer.seconds += 0.01
+        arm.pass_on()
+    leader.pass_on()
+    assert its.now() - then == pytest.approx(1.0)
+    assert its.age(then, held) == pytest.approx(clock.SLACK)
+    assert leaders.held() == 0.0  # its own time stood still anyway
+    frame = Frame(np.zeros((1, 1, 3), np.uint8), then, 0, its, held)
+    assert frame.age == pytest.approx(clock.SLACK)
+    assert Frame(frame.image, then, 0).age == pytest.approx(1.0)
+
+
+def test_a_slow_arm_says_so_once_a_minute(computer, tmp_path, capsys):
+    arm = ArmTime()
+    for _ in range(600):
+        computer.seconds += 0.018
+        arm.pass_on()
+    assert capsys.readouterr().err == ""
+    for _ in range(600):  # 60 s, of which it has 20 ms in each 100
+        computer.seconds += 0.1
+        arm.pass_on()
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("this computer is too busy: the virtual arm ran at ")
+    assert int(said.split(" at ")[1].split(" %")[0]) <= 75
+
+
+def test_somebodys_own_file_is_left_alone(tmp_path):
+    path = clock_path(tmp_path / "arm")
+    path.write_text("my times, and what I ran them on")
+    with pytest.raises(UserError, match=r"arm\.time is there, and is no virtual arm's"):
+        ArmTime([path])
+    assert path.read_text().startswith("my times")
+
+
+WAITING = """
+import os, sys
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import subprocess, time
+from pathlib import Path
+from hardware.clock import ArmClock, ArmTime
+time_of_arm = ArmTime([Path(sys.argv[1])])
+held = ArmClock(Path(sys.argv[1])).held
+other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+try:
+    begun = held(), time.monotonic()
+    while time.monotonic() - begun[1] < 60 and held() - begun[0] < 0.05: pass
+    print(held() - begun[0])
+finally:
+    other.kill()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_waiting_for_a_cpu_is_seen(tmp_path):
+    """Two programs on one CPU: each waits for the other."""
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    words = [sys.executable, str(script), str(tmp_path / "arm.time")]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=True)
+    assert float(done.stdout) >= 0.05
+    assert Clock().held() == 0.0  # a real arm is forgiven nothing
+
+
+# ---------------------------------------------------------------- held up for real
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """A virtual SO-100 and a pair of virtual OpenArms, each in its process."""
+    folder = tmp_path_factory.mktemp("arms")
+    with (
+        VirtualArmProcess(VirtualArmConfig(folder / "so100")) as so100,
+        VirtualArmProcess(
+            virtual_openarm(folder / "openarm", "openarm_handover")
+        ) as openarm,
+    ):
+        yield so100, openarm
+
+
+def held_up(process, seconds=1.0):
+    """Stop a virtual arm's program, as a busy computer does; it goes on in a while."""
+    process._process.send_signal(signal.SIGSTOP)
+    go_on = threading.Timer(seconds, process._process.send_signal, [signal.SIGCONT])
+    go_on.start()
+    return go_on
+
+
+def test_a_virtual_arm_that_is_held_up_is_waited_for(arms):
+    so100, openarm = arms
+    servos, motors = Bus(so100.port), CanBus(openarm.config.right, side="right")
+    camera = make_camera("top", CameraConfig(f"virtual:{so100.port}"))
+    tracker = Tracker(f"virtual:{openarm.port}")
+    for one in (servos, motors, camera, tracker):
+        one.open()
+    try:
+        begun = time.monotonic()
+        waits = [held_up(process) for process in arms]
+        assert set(servos.read_all(IDS, "Present_Position")) == set(IDS)
+        assert set(motors.refresh()) == set(IDS) | {7, 8}
+        assert servos.traffic.retries == motors.traffic.retries == 0
+        # Its pictures and poses are no older than the arm is.
+        camera.read()
+        tracker.read()
+        assert time.monotonic() - begun > 0.9  # it was in fact held up
+    finally:
+        for wait in waits:
+            wait.join()
+        for one in (servos, motors, camera, tracker):
+            one.close()
+
+
+def test_an_arm_that_gives_no_sign_is_not_told_to_look_at_its_plugs(arms, monkeypatch):
+    so100, openarm = arms
+    monkeypatch.setattr(clock, "GONE", 0.3)
+    servos, motors = Bus(so100.port), CanBus(openarm.config.right, side="right")
+    for one in (servos, motors):
+        one.open()
+    waits = [held_up(process, 60.0) for process in arms]
+    try:
+        for ask in (lambda: servos.read(1, "Present_Position"), motors.refresh):
+            with pytest.raises(BusError, match="this computer is too busy") as error:
+                ask()
+            assert not {"plug", "cable", "power"} & set(str(error.value).split())
+    finally:
+        for wait, process in zip(waits, arms, strict=True):
+            wait.cancel()
+            process._process.send_signal(signal.SIGCONT)
+        for one in (servos, motors):
+            one.close()
+
+
+def test_a_program_that_waits_for_a_virtual_arm_moves_with_it(arms):
+    so100, _ = arms
+    its = clock_of(so100.port)
+    wait = held_up(so100, 0.5)
+    begun = its.now(), time.monotonic()
+    its.wait_until(begun[0] + 0.1)
+    wait.join()
+    assert time.monotonic() - begun[1] > 0.4
+    assert so100.room.look()["time"] == pytest.approx(its.now(), abs=0.5)
+
+
+def test_a_control_loop_goes_on_through_hold_ups(arms, tmp_path):
+    so100, _ = arms
+    save_calibration(tmp_path / "arm.json", assemble(so100.config)[1])
+    eyes = parse_cameras((f"top=virtual:{so100.port}",), (96, 128))
+    arm = SO100(SO100Config(so100.port, tmp_path / "arm.json"), eyes)
+    robot = SafeRobot(arm, so100_limits())
+    robot.connect()
+    try:
+        waits, begun = [], time.monotonic()
+        here = robot.observe(("top",))["qpos"]
+        arm.ticker.start()
+        for tick in range(40):
+            if tick in (5, 20):  # each is far beyond every limit of a real arm
+                waits.append(held_up(so100, 0.7))
+            robot.observe(("top",))
+            robot.act(here)
+        assert time.monotonic() - begun > 40 / 30 + 2 * 0.6
+        assert arm.ticker.report()["ticks"] == 40
+    finally:
+        for wait in waits:
+            wait.join()
+        arm.close()
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+@pytest.mark.parametrize(
+    ("robot", "name"),
+    [
+        ("so100", "SIGTERM"),
+        ("so100", "SIGHUP"),
+        ("so100", "SIGINT"),
+        ("openarm", "SIGTERM"),
+    ],
+)
+def test_a_virtual_arm_that_is_ended_leaves_nothing(tmp_path, robot, name):
+    line = f"virtual --robot {robot} --port arm"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "act_minimal.cli", *line.split()],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    with process.stdout:
+        said = process.stdout.readline()
+        assert said.startswith("a virtual "), said
+        assert {"arm", "arm.room", "arm.time"} <= {p.name for p in tmp_path.iterdir()}
+        process.send_signal(getattr(signal, name))
+        assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_arm_leaves_its_port_to_the_next(tmp_path):
+    with VirtualArmProcess(VirtualArmConfig(tmp_path / "arm")) as killed:
+        killed._process.kill()
+        killed._process.wait()
+        terminal = os.readlink(tmp_path / "arm")
+    # Somebody else has that terminal by now, and the link leads there.
+    master, slave = os.openpty()
+    (tmp_path / "arm").symlink_to(os.ttyname(slave))
+    assert terminal.startswith("/dev/")
+    with VirtualArmProcess(VirtualArmConfig(tmp_path / "arm")) as process:
+        assert np.isfinite(process.room.look()["joints"]).all()
+    assert list(tmp_path.iterdir()) == []
+    for number in (master, slave):
+        os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["so100", "openarm"])
+def test_an_arm_that_cannot_open_its_room_leaves_nothing(tmp_path, kind):
+    (tmp_path / "arm.room").mkdir()
+    if kind == "so100":
+        config, service = VirtualArmConfig(tmp_path / "arm"), VirtualArmService
+    else:
+        right, left = "virtual:no room right", "virtual:no room left"
+        config = VirtualOpenArmConfig(tmp_path / "arm", right, left)
+        service = VirtualOpenArmService
+    with pytest.raises((OSError, UserError)):
+        service(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["arm.room"]
+
+
+def test_a_link_that_is_not_an_arms_is_left_alone(tmp_path):
+    (tmp_path / "board").touch()
+    (tmp_path / "arm").symlink_to(tmp_path / "board")
+    with (
+        pytest.raises(UserError, match="is there already"),
+        VirtualArmProcess(VirtualArmConfig(tmp_path / "arm")),
+    ):
+        pass
+    assert (tmp_path / "arm").resolve() == (tmp_path / "board").resolve()
+
+
+def test_eventually_gives_what_it_waited_for():
+    found = iter([0, "", 7])
+    assert eventually(lambda: next(found)) == 7
+    with pytest.raises(AssertionError, match="still not"):
+        eventually(lambda: False, seconds=0.0)

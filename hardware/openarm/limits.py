@@ -107,6 +107,8 @@ def _at_a_table(arm: Kinematics, limits: Limits, table: float) -> Limits:
             most = middle
     return replace(
         limits,
+        # A table does not give way as another arm does.
+        bow=1.5,
         ready=both(READY, gripper=0.3),
         rest=lying(most),
         box_low=np.array([-0.3, -0.9, table]),

@@ -39,7 +39,7 @@ class Limits:
     """m/s² with which it can stop before it touches something."""
     bow: float
     """m/rad²: by this times its square a joint that is behind may lead beside the path;
-    near something it has to catch up before its target goes on."""
+    what is not so clear, or FAR, waits until it has caught up."""
     step: np.ndarray
     """Farthest that a target may be from where the joint is."""
     press: np.ndarray
@@ -266,17 +266,18 @@ class Governor:
         """(n,) whether the arm is not too far behind steps (n, A) for where they are.
 
         Joints that are behind, each in its own way, leave the path by about the square
-        of that. Near something they have to catch up before the target goes on.
+        of that. They have to catch up before the target goes nearer to what is near.
         """
         joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
         last, measured = around[:2, joints]
         behind = np.abs(steps[:, joints] - measured).max(1)
-        beside = np.minimum(self.limits.bow * behind**2, FAR)
-        clear = room[2 : 2 + len(steps)].min(1) >= beside
+        beside = np.minimum(self.limits.bow * behind**2, FAR)[:, None]
+        there = room[2 : 2 + len(steps)]
+        clear = ((there >= beside) | (there >= room[0])).all(1)
         return clear | (behind <= np.abs(last - measured).max())
 
     def _rushes(self, room: np.ndarray) -> np.ndarray:
-        """(C,) where the arm itself, so clear (C,) now, comes too near too fast to stop.
+        """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.
 
         Its joints, each behind in its own way, may lead it faster than its target goes.
         There the target comes no nearer until the arm has slowed down.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .guard import Guard
+from .guard import FAR, Guard
 from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
 INERTIA = 0.08  # s that an arm may be behind its target because it begins to move
+RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
@@ -38,7 +39,7 @@ class Limits:
     """m/s² with which it can stop before it touches something."""
     bow: float
     """m/rad²: by this times its square a joint that is behind may lead beside the path;
-    near something it has to catch up before its target goes on."""
+    what is not so clear, or FAR, waits until it has caught up."""
     step: np.ndarray
     """Farthest that a target may be from where the joint is."""
     press: np.ndarray
@@ -88,6 +89,7 @@ class Governor:
         self.velocity = np.zeros(len(limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
         self._pressed = np.zeros(len(limits.low))  # s that each joint has pressed
+        self._room: np.ndarray | None = None  # how clear the arm was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
         """Begin at the measured pose, at rest.
@@ -108,6 +110,7 @@ class Governor:
         self.velocity = np.zeros(len(limits.low))
         self._before = None
         self._pressed = np.zeros(len(limits.low))
+        self._room = None
 
     def allow(
         self, wish: np.ndarray, measured: np.ndarray, load: np.ndarray | None = None
@@ -137,6 +140,7 @@ class Governor:
         if load is not None:
             goal = self._ease_grip(goal, measured, load, kinds)
         if (target := self._yielding(measured)) is not None:
+            self._room = None
             return self._send(target), [*kinds, "press"]
         # From here it can still stop before the end of its range.
         room = np.where(goal > last, limits.high - last, last - limits.low)
@@ -233,7 +237,8 @@ class Governor:
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
             around = np.concatenate([[last, measured], steps, *passing])
             room = self.clearance(around)
-            there = room[2 : 2 + len(steps)] - self._nearest(room[0])
+            nearest = np.where(self._rushes(room[1]), room[0], self._nearest(room[0]))
+            there = room[2 : 2 + len(steps)] - nearest
             # On its way it may be as near as it is: it sags.
             under = room[2 + len(steps) :] - np.minimum(0.0, room[1])
             under = under.reshape(len(steps), -1, under.shape[-1]).min(1)
@@ -243,14 +248,17 @@ class Governor:
             )
             if not trial:
                 if len(free):
-                    return target
+                    break
                 inside = int(room[2].argmin()) < self.limits.guard.in_workspace
                 kinds.append("workspace" if inside else "collision")
             else:
                 good = float(shares[free[-1]]) if len(free) else good
                 size *= SHARES[0]
             shares = good + size * SHARES
-        return last + good * (target - last)
+        else:
+            target = last + good * (target - last)
+        self._room = room[1]
+        return target
 
     def _in_time(
         self, steps: np.ndarray, around: np.ndarray, room: np.ndarray
@@ -258,13 +266,26 @@ class Governor:
         """(n,) whether the arm is not too far behind steps (n, A) for where they are.
 
         Joints that are behind, each in its own way, leave the path by about the square
-        of that. Near something they have to catch up before the target goes on.
+        of that. They have to catch up before the target goes nearer to what is near.
         """
         joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
         last, measured = around[:2, joints]
         behind = np.abs(steps[:, joints] - measured).max(1)
-        clear = room[2 : 2 + len(steps)].min(1) >= self.limits.bow * behind**2
+        beside = np.minimum(self.limits.bow * behind**2, FAR)[:, None]
+        there = room[2 : 2 + len(steps)]
+        clear = ((there >= beside) | (there >= room[0])).all(1)
         return clear | (behind <= np.abs(last - measured).max())
+
+    def _rushes(self, room: np.ndarray) -> np.ndarray:
+        """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.
+
+        Its joints, each behind in its own way, may lead it faster than its target goes.
+        There the target comes no nearer until the arm has slowed down.
+        """
+        if self._room is None:
+            return np.zeros(len(room), bool)
+        came = (self._room - room) / self.period
+        return came > np.sqrt(2 * RUSH * self.limits.closing * np.maximum(room, 0.0))
 
     def _nearest(self, room: np.ndarray) -> np.ndarray:
         """How clear all must be after the next tick, m, if it is so clear (C,) now.

@@ -83,34 +83,48 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
 
 
 def _at_a_table(arm: Kinematics, limits: Limits, table: float) -> Limits:
-    def lying(bend: float) -> np.ndarray:
-        pose = limits.rest.copy()
-        pose[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
-        pose[[ELBOW, 8 + ELBOW]] = bend
-        return pose
-
-    def lowest(bend: float) -> float:
-        return float(arm.watched_of(lying(bend))[:, 2].min())
-
-    least, most = 0.0, np.pi / 2
-    if not lowest(least) <= table + LYING <= lowest(most):
+    found = _lying(arm, limits, table)
+    if not _can_lie(arm, found):
+        heights = [i / 100 for i in range(60)]
+        can = [one for one in heights if _can_lie(arm, _lying(arm, limits, one))]
         raise SettingError(
-            f"table is {table} m, expected from {lowest(least) - LYING:.2f} to "
-            f"{lowest(most) - LYING:.2f} m over the pedestal's ground: elsewhere the "
-            "arms cannot lie down on it"
+            f'table is {table} m (--table, or "table" in the port\'s file), expected '
+            f"from {min(can):.2f} to {max(can):.2f} m over the pedestal's ground: "
+            "elsewhere the arms cannot lie down on it"
         )
-    for _ in range(30):  # bend the elbows until the fingertips are over the table
-        middle = (least + most) / 2
-        if lowest(middle) < table + LYING:
+    return found
+
+
+def _lying(arm: Kinematics, limits: Limits, table: float) -> Limits:
+    """With the elbows bent until the fingertips are `LYING` over the table."""
+    rest = limits.rest.copy()
+    rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
+    least, most = 0.0, np.pi / 2
+    for _ in range(30):
+        rest[[ELBOW, 8 + ELBOW]] = middle = (least + most) / 2
+        if _lowest(arm, rest) < table + LYING:
             least = middle
         else:
             most = middle
     return replace(
         limits,
+        bow=1.5,  # a table does not give way as another arm does
         ready=both(READY, gripper=0.3),
-        rest=lying(most),
+        rest=rest,
         box_low=np.array([-0.3, -0.9, table]),
     )
+
+
+def _lowest(arm: Kinematics, state: np.ndarray) -> float:
+    return float(arm.watched_of(state)[:, 2].min())
+
+
+def _can_lie(arm: Kinematics, limits: Limits) -> bool:
+    """Whether the rest pose is where it should be, and clear of the table."""
+    low, high = limits.box_low, limits.box_high
+    over = _lowest(arm, limits.rest) - low[2]
+    clear = limits.guard.clearance(limits.rest, low, high).min()
+    return bool(abs(over - LYING) < 1e-3 and clear >= 0)
 
 
 def both(right: np.ndarray, gripper: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from .kinematics import ARMS, LINKS
 
 APART = 0.004  # m that links stay from each other
 OVER = 0.003  # m over the table
-FINGERS = -0.002  # m; they go down to it, and what they are told may be a bit lower
+FINGERS = -0.003  # m; they go down to it, and what they are told may be a bit lower
 BOXES = {
     "so100": (
         Box("base", (0, -0.0231, 0.0417), (0.0555, 0.0480, 0.0417)),

@@ -23,6 +23,7 @@ from act_minimal.console import prepare_output, print_json
 from act_minimal.errors import SettingError, UserError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.extras import require
+from act_minimal.files import reason
 from act_minimal.settings import (
     Bounds,
     Count,
@@ -457,7 +458,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if words else 2)
     try:
         code = _find(words[0], words[1:], json)()
-        sys.stdout.flush()
+        if sys.stdout:  # there is none where it was closed
+            sys.stdout.flush()
     except UserError as error:
         code = _fail(str(error), 2 if isinstance(error, SettingError) else 1, json)
     except KeyboardInterrupt as stop:
@@ -465,6 +467,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:  # such as no room for what is printed
+        code = _fail(f"{error.filename or 'output'}: {reason(error)}", 1, json)
     sys.exit(code)
 
 

@@ -145,18 +145,18 @@ def check_fit(policy: Any, robot: SafeRobot) -> None:
         UserError: names what differs.
     """
     config = policy.config
-    if config.env_state_dim and not robot.tracker:
-        raise UserError(
-            "the policy was trained with the object's pose (env_state), which no real "
-            "arm knows; train one with --cameras, or say who knows it, such as "
-            "--objects virtual:PORT"
-        )
     for key in ("state_dim", "action_dim"):
         if getattr(config, key) != robot.action_dim:
             raise UserError(
                 f"the policy was trained with {key} {getattr(config, key)}, but the "
                 f"arm has {robot.action_dim} joints"
             )
+    if config.env_state_dim and not robot.tracker:
+        raise UserError(
+            "the policy was trained with the object's pose (env_state), which no real "
+            "arm knows; train one with --cameras, or say who knows it, such as "
+            "--objects virtual:PORT"
+        )
     if config.env_state_dim and robot.tracker:
         found = len(robot.tracker.look())
         if found != config.env_state_dim:
@@ -180,7 +180,7 @@ def dry_run(
     execution: ExecutionConfig,
     ticks: int = 30,
 ) -> dict[str, Any]:
-    """Look and predict for a while, and send nothing: what would the policy do?
+    """Look and predict for a while, and send nothing of it: what would a policy do?
 
     Returns:
         prediction_ms (median and worst), `jump` rad, the farthest that a first action
@@ -319,14 +319,14 @@ def _one(
 
 
 def about_trials(
-    policy: Any, execution: ExecutionConfig, **names: str
+    policy: Any, execution: ExecutionConfig, **names: Any
 ) -> dict[str, Any]:
     """What all trials of a tally have in common.
 
     Args:
         policy: what drives; known again by its weights and settings.
         execution: how its chunks become actions.
-        **names: of the robot, of the task.
+        **names: of the robot, of the task, and what else must be alike.
     """
     policy_is = f"{policy.name} {fingerprint(policy)}"
     return {"policy": policy_is, **names, "execution": asdict(execution)}

@@ -41,7 +41,8 @@ class DeployConfig(RobotConfig):
     """A trial lasts at most so long."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     dry_run: bool = False
-    """Only look and predict; send nothing, and say what the policy would do."""
+    """Go to the ready pose, look and predict there, and say what the policy would do;
+    nothing of the policy is sent."""
     out: Path | None = None
     """Tally and log of interventions, of one policy on one arm; a second call goes on.
     By default runs/deploy/POLICY_ROBOT."""
@@ -82,6 +83,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     log = out / "interventions.jsonl"
     # Before an arm is touched: is there anything left to do, and may it be mixed?
     about = {"robot": config.robot, "task": _task(config)}
+    about |= {"fps": config.fps, "gains": config.gains, "seconds": config.seconds}
     whose = about_trials(policy, config.execution, **about)
     done = open_tally(None if config.dry_run else out, whose, _scenes(config))
     if len(done.trials) >= config.trials:
@@ -241,7 +243,10 @@ def _say_dry_run(report: dict[str, Any], fps: float) -> None:
             f"joints {report['unfamiliar']} are far from anything in the "
             "demonstrations: check the calibration"
         )
-    print("nothing was sent; without --dry-run the arm will move")
+    print(
+        "nothing of the policy was sent: the arm went to its ready pose, and back to "
+        "rest; without --dry-run the policy drives it"
+    )
 
 
 @dataclass(frozen=True)

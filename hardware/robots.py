@@ -96,8 +96,15 @@ def plugged_in(
             port=process.port,
             calibration=Path(folder) / "arm.json",
             cameras=tuple(f"{c.partition('=')[0]}={here}" for c in cameras),
-            objects=here if config.objects or config.robot == OPENARM else None,
+            objects=here
+            if config.objects or _has_objects(config.robot, task)
+            else None,
         )
+
+
+def _has_objects(robot: str, task: str) -> bool:
+    """Whether a policy without cameras is told of what lies in the scene."""
+    return robot == OPENARM and task != "alone"
 
 
 def _process(robot: str, port: Path, task: str, scene: int) -> Any:

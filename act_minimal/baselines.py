@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from act_minimal.model import ACTConfig, ACTOutput, Cameras, ImageSize
+from act_minimal.model import ACTConfig, ACTOutput, Cameras, ImageSize, as_tuples
 from act_minimal.settings import Bounds, Count, Whole, check_settings
 
 
@@ -49,6 +49,7 @@ class MLPConfig:
     def __post_init__(self) -> None:
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", as_tuples(self.image_size))
         check_settings(self)
         # Checks the rest, too.
         object.__setattr__(self, "image_size", self.act.image_size)

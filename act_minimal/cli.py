@@ -127,6 +127,7 @@ def record(
         compression: How images are stored; raw takes ten times the space.
         seed: Decides scenes and styles.
     """
+    from act_minimal.episodes import list_episodes
     from act_minimal.sim import make_task
     from act_minimal.sim.recording import record as record_episodes
 
@@ -144,7 +145,8 @@ def record(
     if json:
         print_json({"folder": str(out), "episodes": [p.name for p in paths]})
     else:
-        print(f"{len(paths)} episodes in {out}; look at them with: act inspect {out}")
+        there = len(list_episodes(out))
+        print(f"{there} episodes in {out}; look at them with: act inspect {out}")
     return 0
 
 
@@ -467,6 +469,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except MemoryError as error:
+        code = _fail(f"there is not enough memory for this ({error})", 1, json)
     except OSError as error:  # such as no room for what is printed
         code = _fail(f"{error.filename or 'output'}: {reason(error)}", 1, json)
     sys.exit(code)

@@ -39,6 +39,7 @@ from act_minimal.errors import SettingError, UserError
 from act_minimal.files import (
     atomic_folder,
     check_new_folder,
+    check_output_folder,
     read_json,
     write_json,
 )
@@ -87,6 +88,8 @@ def merge(
         if count > 1:
             raise SettingError(f"{folder} is to be merged {count} times, expected once")
     check_new_folder(out)
+    for folder in folders:
+        check_output_folder(out, apart_from=Path(folder))
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
     with atomic_folder(out) as temporary:
@@ -124,6 +127,7 @@ def split(
         UserError: The folder has no episodes, or `out` is there already.
     """
     check_new_folder(out)
+    check_output_folder(out, apart_from=Path(folder))
     paths = episodes_of(folder)
     counts = part_counts(parts, len(paths), str(folder))
     order = list(range(len(paths)))
@@ -362,6 +366,7 @@ def convert(
         )
 
     check_new_folder(out)
+    check_output_folder(out, apart_from=Path(source))
     source, result = Path(source), Conversion("hdf5", to)
     if kind_of(source) == "lerobot":
         with LeRobotReader(

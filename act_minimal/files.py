@@ -70,6 +70,11 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
     path = Path(path)
     if suffix and path.suffix.lower() != suffix:
         raise SettingError(f"{flag} is {path}, expected a name that ends in {suffix}")
+    if suffix and path.is_symlink() and path.resolve().suffix.lower() != suffix:
+        raise SettingError(
+            f"{flag} is {path}, a link to {path.resolve()}, expected one to a name that "
+            f"ends in {suffix}"
+        )
     _check_parent(path, flag)
     if fault := _not_a_file(path):
         raise SettingError(f"{flag} is {path}, {fault}")

@@ -38,6 +38,11 @@ from act_minimal.settings import (
 ImageSize = tuple[Count, Count] | tuple[tuple[Count, Count], ...]
 
 
+def as_tuples(size: Any) -> Any:
+    """An `ImageSize` from JSON, which gives lists; anything else as it is."""
+    return tuple(as_tuples(x) for x in size) if isinstance(size, list | tuple) else size
+
+
 @dataclass(frozen=True)
 class ACTConfig:
     """Every choice that shapes the network and its loss.
@@ -113,8 +118,7 @@ class ACTConfig:
 
         # JSON gives lists; the class promises tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
-        given: Any = [tuple(x) if isinstance(x, list) else x for x in self.image_size]
-        object.__setattr__(self, "image_size", given := tuple(given))
+        object.__setattr__(self, "image_size", given := as_tuples(self.image_size))
         check_settings(self)
         check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
         check("heads", self.width % self.heads == 0, f"a divisor of width={self.width}")

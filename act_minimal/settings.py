@@ -68,6 +68,7 @@ class Bounds:
 
 Count = Annotated[int, Bounds(1)]
 Whole = Annotated[int, Bounds(0)]
+Threads = Annotated[int, Bounds(1, 1024)]  # more would only use up the memory
 Positive = Annotated[float, Bounds(above=0)]
 NotNegative = Annotated[float, Bounds(0)]
 Share = Annotated[float, Bounds(0, 1)]

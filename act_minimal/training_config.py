@@ -20,6 +20,7 @@ from act_minimal.settings import (
     Share,
     Side,
     Size,
+    Threads,
     Whole,
     check_named,
     check_settings,
@@ -108,7 +109,7 @@ class TrainConfig:
     """Decides everything that is random."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, mps."""
-    threads: Count | None = None
+    threads: Threads | None = None
     """CPU threads; 1 is often fastest for small networks. By default torch's own."""
     bf16: bool = False
     """Mixed precision: faster on recent GPUs, slower on most CPUs."""

@@ -15,7 +15,7 @@ import tyro
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import check_output_folder
-from act_minimal.settings import Bounds, Count, Positive, Side, Whole
+from act_minimal.settings import Bounds, Count, Positive, Side, Threads, Whole
 
 from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
 
@@ -51,7 +51,7 @@ class DeployConfig(RobotConfig):
     scenes: Whole | None = None
     """For a virtual arm: lay evaluation scenes of this seed, and let it judge."""
     live: Live = 0
-    threads: Count = 1
+    threads: Threads = 1
     """CPU threads of the policy; one is steadier on a busy machine."""
 
 
@@ -82,7 +82,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     out = config.out or default_folder(config.policy, config.robot)
     log = out / "interventions.jsonl"
     # Before an arm is touched: is there anything left to do, and may it be mixed?
-    about = {"robot": config.robot, "task": _task(config)}
+    about: dict[str, Any] = {"robot": config.robot, "task": _task(config)}
     about |= {"fps": config.fps, "gains": config.gains, "seconds": config.seconds}
     whose = about_trials(policy, config.execution, **about)
     done = open_tally(None if config.dry_run else out, whose, _scenes(config))

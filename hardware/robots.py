@@ -91,14 +91,13 @@ def plugged_in(
         cameras = config.cameras or (
             ("top", "wrist") if config.robot != OPENARM else ()
         )
+        told = config.objects or _has_objects(config.robot, task)
         yield replace(
             config,
             port=process.port,
             calibration=Path(folder) / "arm.json",
             cameras=tuple(f"{c.partition('=')[0]}={here}" for c in cameras),
-            objects=here
-            if config.objects or _has_objects(config.robot, task)
-            else None,
+            objects=here if told else None,
         )
 
 

@@ -162,15 +162,15 @@ USAGE = [
     ),
     (
         ["record", "--out", "{new}", "--size", "12", "96"],
-        r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
+        r"size is \(12, 96\), expected 2 values, each a whole number of at least 16",
     ),
     (
         ["record", "--robot", "so100", "--port", "no", "--size", "12", "96"],
-        r"size is \(12, 96\), expected \(height, width\) of at least 16 pixels each",
+        r"size is \(12, 96\), expected 2 values, each a whole number of at least 16",
     ),
     (
         ["train", "--data", "{seen}", "--out", "{new}", "--resize", "8", "96"],
-        r"resize is \(8, 96\), expected \(height, width\) of at least 16 pixels each",
+        r"resize is \(8, 96\), expected 2 values, each a whole number of at least 16",
     ),
     (
         ["train", "--data", "{demos}", "--out", "{new}", "--steps", "0"],

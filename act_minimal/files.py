@@ -72,8 +72,8 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
         raise SettingError(f"{flag} is {path}, expected a name that ends in {suffix}")
     if suffix and path.is_symlink() and path.resolve().suffix.lower() != suffix:
         raise SettingError(
-            f"{flag} is {path}, a link to {path.resolve()}, expected one to a name that "
-            f"ends in {suffix}"
+            f"{flag} is {path}, a link to {path.resolve()}, expected one to a name "
+            f"that ends in {suffix}"
         )
     _check_parent(path, flag)
     if fault := _not_a_file(path):

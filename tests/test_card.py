@@ -103,7 +103,7 @@ def test_a_policy_knows_its_card_and_works_without(tmp_path):
     folder = copied(tmp_path / "policy", fps=10)
     assert load_policy(folder).card["fps"] == 10
     (folder / "card.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"card\.json is not readable JSON"):
+    with pytest.raises(UserError, match=r"card\.json cannot be read as JSON"):
         load_policy(folder)
     (folder / "card.json").unlink()
     assert load_policy(folder).card == {}

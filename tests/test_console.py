@@ -121,6 +121,9 @@ def test_tables_print_everywhere(act, episodes, monkeypatch, tmp_path, encoding)
     made.mkdir()
     content = json.dumps({"act": one, "single_step": one})
     (made / "result.json").write_text(content, encoding="utf-8")
+    settings = {"task": "so100_pick_place", "vision": False, "seed": 0}
+    stages = json.dumps({"settings": settings})
+    (made / "stages.json").write_text(stages, encoding="utf-8")
     code, out, _ = act(encoding, "demo", "--out", made)
     assert code == 0
     assert "All of it was in" in out

@@ -350,6 +350,7 @@ def test_what_nobody_recorded_is_not_made_up_for_lerobot(tmp_path):
             with h5py.File(path, "r+") as root:
                 del root[f"observations/{name}"]
         assert unrecorded_in(list_episodes(source)) == [name]
+        shutil.rmtree(source)
         make_folder(source, [0, 1])
     with h5py.File(episode_path(source, 0), "r+") as root:
         del root["observations/effort"]

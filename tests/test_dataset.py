@@ -314,6 +314,7 @@ def test_images_of_any_size_are_brought_to_one(folder, mode):
             shape = (frames, 20 + i, 33 if camera == "top" else 24, 3)
             images[camera] = random.integers(0, 256, shape).astype(np.uint8)
             wanted[camera] += [resize(x, (16, 24), mode) for x in images[camera]]
+        episode_path(folder, i).unlink(missing_ok=True)
         save_episode(episode_path(folder, i), make_episode(frames, i, images=images))
     with pytest.raises(
         EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"

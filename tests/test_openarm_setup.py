@@ -117,7 +117,7 @@ def test_the_command_that_looks(service, monkeypatch, capsys):
 
 
 def test_the_command_that_sets_the_zero(service, monkeypatch, capsys):
-    monkeypatch.setattr("builtins.input", lambda text: "")
+    monkeypatch.setattr("builtins.input", lambda text="": "")
     run(monkeypatch, "zero", "--channel", service.config.left, "--side", "left")
     assert capsys.readouterr().out.count("is now 0") == 8
     assert all(abs(m.position) < 0.01 for m in service.arm.motors[1])

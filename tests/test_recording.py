@@ -276,7 +276,7 @@ def test_nothing_is_recorded_into_a_folder_of_another_kind(tmp_path, other):
         ({"n": 0}, "n is 0, expected from 1"),
         ({"seed": -1}, "seed is -1, expected at least 0"),
         ({"size": (0, 128)}, r"size is \(0, 128\), expected"),
-        ({"size": (96, 15)}, r"size is \(96, 15\), expected .* 16 pixels each"),
+        ({"size": (96, 15)}, r"size is \(96, 15\), expected .* at least 16"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_recorded(
@@ -337,8 +337,15 @@ def test_what_cannot_be_replayed(tmp_path, scripted):
         replay(tmp_path, 1, progress=False)
     episode = load_episode(scripted / "episode_0.hdf5")
     episode.fps = 10.0
+    (tmp_path / "episode_0.hdf5").unlink()
     save_episode(tmp_path / "episode_0.hdf5", episode)
     with pytest.raises(UserError, match=r"has 10 frames a second, .* ticks at 30 Hz"):
+        replay(tmp_path, 1, progress=False)
+    episode = load_episode(scripted / "episode_0.hdf5")
+    episode.attributes["scene"] = -1  # as an arm's recording has it
+    (tmp_path / "episode_0.hdf5").unlink()
+    save_episode(tmp_path / "episode_0.hdf5", episode)
+    with pytest.raises(UserError, match=r"only episodes that were recorded in simul"):
         replay(tmp_path, 1, progress=False)
 
 

@@ -786,7 +786,7 @@ def test_resize_is_a_flag_and_holds_at_run_time(tmp_path, words):
 
 @pytest.mark.quick
 def test_sizes_that_cannot_be_meant(vision_data, config):
-    with pytest.raises(SettingError, match=r"resize is \(8, 96\).*at least 16 pixels"):
+    with pytest.raises(SettingError, match=r"resize is \(8, 96\).*at least 16"):
         replace(config, resize=(8, 96))
     wanted = replace(config, data=vision_data, cameras=("top",), resize=(32, 32))
     demos = load_demonstrations(replace(wanted, resize=None))

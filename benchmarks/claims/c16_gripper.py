@@ -181,7 +181,7 @@ def run_one(job: Job, runs: Path) -> list[dict[str, Any]]:
         ChangedPickPlace(Change(gripper_threshold=THRESHOLD)),
         n=job.n,
         seed=job.seed,
-        out=runs / job.name / "rollouts" / "two_positions",
+        out=runs / f"{job.name}_two_positions",
         threads=1,
         progress=False,
     )

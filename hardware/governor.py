@@ -13,7 +13,7 @@ from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
-INERTIA = 0.08  # s that an arm may be behind its target because it begins to move
+INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.

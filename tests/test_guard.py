@@ -170,9 +170,9 @@ def test_whatever_is_wished_everything_stays_clear(limits, seed):
     ("task", "demonstrator", "most"),
     [
         ("so100_pick_place", "scripted", 0),
-        # Its hand trembles: what it is told is up to 2.5 mm under the table, and is
-        # held at 2 mm.
-        ("so100_pick_place", "human", 12),
+        # Its hand trembles: once it is told to be 1.2 mm under the table, and is held
+        # at 1 mm.
+        ("so100_pick_place", "human", 1),
         ("openarm_handover", "scripted", 0),
         ("openarm_handover", "human", 6),
         ("openarm_insertion", "scripted", 0),
@@ -205,3 +205,47 @@ def test_a_higher_table_is_kept_clear_of_too():
         for one in (limits, raised)
     ]
     assert room[0] - room[1] == pytest.approx(0.03)
+
+
+def nearness(limits, state):
+    """m, of the nearest thing."""
+    return limits.guard.clearance(state, limits.box_low, limits.box_high).min()
+
+
+FORWARDS = np.array([0, 1.0, 0, 0, 0, 0])  # leans the arm down, onto the table
+
+
+def over_the_table(limits, height):
+    """A state of the arm that is so high over the table, m."""
+    states = limits.ready + np.linspace(0, 1, 500)[:, None] * FORWARDS
+    clear = limits.guard.clearance(states, limits.box_low, limits.box_high).min(1)
+    return states[np.flatnonzero(clear >= height)[-1]]
+
+
+@pytest.mark.parametrize("model", ["so100", "so101"])
+def test_a_target_waits_for_an_arm_that_is_too_fast_to_stop(model):
+    limits = so100_limits(model)
+    for came, waits in ((0.005, False), (0.03, True)):  # m in a tick: 0.15, 0.9 m/s
+        governor, arm = Governor(limits, 1 / 30), over_the_table(limits, 0.02)
+        before = over_the_table(limits, 0.02 + came)
+        governor.reset(before)
+        governor.allow(before, before)
+        governor.target = arm
+        target, kinds = governor.allow(arm + 0.3 * FORWARDS, arm)
+        assert ("workspace" in kinds) or not waits
+        assert (nearness(limits, target) < nearness(limits, arm) - 1e-3) != waits
+
+
+@pytest.mark.parametrize("height", [0.02, 0.055])
+def test_near_the_table_a_target_waits_for_joints_that_are_behind(height):
+    limits = so100_limits()
+    state = over_the_table(limits, height)
+    for behind, waits in ((0.05, False), (0.4, True)):  # rad
+        arm = state - behind * FORWARDS
+        governor = Governor(limits, 1 / 30)
+        governor.reset(state)
+        target, _ = governor.allow(state + 0.3 * FORWARDS, arm)
+        assert (nearness(limits, target) < nearness(limits, state) - 1e-3) != waits
+        governor.reset(state)
+        up, _ = governor.allow(state - 0.3 * FORWARDS, arm)
+        assert nearness(limits, up) > nearness(limits, state)

@@ -270,11 +270,13 @@ class Governor:
         """
         joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
         last, measured = around[:2, joints]
+        now = np.abs(last - measured).max()
         behind = np.abs(steps[:, joints] - measured).max(1)
-        beside = np.minimum(self.limits.bow * behind**2, FAR)[:, None]
-        there = room[2 : 2 + len(steps)]
-        clear = ((there >= beside) | (there >= room[0])).all(1)
-        return clear | (behind <= np.abs(last - measured).max())
+        there, bow = room[2 : 2 + len(steps)], self.limits.bow
+        clear = there >= np.minimum(bow * behind**2, FAR)[:, None]
+        # What leads away from it is allowed if that is more than it may lead beside.
+        away = there - room[0] >= (bow * (behind**2 - now**2))[:, None]
+        return (clear | away).all(1) | (behind <= now)
 
     def _rushes(self, room: np.ndarray) -> np.ndarray:
         """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.

@@ -257,7 +257,9 @@ def teleop(n: int, seed: int) -> dict[str, Any]:
                 check=True,
             )
     commands = [line.format(n=n, seed=seed) for line in GUIDE]
-    found = outcome(folder / "real", folder / "demos", folder / "runs" / "deploy", seed)
+    found = outcome(
+        folder / "real", folder / "demos", folder / "runs/deploy/real_so100", seed
+    )
     return {"commands": commands} | found
 
 

@@ -14,8 +14,6 @@ from ..protocol import BROADCAST, MAX_DATA, Fault, Instruction, Packet, Parser
 from ..registers import BAUD_RATES
 from .servo import Servo
 
-NO_ANSWER_TO = (Instruction.ACTION, Instruction.SYNC_WRITE)
-
 
 @dataclass
 class Faults(Switches):

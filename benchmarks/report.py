@@ -285,26 +285,34 @@ def arm_teleop(result: Row) -> str:
 def arm_faults(result: Row, safe: str) -> str:
     """What broke, in which phase, and what was said; `safe` is what counts as that."""
 
-    def word(r: Row) -> str:
-        if r.get("by_hand") and r["safe"]:
-            return "by hand"
-        fell = ", but dropped" if r.get("dropped_by_the_fault") else ""
-        return f"yes{fell}" if r["safe"] else "**no**"
+    def word(rows: list[Row]) -> str:
+        safe = sum(r["safe"] for r in rows)
+        if safe < len(rows):
+            return f"**{safe} of {len(rows)}**"
+        if rows[0].get("by_hand"):
+            return f"by hand, {safe} of {len(rows)}"
+        fell = any(r.get("dropped_by_the_fault") for r in rows)
+        return f"{safe} of {len(rows)}" + (", but dropped" if fell else "")
 
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for r in result["table"]:
+        cells.setdefault((r["phase"], r["fault"]), []).append(r)
+    nothing = "nothing: it did no harm"
     rows = [
         [
-            r["phase"],
-            r["fault"],
-            word(r),
-            r["said"] or r["landing"] or "nothing: it did no harm",
+            *cell,
+            word(found),
+            "; or ".join(
+                dict.fromkeys(r["said"] or r["landing"] or nothing for r in found)
+            ),
         ]
-        for r in result["table"]
+        for cell, found in cells.items()
     ]
     head = ["phase", "fault", "safe", "what was said"]
     note = (
         f"\n\n{result['crashes']} crashes, {result['unsafe']} unsafe, "
-        f"{result['lost_episodes']} lost episodes in {len(rows)} trials. *Safe*: seen "
-        f"from beside the arm, {safe}"
+        f"{result['lost_episodes']} lost episodes in {result['n']} trials. *Safe*: "
+        f"seen from beside the arm, {safe}"
     )
     return table(head, rows) + note + made_by(result)
 

@@ -227,13 +227,17 @@ def test_five_degrees_at_the_shoulder_are_centimetres_at_the_tip():
 
 
 @quick
-@pytest.mark.parametrize("phase", ["connect", "calibrate", "record", "deploy"])
+@pytest.mark.parametrize(
+    "phase", ["connect", "calibrate", "record", "deploy", "killed"]
+)
 def test_the_campaign_has_every_fault_in_every_phase_and_nothing_unsafe(phase):
     found = load_result("so100_faults")
     rows = [r for r in found["table"] if r["phase"] == phase]
+    from benchmarks.campaign import REPETITIONS
     from benchmarks.so100_bus import FAULTS
 
-    assert [r["fault"] for r in rows] == list(FAULTS)
+    faults = ["kill -9"] if phase == "killed" else FAULTS
+    assert [r["fault"] for r in rows] == [f for f in faults for _ in range(REPETITIONS)]
     assert not [r["fault"] for r in rows if r["crash"] or not r["safe"]]
     assert found["lost_episodes"] == 0
     assert phase == "connect" or "unsafe" in bench.fault_table(phase)

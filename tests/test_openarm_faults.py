@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from act_minimal.course.results import load_result
-from benchmarks.campaign import campaign, row_of
+from act_minimal.episodes import Episode, save_episode
+from benchmarks.campaign import REPETITIONS, campaign, row_of
 from benchmarks.openarm_faults import FAULTS, PHASES, SWAYING, OpenArmTrial, gone
 from hardware.openarm.emulator.wire import Faults
 from hardware.openarm.limits import openarm_limits
@@ -24,6 +25,10 @@ from hardware.safety import SafeRobot
 from .test_openarm_arm import clock, driver, service  # noqa: F401
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
+
+
+STILL = np.zeros((3, 16))
+EPISODE = Episode(qpos=STILL, qvel=STILL, effort=STILL, action=STILL)
 
 
 class Room:
@@ -152,6 +157,10 @@ def test_a_campaign_goes_on_where_it_was_stopped(trial, tmp_path, monkeypatch):
         def nothing(self):
             plugged.append(self.switches)
 
+        def killed(self):
+            for number in range(2):
+                save_episode(self.folder / "demos" / f"episode_{number}.hdf5", EPISODE)
+
         def judge(self, phase, seen, said):
             return {"safe": True}
 
@@ -163,17 +172,20 @@ def test_a_campaign_goes_on_where_it_was_stopped(trial, tmp_path, monkeypatch):
     assert plugged == []
     content = campaign("x", ["nothing"], faults | {"three": {}}, plug)
     assert content is not None
-    assert [row["fault"] for row in content["table"]] == ["one", "two", "three"]
+    cells = ["one", "two", "three", "kill -9"]
+    assert [r["fault"] for r in content["table"]] == [c for c in cells for _ in "abc"]
+    assert [r["repetition"] for r in content["table"]] == [0, 1, 2] * 4
     assert not list((tmp_path / "kept").iterdir())
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", [*PHASES, "killed"])
 def test_the_table_has_every_fault_in_every_phase_and_nothing_unsafe(phase):
     found = load_result("openarm_faults")
     rows = [r for r in found["table"] if r["phase"] == phase]
-    assert [r["fault"] for r in rows] == list(FAULTS)
+    faults = FAULTS if phase in PHASES else ["kill -9"]
+    assert [r["fault"] for r in rows] == [f for f in faults for _ in range(REPETITIONS)]
     assert not [r["fault"] for r in rows if r["crash"] or not r["safe"]]
-    assert found["n"] == len(FAULTS) * len(PHASES)
+    assert found["n"] == (len(FAULTS) * len(PHASES) + 1) * REPETITIONS
     assert found["crashes"] == found["unsafe"] == found["lost_episodes"] == 0
 
 

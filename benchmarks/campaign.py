@@ -5,6 +5,9 @@ and a judge: somebody beside the arm, who knows nothing of what the program beli
 """
 
 import json
+import multiprocessing
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +29,12 @@ from hardware.safety import SafeRobot, Stop
 
 KEPT = RESULTS.parents[1] / "runs" / "benchmarks"
 CHUNK = 50  # ticks
+REPETITIONS = 3  # of each fault in each phase
+KEEPS = {"record": 1, "killed": 2}  # episodes that a phase has to leave
+KILLED = (
+    "killed",
+    "kill -9",
+)  # a fault of the computer, for which an arm has no switch
 
 Faults = dict[str, dict[str, Any]]
 """Name -> switches of the virtual arm, as its room takes them."""
@@ -121,12 +130,37 @@ class Trial:
 
     def record(self) -> None:
         """One episode is kept; the fault comes in the middle of the second."""
+        self._record(self.cut)
+
+    def killed(self) -> None:
+        """Kill -9 in the middle of the second episode; the next program goes on."""
+
+        def end() -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        program = multiprocessing.get_context("fork").Process(
+            target=self._record, args=(end,)
+        )
+        program.start()
+        program.join()
+        if program.exitcode != -signal.SIGKILL:
+            raise RuntimeError(f"the recording ended with {program.exitcode}")
+        (kept,) = list_episodes(self.folder / "demos")
+        before = kept.read_bytes()
+        self.cut()
+        time.sleep(1.0)  # nobody drives the arm
+        self._record(lambda: None)
+        if kept.read_bytes() != before:
+            raise RuntimeError(f"{kept.name} was changed by the next program")
+
+    def _record(self, middle: Callable[[], None]) -> None:
+        """Record until there are two episodes; `middle` is called in the second."""
         self.robot.connect()
-        taken = 0
+        taken = len(list_episodes(self.folder / "demos"))
 
         def over(tick: int) -> bool:
             if taken == 1 and tick == self.ticks(1.0):
-                self.cut()
+                middle()
             return tick >= self.ticks(2.0 + taken)
 
         def verdict() -> Literal["keep"]:
@@ -196,9 +230,9 @@ def row_of(phase: str, trial: Trial) -> dict[str, Any]:
     for one, name in trial.called.items():
         said, landing = said.replace(one, name), landing.replace(one, name)
     row: dict[str, Any] = {"said": said, "landing": landing, "crash": crash}
-    if phase == "record":
+    if phase in KEEPS:
         kept = list_episodes(trial.folder / "demos")
-        row["lost_episodes"] = int(not kept)
+        row["lost_episodes"] = max(KEEPS[phase] - len(kept), 0)
         for path in kept:
             load_episode(path)
     return row | trial.judge(phase, seen, said)
@@ -211,7 +245,7 @@ def campaign(
     plugged: Callable[[Path, dict[str, Any]], AbstractContextManager[Trial]],
     minutes: float | None = None,
 ) -> dict[str, Any] | None:
-    """Every fault in every phase.
+    """Every fault in every phase, and kill -9 while recording, REPETITIONS times each.
 
     Rows are kept as they are made, and found again by the next call; once all are
     there, they are given back and no longer kept.
@@ -231,10 +265,11 @@ def campaign(
     rows: list[dict[str, Any]] = (
         json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     )
-    done = {(row["phase"], row["fault"]) for row in rows}
-    wanted = [(phase, fault) for phase in phases for fault in faults]
-    for phase, fault in wanted:
-        if (phase, fault) in done:
+    done = {(row["phase"], row["fault"], row["repetition"]) for row in rows}
+    cells = [(phase, fault) for phase in phases for fault in faults] + [KILLED]
+    wanted = [(*cell, i) for cell in cells for i in range(REPETITIONS)]
+    for phase, fault, repetition in wanted:
+        if (phase, fault, repetition) in done:
             continue
         if minutes is not None and time.monotonic() - begin > 60 * minutes:
             print(f"{len(rows)} of {len(wanted)} rows are kept in {path}; call again")
@@ -242,10 +277,11 @@ def campaign(
         start = time.monotonic()
         with (
             tempfile.TemporaryDirectory() as folder,
-            plugged(Path(folder), faults[fault]) as trial,
+            plugged(Path(folder), faults.get(fault, {})) as trial,
         ):
             row = row_of(phase, trial)
-        rows.append({"phase": phase, "fault": fault} | row)
+        cell = {"phase": phase, "fault": fault, "repetition": repetition}
+        rows.append(cell | row)
         print(rows[-1], flush=True)
         rows[-1] |= {"machine": machine(), "seconds": time.monotonic() - start}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +290,7 @@ def campaign(
     machines = [row.pop("machine") for row in rows]
     assert all(one == machines[0] for one in machines), "rows of several machines"
     seconds = sum(row.pop("seconds") for row in rows)
-    rows.sort(key=lambda row: wanted.index((row["phase"], row["fault"])))
+    rows.sort(key=lambda r: wanted.index((r["phase"], r["fault"], r["repetition"])))
     return {
         "seconds": round(seconds, 1),
         "n": len(rows),

@@ -286,28 +286,51 @@ def arm_teleop(result: Row) -> str:
 def arm_faults(result: Row, safe: str) -> str:
     """What broke, in which phase, and what was said; `safe` is what counts as that."""
 
-    def word(r: Row) -> str:
-        if r.get("by_hand") and r["safe"]:
-            return "by hand"
-        fell = ", but dropped" if r.get("dropped_by_the_fault") else ""
-        return f"yes{fell}" if r["safe"] else "**no**"
+    def word(rows: list[Row]) -> str:
+        safe = sum(r["safe"] for r in rows)
+        if safe < len(rows):
+            return f"**{safe} of {len(rows)}**"
+        if rows[0].get("by_hand"):
+            return f"by hand, {safe} of {len(rows)}"
+        fell = any(r.get("dropped_by_the_fault") for r in rows)
+        return f"{safe} of {len(rows)}" + (", but dropped" if fell else "")
 
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for r in result["table"]:
+        cells.setdefault((r["phase"], r["fault"]), []).append(r)
+    nothing = "nothing: it did no harm"
     rows = [
         [
-            r["phase"],
-            r["fault"],
-            word(r),
-            r["said"] or r["landing"] or "nothing: it did no harm",
+            *cell,
+            word(found),
+            "; or ".join(
+                dict.fromkeys(r["said"] or r["landing"] or nothing for r in found)
+            ),
         ]
-        for r in result["table"]
+        for cell, found in cells.items()
     ]
     head = ["phase", "fault", "safe", "what was said"]
     note = (
         f"\n\n{result['crashes']} crashes, {result['unsafe']} unsafe, "
-        f"{result['lost_episodes']} lost episodes in {len(rows)} trials. *Safe*: seen "
-        f"from beside the arm, {safe}"
+        f"{result['lost_episodes']} lost episodes in {result['n']} trials. *Safe*: "
+        f"seen from beside the arm, {safe}"
     )
     return table(head, rows) + note + made_by(result)
+
+
+def guard_bodies(result: Row) -> str:
+    """How deep arms came into things under random wishes, by the physics' contacts."""
+    head = ["arm", "random wishes", "deepest", "over 15 N on the table, longest"]
+    rows = [
+        [
+            name.replace("_", " "),
+            str(arm["n"]),
+            f"{arm['deepest_mm']:.1f} mm",
+            f"{arm['longest_over_15_N_s']:.2f} s",
+        ]
+        for name, arm in result["arms"].items()
+    ]
+    return table(head, rows) + made_by(result)
 
 
 SO100_SAFE = (
@@ -340,6 +363,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
         "Virtual SO-100: what breaks",
         partial(arm_faults, safe=SO100_SAFE),
     ),
+    "guard_bodies": ("What random wishes do to virtual arms", guard_bodies),
     "openarm": ("Two OpenArms: state policies", openarm),
     "demo_openarm_handover": ("Two OpenArms: act demo", demo),
     "openarm_bus_success": ("Virtual OpenArm: success through the buses", arm_success),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from act_minimal.course.results import load_result
+from act_minimal.episodes import Episode, save_episode
 from benchmarks.campaign import campaign, row_of
 from benchmarks.openarm_faults import FAULTS, PHASES, SWAYING, OpenArmTrial, gone
 from hardware.openarm.emulator.wire import Faults
@@ -24,6 +25,10 @@ from hardware.safety import SafeRobot
 from .test_openarm_arm import clock, driver, service  # noqa: F401
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
+
+
+STILL = np.zeros((3, 16))
+EPISODE = Episode(qpos=STILL, qvel=STILL, effort=STILL, action=STILL)
 
 
 class Room:
@@ -154,6 +159,10 @@ def test_a_campaign_goes_on_where_it_was_stopped(trial, tmp_path, monkeypatch):
         def nothing(self):
             plugged.append(self.switches)
 
+        def killed(self):
+            for number in range(2):
+                save_episode(self.folder / "demos" / f"episode_{number}.hdf5", EPISODE)
+
         def judge(self, phase, seen, said):
             return {"safe": True}
 
@@ -165,7 +174,9 @@ def test_a_campaign_goes_on_where_it_was_stopped(trial, tmp_path, monkeypatch):
     assert plugged == []
     content = campaign("x", ["nothing"], faults | {"three": {}}, plug)
     assert content is not None
-    assert [row["fault"] for row in content["table"]] == ["one", "two", "three"]
+    cells = ["one", "two", "three", "kill -9"]
+    assert [r["fault"] for r in content["table"]] == [c for c in cells for _ in "abc"]
+    assert [r["repetition"] for r in content["table"]] == [0, 1, 2] * 4
     assert not list((tmp_path / "kept").iterdir())
 
 

@@ -335,13 +335,16 @@ def try_fault(bench: Bench, **switches: Any) -> str:
 
 def fault_table(phase: str) -> str:
     """The committed campaign's rows of one phase, as text."""
-    rows = [r for r in load_result("so100_faults")["table"] if r["phase"] == phase]
-    lines = [f"{'fault':16} {'unsafe':6} what was said (n = 1 each)"]
-    for row in rows:
-        said = row["said"] or row["landing"] or "nothing: it did no harm"
-        said = said.replace(".../arm", "the arm")
-        unsafe = "no" if row["safe"] else "YES"
-        lines.append(f"{row['fault']:16} {unsafe:6} {_short(said)}")
+    table = [r for r in load_result("so100_faults")["table"] if r["phase"] == phase]
+    lines = [f"{'fault':16} {'unsafe':6} what was said first"]
+    for fault in dict.fromkeys(r["fault"] for r in table):
+        rows = [r for r in table if r["fault"] == fault]
+        said = (r["said"] or r["landing"] for r in rows)
+        first = next(filter(None, said), "nothing: it did no harm")
+        unsafe = f"{sum(not r['safe'] for r in rows)} of {len(rows)}"
+        lines.append(
+            f"{fault:16} {unsafe:6} {_short(first.replace('.../arm', 'the arm'))}"
+        )
     return "\n".join(lines)
 
 

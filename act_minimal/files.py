@@ -70,14 +70,14 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
     path = Path(path)
     if suffix and path.suffix.lower() != suffix:
         raise SettingError(f"{flag} is {path}, expected a name that ends in {suffix}")
+    _check_parent(path, flag)
+    if fault := _not_a_file(path):
+        raise SettingError(f"{flag} is {path}, {fault}")
     if suffix and path.is_symlink() and path.resolve().suffix.lower() != suffix:
         raise SettingError(
             f"{flag} is {path}, a link to {path.resolve()}, expected one to a name "
             f"that ends in {suffix}"
         )
-    _check_parent(path, flag)
-    if fault := _not_a_file(path):
-        raise SettingError(f"{flag} is {path}, {fault}")
     whole, parent = _whole_around(Path(os.path.realpath(path)))
     if whole == "a LeRobot dataset":
         raise SettingError(

@@ -586,3 +586,16 @@ def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.quick
+def test_a_link_to_another_kind_is_not_written_through(tmp_path):
+    episode = tmp_path / "episode_0.hdf5"
+    episode.write_bytes(b"mine")
+    link = tmp_path / "sheet.png"
+    link.symlink_to(episode)
+    with pytest.raises(SettingError, match=r"picture is .*, a link to .*episode_0"):
+        files.check_output_file(link, "picture", ".png")
+    link.unlink()
+    link.symlink_to(tmp_path / "other.png")
+    files.check_output_file(link, "picture", ".png")

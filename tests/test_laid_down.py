@@ -177,9 +177,11 @@ def test_a_log_that_fails_in_every_way_is_counted(arm):
 
 def test_a_log_that_cannot_be_opened_is_refused_before_anything_moves(arm, tmp_path):
     (tmp_path / "file").touch()
+    robot = SafeRobot(arm, arm.limits, tmp_path / "file" / "log.jsonl")
     with pytest.raises(UserError, match=r"log\.jsonl cannot be written to: "):
-        SafeRobot(arm, arm.limits, tmp_path / "file" / "log.jsonl")
+        robot.connect()
     assert arm.sent == 0
+    assert arm.log == []
 
 
 @pytest.fixture
@@ -690,10 +692,17 @@ def terminal(monkeypatch):
 
 def test_keys_that_come_together_are_all_read(terminal):
     typed, keys = terminal
-    os.write(typed, "q ü\x13x".encode())  # Ctrl-S holds nothing up
+    os.write(typed, "qü\x13x".encode())  # Ctrl-S holds nothing up
     found = [keys.pressed(1.0)]
-    found += [keys.pressed() for _ in range(4)]
-    assert found == ["q", " ", "ü", "\x13", "x"]
+    found += [keys.pressed() for _ in range(3)]
+    assert found == ["q", "ü", "\x13", "x"]
+    assert keys.pressed() == ""
+
+
+def test_a_space_comes_before_the_keys_that_wait(terminal):
+    typed, keys = terminal
+    os.write(typed, b"qqqq q")
+    assert keys.pressed(1.0) == " "
     assert keys.pressed() == ""
 
 

@@ -356,7 +356,9 @@ def test_calibrate_refuses_before_it_touches_a_servo(tmp_path, capsys, monkeypat
     assert "c.json is there already" in capsys.readouterr().err
     assert (tmp_path / "c.json").read_text(encoding="utf-8") == "precious"
     assert act(*words, tmp_path / "new.json", "--seconds", "-1") == 2
-    assert "seconds is -1.0, expected a number above 0" in capsys.readouterr().err
+    assert (
+        "seconds is -1.0, expected a finite number above 0" in capsys.readouterr().err
+    )
 
 
 def test_without_a_terminal_a_sweep_needs_an_end(

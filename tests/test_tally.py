@@ -138,6 +138,7 @@ def test_no_arm_is_touched_for_what_is_done_or_cannot_be_mixed(
     monkeypatch.setattr("hardware.robots.plugged_in", touched)
     monkeypatch.chdir(tmp_path)
     about = {"robot": "so100", "task": "so100_pick_place"}
+    about |= {"fps": None, "gains": "firm", "seconds": 20.0}
     whose = about_trials(load_policy(STATE), ExecutionConfig(), **about)
     out = tmp_path / "runs" / "deploy" / "so100_pick_place_state_so100"
     out.mkdir(parents=True)

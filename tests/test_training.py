@@ -28,7 +28,7 @@ from act_minimal.policy import load_policy, make_policy, save_policy
 from act_minimal.processes import World
 from act_minimal.run_folder import BEFORE, read_log
 from act_minimal.training import TrainConfig, TrainingInterrupted, steps_that_fit, train
-from act_minimal.training_config import load_demonstrations, network_settings
+from act_minimal.training_config import as_json, load_demonstrations, network_settings
 from act_minimal.training_parts import (
     learning_rate,
     make_batch,
@@ -792,3 +792,11 @@ def test_sizes_that_cannot_be_meant(vision_data, config):
     demos = load_demonstrations(replace(wanted, resize=None))
     with pytest.raises(UserError, match=r"resize is \(32, 32\), but the dem"):
         network_settings(wanted, demos)
+
+
+@pytest.mark.quick
+def test_settings_come_back_from_json_as_they_went(config):
+    """Or a run that has them would not go on."""
+    asked = as_json(replace(config, cameras=("top",), resize=(32, 24)))
+    assert json.loads(json.dumps(asked)) == asked
+    assert asked["resize"] == [32, 24]

@@ -472,7 +472,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except MemoryError as error:
         code = _fail(f"there is not enough memory for this ({error})", 1, json)
     except OSError as error:  # such as no room for what is printed
-        code = _fail(f"{error.filename or 'output'}: {reason(error)}", 1, json)
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{where}{reason(error)}", 1, json)
     sys.exit(code)
 
 

@@ -5,10 +5,10 @@
 
 Random wishes, uniform over the joints' ranges and each held for some ticks, go through
 the `Governor` into physics. The judge is MuJoCo's own collision detection between the
-arm's shapes: the boxes of the simulated SO-100, the extents of the SO-101's meshes, the
-convex meshes of the OpenArm v2's maker (v1's model is on no package index). It knows
-nothing of the guard. What was measured is found again, so the second line, repeated,
-does it piece by piece. Writes data/results/guard_bodies.json.
+arm's shapes: those of the virtual SO-100 and SO-101, the convex meshes of the OpenArm
+v2's maker (v1's model is on no package index). It knows nothing of the guard. What was
+measured is found again, so the second line, repeated, does it piece by piece. Writes
+data/results/guard_bodies.json.
 """
 
 import json
@@ -22,7 +22,6 @@ import numpy as np
 import tyro
 
 from act_minimal.files import write_json
-from act_minimal.sim import so100
 from act_minimal.sim.pick_place import PickPlace
 from benchmarks.campaign import KEPT
 from benchmarks.results import write
@@ -33,24 +32,16 @@ from hardware.openarm.limits import openarm_limits
 from hardware.openarm.model import gravity_of, load_alone, places_of
 from hardware.openarm.motors import PEAK, gains_of
 from hardware.safety import so100_limits
-from hardware.so100.bodies import BOXES
+from hardware.so100.emulator import so101
+from hardware.so100.emulator.arm import GRIPPER_RESERVE
 from hardware.so100.emulator.touch import DEEP, LASTING, Touch
-from hardware.so100.kinematics import ARMS, LINKS
+from hardware.so100.kinematics import ARMS
 
 Name = Literal["so100", "so101", "openarm", "openarm_at_table"]
 TABLE = 0.40  # m, of the OpenArm's
 HELD = (1, 1, 2, 4, 8)  # ticks that a wish lasts, one of these
 CHUNK = 250  # wishes from one start at the ready pose
 PROFILE = 39.0, 5.2  # rad/s² and rad/s of a servo's own profile
-# SO-101: kg; m; kg m² of xx yy zz xy xz yz, as the maker's model has them.
-INERTIA = {
-    "shoulder": (0.1, "-.0308 0 -.0253", "8.38e-5 8.10e-5 2.40e-5 0 -1.2e-6 0"),
-    "upper_arm": (0.103, "-.0898 -.0084 .0184", "4.1e-5 1.47e-4 1.42e-4 -2e-5 0 0"),
-    "lower_arm": (0.104, "-.0981 .0032 .0183", "2.9e-5 1.6e-4 1.45e-4 7e-6 1e-6 0"),
-    "wrist": (0.079, "0 -.0386 .0281", "3.7e-5 2.5e-5 2.1e-5 0 0 3.6e-6"),
-    "fixed_jaw": (0.087, "0 0 -.0252", "2.75e-5 4.34e-5 3.45e-5 0 -5e-7 0"),
-    "moving_jaw": (0.012, "-.0016 -.0300 .0193", "6.6e-6 1.9e-6 5.3e-6 0 0 0"),
-}
 
 
 def so100_alone() -> mujoco.MjSpec:
@@ -64,37 +55,11 @@ def so100_alone() -> mujoco.MjSpec:
 
 
 def so101_alone() -> mujoco.MjSpec:
-    """A SO-101 of boxes, a link each, on such a table, with the SO-100's servos."""
-    arm, text, ends = ARMS["so101"], "", ""
-    rows = [((0, 0, 0), (1, 0, 0, 0), None), *arm.links, arm.jaw]
-    for link, box, (place, quat, axis) in zip(LINKS, BOXES["so101"], rows, strict=True):
-        text += f'<body name="{link}" pos="{_text(place)}" quat="{_text(quat)}">'
-        if axis is not None:
-            low, high = arm.ranges[LINKS.index(link) - 1]
-            mass, centre, inertia = INERTIA[link]
-            text += (
-                f'<inertial mass="{mass}" pos="{centre}" fullinertia="{inertia}"/>'
-                f'<joint name="{link}" axis="{_text(axis)}" range="{low} {high}" '
-                'frictionloss=".1" armature=".1"/>'
-            )
-        text += f'<geom type="box" pos="{_text(box.centre)}" size="{_text(box.half)}"/>'
-        ends += "</body>"
-    servos = "".join(
-        f'<position joint="{link}" kp="{servo.kp}" dampratio="1" '
-        f'forcerange="-{servo.force} {servo.force}"/>'
-        for link in LINKS[1:]
-        for servo in [so100.JAW_SERVO if link == LINKS[-1] else so100.ARM_SERVO]
-    )
-    return mujoco.MjSpec.from_string(f"""
-<mujoco><compiler angle="radian"/>
-  <option integrator="implicitfast" cone="elliptic" impratio="10"/>
-  <worldbody><geom name="table" type="plane" size="1 1 .1"/>{text}{ends}</worldbody>
-  <actuator>{servos}</actuator>
-</mujoco>""")
-
-
-def _text(numbers: Any) -> str:
-    return " ".join(str(x) for x in numbers)
+    """The virtual SO-101; the boxes of upper arm and wrist are judged too."""
+    spec = mujoco.MjSpec.from_string(so101.scene_xml())
+    for pair in spec.excludes:
+        spec.delete(pair)
+    return spec
 
 
 class SOArm:
@@ -117,7 +82,8 @@ class SOArm:
         self.model = spec.compile()
         self.model.opt.timestep = self.period / self.steps
         self.data = mujoco.MjData(self.model)
-        self._force = self.model.actuator_forcerange[:, 1] * [1, 1, 1, 1, 1, 2]
+        self._force = self.model.actuator_forcerange[:, 1].copy()
+        self._force[5] *= GRIPPER_RESERVE[name]
 
     def _angles(self, state: np.ndarray) -> np.ndarray:
         closed, opened = self.arm.ranges[5]

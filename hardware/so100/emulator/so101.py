@@ -65,7 +65,7 @@ class AloneSO101:
 
     def model(self) -> mujoco.MjModel:
         """Compile the scene."""
-        model = mujoco.MjModel.from_xml_string(_xml())
+        model = mujoco.MjModel.from_xml_string(scene_xml())
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
@@ -113,7 +113,8 @@ class AloneSO101:
         return np.zeros(len(qpos), bool)
 
 
-def _xml() -> str:
+def scene_xml() -> str:
+    """The scene, to be compiled."""
     inner = ""
     rows = zip(
         BODIES, (*SO101.links, SO101.jaw), TABLE, JOINTS, SO101.ranges, strict=True

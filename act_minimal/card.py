@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import SettingError, UserError
 from .joints import ARM_JOINTS
 
 UNITS = "rad"  # of every joint inside the package; a gripper is 0 (closed) to 1 (open)
@@ -74,6 +74,19 @@ def expect_card(card: Mapping[str, Any], path: Path) -> None:
     joints = card.get("joints")
     if joints is not None and not _are_names(joints):
         raise UserError(f"'joints' in {path} is {joints!r}, expected a list of names")
+
+
+def expect_robot(card: Mapping[str, Any], units: str, where: Path | str) -> None:
+    """Whether units are those of the robot that a card names, if it names one.
+
+    Raises:
+        SettingError: they are another robot's.
+    """
+    if (robot := card.get("robot", units)) != units:
+        raise SettingError(
+            f"units is {units!r}, but the card beside {where} says that its robot is a "
+            f"{robot}, expected {robot!r}"
+        )
 
 
 def check_card(

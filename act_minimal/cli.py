@@ -463,7 +463,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if sys.stdout:  # there is none where it was closed
             sys.stdout.flush()
     except UserError as error:
-        code = _fail(str(error), 2 if isinstance(error, SettingError) else 1, json)
+        code = _fail(str(error), error.exit_code, json)
     except KeyboardInterrupt as stop:
         code = _fail(str(stop) or "stopped; the same command goes on", 130, json)
     except BrokenPipeError:  # `act inspect demos | head`: whoever read has read enough

@@ -318,6 +318,43 @@ def atomic_folder(
         _put_folder(temporary, target)
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Refuses a second process that would write to a folder at the same time.
+
+    The folder is made; it goes again if nothing was written. The claim ends with the
+    block or the process, also by kill -9. Windows and some network file systems have
+    no such claims; there two processes are not kept apart.
+
+    Raises:
+        UserError: another process has the folder, or it cannot be made.
+    """
+    new = not folder.exists()
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if os.name != "nt":
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder} is being written by another process; wait until that "
+                    "has ended, or choose another folder"
+                ) from None
+            except OSError:
+                pass  # a file system without claims
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if new:
+                    folder.rmdir()  # if it is empty
+
+
 def remove_folder(path: Path, made_by: str) -> None:
     """Removes a folder, wholly or not at all, if `made_by` made all that is in it.
 

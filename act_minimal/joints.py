@@ -34,6 +34,12 @@ def joint_names(robot: str, width: int) -> list[str]:
     return [side + joint for side in sides for joint in arm]
 
 
+def lerobot_joint_names(robot: str, width: int) -> list[str]:
+    """The same in LeRobot's order, which begins with the left arm of every robot."""
+    names = joint_names(robot, width)
+    return sorted(names, key=lambda name: name.startswith(SIDES[1]))
+
+
 def arm_attributes(robot: str, joints: Sequence[str], units: str) -> dict[str, str]:
     """What an episode's attributes say of its numbers, as far as it is known.
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from act_minimal.card import ABOUT_ARM, UNITS
+from act_minimal.card import ABOUT_ARM, UNITS, expect_robot
 from act_minimal.checkpoint import (
     CheckpointError,
     read_card,
@@ -32,7 +32,7 @@ from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
 from act_minimal.files import atomic_folder, check_new_folder, write_json
-from act_minimal.joints import joint_names
+from act_minimal.joints import joint_names, lerobot_joint_names
 from act_minimal.lerobot_names import Dialect, rename_in, rename_out
 from act_minimal.lerobot_steps import (
     ACTION,
@@ -132,6 +132,7 @@ def export_policy(
         for key in policy.stats
     }
     if units != "keep":
+        expect_robot(policy.card, units, folder)
         _convert(state, stats, to_degrees(units), units)
     if drop_cvae:
         state = {key: x for key, x in state.items() if not key.startswith("cvae.")}
@@ -143,7 +144,8 @@ def export_policy(
         write_json(temporary / "config.json", settings)
         card = {k: v for k, v in policy.card.items() if k in ABOUT_ARM}
         if units != "keep":
-            card |= {"robot": units, "units": "degrees"}
+            joints = lerobot_joint_names(units, config.state_dim)
+            card |= {"robot": units, "joints": joints, "units": "degrees"}
         if card:  # LeRobot's own files have no place for it
             write_json(temporary / "card.json", card)
         tensors = {f"model.{key}": x for key, x in weights.items()}
@@ -394,6 +396,7 @@ def save_foreign(foreign: Foreign, out: Path | str, units: Units) -> Path:
                 f"units is {units!r}, but the card beside {foreign.where} says that "
                 f"its joints are in {UNITS} already; expected 'keep'"
             )
+        expect_robot(card, units, foreign.where)
         names = joint_names(units, config.state_dim)
         card |= {"robot": units, "joints": names, "units": UNITS}
     return save_policy(out, policy.eval(), card, made_by=IMPORT)

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from act_minimal.checkpoint import newest_checkpoint
 from act_minimal.dataset import Demonstrations, Windows
+from act_minimal.files import sole_writer
 from act_minimal.policy import Policy, make_policy
 from act_minimal.processes import catch_interrupts, join, private_state
 from act_minimal.run_folder import (
@@ -149,6 +150,8 @@ def train(
 
         # Where we are.
         plain = as_json(config)
+        if world.rank == 0:
+            stack.enter_context(sole_writer(config.out))
         start, before = resume(config.out, policy, averaged, optimizer, plain)
         log = None
         if world.rank == 0:

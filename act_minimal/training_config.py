@@ -87,7 +87,7 @@ class TrainConfig:
 
     steps: Count = 2000
     """Optimizer steps. The cosine ends here, so it cannot change later."""
-    batch_size: Count = 64
+    batch_size: Annotated[int, Bounds(1, 65_536)] = 64
     """B, over all processes together. The paper has 8, with a rate of 1e-5."""
     lr: Positive = 1e-3
     """Highest learning rate; right for `small`, too high for `paper` (1e-5)."""

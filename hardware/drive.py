@@ -14,7 +14,7 @@ import tyro
 
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig
-from act_minimal.files import check_output_folder
+from act_minimal.files import check_output_folder, sole_writer
 from act_minimal.settings import Bounds, Count, Positive, Side, Threads, Whole
 
 from .robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
@@ -103,6 +103,8 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         plugged_in(config, config.task) as here,
         contextlib.ExitStack() as last,
     ):
+        if not config.dry_run:
+            last.enter_context(sole_writer(out))
         stop.watch = lambda: watch_keys(keys, stop)
         robot = make_robot(here, policy.image_sizes, stop, log)
         _say_rate(policy.card, config.fps, robot.fps, say)
@@ -370,6 +372,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
                 "arm and leader give --scenes"
             )
         check_output_folder(config.out, "episodes")
+        last.enter_context(sole_writer(config.out))
         log = config.out / "interventions.jsonl"
         stop.watch = lambda: watch_keys(keys, stop)
         arm = make_robot(here, config.size, stop, log)
@@ -421,7 +424,7 @@ def _demonstrator(
 
 
 def _task(config: DeployConfig | TeleopConfig) -> str:
-    return config.task or TASKS[OPENARM if config.robot == OPENARM else "so100"]
+    return config.task or TASKS[config.robot]
 
 
 def _print(content: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from act_minimal.errors import UserError
 
+CTRL_C = signal.SIGINT.name
+
 
 class Stop(UserError):
     """The arm was stopped; says why. Not a crash: it holds, and is put to rest."""
@@ -103,7 +105,10 @@ class EmergencyStop:
     def check(self) -> None:
         """Raise Stop if the flag is up."""
         if self._flag.is_set():
-            raise Stop(f"emergency stop: {self.why}")
+            stop = Stop(f"emergency stop: {self.why}")
+            if self.why == CTRL_C:
+                stop.exit_code = 130  # as of every command
+            raise stop
 
     def clear(self) -> None:
         """Take the flag down."""

@@ -258,7 +258,7 @@ def test_ctrl_c_at_the_question_keeps_the_trial_and_lays_the_arm_down(tmp_path, 
         said = typed_at(ours, deployed, answers)
         os.close(ours)
         seen = process.room.look()
-    assert deployed.returncode == 1, said
+    assert deployed.returncode == 130, said
     assert "emergency stop: SIGINT" in said
     [trial] = json.loads((out / "tally.json").read_text())["trials"]
     assert (trial["success"], trial["stopped"]) == (None, "")

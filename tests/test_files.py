@@ -22,12 +22,68 @@ from act_minimal.files import (
     check_output_folder,
     read_json,
     remove_folder,
+    sole_writer,
     tidy,
     write_json,
     write_text,
 )
 
 CALLS = ("fsync", "link", "listdir", "mkdir", "rename", "replace", "rmdir", "unlink")
+
+
+# --- one writer at a time -------------------------------------------------------------
+
+WAITING = """
+import sys
+from pathlib import Path
+from act_minimal.files import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such claims")
+def test_a_folder_has_one_writer_until_that_ends_also_by_kill_9(tmp_path):
+    folder = tmp_path / "new" / "run"
+    for kill in (False, True):
+        command = [sys.executable, "-c", WAITING, str(folder)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"mine\n"
+            with (
+                pytest.raises(UserError, match="run is being written by another"),
+                sole_writer(folder),
+            ):
+                pass
+            if kill:
+                other.kill()
+        with sole_writer(folder):
+            assert os.listdir(folder) == []  # nothing of it stays
+
+
+@pytest.mark.quick
+def test_two_recordings_or_trainings_in_one_folder_are_refused(tmp_path):
+    from act_minimal.sim import make_task
+    from act_minimal.sim.recording import record
+    from act_minimal.training import train
+    from act_minimal.training_config import TrainConfig
+
+    demos, run = tmp_path / "demos", tmp_path / "run"
+    record(make_task("so100_pick_place"), demos, 2, progress=False)
+    for folder, write in (
+        (demos, lambda: record(make_task("so100_pick_place"), demos, 3)),
+        (run, lambda: train(TrainConfig(data=demos, out=run, steps=1))),
+    ):
+        with (
+            sole_writer(folder),
+            pytest.raises(UserError, match=f"{folder} is being written by another"),
+        ):
+            write()
+    assert len(os.listdir(demos)) == 2
+    assert not run.exists()
 
 
 # --- stopped at every step ------------------------------------------------------------

@@ -16,11 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from act_minimal.checkpoint import CheckpointError
+from act_minimal.checkpoint import CheckpointError, read_card
 from act_minimal.dataset import Statistics
 from act_minimal.errors import SettingError
 from act_minimal.execution import ExecutionConfig, TemporalEnsemble
 from act_minimal.files import MARKER
+from act_minimal.joints import joint_names
 from act_minimal.lerobot import export_policy, import_policy
 from act_minimal.lerobot_edge import make_edge
 from act_minimal.lerobot_steps import ENV, STATE
@@ -755,8 +756,27 @@ def test_for_two_openarms_the_policy_does_the_same_left_arm_first(tmp_path):
     assert np.abs(expected - predict(ours, seen)).max() > 10
     back = import_policy(there, tmp_path / "back", units="openarm")
     assert np.abs(predict(back, seen) - predict(ours, seen)).max() < 1e-5
+    assert read_card(there)["joints"][:8] == joint_names("openarm", 16)[8:]  # left
+    assert read_card(back)["joints"] == joint_names("openarm", 16)
     with pytest.raises(SettingError, match=r"6 joints shoulder_pan.*'qpos' has 16"):
         export_policy(ours, tmp_path / "no", units="so100")
+
+
+@pytest.mark.quick
+def test_the_units_of_another_robot_than_the_cards_are_refused(tmp_path):
+    statistics = Statistics(
+        {"qpos": np.zeros(6), "action": np.zeros(6), "env_state": np.zeros(2)},
+        {"qpos": np.ones(6), "action": np.ones(6), "env_state": np.ones(2)},
+    )
+    policy = make_policy("act", statistics, state_dim=6, action_dim=6, env_state_dim=2)
+    ours = save_policy(tmp_path / "ours", policy, {"robot": "so100"})
+    words = "units is 'so101'.*its robot is a so100, expected 'so100'"
+    with pytest.raises(SettingError, match=words):
+        export_policy(ours, tmp_path / "no", units="so101")
+    there, _ = export_policy(ours, tmp_path / "there", units="so100")
+    with pytest.raises(SettingError, match=words):
+        import_policy(there, tmp_path / "no", units="so101")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.quick

@@ -18,7 +18,7 @@ from ..episodes import (
     save_next_episode,
 )
 from ..errors import SettingError, UserError
-from ..files import check_output_folder
+from ..files import check_output_folder, sole_writer
 from ..joints import arm_attributes, joint_names
 from ..settings import Side, check_value
 from .demonstrators import make_expert
@@ -68,36 +68,37 @@ def record(
     _check_settings(task, n, seed, cameras, size)
     check_output_folder(out, "episodes")
     origin = {"task": task.name, "demonstrator": demonstrator, "seed": seed}
-    done = list_episodes(out)
-    first = _next_attempt(out, done, origin, cameras, size)
-    count = len(done)
-    if count >= n:
-        return done[:n]
-    most = first + 2 * (n - count) + 50
-    bar = tqdm(total=n, initial=count, desc="recording", disable=not progress)
-    attempts = range(first, most)
-    with ThreadPoolExecutor(1) as writer, bar:
-        saving = None
-        for attempt, episode in demonstrate(
-            task, attempts, demonstrator, seed, cameras=cameras, size=size
-        ):
-            if not episode.attributes["success"]:
-                continue
-            episode.attributes["attempt"] = attempt
-            if saving:
-                saving.result()
-            saving = writer.submit(
-                save_next_episode, out, episode, compression=compression, quality=95
-            )
-            count += 1
-            bar.update()
-            if count == n:
-                saving.result()
-                return list_episodes(out)[:n]
-    raise UserError(
-        f"{out}: only {count} of {n} demonstrations succeeded in {most} attempts; "
-        "the task or the expert has changed"
-    )
+    with sole_writer(out):
+        done = list_episodes(out)
+        first = _next_attempt(out, done, origin, cameras, size)
+        count = len(done)
+        if count >= n:
+            return done[:n]
+        most = first + 2 * (n - count) + 50
+        bar = tqdm(total=n, initial=count, desc="recording", disable=not progress)
+        attempts = range(first, most)
+        with ThreadPoolExecutor(1) as writer, bar:
+            saving = None
+            for attempt, episode in demonstrate(
+                task, attempts, demonstrator, seed, cameras=cameras, size=size
+            ):
+                if not episode.attributes["success"]:
+                    continue
+                episode.attributes["attempt"] = attempt
+                if saving:
+                    saving.result()
+                saving = writer.submit(
+                    save_next_episode, out, episode, compression=compression, quality=95
+                )
+                count += 1
+                bar.update()
+                if count == n:
+                    saving.result()
+                    return list_episodes(out)[:n]
+        raise UserError(
+            f"{out}: only {count} of {n} demonstrations succeeded in {most} attempts; "
+            "the task or the expert has changed"
+        )
 
 
 def demonstrate(

@@ -15,8 +15,9 @@ import pytest
 
 from act_minimal.course.results import load_result
 from act_minimal.episodes import Episode, save_episode
-from benchmarks.campaign import campaign, row_of
-from benchmarks.openarm_faults import FAULTS, PHASES, SWAYING, OpenArmTrial, gone
+from benchmarks import openarm_faults, so100_bus
+from benchmarks.campaign import KILLED, REPETITIONS, campaign, row_of
+from benchmarks.openarm_faults import FAULTS, SWAYING, OpenArmTrial, gone
 from hardware.openarm.emulator.wire import Faults
 from hardware.openarm.limits import openarm_limits
 from hardware.openarm.motors import NAMES
@@ -180,13 +181,15 @@ def test_a_campaign_goes_on_where_it_was_stopped(trial, tmp_path, monkeypatch):
     assert not list((tmp_path / "kept").iterdir())
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_the_table_has_every_fault_in_every_phase_and_nothing_unsafe(phase):
-    found = load_result("openarm_faults")
-    rows = [r for r in found["table"] if r["phase"] == phase]
-    assert [r["fault"] for r in rows] == list(FAULTS)
-    assert not [r["fault"] for r in rows if r["crash"] or not r["safe"]]
-    assert found["n"] == len(FAULTS) * len(PHASES)
+@pytest.mark.parametrize("name", ["so100_faults", "openarm_faults"])
+def test_the_table_has_every_fault_in_every_phase_and_nothing_unsafe(name):
+    bench = so100_bus if name == "so100_faults" else openarm_faults
+    cells = [(phase, fault) for phase in bench.PHASES for fault in bench.FAULTS]
+    found = load_result(name)
+    rows = [(r["phase"], r["fault"], r["repetition"]) for r in found["table"]]
+    assert rows == [(*c, i) for c in [*cells, KILLED] for i in range(REPETITIONS)]
+    assert found["n"] == len(rows)
+    assert not [r for r in found["table"] if r["crash"] or not r["safe"]]
     assert found["crashes"] == found["unsafe"] == found["lost_episodes"] == 0
 
 

@@ -118,6 +118,8 @@ def test_the_wrong_rate_gives_silence(service):
 
 
 def test_ports_that_cannot_be_opened(service, bus, tmp_path):
+    with pytest.raises(BusError, match=r"plug in a virtual arm.* act virtual --port"):
+        Bus("virtual").open()  # a word of teleop, record and deploy
     with pytest.raises(BusError, match=r"no serial port .*nowhere.* act ports"):
         Bus(str(tmp_path / "nowhere")).open()
     with pytest.raises(BusError, match="in use by another program"):

@@ -274,6 +274,11 @@ def _why_closed(port: str, error: Exception) -> str:
         )
     if "exclusively lock" in text or "busy" in text.lower():
         return f"{port} is in use by another program; end that first"
+    if port == "virtual":
+        return (
+            "this command needs a port; plug in a virtual arm first, which has one: "
+            "act virtual --port arm"
+        )
     there = ", ".join(p.device for p in list_ports.comports()) or "none"
     return (
         f"no serial port {port} could be opened ({text.split(':')[0]}); the ports here "

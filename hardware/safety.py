@@ -69,7 +69,7 @@ def so100_limits(model: str = "so100") -> Limits:
         speed=np.array([3.0] * 5 + [4.0]),
         acceleration=np.array([60.0] * 5 + [80.0]),
         closing=5.0,
-        bow=0.4,
+        bow=0.4 if model == "so100" else 1.2,  # found with random wishes, for both
         step=np.array([0.5] * 5 + [1.0]),
         press=np.array([0.025] * 5 + [1.0]),  # of which 0.02 may be its own weight
         box_low=box[:, 0],

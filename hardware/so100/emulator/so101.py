@@ -1,6 +1,6 @@
 """A SO-101 alone on a table: the scene that the servos of a virtual one turn.
 
-Inertias, servo gains and extents are those of the maker's `so101_new_calib`
+Inertias, stall torque and extents are those of the maker's `so101_new_calib`
 (Apache-2.0), lengths and ranges those of `kinematics.SO101`; the meshes are replaced by
 one box a body, as wide as they are. The boxes collide with the table and with each
 other, but for those of `OVERLAP`.
@@ -39,9 +39,10 @@ TABLE = (
 # Wider than the shapes inside them, these boxes overlap where the arm is free: at all
 # times, and at rest.
 OVERLAP = (("base", "shoulder"), ("upper_arm", "wrist"))
-# N·m/rad of the position loop, damped critically as the SO-100's is: with the maker's
-# 2.731 N·m·s/rad it rings at every goal, which the servos report as load.
-STIFFNESS = 998.22
+# N·m/rad of the position loop, damped critically: what the SO-100 has in MuJoCo
+# Menagerie. Both have the same servos, to which the driver gives the same gain; the
+# maker's 998.22 would have a servo pull with all its torque when it is 0.2° away.
+STIFFNESS = 50.0
 STALL = 3.35  # N·m
 JOINT = 'damping=".60" frictionloss=".052" armature=".028"'
 # Folded back, clear of the table, as the SO-100's scenes begin.

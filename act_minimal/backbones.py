@@ -292,7 +292,12 @@ class Cameras(nn.Module):
 
     def _look(self, images: Tensor, k: int) -> Tensor:
         """Tokens (B, n, t, D) of the images (B, n, 3, H, W) of group k."""
-        mean, std = self.mean[self.groups[k]], self.std[self.groups[k]]
+        mean, std = self.mean, self.std
+        if len(self.groups) > 1:
+            # Not indexed by a list, which would travel to a GPU at every step: the
+            # processor waits for that, and no CUDA graph can be recorded of it.
+            group = self.groups[k]
+            mean, std = (torch.stack([x[i] for i in group]) for x in (mean, std))
         full = 255.0 if images.dtype == torch.uint8 else 1.0
         x = images.flatten(0, 1).to(mean.dtype)  # (B n, 3, H, W)
         if self.pool > 1:

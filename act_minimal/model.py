@@ -508,7 +508,10 @@ def act_loss(
         parts["l2"] = reduce(error.square())
     kl = error.new_zeros(())
     if output.mu is not None and output.logvar is not None:
-        mu, logvar = output.mu, output.logvar
+        # Near the prior it is a small difference of numbers near 1: bf16, in which the
+        # network may have run, would round it away.
+        wide = torch.promote_types(output.mu.dtype, torch.float32)
+        mu, logvar = output.mu.to(wide), output.logvar.to(wide)
         each = -0.5 * (1 + logvar - mu.square() - logvar.exp())  # (B, Z)
         kl = (each.sum(-1) if config.kl_reduction == "sum" else each.mean(-1)).mean()
     loss = parts[config.loss] + config.kl_weight * kl

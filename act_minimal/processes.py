@@ -78,7 +78,11 @@ class World:
 
 @contextmanager
 def join(device_name: str) -> Iterator[World]:
-    """Joins the processes that torchrun started, if it did."""
+    """Joins the processes that torchrun started, if it did.
+
+    Raises:
+        UserError: no such device, or fewer GPUs than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(device_name)
     if size == 1:
@@ -86,7 +90,13 @@ def join(device_name: str) -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        here, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if here >= gpus:
+            raise UserError(
+                f"process {here + 1} of this machine needs a GPU of its own, and there "
+                f"are {gpus}; start as many as that, or choose device 'cpu'"
+            )
+        device = torch.device("cuda", here)
         torch.cuda.set_device(device)
     opened = not dist.is_initialized()
     if opened:
@@ -102,16 +112,24 @@ def join(device_name: str) -> Iterator[World]:
 
 @contextmanager
 def private_state(threads: int | None, device: torch.device) -> Iterator[None]:
-    """Puts torch's random state and number of threads back at the end."""
-    before = torch.get_num_threads()
+    """Puts torch's random state, threads and precision back at the end.
+
+    On a GPU matrix products are TF32's meanwhile, as convolutions are there anyway: a
+    training step of paper size at batch 64 took 45 instead of 78 ms on an H100.
+    """
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     if threads is not None:
         torch.set_num_threads(threads)
-    devices = [device] if device.type == "cuda" else []
+    devices = []
+    if device.type == "cuda":
+        devices.append(device)
+        torch.set_float32_matmul_precision("high")
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         torch.set_num_threads(before)
+        torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager

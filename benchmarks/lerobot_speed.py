@@ -9,6 +9,10 @@ outputs and losses against each other. LeRobot 0.4.4 comes from an environment o
 own (see `tests/lerobot_room.py`), unchanged and with its own settings. Ours runs in
 ways of its own too: exported to ONNX Runtime on the CPU; in bf16, compiled and as a
 CUDA graph on a GPU.
+
+On a GPU a training step begins with what each side's loader hands over, in pinned
+memory: LeRobot's workers have made float images by then, ours are still uint8. On a CPU
+whoever makes the batch takes the same cores, and so it counts.
 """
 
 # pyright: reportMissingImports=false
@@ -41,10 +45,12 @@ GOALS = {  # ours: what LeRobot's time is to be, over it
     "onnx": {"two_240x320": 2.0, "one_480x640": 1.5},
 }
 GPU_TRAIN_GOAL, GPU_INFERENCE_GOAL_MS = 3.0, 1.0  # the faster of our ways
-PAUSE = 0.05  # seconds between turns, in which the other's waiting threads go to sleep
+# Seconds between turns, in which the other's waiting threads go to sleep.
+PAUSE = {"cpu": 0.05, "cuda": 0.005}
 CURVE = 200  # steps of the loss curves in float32 and bf16
 
 Step = Callable[[dict[str, Any]], Any]
+Way = tuple[Step, dict[str, Any]]  # and the batch that it takes
 
 
 def batch_of(case: str, size: int) -> dict[str, Any]:
@@ -77,9 +83,12 @@ def settings_of(case: str) -> dict[str, Any]:
 
 
 def ours(
-    case: str, device: str, bf16: bool = False, compiled: bool = False
+    case: str, device: str, bf16: bool = False, compiled: str = ""
 ) -> dict[str, Step]:
-    """Our training step and inference, as `training.py` and `policy.py` do them."""
+    """Our training step and inference, as `training.py` and `policy.py` do them.
+
+    With a mode of `torch.compile`, compiled.
+    """
     import torch
 
     from act_minimal.model import ACT, ACTConfig, act_loss
@@ -91,7 +100,8 @@ def ours(
         model.parameters(), lr=1e-5, weight_decay=1e-4, fused=True
     )
     if compiled:
-        model.compile()
+        torch._dynamo.reset()  # else the second shape is compiled for any shape
+        model.compile(mode=compiled)
     mixed = torch.autocast(device, torch.bfloat16, bf16)
 
     def put(batch: dict[str, Any]) -> dict[str, Any]:
@@ -212,15 +222,22 @@ def theirs(case: str, device: str) -> dict[str, Step]:
     mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
 
-    def put(batch: dict[str, Any]) -> dict[str, Any]:
-        """As its dataset (float images in [0, 1]) and its normalising processor do."""
+    def load(batch: dict[str, Any]) -> dict[str, Any]:
+        """As its dataset does: float images in [0, 1], one tensor a camera."""
         images = batch["images"].permute(0, 1, 4, 2, 3).contiguous().float() / 255
-        out = {"observation.state": batch["qpos"].to(device)}
-        for i, name in enumerate(names):
-            out[name] = (images[:, i].to(device) - mean) / (std + 1e-8)
+        return batch | dict(zip(names, images.unbind(1), strict=True))
+
+    def put(batch: dict[str, Any]) -> dict[str, Any]:
+        """As its processors do: onto the device, and normalised."""
+        if names[0] not in batch:
+            batch = load(batch)
+        out = {"observation.state": batch["qpos"].to(device, non_blocking=True)}
+        for name in names:
+            seen = batch[name].to(device, non_blocking=True)
+            out[name] = (seen - mean) / (std + 1e-8)
         if "action" in batch:
-            out["action"] = batch["action"].to(device)
-            out["action_is_pad"] = batch["is_pad"].to(device)
+            out["action"] = batch["action"].to(device, non_blocking=True)
+            out["action_is_pad"] = batch["is_pad"].to(device, non_blocking=True)
         return out
 
     def train(batch: dict[str, Any]) -> None:
@@ -237,10 +254,15 @@ def theirs(case: str, device: str) -> dict[str, Step]:
         seen = put({k: batch[k] for k in ("images", "qpos")})
         return policy.predict_action_chunk(seen).cpu()
 
-    return {"train": train, "inference": infer}
+    return {"train": train, "inference": infer, "load": load}
 
 
 SIDES = {"ours": ours, "lerobot": theirs}
+
+
+def pinned(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch as the loaders of both sides hand it over where there is a GPU."""
+    return {key: x.contiguous().pin_memory() for key, x in batch.items()}
 
 
 def gflops_of(step: Step, batch: dict[str, Any]) -> float:
@@ -283,27 +305,38 @@ def compare(
 
     batch = batch_of(case, size)
     theirs_made, made = theirs(case, device), ours(case, device)
-    steps = {"lerobot": theirs_made[what], "ours": made[what]}
+    raw = loaded = batch
+    if device == "cuda" and what == "train":
+        batch, loaded = pinned(raw), pinned(theirs_made["load"](raw))
+    steps: dict[str, Way] = {
+        "lerobot": (theirs_made[what], loaded),
+        "ours": (made[what], batch),
+    }
     if onnx is not None:
-        steps["onnx"] = exported(case, onnx, torch.get_num_threads())
+        steps["onnx"] = exported(case, onnx, torch.get_num_threads()), batch
     if device == "cuda":
+        if what == "train":
+            steps["lerobot from uint8"] = theirs_made[what], raw
         mixed = ours(case, device, bf16=True)
-        steps["bf16"] = mixed[what]
-        steps["bf16 compiled"] = ours(case, device, bf16=True, compiled=True)[what]
+        steps["bf16"] = mixed[what], batch
+        compiled = ours(case, device, bf16=True, compiled="default")
+        steps["bf16 compiled"] = compiled[what], batch
         if what == "inference":
-            steps |= {"graph": made["graph"], "bf16 graph": mixed["graph"]}
+            steps["graph"] = made["graph"], batch
+            steps["bf16 graph"] = mixed["graph"], batch
     # The counter needs gradients; the network is the same on all sides.
     counted = "train" if what == "train" else "forward"
     work = gflops_of(ours(case, device)[counted], batch)
-    for step in steps.values():
-        step(batch)  # warm
-        step(batch)
+    for step, given in steps.values():
+        for _ in range(2):  # warm
+            step(given)
+        _synchronize(device)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(turns):
-        for name, step in steps.items():
-            time.sleep(PAUSE)
+        for name, (step, given) in steps.items():
+            time.sleep(PAUSE[device])
             start = time.perf_counter()
-            step(batch)
+            step(given)
             _synchronize(device)
             taken[name].append(time.perf_counter() - start)
     rate = matrix_rate(device)
@@ -457,6 +490,8 @@ def main(
     content |= json.loads(done.stdout.splitlines()[-1])
     name = "lerobot_speed" if device == "cpu" else f"lerobot_speed_{device}"
     content |= {"device": device, "threads": threads, "repetitions": turns}
+    if device == "cuda":
+        content["gpu"] = torch.cuda.get_device_name()
     content["load_average"] = round(os.getloadavg()[0], 1)  # what else the machine did
     write(name, time.perf_counter() - start, content)
 

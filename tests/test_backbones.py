@@ -370,6 +370,37 @@ def test_cameras_of_different_sizes_equal_each_camera_alone(image_tokens, backbo
         both(images[::-1][1:] + images[:1])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [(32, 48), ((32, 48), (40, 48))])
+@pytest.mark.parametrize("backbone", ["small", "resnet18"])
+def test_nothing_makes_a_gpu_wait_and_a_graph_can_be_recorded(size, backbone):
+    config = config_of(image_size=size, backbone=backbone)
+    model = ACT(config).cuda().eval()
+    sizes = config.camera_sizes.values()
+    views = [torch.full((2, 3, *s), 9, dtype=torch.uint8, device="cuda") for s in sizes]
+    same = isinstance(size[0], int)
+    images = torch.stack(views, 1) if same else views
+    batch = {"qpos": torch.ones(2, 2, device="cuda"), "images": images}
+    with torch.inference_mode():
+        expected = model(batch).actions.cpu()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            model(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        aside = torch.cuda.Stream()
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                model(batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            actions = model(batch).actions
+        graph.replay()
+        close(actions.cpu(), expected, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("image_tokens", ["keypoints", "grid"])
 def test_an_image_of_any_size_is_filled_up_with_the_mean_colour(image_tokens):

@@ -382,6 +382,20 @@ def test_kl_is_that_of_torch_distributions():
 
 
 @pytest.mark.quick
+def test_kl_of_a_network_in_bf16_is_not_rounded_away():
+    config = ACTConfig(state_dim=2, action_dim=2, chunk_size=4)
+    g = torch.Generator().manual_seed(0)
+    mu, logvar = (0.02 * torch.randn(2, 8, 16, generator=g)).bfloat16()
+    action, is_pad = torch.zeros(8, 4, 2), torch.zeros(8, 4, dtype=torch.bool)
+    kl = {}
+    for dtype in (torch.bfloat16, torch.float64):
+        output = ACTOutput(action.to(dtype), mu.to(dtype), logvar.to(dtype))
+        kl[dtype] = float(act_loss(output, action, is_pad, config)[1]["kl"])
+    assert 0 < kl[torch.float64] < 0.01
+    assert kl[torch.bfloat16] == pytest.approx(kl[torch.float64], rel=1e-3)
+
+
+@pytest.mark.quick
 @settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),

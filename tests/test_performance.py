@@ -16,7 +16,7 @@ from tests.lerobot_room import make_room, needs_room, run
 def test_performance_page_is_fresh():
     text = performance.PAGE.read_text()
     assert text == performance.page(text)
-    for name in ("speed", "memory", "loader", "lerobot_loader", "data"):
+    for name in ("speed", "memory", "gpu", "loader", "lerobot_loader", "data"):
         block = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
         assert "| --- |" in block, f"{name} has no table"
 

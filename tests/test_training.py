@@ -25,7 +25,7 @@ from act_minimal.dataset import Windows
 from act_minimal.episodes import Episode, episode_path, load_episode, save_episode
 from act_minimal.errors import SettingError, UserError
 from act_minimal.policy import load_policy, make_policy, save_policy
-from act_minimal.processes import World
+from act_minimal.processes import World, join
 from act_minimal.run_folder import BEFORE, read_log
 from act_minimal.training import TrainConfig, TrainingInterrupted, steps_that_fit, train
 from act_minimal.training_config import as_json, load_demonstrations, network_settings
@@ -91,6 +91,7 @@ def config(state_data, tmp_path):
         state_noise=0.02,
         save_every=5,
         val_every=6,
+        device="cpu",  # where all of this holds to the bit
         threads=1,
         tensorboard=False,
     )
@@ -514,6 +515,37 @@ def test_training_works_outside_the_main_thread(config):
 # --- several processes ----------------------------------------------------------------
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{}, {"bf16": True}], ids=["float32", "bf16"])
+def test_a_gpu_trains_goes_on_and_agrees(vision_data, config, tmp_path, options):
+    config = replace(config, data=vision_data, cameras=("wrist", "top"), **options)
+    config = replace(config, shift_px=2, brightness=0.1, val_fraction=0.2)
+    there = run(replace(config, device="cuda", out=tmp_path / "there", steps=10))
+    assert there.policy.device.type == "cuda"
+    here = run(replace(config, steps=10))
+    losses = [[r["loss"] for r in x.losses if "loss" in r] for x in (here, there)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1 if options else 0.02)
+    again = run(replace(config, device="cuda", out=tmp_path / "there", steps=10))
+    assert again.losses == there.losses  # nothing was left to do
+    demos = load_demonstrations(config)
+    seen = {f"images/{c}": x[:1] for c, x in demos.images.items()}
+    seen["qpos"] = demos.qpos[:1]
+    back = load_policy(there.folder)  # on the CPU
+    np.testing.assert_allclose(
+        back.predict_chunk(seen), there.policy.predict_chunk(seen), atol=5e-3
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    gpus = torch.cuda.device_count()
+    monkeypatch.setenv("WORLD_SIZE", str(gpus + 1))
+    monkeypatch.setenv("RANK", str(gpus))
+    monkeypatch.setenv("LOCAL_RANK", str(gpus))
+    with pytest.raises(UserError, match="needs a GPU of its own"), join("cuda"):
+        pass
+
+
 def test_two_processes_compute_what_one_does(vision_data, config, tmp_path):
     config = replace(config, data=vision_data, cameras=("top",), steps=10)
     config = replace(config, shift_px=2, contrast=0.2, use_env_state=True)
@@ -734,6 +766,7 @@ def test_cameras_of_different_sizes_train_and_come_back(tmp_path, kind):
         batch_size=4,
         shift_px=2,
         brightness=0.1,
+        device="cpu",
         threads=1,
         tensorboard=False,
     )

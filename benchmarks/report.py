@@ -106,6 +106,8 @@ def demo(result: Row) -> str:
     ]
     stages = ", ".join(f"{k} {v:.0f}" for k, v in result["stages"].items())
     note = f"\n\nSeconds of each stage: {stages}."
+    if gpu := result.get("gpu"):
+        note += f" Trained on one {gpu}. {result['note']}"
     return table(["", "success", "n", "training"], rows) + note + made_by(result)
 
 
@@ -366,6 +368,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "guard_bodies": ("What random wishes do to virtual arms", guard_bodies),
     "openarm": ("Two OpenArms: state policies", openarm),
     "demo_openarm_handover": ("Two OpenArms: act demo", demo),
+    "demo_openarm_handover_vision": (
+        "Two OpenArms: act demo with cameras, on a GPU",
+        demo,
+    ),
     "openarm_bus_success": ("Virtual OpenArm: success through the buses", arm_success),
     "openarm_bus_guide": (
         "Virtual OpenArm: from teleoperation to deployment",

@@ -42,6 +42,9 @@ STANDS = 0.02  # rad: a joint that moves less while it pulls, stands
 def so100_limits(model: str = "so100") -> Limits:
     """Limits for a SO-100 or SO-101 on a table.
 
+    How far a lagging arm stays from things, and how hard it may press, was found for
+    each with random wishes: `benchmarks.guard_bodies`.
+
     Raises:
         SettingError: unknown model.
     """
@@ -59,19 +62,21 @@ def so100_limits(model: str = "so100") -> Limits:
         ready = np.array([0.0, -2.3, 2.1, 1.2, -1.57, 0.32])
         rest = np.array([0.0, -3.05, 3.04, 0.89, 0.0, 0.05])
         box = np.array([(-0.45, 0.45), (-0.50, 0.25), (0.002, 0.55)])
+        press = 0.025  # of which 0.02 may be its own weight
     else:  # the same poses in the other model's zero, and its table in front is +x
         ready = np.array([0.0, -0.73, 0.53, 1.2, -1.52, 0.32])
         rest = np.array([0.0, -1.58, 1.31, 1.11, 0.05, 0.05])
         box = np.array([(-0.21, 0.54), (-0.45, 0.45), (0.002, 0.55)])
+        press = 0.02
     return Limits(
         low=low,
         high=high,
         speed=np.array([3.0] * 5 + [4.0]),
         acceleration=np.array([60.0] * 5 + [80.0]),
-        closing=5.0,
-        bow=0.4 if model == "so100" else 1.2,  # found with random wishes, for both
+        closing=5.0 if model == "so100" else 4.0,
+        bow=0.4 if model == "so100" else 1.6,
         step=np.array([0.5] * 5 + [1.0]),
-        press=np.array([0.025] * 5 + [1.0]),  # of which 0.02 may be its own weight
+        press=np.array([press] * 5 + [1.0]),
         box_low=box[:, 0],
         box_high=box[:, 1],
         guard=guard_of(model),

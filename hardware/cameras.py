@@ -27,7 +27,7 @@ from act_minimal.errors import SettingError, UserError
 from act_minimal.resizing import resize
 from act_minimal.settings import Count, Positive, check_settings
 
-from .clock import Clock, clock_of
+from .clock import Arrivals, Clock, clock_of
 
 USUAL_SIZE = (96, 128)  # (H, W) of pictures, where nobody asks for another
 FIRST_FRAME = 5.0  # s that a camera may take to start
@@ -47,7 +47,7 @@ class Frame:
     time: float  # s, the clock's
     number: int
     clock: Clock = COMPUTER
-    held: float = 0.0  # `clock.held()` when it came
+    held: float = 0.0  # `clock.held()` when it was taken
 
     @property
     def age(self) -> float:
@@ -190,12 +190,12 @@ class StreamCamera:
     def _gather(
         self, take: Callable[[], tuple[np.ndarray, float]], stop: Callable[[], None]
     ) -> None:
-        number, clock = 0, self._clock
+        number, clock, arrivals = 0, self._clock, Arrivals(self._clock)
         try:
             while not self._stopping:
                 image, when = take()
                 image = fit(image, self.config.size, self.config.rotate)
-                held = clock.held()
+                held = arrivals.held(when)
                 with self._lock:
                     last = self._frame
                     if last is None or not np.array_equal(last.image, image):

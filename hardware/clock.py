@@ -133,6 +133,28 @@ class ArmClock(Clock):
         )
 
 
+class Arrivals:
+    """What a clock had forgiven when something was taken that arrives later.
+
+    A program that was held up finds old messages waiting. That they are old is no fault
+    of who sent them, so what is forgiven counts from when they were sent.
+
+    Args:
+        clock: by whose time the messages are stamped.
+    """
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+        self._known = [(-math.inf, clock.held())]
+
+    def held(self, when: float) -> float:
+        """`clock.held()` at the last arrival before `when`, s; call it at each."""
+        self._known.append((self._clock.now(), self._clock.held()))
+        while len(self._known) > 1 and self._known[1][0] <= when:
+            self._known.pop(0)
+        return self._known[0][1]
+
+
 class ArmTime:
     """A virtual arm's time, as its own program keeps it.
 

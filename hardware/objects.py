@@ -18,7 +18,7 @@ import numpy as np
 
 from act_minimal.errors import SettingError, UserError
 
-from .clock import Clock, clock_of
+from .clock import Arrivals, Clock, clock_of
 
 RATE = 100.0  # poses a second
 STALE = 0.15  # s, as for an observation
@@ -126,12 +126,14 @@ class Tracker:
             answer = json.loads(file.readline() or b"{}")
             if "error" in answer:
                 raise TrackerError(answer["error"])
+            arrivals = Arrivals(self._clock)
             while not self._stopping:
                 said = json.loads(file.readline() or b"null")
                 if said is None:
                     raise TrackerError("the virtual arm has ended")
                 poses = np.array(said["objects"], np.float32)
-                self._latest = poses, float(said["time"]), self._clock.held()
+                when = float(said["time"])
+                self._latest = poses, when, arrivals.held(when)
                 self._fresh.set()
         except (OSError, ValueError, UserError) as error:
             self._error = str(error) or type(error).__name__

@@ -14,7 +14,7 @@ import pytest
 from act_minimal.errors import UserError
 from hardware import clock
 from hardware.cameras import CameraConfig, Frame, make_camera, parse_cameras
-from hardware.clock import ArmClock, ArmTime, Clock, clock_of, clock_path
+from hardware.clock import ArmClock, ArmTime, Arrivals, Clock, clock_of, clock_path
 from hardware.errors import BusError
 from hardware.objects import Tracker
 from hardware.openarm.bus import Bus as CanBus
@@ -34,7 +34,7 @@ from hardware.so100.emulator.service import (
     assemble,
 )
 
-from .clocks import eventually
+from .clocks import HandClock, eventually
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
 
@@ -105,6 +105,22 @@ def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
     frame = Frame(np.zeros((1, 1, 3), np.uint8), then, 0, its, held)
     assert frame.age == pytest.approx(clock.SLACK)
     assert Frame(frame.image, then, 0).age == pytest.approx(1.0)
+
+
+def test_what_waited_for_a_program_that_was_held_up_is_not_old():
+    its = HandClock()
+    arrivals = Arrivals(its)
+    for when in (1000.0, 1000.01, 1000.02):
+        its.time = when
+        assert its.age(when, arrivals.held(when)) == 0.0
+    its.time, its.forgiven = 1000.5, 0.47  # then two messages are read at once
+    for when in (1000.03, 1000.04):
+        held = arrivals.held(when)
+        assert its.age(when, held) == pytest.approx(1000.03 - when, abs=1e-9)
+    its.time = 1000.7  # and none for a while, though nothing holds it up
+    assert its.age(when, held) == pytest.approx(0.19)
+    its.time = 1000.71
+    assert its.age(1000.71, arrivals.held(1000.71)) == 0.0
 
 
 def test_a_slow_arm_says_so_once_a_minute(computer, tmp_path, capsys):

@@ -261,6 +261,7 @@ def held(
         timeout: s without commands after which the motors let go; 0 is never.
     """
     from hardware.openarm.arm import OpenArm, OpenArmConfig
+    from hardware.openarm.motors import IDS
 
     config = OpenArmConfig(bench.right, bench.left, gains=gains, timeout=timeout)
     arm = OpenArm(config, gravity=_weight() if gravity else None)
@@ -271,6 +272,10 @@ def held(
         yield arm
     finally:
         bench.room.ask(power=True)
+        with contextlib.suppress(UserError):
+            for bus in arm.buses if timeout else ():  # motors keep what they are told
+                for id in IDS:
+                    bus.write(id, "TIMEOUT", 0)
         with contextlib.suppress(UserError):
             arm.close()
 

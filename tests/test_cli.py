@@ -495,6 +495,30 @@ def test_the_program_exits_as_promised():
     assert run.returncode == 2
 
 
+@pytest.mark.quick
+def test_ctrl_c_while_it_starts_is_quiet():
+    start = """
+import signal, sys
+
+class CtrlC:  # while a module of ours is imported
+    def find_spec(self, name, path, target=None):
+        if name == "tyro":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from act_minimal.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", start]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+    command = [sys.executable, "-m", "act_minimal", "fly"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "no command 'fly'" in run.stderr
+
+
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
     out = tmp_path / "demos"
     process = subprocess.Popen(

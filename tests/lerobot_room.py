@@ -41,6 +41,7 @@ LEFT_OUT = (
 )
 
 TORCH = ("torch", "torchvision")
+OURS = ("-r", ROOT / "pyproject.toml", "--extra", "sim", "--extra", "arms")
 
 needs_room = pytest.mark.skipif(
     not shutil.which("uv"), reason="no uv to make LeRobot's room"
@@ -65,7 +66,7 @@ def make_room(version: str = VERSION) -> Path:
     borrows = sys.version_info >= (3, 12) or not newer(version)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     ready = folder / "ready.txt"
-    made_of = " ".join((lerobot, *LEFT_OUT, sys.version, str(borrows)))
+    made_of = " ".join(map(str, (lerobot, *LEFT_OUT, sys.version, borrows, *OURS)))
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not ready.exists() or ready.read_text() != made_of:
@@ -82,8 +83,7 @@ def make_room(version: str = VERSION) -> Path:
                 + "".join(f"{x}>=0\n" for x in free)
             )
             install = ("uv", "pip", "install", "--quiet", "--python", python)
-            ours = () if borrows else ("-r", ROOT / "pyproject.toml")
-            run(*install, "--override", without, lerobot, *ours)
+            run(*install, "--override", without, lerobot, *(() if borrows else OURS))
             if borrows:
                 [packages] = folder.glob("[Ll]ib/**/site-packages")
                 # Last on the path: the room's own versions come first.

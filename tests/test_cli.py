@@ -513,10 +513,17 @@ main()
     command = [sys.executable, "-c", start]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
-    command = [sys.executable, "-m", "act_minimal", "fly"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 2
-    assert "no command 'fly'" in run.stderr
+
+
+@pytest.mark.quick
+def test_it_starts_as_a_module_too(monkeypatch, capsys):
+    from act_minimal.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["act", "fly"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "no command 'fly'" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):

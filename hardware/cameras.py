@@ -163,10 +163,13 @@ class StreamCamera:
 
     def read(self) -> Frame:
         """The newest picture."""
+        if self._frame is None:
+            raise CameraError(f"camera '{self.name}' is not open")
+        if self._frame.age > self.config.stale:
+            self._fresh.clear()
+            self._fresh.wait(self._clock.patience)
         with self._lock:
             frame, error, changed = self._frame, self._error, self._changed
-        if frame is None:
-            raise CameraError(f"camera '{self.name}' is not open")
         if frame.age > self.config.stale:
             raise CameraError(
                 f"camera '{self.name}': the newest picture is {frame.age:.2f} s old, "

@@ -31,6 +31,7 @@ SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let
 AGAIN = 0.03  # s between two questions to a silent bus
 SIZE = 16  # bytes: two numbers
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
+LOOK = 0.05  # s between two looks at what threads have waited: each costs a millisecond
 BUSY = "this computer is too busy"
 GONE = 10.0  # s without a sign of a virtual arm after which its time is the computer's
 # A virtual arm that ran at less than this share of its speed, for so many seconds, says
@@ -42,6 +43,9 @@ Answer = TypeVar("Answer")
 
 class Clock:
     """The computer's own time, s; what a real arm is measured by."""
+
+    patience = 0.0
+    """s that who finds nothing new waits for a thread of this program to bring it."""
 
     def now(self) -> float:
         """Seconds, never running backwards."""
@@ -76,6 +80,7 @@ class ArmClock(Clock):
         path: file that its `ArmTime` keeps.
     """
 
+    patience = 0.2  # a thread that wants Python's lock sleeps: no system counts that
     _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
     """Those that this program looks at: a leader's is waited for by its follower."""
 
@@ -148,8 +153,10 @@ class Arrivals:
         self._known = [(-math.inf, clock.held())]
 
     def held(self, when: float) -> float:
-        """`clock.held()` at the last arrival before `when`, s; call it at each."""
-        self._known.append((self._clock.now(), self._clock.held()))
+        """`clock.held()` at a look before `when`, s; call it at each arrival."""
+        now = self._clock.now()
+        if now - self._known[-1][0] > LOOK:
+            self._known.append((now, self._clock.held()))
         while len(self._known) > 1 and self._known[1][0] <= when:
             self._known.pop(0)
         return self._known[0][1]

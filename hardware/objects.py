@@ -92,14 +92,20 @@ class Tracker:
         """
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
-        poses, when, held = self._latest
-        age = self._clock.age(when, held)
+        if self._age() > self.stale:
+            self._fresh.clear()
+            self._fresh.wait(self._clock.patience)
+        poses, age = self._latest[0], self._age()
         if age > self.stale:
             raise TrackerError(
                 f"objects {self.source}: the newest poses are {age:.2f} s old, "
                 f"expected at most {self.stale} s{self._why()}"
             )
         return poses
+
+    def _age(self) -> float:
+        assert self._latest is not None
+        return self._clock.age(*self._latest[1:])
 
     def look(self) -> np.ndarray:
         """What `read` gives, also of one that is not open: it is opened for this."""

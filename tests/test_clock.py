@@ -123,6 +123,33 @@ def test_what_waited_for_a_program_that_was_held_up_is_not_old():
     assert its.age(1000.71, arrivals.held(1000.71)) == 0.0
 
 
+@pytest.mark.parametrize("kind", ["tracker", "camera"])
+def test_who_reads_waits_for_a_thread_that_is_behind(kind):
+    its = HandClock()
+    if kind == "tracker":
+        source = Tracker("virtual:arm")
+        old, new = ((np.full(7, x), 999.0 + x, 0.0) for x in (0, 1))
+        name, picked = "_latest", lambda: source.read()[0]
+    else:
+        source = make_camera("top", CameraConfig("virtual:arm"))
+        pictures = (np.full((2, 2, 3), x, np.uint8) for x in (0, 1))
+        old, new = (Frame(x, 999.0 + i, i, its) for i, x in enumerate(pictures))
+        name, picked = "_frame", lambda: source.read().number
+        source._changed = 1000.0
+    source._clock = its
+    setattr(source, name, old)
+    with pytest.raises(UserError, match=r"1\.00 s old"):
+        picked()
+
+    def bring():
+        setattr(source, name, new)
+        source._fresh.set()
+
+    its.patience = 60.0
+    threading.Timer(0.05, bring).start()
+    assert picked() == 1
+
+
 def test_a_slow_arm_says_so_once_a_minute(computer, tmp_path, capsys):
     arm = ArmTime()
     for _ in range(600):

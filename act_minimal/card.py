@@ -14,6 +14,7 @@ from .errors import SettingError, UserError
 from .joints import ARM_JOINTS
 
 UNITS = "rad"  # of every joint inside the package; a gripper is 0 (closed) to 1 (open)
+CONVERTED = ("so100", "so101", "openarm")  # robots whose name is a choice of --units
 ABOUT_ARM = ("fps", "task", "robot", "joints", "units")  # what a policy passes on
 
 
@@ -83,9 +84,10 @@ def expect_robot(card: Mapping[str, Any], units: str, where: Path | str) -> None
         SettingError: they are another robot's.
     """
     if (robot := card.get("robot", units)) != units:
+        expected = robot if robot in CONVERTED else "keep"
         raise SettingError(
             f"units is {units!r}, but the card beside {where} says that its robot is a "
-            f"{robot}, expected {robot!r}"
+            f"{robot}, expected {expected!r}"
         )
 
 

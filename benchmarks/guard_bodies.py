@@ -6,9 +6,10 @@
 Random wishes, uniform over the joints' ranges and each held for some ticks, go through
 the `Governor` into physics. The judge is MuJoCo's own collision detection between the
 arm's shapes: those of the virtual SO-100 and SO-101, the convex meshes of the OpenArm
-v2's maker (v1's model is on no package index). It knows nothing of the guard. What was
-measured is found again, so the second line, repeated, does it piece by piece. Writes
-data/results/guard_bodies.json.
+v2's maker (v1's model is on no package index). It knows nothing of the guard's
+distances; but the virtual SO-101's shapes are boxes as wide as the guard's, for its
+meshes are not at hand. What was measured is found again, so the second line, repeated,
+does it piece by piece. Writes data/results/guard_bodies.json.
 """
 
 import json

@@ -65,6 +65,7 @@ def test_a_folder_has_one_writer_until_that_ends_also_by_kill_9(tmp_path):
 
 
 @pytest.mark.quick
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such claims")
 def test_two_recordings_or_trainings_in_one_folder_are_refused(tmp_path):
     from act_minimal.sim import make_task
     from act_minimal.sim.recording import record

@@ -762,31 +762,35 @@ def test_for_two_openarms_the_policy_does_the_same_left_arm_first(tmp_path):
         export_policy(ours, tmp_path / "no", units="so100")
 
 
+def policy_of_width(joints):
+    """Untrained, for so many joints."""
+    keys = {"qpos": joints, "action": joints, "env_state": 2}
+    statistics = Statistics(
+        {key: np.zeros(n) for key, n in keys.items()},
+        {key: np.ones(n) for key, n in keys.items()},
+    )
+    dims = {"state_dim": joints, "action_dim": joints, "env_state_dim": 2}
+    return make_policy("act", statistics, **dims)
+
+
 @pytest.mark.quick
 def test_the_units_of_another_robot_than_the_cards_are_refused(tmp_path):
-    statistics = Statistics(
-        {"qpos": np.zeros(6), "action": np.zeros(6), "env_state": np.zeros(2)},
-        {"qpos": np.ones(6), "action": np.ones(6), "env_state": np.ones(2)},
-    )
-    policy = make_policy("act", statistics, state_dim=6, action_dim=6, env_state_dim=2)
-    ours = save_policy(tmp_path / "ours", policy, {"robot": "so100"})
+    ours = save_policy(tmp_path / "ours", policy_of_width(6), {"robot": "so100"})
     words = "units is 'so101'.*its robot is a so100, expected 'so100'"
     with pytest.raises(SettingError, match=words):
         export_policy(ours, tmp_path / "no", units="so101")
     there, _ = export_policy(ours, tmp_path / "there", units="so100")
     with pytest.raises(SettingError, match=words):
         import_policy(there, tmp_path / "no", units="so101")
+    arm = save_policy(tmp_path / "koch", policy_of_width(6), {"robot": "koch"})
+    with pytest.raises(SettingError, match="its robot is a koch, expected 'keep'"):
+        export_policy(arm, tmp_path / "no", units="so100")
     assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.quick
 def test_only_six_joints_have_units(tmp_path):
-    statistics = Statistics(
-        {"qpos": np.zeros(14), "action": np.zeros(14), "env_state": np.zeros(2)},
-        {"qpos": np.ones(14), "action": np.ones(14), "env_state": np.ones(2)},
-    )
-    both = make_policy("act", statistics, state_dim=14, action_dim=14, env_state_dim=2)
-    ours = save_policy(tmp_path / "ours", both, {})
+    ours = save_policy(tmp_path / "ours", policy_of_width(14), {})
     with pytest.raises(SettingError, match=r"6 joints.*'qpos' has 14"):
         export_policy(ours, tmp_path / "there", units="so100")
 

@@ -319,20 +319,30 @@ def test_a_control_loop_goes_on_through_hold_ups(arms, tmp_path):
 )
 def test_a_virtual_arm_that_is_ended_leaves_nothing(tmp_path, robot, name):
     line = f"virtual --robot {robot} --port arm"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "act_minimal.cli", *line.split()],
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    with process.stdout:
-        said = process.stdout.readline()
-        assert said.startswith("a virtual "), said
-        assert {"arm", "arm.room", "arm.time"} <= {p.name for p in tmp_path.iterdir()}
-        process.send_signal(getattr(signal, name))
-        assert process.wait(60) == 0
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup, it would be ignored
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "act_minimal.cli", *line.split()],
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(number, before)
+    try:
+        assert process.stdout
+        with process.stdout:
+            said = process.stdout.readline()
+            assert said.startswith("a virtual "), said
+            there = {path.name for path in tmp_path.iterdir()}
+            assert {"arm", "arm.room", "arm.time"} <= there
+            process.send_signal(number)
+            assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -233,9 +233,17 @@ def test_the_campaigns_rows_are_shown(phase):
     assert all(" 0 of 3 " in row for row in rows)
 
 
-@posix
-def test_the_workbench():
+@pytest.fixture
+def arm():
     arm = bench.plug_in()
+    yield arm
+    arm.unplug()
+    bench.plug_in.cache_clear()
+    assert not os.path.lexists(arm.port)
+
+
+@posix
+def test_the_workbench(arm):
     answer = bench.exchange(arm.port, packet(3, 56, 2))
     assert answer[:5] == b"\xff\xff\x03\x04\x00"
     assert bench.exchange(arm.port, packet(3, 56, 2)[:-1] + b"\0") == b""

@@ -452,7 +452,11 @@ def test_the_explorer_of_springs_answers_at_its_ends(share, load, gravity):
 
 @pytest.fixture(scope="module")
 def arms():
-    return can_bench.plug_in()
+    arms = can_bench.plug_in()
+    yield arms
+    arms.unplug()
+    can_bench.plug_in.cache_clear()
+    assert not os.path.lexists(arms.port)
 
 
 @posix

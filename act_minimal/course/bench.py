@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -39,12 +39,14 @@ class Bench:
         calibration: its calibration file.
         cameras: "name=source" of its two cameras.
         room: who is in the room with it, and may lay cubes and pull plugs.
+        unplug: ends it before the notebook does.
     """
 
     port: str
     calibration: Path
     cameras: tuple[str, ...]
     room: Any
+    unplug: Callable[[], None]
 
     def __repr__(self) -> str:
         return f"a virtual SO-100 at {Path(self.port).name}, cameras top and wrist"
@@ -57,20 +59,15 @@ def plug_in() -> Bench:
     from hardware.so100.emulator.room import VirtualArmProcess
     from hardware.so100.emulator.service import VirtualArmConfig, assemble
 
-    folder = tempfile.TemporaryDirectory()  # goes when `folder` does
-    config = VirtualArmConfig(Path(folder.name) / "arm")
-    calibration = Path(folder.name) / "arm.json"
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    config = VirtualArmConfig(folder / "arm")
+    calibration = folder / "arm.json"
     save_calibration(calibration, assemble(config)[1])
-    process = VirtualArmProcess(config)
-    process.__enter__()
-    atexit.register(_unplug, process, folder)
+    room = stack.enter_context(VirtualArmProcess(config)).room
     cameras = tuple(f"{c}=virtual:{config.port}" for c in ("top", "wrist"))
-    return Bench(str(config.port), calibration, cameras, process.room)
-
-
-def _unplug(process: Any, folder: tempfile.TemporaryDirectory) -> None:
-    process.__exit__(None, None, None)
-    folder.cleanup()
+    return Bench(str(config.port), calibration, cameras, room, stack.close)
 
 
 # --- bytes ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The arms' room is only entered inside functions: the package works without it.
 
 import atexit
 import contextlib
+import math
 import tempfile
 import threading
 import time
@@ -29,7 +30,8 @@ TASK = "openarm_handover"
 RAISED = np.zeros(16)
 RAISED[[0, 1, 3, 7]] = 0.8, 0.2, 1.4, 0.3
 RAISED[[8, 9, 11, 15]] = -0.8, -0.2, 1.4, 0.3
-WATCH = 2.6  # s of looking on while arms fall or sink
+WATCH = 2.6  # s of looking on while arms fall or sink; a busy computer needs longer,
+REST = 0.3  # s after they were let go
 GRIPPERS = (7, 15)
 G = 9.81  # m/s²
 STIFFER, MOST = 25.0, 300  # N·m/rad more than the springs, for short steps; steps
@@ -44,12 +46,14 @@ class Bench:
         left: the left arm's.
         room: who is in the room with them, and may lay bars and cut the power.
         port: the room's name.
+        unplug: ends them before the notebook does.
     """
 
     right: str
     left: str
     room: Any
     port: str
+    unplug: Callable[[], None]
 
     def __repr__(self) -> str:
         return "two virtual OpenArms: 16 motors on two CAN-FD buses"
@@ -61,17 +65,12 @@ def plug_in() -> Bench:
     from hardware.openarm.emulator.service import virtual_openarm
     from hardware.so100.emulator.room import VirtualArmProcess
 
-    folder = tempfile.TemporaryDirectory()  # goes when `folder` does
-    config = replace(virtual_openarm(Path(folder.name) / "arms", TASK), newer=True)
-    process = VirtualArmProcess(config)
-    process.__enter__()
-    atexit.register(_unplug, process, folder)
-    return Bench(config.right, config.left, process.room, str(config.port))
-
-
-def _unplug(process: Any, folder: tempfile.TemporaryDirectory) -> None:
-    process.__exit__(None, None, None)
-    folder.cleanup()
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    config = replace(virtual_openarm(folder / "arms", TASK), newer=True)
+    room = stack.enter_context(VirtualArmProcess(config)).room
+    return Bench(config.right, config.left, room, str(config.port), stack.close)
 
 
 # --- frames ---------------------------------------------------------------------------
@@ -316,6 +315,7 @@ def let_go(bench: Bench, how: str) -> Descent:
     from hardware.so100.emulator.room import Room
 
     rows: list[tuple[float, float]] = []
+    end = math.inf
 
     def note(seen: dict[str, Any]) -> None:
         height = _hands(np.array(seen["joints"]))[:, 2].min()
@@ -323,7 +323,7 @@ def let_go(bench: Bench, how: str) -> Descent:
 
     def watch() -> None:
         with Room(bench.port) as room:  # a second visitor: `soften` keeps us busy
-            while rows[-1][0] < WATCH:
+            while rows[-1][0] < end:
                 note(room.look())
                 time.sleep(0.01)
 
@@ -336,6 +336,7 @@ def let_go(bench: Bench, how: str) -> Descent:
         watcher.start()
         if how == "soften":
             arm.soften()
+        end = max(WATCH, rows[-1][0] + REST)
         watcher.join()
         speeds = np.array(bench.room.look()["witness"]["speed"])
         speed = float(np.delete(speeds, GRIPPERS).max())

@@ -61,6 +61,7 @@ class Servo:
     forced_faults: Fault = NO_FAULT
     overload_seconds: float = 0.0
     overloaded: bool = False
+    _values: dict[str, int] = field(default_factory=dict)  # what `get` has decoded
 
     def __post_init__(self) -> None:
         self.factory_reset()
@@ -72,13 +73,18 @@ class Servo:
 
     def get(self, name: str) -> int:
         """A register's value."""
-        r = REGISTERS[name]
-        return r.decode(bytes(self.memory[r.address : r.address + r.size]))
+        value = self._values.get(name)
+        if value is None:
+            r = REGISTERS[name]
+            value = r.decode(bytes(self.memory[r.address : r.address + r.size]))
+            self._values[name] = value
+        return value
 
     def poke(self, name: str, value: int) -> None:
         """Set a register from inside, read-only ones too."""
         r = REGISTERS[name]
         self.memory[r.address : r.address + r.size] = r.encode(value)
+        self._values.pop(name, None)
 
     def factory_reset(self) -> None:
         """RESET: all defaults; the id stays, so that the servo can still be found."""
@@ -86,6 +92,7 @@ class Servo:
         for r in _SPANS:
             self.memory[r.address : r.address + r.size] = r.encode(r.default)
         self.memory[5] = id
+        self._values.clear()
         self.saved[:] = self.memory[:EPROM_END]
 
     def power_up(self) -> None:
@@ -94,6 +101,7 @@ class Servo:
         for r in _SPANS:
             if r.address >= EPROM_END:
                 self.memory[r.address : r.address + r.size] = r.encode(r.default)
+        self._values.clear()
         self.poke("Torque_Limit", self.get("Max_Torque_Limit"))
         self.overloaded, self.overload_seconds = False, 0.0
         self.waiting = None
@@ -124,6 +132,7 @@ class Servo:
             touched = r.address < span.stop and span.start < end
             if r.writable and touched and not _holds(r, self.memory):
                 self.memory[r.address : end] = before[r.address : end]
+        self._values.clear()
         if not self.memory[REGISTERS["Lock"].address]:
             for a in span:
                 if a < EPROM_END:

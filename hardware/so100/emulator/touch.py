@@ -26,6 +26,8 @@ class Touch:
     pressed: float = 0.0
     """s, the longest time that it was more than HARD."""
     _since: float = 0.0
+    _table: int = -1
+    _judged: np.ndarray | None = None
 
     @property
     def well(self) -> bool:
@@ -34,33 +36,30 @@ class Touch:
 
     def look(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """After each step of physics."""
+        if self._judged is None:
+            self._table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table")
+            self._judged = _judged(model, self._table)
         force = 0.0
         if data.ncon:
-            force = self._contacts(model, data)
+            force = self._contacts(model, data, self._judged)
         self._since = self._since + model.opt.timestep if force > HARD else 0.0
         self.strongest = max(self.strongest, force)
         self.pressed = max(self.pressed, self._since)
 
-    def _contacts(self, model: mujoco.MjModel, data: mujoco.MjData) -> float:
+    def _contacts(
+        self, model: mujoco.MjModel, data: mujoco.MjData, judged: np.ndarray
+    ) -> float:
         """Returns the force on the table, N."""
-        contact = data.contact
-        bodies = model.geom_bodyid[contact.geom]  # (n, 2)
-        table = contact.geom == _table(model)
-        # Objects move freely, and what stands around is part of the world. Neighbours,
-        # and the fingers of one hand, may touch.
-        free = model.body_dofnum[bodies] == 6
-        arm = (bodies > 0) & ~free
-        parents = model.body_parentid[bodies]
-        kin = (parents == bodies[:, ::-1]).any(1) | (parents[:, 0] == parents[:, 1])
-        judged = ((arm.all(1) & ~kin) | (arm.any(1) & table.any(1))).nonzero()[0]
+        pairs = data.contact.geom  # (n, 2)
         total, wrench = 0.0, np.zeros(6)
-        for i in judged:
-            if -contact.dist[i] > self.deepest:
-                self.deepest = -float(contact.dist[i])
-                names = [_name(model, int(geom)) for geom in contact.geom[i]]
+        for i in judged[pairs[:, 0], pairs[:, 1]].nonzero()[0].tolist():
+            depth = -float(data.contact.dist[i])
+            if depth > self.deepest:
+                self.deepest = depth
+                names = [_name(model, int(geom)) for geom in pairs[i]]
                 self.where = " and ".join(names)
-            if table[i].any():
-                mujoco.mj_contactForce(model, data, int(i), wrench)
+            if self._table in pairs[i]:
+                mujoco.mj_contactForce(model, data, i, wrench)
                 total += float(wrench[0])
         return total
 
@@ -69,8 +68,20 @@ class Touch:
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
 
 
-def _table(model: mujoco.MjModel) -> int:
-    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table")
+def _judged(model: mujoco.MjModel, table: int) -> np.ndarray:
+    """(geoms, geoms) whether a contact of these two shapes is one to be judged.
+
+    Objects move freely, and what stands around is part of the world. Neighbours, and
+    the fingers of one hand, may touch.
+    """
+    body = model.geom_bodyid
+    arm = (body > 0) & (model.body_dofnum[body] != 6)
+    parent = model.body_parentid[body]
+    child = parent[:, None] == body
+    kin = child | child.T | (parent[:, None] == parent)
+    is_table = np.arange(model.ngeom) == table
+    on_table = (arm[:, None] & is_table) | (is_table[:, None] & arm)
+    return np.asarray((arm[:, None] & arm & ~kin) | on_table)
 
 
 def _name(model: mujoco.MjModel, geom: int) -> str:

@@ -165,9 +165,7 @@ class StreamCamera:
         """The newest picture."""
         if self._frame is None:
             raise CameraError(f"camera '{self.name}' is not open")
-        if self._frame.age > self.config.stale:
-            self._fresh.clear()
-            self._fresh.wait(self._clock.patience)
+        self._clock.wait_for_news(self._fresh, self._is_old)
         with self._lock:
             frame, error, changed = self._frame, self._error, self._changed
         if frame.age > self.config.stale:
@@ -182,6 +180,9 @@ class StreamCamera:
                 f"{frame.time - changed:.1f} s; unplug it and plug it in again"
             )
         return frame
+
+    def _is_old(self) -> bool:
+        return self._frame is not None and self._frame.age > self.config.stale
 
     def close(self) -> None:
         """Stop it."""

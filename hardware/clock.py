@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Clock:
     """The computer's own time, s; what a real arm is measured by."""
 
     patience = 0.0
-    """s that who finds nothing new waits for a thread of this program to bring it."""
+    """s that who finds nothing new waits for a thread of ours that is behind."""
 
     def now(self) -> float:
         """Seconds, never running backwards."""
@@ -68,6 +69,19 @@ class Clock:
         """Seconds since `then`, less what was forgiven since `held()` was so much."""
         return self.now() - then - (self.held() - held)
 
+    def wait_for_news(self, arrived: threading.Event, old: Callable[[], bool]) -> None:
+        """Wait until what there is is no longer old, for `patience` at most.
+
+        Args:
+            arrived: set by the thread that takes in messages, at each of them; one that
+                is behind takes in old ones first.
+            old: whether the newest message still is.
+        """
+        end = time.monotonic() + self.patience
+        while old() and (left := end - time.monotonic()) > 0:
+            arrived.clear()
+            arrived.wait(left)
+
     def fault(self) -> str:
         """Why nobody may answer, if this clock knows; "" if not."""
         return ""
@@ -80,7 +94,7 @@ class ArmClock(Clock):
         path: file that its `ArmTime` keeps.
     """
 
-    patience = 0.2  # a thread that wants Python's lock sleeps: no system counts that
+    patience = 0.5  # a thread that wants Python's lock sleeps: no system counts that
     _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
     """Those that this program looks at: a leader's is waited for by its follower."""
 

@@ -92,9 +92,7 @@ class Tracker:
         """
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
-        if self._age() > self.stale:
-            self._fresh.clear()
-            self._fresh.wait(self._clock.patience)
+        self._clock.wait_for_news(self._fresh, lambda: self._age() > self.stale)
         poses, age = self._latest[0], self._age()
         if age > self.stale:
             raise TrackerError(

@@ -1,12 +1,17 @@
 """Set before anything heavy is imported: one thread a process, a way to draw."""
 
 import os
+import sys
 
 # Tests run side by side, and several start processes of their own: one thread each
 # is faster than all of them fighting over two cores, and the same on every machine.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The tests start hundreds of programs. Some machines forbid Python to keep what it
+# compiles (containers often do), and each would compile torch anew, for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import contextlib
 from pathlib import Path

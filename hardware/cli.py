@@ -229,7 +229,7 @@ def calibrate(
                     "seconds is not given, and there is no terminal whose key could "
                     "end the sweep; give it time, such as --seconds 60"
                 )
-            found = setup.calibrate(
+            setup.calibrate(
                 bus,
                 ask,
                 print,
@@ -237,8 +237,8 @@ def calibrate(
                 leader=leader,
                 seconds=seconds,
                 moving=lambda: not keys.pressed(),
+                save=lambda found: save_calibration(calibration, found),
             )
-        save_calibration(calibration, found)
         print(f"{calibration} is written; the servos hold it too")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

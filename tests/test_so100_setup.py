@@ -193,6 +193,20 @@ def test_a_joint_swept_over_three_quarters_is_refused(joint):
     assert kept_by(virtual) == before  # as if nothing had been
 
 
+def test_a_calibration_that_cannot_be_saved_is_none():
+    virtual, _ = assemble(VirtualArmConfig())
+    before = kept_by(virtual)
+
+    def full(calibration):
+        raise UserError("no space left on the disk")
+
+    with pytest.raises(UserError, match="no space left"):
+        calibrate_by_hand(virtual, (0.98,) * 6, save=full)
+    assert kept_by(virtual) == before
+    calibrate_by_hand(virtual, (0.98,) * 6)
+    assert kept_by(virtual) != before
+
+
 def test_a_leaders_handle_may_turn_less():
     virtual, _ = assemble(VirtualArmConfig())
     share = (1.0,) * 5 + (0.6,)

@@ -94,6 +94,7 @@ def calibrate(
     leader: bool = False,
     seconds: float | None = None,
     moving: Callable[[], bool] = lambda: True,
+    save: Callable[[Calibration], None] = lambda calibration: None,
 ) -> Calibration:
     """Home every joint at its middle, sweep it by hand, write the servos.
 
@@ -108,9 +109,11 @@ def calibrate(
         leader: its gripper is a handle; see `check_sweep`.
         seconds: the sweep lasts so long; None: as long as `moving`.
         moving: asked during the sweep whether it goes on.
+        save: keeps what was found; if it fails, nothing was calibrated.
 
     Raises:
-        UserError: a joint was not at its middle, or was not swept from end to end.
+        UserError: a joint was not at its middle, or was not swept from end to end; or
+            what `save` raises.
     """
     for id in IDS:
         bus.write(id, "Torque_Enable", 0)
@@ -142,6 +145,7 @@ def calibrate(
         calibration = Calibration(motors)
         check_sweep(calibration, arm, "the sweep", leader=leader)
         restore(bus, calibration)
+        save(calibration)
     except BaseException:
         for id, values in before.items():
             with contextlib.suppress(BusError):  # a silent one, and not all that follow

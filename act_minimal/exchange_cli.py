@@ -118,6 +118,11 @@ def import_lerobot(
     """
     from act_minimal.policy import load_policy
 
+    if not checkpoint.exists():
+        raise SettingError(
+            f"there is no {checkpoint}; expected LeRobot's folder 'pretrained_model', "
+            "or a file of the original repository's weights"
+        )
     if checkpoint.is_dir():
         from act_minimal.lerobot import import_policy
 

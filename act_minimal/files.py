@@ -159,6 +159,11 @@ def _home() -> Path:
 
 def _check_parent(path: Path, flag: str) -> None:
     """The nearest folder above that exists must be one, and let us write."""
+    if path.parts[:1] == ("~",):  # --out=~/x, or in quotes; a later rm -r would hurt
+        raise SettingError(
+            f"{flag} is {path}, whose ~ the shell left as it is; expected the whole "
+            f"name, such as {path.expanduser()}"
+        )
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -182,7 +182,8 @@ def _refuse_foreign(policy: ACTPolicy, folder: Path, drop_cvae: bool) -> None:
     if config.use_cvae and config.cvae_actions_per_token > 1 and not drop_cvae:
         wrong.append(
             f"cvae_actions_per_token={config.cvae_actions_per_token} (it knows 1; "
-            "export with drop_cvae: the policy acts the same, as only training uses it)"
+            "export with --drop-cvae: the policy acts the same, as only training uses "
+            "it)"
         )
     if wrong:
         raise CheckpointError(

@@ -59,16 +59,16 @@ def test_execution_is_a_few_flags(tmp_path):
 @pytest.mark.quick
 def test_flags_that_cannot_be_meant_are_named(tmp_path):
     out = ("--out", tmp_path / "ours")
+    weights = tmp_path / "w.safetensors"
+    weights.touch()
     for words, message in (
         ((THEIRS, *out, "--rename", "top"), "OLD=NEW"),
         ((THEIRS, *out, "--rename", "top=front"), "'top'"),
         ((THEIRS, *out, "--cameras", "top"), "cameras is for a file"),
         ((THEIRS, *out, "--statistics", "x.json"), "statistics is for a file"),
-        ((tmp_path / "w.safetensors", *out), "statistics is missing"),
-        (
-            (*(tmp_path / "w", *out, "--statistics", "x.json"), "--rename", "a=b"),
-            "use cameras",
-        ),
+        ((tmp_path / "nowhere", *out), "there is no .*nowhere; expected LeRobot's"),
+        ((weights, *out), "statistics is missing"),
+        ((weights, *out, "--statistics", "x.json", "--rename", "a=b"), "use cameras"),
     ):
         with pytest.raises(SettingError, match=message):
             act("import-lerobot", *words)

@@ -539,7 +539,9 @@ def test_what_went_out_comes_back_in(tmp_path, kind):
 
 def test_the_committed_policy_goes_out_without_its_packed_encoder(tmp_path):
     ours = DATA / "so100_pick_place_state"
-    with pytest.raises(CheckpointError, match=r"cvae_actions_per_token=10.*drop_cvae"):
+    with pytest.raises(
+        CheckpointError, match=r"cvae_actions_per_token=10.*--drop-cvae"
+    ):
         export_policy(ours, tmp_path / "there")
     there, notes = export_policy(ours, tmp_path / "there", drop_cvae=True)
     assert len(notes) == 2  # padding in the loss; no action encoder to train

@@ -98,6 +98,9 @@ def test_nobodys_own_folder_is_an_output(act, made, tmp_path, command, monkeypat
         code, err = act(*words_of(command, made, out))
         assert (code, "Traceback" in err) == (2, False), (out, err)
         assert "current folder" in err or "home folder" in err
+    for out in ("~", "~/new"):
+        code, err = act(*words_of(command, made, out))
+        assert (code, f"such as {home}" in err) == (2, True), err
     assert tree(tmp_path) == before
 
 
@@ -189,10 +192,11 @@ def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command)
         (f"folder{suffix}", "which is a folder"),
         (f"file/film{suffix}", "file is no folder"),
         (os.devnull, f"expected a name that ends in {suffix}"),
+        (f"~/film{suffix}", "whose ~ the shell left"),
     ):
+        path = name if name[0] == "~" else tmp_path / name
         filled = [
-            tmp_path / name if word == "FILE" else str(word).format(**places)
-            for word in words
+            path if word == "FILE" else str(word).format(**places) for word in words
         ]
         code, err = act(*filled)
         assert (code, fault in err) == (2, True), err

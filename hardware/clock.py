@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -30,7 +30,7 @@ from .errors import BusError
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
 SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
 AGAIN = 0.03  # s between two questions to a silent bus
-SIZE = 16  # bytes: two numbers
+SIZE = 24  # bytes: three numbers
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
 LOOK = 0.05  # s between two looks at what threads have waited: each costs a millisecond
 BUSY = "this computer is too busy"
@@ -101,8 +101,11 @@ class ArmClock(Clock):
     def __init__(self, path: Path):
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+        [self._arm] = struct.unpack_from("d", self._map, 16)
+        self._lock = threading.Lock()
         self._waits: dict[str, int] = {}  # of each thread, ns
-        self._waited = 0
+        self._losses: dict[float, float] = {}  # of each other arm, s
+        self._held = 0.0
         self._all.add(self)
 
     def now(self) -> float:
@@ -122,21 +125,20 @@ class ArmClock(Clock):
         """Seconds that a busy computer has cost this program so far.
 
         Its threads waited for a CPU (only Linux tells), or it waited for another
-        virtual arm that was held up.
+        virtual arm that was held up. What was seen once still counts when that thread
+        or arm is gone.
         """
-        others = sum(other._lost() for other in self._all if other is not self)
-        with contextlib.suppress(OSError):
-            for thread in os.listdir("/proc/self/task"):
-                # A thread may end between the listing and the reading.
-                with (
-                    contextlib.suppress(OSError),
-                    open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
-                ):
-                    waited = int(file.read().split()[1])
-                    # What threads waited that have ended since still counts.
-                    self._waited += max(0, waited - self._waits.get(thread, 0))
-                    self._waits[thread] = waited
-        return others + 1e-9 * self._waited
+        with self._lock:  # threads that take in messages ask, too
+            for other in self._all:
+                if other._arm == self._arm:
+                    continue
+                lost = other._lost()
+                self._held += max(0.0, lost - self._losses.get(other._arm, lost))
+                self._losses[other._arm] = lost
+            for thread, waited in _waits_of_threads():
+                self._held += 1e-9 * max(0, waited - self._waits.get(thread, 0))
+                self._waits[thread] = waited
+            return self._held
 
     def _lost(self) -> float:
         return struct.unpack_from("d", self._map, 8)[0]
@@ -150,6 +152,18 @@ class ArmClock(Clock):
             f"the virtual arm has given no sign for {GONE:.0f} s: {BUSY}, or its "
             "program was killed or stopped"
         )
+
+
+def _waits_of_threads() -> Iterator[tuple[str, int]]:
+    """How long each thread of this program has waited for a CPU, ns; Linux only."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            # A thread may end between the listing and the reading.
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
+            ):
+                yield thread, int(file.read().split()[1])
 
 
 class Arrivals:
@@ -191,6 +205,7 @@ class ArmTime:
         self._seen = time.monotonic()
         self._since, self._lost_then, self._quiet = self._seen, 0.0, 0.0
         self._maps = []
+        number = float(int.from_bytes(os.urandom(6), "big"))  # one arm, several files
         for path in self.paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size != SIZE:
@@ -199,7 +214,7 @@ class ArmTime:
                     "choose another --port"
                 )
             path.unlink(missing_ok=True)  # of an arm that was killed
-            path.write_bytes(struct.pack("dd", self._seen, 0.0))
+            path.write_bytes(struct.pack("ddd", self._seen, 0.0, number))
             with path.open("r+b") as file:
                 self._maps.append(mmap.mmap(file.fileno(), SIZE))
 

@@ -305,7 +305,7 @@ def test_a_hand_at_the_leader_records_and_kill_9_loses_nothing(tmp_path):
         )
         assert first.stdout
         for line in first.stdout:
-            if "kept" in line:
+            if "ticks kept" in line:
                 break
         time.sleep(3.0)  # in the middle of the second episode
         first.send_signal(signal.SIGKILL)

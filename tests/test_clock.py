@@ -1,11 +1,13 @@
 """Whose seconds count: a real arm's are the computer's, a virtual arm's its own."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,6 +107,47 @@ def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
     frame = Frame(np.zeros((1, 1, 3), np.uint8), then, 0, its, held)
     assert frame.age == pytest.approx(clock.SLACK)
     assert Frame(frame.image, then, 0).age == pytest.approx(1.0)
+
+
+def test_an_arm_with_several_clocks_is_forgiven_once(computer, tmp_path, monkeypatch):
+    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
+    arm = ArmTime([clock_path(tmp_path / name) for name in ("right", "left")])
+    right, left = clock_of(tmp_path / "right"), clock_of(tmp_path / "left")
+    again = clock_of(tmp_path / "right")
+    then, held = right.now(), right.held()
+    computer.seconds += 5.0
+    arm.pass_on()
+    assert right.age(then, held) == pytest.approx(clock.SLACK)
+    follower = ArmTime([clock_path(tmp_path / "follower")])
+    its = clock_of(tmp_path / "follower")
+    assert its.held() == 0.0
+    computer.seconds += 1.0
+    arm.pass_on()
+    follower.pass_on()
+    assert its.held() == pytest.approx(1 - clock.SLACK)
+    assert left.held() == again.held() == 0.0  # at their first look
+
+
+def test_what_was_forgiven_stays_so_when_an_arm_comes_or_goes(
+    computer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
+    _arm, other = (ArmTime([clock_path(tmp_path / name)]) for name in ("arm", "other"))
+    its, others = clock_of(tmp_path / "arm"), clock_of(tmp_path / "other")
+    assert its.held() == 0.0
+    computer.seconds += 5.0
+    other.pass_on()
+    late = clock_of(tmp_path / "other")  # what it lost before is not this program's
+    assert its.held() == pytest.approx(5 - clock.SLACK)
+    gone = weakref.ref(others)
+    del others
+    gc.collect()
+    assert gone() is None
+    assert its.held() == pytest.approx(5 - clock.SLACK)
+    computer.seconds += 1.0
+    other.pass_on()
+    assert its.held() == pytest.approx(6 - 2 * clock.SLACK)
+    assert late.held() == 0.0
 
 
 def test_what_waited_for_a_program_that_was_held_up_is_not_old():

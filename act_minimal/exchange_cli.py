@@ -116,10 +116,11 @@ def import_lerobot(
         size: Of the original: height and width of its images, in pixels.
         heads: Of the original: attention heads.
     """
+    from act_minimal.checkpoint import CheckpointError
     from act_minimal.policy import load_policy
 
     if not checkpoint.exists():
-        raise SettingError(
+        raise CheckpointError(
             f"there is no {checkpoint}; expected LeRobot's folder 'pretrained_model', "
             "or a file of the original repository's weights"
         )

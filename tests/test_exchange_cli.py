@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from act_minimal import exchange_cli
+from act_minimal.checkpoint import CheckpointError
 from act_minimal.errors import SettingError
 from act_minimal.policy import load_policy
 from tests.test_lerobot import DATA, THEIRS, saved
@@ -66,12 +67,17 @@ def test_flags_that_cannot_be_meant_are_named(tmp_path):
         ((THEIRS, *out, "--rename", "top=front"), "'top'"),
         ((THEIRS, *out, "--cameras", "top"), "cameras is for a file"),
         ((THEIRS, *out, "--statistics", "x.json"), "statistics is for a file"),
-        ((tmp_path / "nowhere", *out), "there is no .*nowhere; expected LeRobot's"),
         ((weights, *out), "statistics is missing"),
         ((weights, *out, "--statistics", "x.json", "--rename", "a=b"), "use cameras"),
     ):
         with pytest.raises(SettingError, match=message):
             act("import-lerobot", *words)
+
+
+@pytest.mark.quick
+def test_a_checkpoint_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no .*nowhere; expected LeRo"):
+        act("import-lerobot", tmp_path / "nowhere", "--out", tmp_path / "ours")
 
 
 @pytest.mark.quick

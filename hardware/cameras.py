@@ -182,7 +182,9 @@ class StreamCamera:
         return frame
 
     def _is_old(self) -> bool:
-        return self._frame is not None and self._frame.age > self.config.stale
+        """Whether the picture is old, and its thread may still bring another."""
+        frame = self._frame
+        return frame is not None and not self._error and frame.age > self.config.stale
 
     def close(self) -> None:
         """Stop it."""

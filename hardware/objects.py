@@ -92,7 +92,9 @@ class Tracker:
         """
         if self._latest is None:
             raise TrackerError(f"objects {self.source}: not open")
-        self._clock.wait_for_news(self._fresh, lambda: self._age() > self.stale)
+        self._clock.wait_for_news(
+            self._fresh, lambda: not self._error and self._age() > self.stale
+        )
         poses, age = self._latest[0], self._age()
         if age > self.stale:
             raise TrackerError(

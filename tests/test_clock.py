@@ -192,6 +192,13 @@ def test_who_reads_waits_for_a_thread_that_is_behind(kind):
     for i in (1, 2):  # the first that it finds waiting is half a second old
         threading.Timer(0.1 * i, bring, [news[i]]).start()
     assert picked() == 2
+    # Nobody waits for a thread that has ended: here that would take a minute.
+    setattr(source, name, news[0])
+    source._error = "unplugged"
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"1\.00 s old.*\(unplugged\)"):
+        picked()
+    assert time.monotonic() - begun < 30
 
 
 def test_a_slow_arm_says_so_once_a_minute(computer, tmp_path, capsys):

@@ -314,3 +314,21 @@ def test_any_sequence_of_packets_leaves_numbers_in_range(sent):
             low = -r.high if r.sign_bit is not None else r.low
             assert low <= servo.get(name) <= r.high
         assert 0 <= servo.strength <= 1
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("write"), st.integers(0, 90), st.binary(max_size=12)),
+            st.tuples(st.sampled_from(["factory_reset", "power_up", "refresh"])),
+        ),
+        max_size=8,
+    )
+)
+def test_a_register_read_is_what_the_memory_holds(steps):
+    servo = Servo(3)
+    for verb, *words in steps:
+        getattr(servo, verb)(*words)
+        for name, r in REGISTERS.items():
+            held = bytes(servo.memory[r.address : r.address + r.size])
+            assert servo.get(name) == r.decode(held), name

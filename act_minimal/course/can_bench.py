@@ -30,8 +30,8 @@ TASK = "openarm_handover"
 RAISED = np.zeros(16)
 RAISED[[0, 1, 3, 7]] = 0.8, 0.2, 1.4, 0.3
 RAISED[[8, 9, 11, 15]] = -0.8, -0.2, 1.4, 0.3
-WATCH = 2.6  # s of looking on while arms fall or sink; a busy computer needs longer,
-REST = 0.3  # s after they were let go
+WATCH = 2.6  # s of looking on while arms fall or sink, at least
+REST = 0.3  # s, at least, after they were let go: on a busy computer that is later
 GRIPPERS = (7, 15)
 G = 9.81  # m/s²
 STIFFER, MOST = 25.0, 300  # N·m/rad more than the springs, for short steps; steps
@@ -334,10 +334,12 @@ def let_go(bench: Bench, how: str) -> Descent:
         note(seen)
         watcher = threading.Thread(target=watch)
         watcher.start()
-        if how == "soften":
-            arm.soften()
-        end = max(WATCH, rows[-1][0] + REST)
-        watcher.join()
+        try:
+            if how == "soften":
+                arm.soften()
+        finally:  # whatever happened, the watcher ends
+            end = max(WATCH, rows[-1][0] + REST)
+            watcher.join()
         speeds = np.array(bench.room.look()["witness"]["speed"])
         speed = float(np.delete(speeds, GRIPPERS).max())
     seconds, height = np.array(rows).T

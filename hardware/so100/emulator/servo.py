@@ -61,7 +61,8 @@ class Servo:
     forced_faults: Fault = NO_FAULT
     overload_seconds: float = 0.0
     overloaded: bool = False
-    _values: dict[str, int] = field(default_factory=dict)  # what `get` has decoded
+    _values: dict[str, int] = field(default_factory=dict, repr=False)
+    """What `get` has decoded since the memory was written."""
 
     def __post_init__(self) -> None:
         self.factory_reset()

@@ -30,7 +30,9 @@ from .errors import BusError
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
 SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
 AGAIN = 0.03  # s between two questions to a silent bus
-SIZE = 24  # bytes: three numbers
+# A clock's file: which arm it is, how often its time was written, and the last two times.
+ARM, COUNT, TIMES = 0, 1, 2
+SIZE = 8 * (TIMES + 2 * 2)  # bytes
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
 LOOK = 0.05  # s between two looks at what threads have waited: each costs a millisecond
 BUSY = "this computer is too busy"
@@ -100,8 +102,9 @@ class ArmClock(Clock):
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
-        [self._arm] = struct.unpack_from("d", self._map, 16)
+            shared = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+        self._shared = memoryview(shared).cast("d")
+        self._arm = self._shared[ARM]
         self._lock = threading.Lock()
         self._waits: dict[str, int] = {}  # of each thread, ns
         self._losses: dict[float, float] = {}  # of each other arm, s
@@ -110,8 +113,7 @@ class ArmClock(Clock):
 
     def now(self) -> float:
         """Its seconds; they stand still while it is held up."""
-        [seen] = struct.unpack_from("d", self._map, 0)  # before `lost`: see ArmTime
-        lost = self._lost()
+        seen, lost = self._read()
         here = time.monotonic()
         return min(here, seen + SLACK) - lost + max(0.0, here - seen - GONE)
 
@@ -132,7 +134,7 @@ class ArmClock(Clock):
             for other in self._all:
                 if other._arm == self._arm:
                     continue
-                lost = other._lost()
+                _, lost = other._read()
                 self._held += max(0.0, lost - self._losses.get(other._arm, lost))
                 self._losses[other._arm] = lost
             for thread, waited in _waits_of_threads():
@@ -140,12 +142,18 @@ class ArmClock(Clock):
                 self._waits[thread] = waited
             return self._held
 
-    def _lost(self) -> float:
-        return struct.unpack_from("d", self._map, 8)[0]
+    def _read(self) -> tuple[float, float]:
+        """When its program last looked, and what it had lost by then, s."""
+        while True:  # again only if the program has written twice meanwhile
+            count = self._shared[COUNT]
+            place = TIMES + 2 * (int(count) % 2)
+            seen, lost = self._shared[place], self._shared[place + 1]
+            if self._shared[COUNT] == count:
+                return seen, lost
 
     def fault(self) -> str:
         """Whether its program gives no sign."""
-        [seen] = struct.unpack_from("d", self._map, 0)
+        seen, _ = self._read()
         if time.monotonic() - seen < GONE:
             return ""
         return (
@@ -204,7 +212,8 @@ class ArmTime:
         self.paths, self.lost = list(paths), 0.0
         self._seen = time.monotonic()
         self._since, self._lost_then, self._quiet = self._seen, 0.0, 0.0
-        self._maps = []
+        self._shared: list[memoryview] = []
+        self._count = 0
         number = float(int.from_bytes(os.urandom(6), "big"))  # one arm, several files
         for path in self.paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,9 +223,10 @@ class ArmTime:
                     "choose another --port"
                 )
             path.unlink(missing_ok=True)  # of an arm that was killed
-            path.write_bytes(struct.pack("ddd", self._seen, 0.0, number))
+            path.write_bytes(struct.pack("6d", number, 0, self._seen, 0, 0, 0))
             with path.open("r+b") as file:
-                self._maps.append(mmap.mmap(file.fileno(), SIZE))
+                shared = mmap.mmap(file.fileno(), SIZE)
+            self._shared.append(memoryview(shared).cast("d"))
 
     def now(self) -> float:
         """Seconds; no further than `SLACK` after the last `pass_on`."""
@@ -240,10 +250,14 @@ class ArmTime:
             path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        for shared in self._maps:
-            # In this order: who reads in between is behind for a moment, never ahead.
-            struct.pack_into("d", shared, 8, self.lost)
-            struct.pack_into("d", shared, 0, self._seen)
+        # Other programs read this at any moment, so the time that they may be reading is
+        # left as it is, and the count comes last. (A memoryview stores a number in one
+        # piece; struct.pack_into writes a 0 first.)
+        self._count += 1
+        place = TIMES + 2 * (self._count % 2)
+        for shared in self._shared:
+            shared[place], shared[place + 1] = self._seen, self.lost
+            shared[COUNT] = self._count
 
     def _report(self, here: float) -> None:
         seconds = here - self._since

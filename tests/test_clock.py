@@ -223,6 +223,39 @@ def test_somebodys_own_file_is_left_alone(tmp_path):
     assert path.read_text().startswith("my times")
 
 
+WRITING = """
+import sys, time
+from pathlib import Path
+from hardware import clock
+clock.SLACK = 0.0  # it loses all the time there is: its own stands still
+arm = clock.ArmTime([Path(sys.argv[1])])
+print(arm.pass_on(), flush=True)
+while True:
+    arm.pass_on()
+    end = time.monotonic() + 5e-5
+    while time.monotonic() < end: pass
+"""
+
+
+def test_a_time_is_read_whole_while_it_is_written(tmp_path):
+    script = tmp_path / "writing.py"
+    script.write_text(WRITING)
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    words = [sys.executable, str(script), str(tmp_path / "arm.time")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=env) as writer:
+        try:
+            assert writer.stdout
+            stood = float(writer.stdout.readline())
+            client, seen = ArmClock(tmp_path / "arm.time"), []
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                seen += [client.now() for _ in range(1000)]
+        finally:
+            writer.kill()
+    assert min(seen) >= stood - 1e-6
+    assert max(seen) <= stood + clock.SLACK + 1e-6
+
+
 WAITING = """
 import os, sys
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])

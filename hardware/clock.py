@@ -30,7 +30,7 @@ from .errors import BusError
 SPIN = 0.0005  # s before a tick that are waited awake: sleep comes back late
 SILENCE = 1.0  # s that a bus may be silent while an arm is moved slowly, or let go
 AGAIN = 0.03  # s between two questions to a silent bus
-# A clock's file: which arm it is, how often its time was written, and the last two times.
+# A clock's file: which arm it is, how often its time was written, the last two times.
 ARM, COUNT, TIMES = 0, 1, 2
 SIZE = 8 * (TIMES + 2 * 2)  # bytes
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
@@ -250,9 +250,8 @@ class ArmTime:
             path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        # Other programs read this at any moment, so the time that they may be reading is
-        # left as it is, and the count comes last. (A memoryview stores a number in one
-        # piece; struct.pack_into writes a 0 first.)
+        # The time that others may be reading stays, and the count comes last.
+        # A memoryview stores a number in one piece; struct.pack_into writes a 0 first.
         self._count += 1
         place = TIMES + 2 * (self._count % 2)
         for shared in self._shared:

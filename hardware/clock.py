@@ -212,7 +212,7 @@ class ArmTime:
         self.paths, self.lost = list(paths), 0.0
         self._seen = time.monotonic()
         self._since, self._lost_then, self._quiet = self._seen, 0.0, 0.0
-        self._shared: list[memoryview] = []
+        self._shared: list[memoryview[float]] = []
         self._count = 0
         number = float(int.from_bytes(os.urandom(6), "big"))  # one arm, several files
         for path in self.paths:

@@ -14,6 +14,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 import contextlib
+import gc
+import warnings
 from pathlib import Path
 
 import psutil
@@ -44,6 +46,17 @@ def pytest_xdist_auto_num_workers() -> int:
     usable = getattr(os, "sched_getaffinity", None)
     cores = len(usable(0)) if usable else os.cpu_count() or 1
     return max(1, min(cores + 1, int(gigabytes / 2.5)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_gone():
+    """Notebooks run first, and their kernels may be forgotten before they have ended.
+
+    That would be told of whichever test runs when Python notices.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import sys
 
 
 def main() -> None:
-    """Run the `act` command; see `act_minimal.cli`."""
+    """Run the `act` command; see `act_minimal.command.main`."""
     try:
-        from act_minimal import cli
+        from .command import main as cli
     except KeyboardInterrupt:
         sys.exit(130)
     cli.main()

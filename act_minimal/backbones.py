@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from act_minimal.errors import UserError
+from .support.errors import UserError
 
 if TYPE_CHECKING:
-    from act_minimal.model import ACTConfig
+    from .settings import ACTConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB
 CHANNELS = {"small": 64, "resnet18": 512, "resnet34": 512, "resnet50": 2048}
@@ -140,9 +140,9 @@ def resnet(name: str, pretrained: bool) -> nn.Sequential:
     children[2:4] = reversed(children[2:4])
     net = nn.Sequential(OrderedDict(children))
     for parent in list(net.modules()):
-        for (place, conv), (_, norm) in pairwise(list(parent.named_children())):
+        for (attribute, conv), (_, norm) in pairwise(list(parent.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenNorm):
-                setattr(parent, place, NormedConv(conv, norm))
+                setattr(parent, attribute, NormedConv(conv, norm))
     return net
 
 
@@ -177,16 +177,16 @@ class Keypoints(nn.Module):
         self.sharpness = nn.Parameter(torch.full((channels, 1), 8.0))
 
     @staticmethod
-    def places(height: int, width: int) -> Tensor:
+    def cell_positions(height: int, width: int) -> Tensor:
         """Row and column of each cell of a feature map, (h w, 2)."""
         rows, columns = (torch.linspace(-1, 1, n) for n in (height, width))
         return torch.cartesian_prod(rows, columns)
 
-    def forward(self, features: Tensor, places: Tensor) -> Tensor:
-        """From (B N, C, h, w), whose cells are at `places` (h w, 2), to (B N, t, D)."""
+    def forward(self, features: Tensor, cells: Tensor) -> Tensor:
+        """From (B N, C, h, w), whose cells are at `cells` (h w, 2), to (B N, t, D)."""
         scores = features.flatten(2) * self.sharpness  # (B N, C, h w)
         weights = scores.softmax(-1)
-        points = (weights @ places).flatten(1)  # (B N, 2 C)
+        points = (weights @ cells).flatten(1)  # (B N, 2 C)
         return self.proj(points).unflatten(-1, (self.tokens, -1))
 
 
@@ -244,7 +244,9 @@ class Cameras(nn.Module):
             cell = self.pool * STRIDES[config.backbone]  # pixels
             h, w = (math.ceil(side / cell) for side in self.shapes[group[0]][1:])
             table = (
-                Keypoints.places(h, w) if self.keypoints else sinusoid_2d(h, w, width)
+                Keypoints.cell_positions(h, w)
+                if self.keypoints
+                else sinusoid_2d(h, w, width)
             )
             self.register_buffer(f"table{k}", table, persistent=False)
         self.embedding = None
@@ -257,7 +259,7 @@ class Cameras(nn.Module):
             )
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Look at the images.
+        """Tokens of the images.
 
         Args:
             images: (B, N, 3, H, W) RGB, uint8 or float in [0, 1]; or, for cameras of
@@ -276,21 +278,23 @@ class Cameras(nn.Module):
                 f"images have shape {[tuple(x.shape) for x in views]}, expected (B, N, "
                 f"3, H, W), or (B, 3, H, W) a camera, with (3, H, W) = {self.shapes}"
             )
-        tokens, places = list(views), list(views)
+        tokens, positions = list(views), list(views)
         if self.keypoints:
-            places = list(self.position.expand(len(views), -1, -1))  # (t, D) each
+            positions = list(self.position.expand(len(views), -1, -1))  # (t, D) each
         whole = images if isinstance(images, Tensor) and len(self.groups) == 1 else None
         for k, group in enumerate(self.groups):
             x = torch.stack([views[i] for i in group], 1) if whole is None else whole
-            for i, seen in zip(group, self._look(x, k).unbind(1), strict=True):
-                tokens[i] = seen  # (B, t, D)
+            of_group = self._tokens(x, k).unbind(1)  # (B, t, D) each
+            for i, of_camera in zip(group, of_group, strict=True):
+                tokens[i] = of_camera
                 if not self.keypoints:
-                    places[i] = self.get_buffer(f"table{k}")
+                    positions[i] = self.get_buffer(f"table{k}")
         if self.embedding is not None:
-            places = [x + who for x, who in zip(places, self.embedding, strict=True)]
-        return torch.cat(tokens, 1), torch.cat(places)
+            pairs = zip(positions, self.embedding, strict=True)
+            positions = [position + camera for position, camera in pairs]
+        return torch.cat(tokens, 1), torch.cat(positions)
 
-    def _look(self, images: Tensor, k: int) -> Tensor:
+    def _tokens(self, images: Tensor, k: int) -> Tensor:
         """Tokens (B, n, t, D) of the images (B, n, 3, H, W) of group k."""
         mean, std = self.mean, self.std
         if len(self.groups) > 1:
@@ -308,5 +312,5 @@ class Cameras(nn.Module):
         if any(short := [-side % self.fill for side in x.shape[-2:]]):
             x = F.pad(x, (0, short[1], 0, short[0]))  # with the mean colour
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        where = [self.get_buffer(f"table{k}")] if self.keypoints else []
-        return self.tokens(self.backbone(x), *where).unflatten(0, images.shape[:2])
+        cells = [self.get_buffer(f"table{k}")] if self.keypoints else []
+        return self.tokens(self.backbone(x), *cells).unflatten(0, images.shape[:2])

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import UserError
 from .execution import Executor
+from .support.errors import UserError
 
 Observation = dict[str, np.ndarray]
 
@@ -80,9 +80,9 @@ def run(
     """
     executor.reset()
     for tick in range(max_ticks):
-        look = executor.needs_chunk()
-        observation = robot.observe(policy.cameras if look else ())
-        chunk = policy.predict_chunk(observation) if look else None  # (n, k, A)
+        predicting = executor.needs_chunk()
+        observation = robot.observe(policy.cameras if predicting else ())
+        chunk = policy.predict_chunk(observation) if predicting else None  # (n, k, A)
         action = executor.step(chunk)  # (n, A)
         _refuse_nonsense(tick, action)
         if on_tick and on_tick(tick, observation, action):

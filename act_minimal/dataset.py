@@ -19,22 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from act_minimal.augmentation import Augmentation, augment, augment_draws
-from act_minimal.card import arm_of
-from act_minimal.episodes import Attribute, EpisodeError, find_episodes, load_episode
-from act_minimal.errors import UserError
-from act_minimal.image_cache import cached_images
-from act_minimal.resizing import Resizing
-
-__all__ = [
-    "Augmentation",
-    "Demonstrations",
-    "Statistics",
-    "Windows",
-    "augment",
-    "augment_draws",
-    "indices_for_step",
-]
+from .datasets.embodiment import arm_of
+from .episodes import find_episodes, load_episode
+from .images import Resizing, cached_images
+from .support.errors import UserError
+from .support.hdf5_files import Attribute, EpisodeError
 
 STD_FLOOR = 1e-2  # the original's; see Statistics
 

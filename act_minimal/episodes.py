@@ -31,9 +31,9 @@ import cv2
 import h5py
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.files import atomic_file, reserve
-from act_minimal.hdf5_files import (
+from .support.errors import UserError
+from .support.files import atomic_file, reserve
+from .support.hdf5_files import (
     Attribute,
     EpisodeError,
     attributes_of,

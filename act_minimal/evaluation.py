@@ -14,13 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
-from .card import check_card
 from .control import Observation, run
-from .errors import SettingError, UserError
+from .datasets.embodiment import check_card, joint_names
 from .execution import ExecutionConfig, make_executor
-from .files import check_output_folder, write_bytes
-from .joints import joint_names
 from .policy import Policy
+from .support.errors import SettingError, UserError
+from .support.files import check_output_folder, write_bytes
 
 if TYPE_CHECKING:
     from .sim.robot import SimRobot
@@ -220,7 +219,7 @@ def check_fit(policy: Policy, task: "Task") -> None:
                 f"the policy was trained with {wanted} {what}, but {task.name} has "
                 f"{there}"
             )
-    joints = joint_names(task.robot, task.action_dim)
+    joints = joint_names(task.robot, task.action_dim) or task.joints
     check_card(getattr(policy, "card", {}), task.fps, task.robot, joints)
 
 

@@ -18,8 +18,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from act_minimal.errors import SettingError
-from act_minimal.settings import Count, check_settings
+from .support.errors import SettingError
+from .support.plugins import load_class
+from .support.validation import ClassPath, Count, check_settings
 
 Array = NDArray[np.floating]
 Mode = Literal["open_loop", "receding", "ensemble"]
@@ -199,9 +200,10 @@ def ensemble_offline(chunks: Array, m: float, oldest_first: bool = True) -> Arra
 class ExecutionConfig:
     """How chunks are executed; `make_executor` turns it into an executor."""
 
-    mode: Mode = "receding"
+    mode: Mode | ClassPath = "receding"
     """open_loop: the whole chunk; receding: its first `execute` actions; ensemble: the
-    weighted mean of all predictions for a tick (one prediction a tick)."""
+    weighted mean of all predictions for a tick (one prediction a tick); or an executor
+    of your own, as module:Class, which is given the chunk size."""
     execute: Count | None = None
     """receding: actions of each chunk to execute; None = half, at least one."""
     m: float = 0.01
@@ -232,6 +234,8 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
         return TemporalEnsemble(chunk_size, config.m, oldest_first, config.every)
     if config.mode == "open_loop":
         return RecedingHorizon(chunk_size)
+    if config.mode != "receding":
+        return load_class(config.mode, ("reset", "needs_chunk", "step"))(chunk_size)
     half = max(1, chunk_size // 2)
     return RecedingHorizon(
         chunk_size, half if config.execute is None else config.execute

@@ -15,165 +15,15 @@ S state, E env_state, N cameras, H W image, T tokens, D width, Z latent.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from act_minimal.backbones import Cameras
-from act_minimal.errors import SettingError
-from act_minimal.settings import (
-    Bounds,
-    Count,
-    NotNegative,
-    Size,
-    Whole,
-    check_settings,
-)
-
-ImageSize = tuple[Count, Count] | tuple[tuple[Count, Count], ...]
-
-
-def as_tuples(size: Any) -> Any:
-    """An `ImageSize` from JSON, which gives lists; anything else as it is."""
-    return tuple(as_tuples(x) for x in size) if isinstance(size, list | tuple) else size
-
-
-@dataclass(frozen=True)
-class ACTConfig:
-    """Every choice that shapes the network and its loss.
-
-    The defaults are those of a laptop; `ACTConfig.of_size("paper", ...)` is the
-    paper's network. docs/model_choices.md compares each switch with the original.
-
-    Raises:
-        SettingError: a value out of range; names the field and the valid values.
-    """
-
-    state_dim: Count  # S: joints (and gripper) of the observation
-    action_dim: Count  # A: joints (and gripper) of the command
-    env_state_dim: Whole = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
-    cameras: tuple[str, ...] = ()  # order matters: it is the order of the images
-    image_size: ImageSize = (96, 128)  # (H, W) pixels, of all cameras or of each
-    chunk_size: Count = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
-
-    width: Count = 64  # D of every token
-    feedforward: Count = 192  # hidden width of the transformer's MLPs
-    heads: Count = 4  # attention heads; D / heads below 16 is slow on a CPU
-    encoder_layers: Count = 2
-    decoder_layers: Count = 1  # the original has 7 but uses one: see decoder_output
-    decoder_output: Literal["last", "first"] = "last"  # "first": the original's bug
-    pre_norm: bool = True  # trains without long warm-up; the paper: post-norm
-    activation: Literal["relu", "gelu"] = "gelu"  # the paper: relu
-    dropout: Annotated[float, Bounds(0, below=1)] = (
-        0.0  # the paper: 0.1; on a CPU it costs more than it brings
-    )
-
-    use_cvae: bool = True  # False: z is always 0, as at test
-    cvae_layers: Count = 1
-    cvae_actions_per_token: Count = 1  # the paper: 1; more = fewer tokens, faster
-    latent_dim: Count = 16  # Z
-    kl_weight: NotNegative = 1.0  # beta; the paper: 10
-    kl_reduction: Literal["sum", "mean"] = "sum"  # over Z, as the original; then mean
-    loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
-    padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
-
-    backbone: Literal["small", "resnet18", "resnet34", "resnet50"] = "small"
-    pretrained: Literal["none", "imagenet"] = "none"  # starting weights of a ResNet
-    image_tokens: Literal["keypoints", "grid"] = "keypoints"  # the paper: grid
-    keypoint_tokens: Count = 4  # tokens a camera that carry its keypoints
-    image_pool: Count = 1  # average-pool the images by this first: cheaper, blurrier
-    camera_embedding: bool = True  # False: two equal cameras can be swapped unnoticed
-
-    @classmethod
-    def of_size(cls, size: Size, **settings: Any) -> ACTConfig:
-        """The settings of one size: "small", "medium" or "paper".
-
-        Args:
-            size: "small" for state policies on a laptop, "medium" for its vision
-                policies, "paper" for the published network (a GPU's work).
-            **settings: fields to set or override; state_dim and action_dim at least.
-
-        Raises:
-            SettingError: the size or a setting is not valid.
-        """
-        if size not in SIZES:
-            raise SettingError(f"size is {size!r}, expected one of {sorted(SIZES)}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise SettingError(
-                f"unknown setting {unknown[0]!r}, expected one of {known}"
-            )
-        return cls(**{**SIZES[size], **settings})
-
-    def __post_init__(self) -> None:
-        def check(name: str, good: bool, expected: str) -> None:
-            if not good:
-                found = getattr(self, name)
-                raise SettingError(f"{name} is {found!r}, expected {expected}")
-
-        # JSON gives lists; the class promises tuples.
-        object.__setattr__(self, "cameras", tuple(self.cameras))
-        object.__setattr__(self, "image_size", given := as_tuples(self.image_size))
-        check_settings(self)
-        check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
-        check("heads", self.width % self.heads == 0, f"a divisor of width={self.width}")
-        check(
-            "cvae_actions_per_token",
-            self.chunk_size % self.cvae_actions_per_token == 0 or not self.use_cvae,
-            f"a divisor of chunk_size={self.chunk_size}",
-        )
-        check(
-            "cameras",
-            len(set(self.cameras)) == len(self.cameras),
-            "names that differ from each other",
-        )
-        least = (16 if self.backbone == "small" else 2) * self.image_pool
-        n = max(1, len(self.cameras))
-        sizes = given if given and isinstance(given[0], tuple) else (given,) * n
-        check(
-            "image_size",
-            len(sizes) == n and min(map(min, sizes)) >= least,
-            f"(height, width) of at least {least} pixels each, or such a pair a camera",
-        )
-        if len(set(sizes)) == 1:  # one size for all is written in one way
-            object.__setattr__(self, "image_size", sizes[0])
-        if self.backbone == "small":
-            check("pretrained", self.pretrained == "none", "'none' with backbone=small")
-
-    @property
-    def camera_sizes(self) -> dict[str, tuple[int, int]]:
-        """(H, W) of each camera's images."""
-        size: Any = self.image_size
-        each = size if isinstance(size[0], tuple) else [size] * len(self.cameras)
-        return dict(zip(self.cameras, each, strict=True))
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {},
-    "medium": {"width": 128, "feedforward": 384, "chunk_size": 50},
-    "paper": {
-        "image_size": (480, 640),
-        "chunk_size": 100,
-        "width": 512,
-        "feedforward": 3200,
-        "heads": 8,
-        "encoder_layers": 4,
-        "pre_norm": False,
-        "activation": "relu",
-        "dropout": 0.1,
-        "cvae_layers": 4,
-        "latent_dim": 32,
-        "kl_weight": 10.0,
-        "backbone": "resnet18",
-        "image_tokens": "grid",
-        "camera_embedding": False,
-    },
-}
+from .backbones import Cameras
+from .settings import ACTConfig, MLPConfig
 
 
 class ACTOutput(NamedTuple):
@@ -288,8 +138,8 @@ class EncoderLayer(Layer):
     ) -> Tensor:
         """From (B, T, D) to the same, or to the first `keep` tokens (B, keep, D)."""
         y = self.norm1(x) if self.pre_norm else x
-        place = y + position
-        y = self.self_attn(place[:, :keep], place, y, mask)
+        positioned = y + position
+        y = self.self_attn(positioned[:, :keep], positioned, y, mask)
         x = x[:, :keep] + self.dropout(y)
         if self.pre_norm:
             return x + self.dropout(self.mlp(self.norm2(x)))
@@ -361,7 +211,7 @@ class CVAEEncoder(nn.Module):
         # Packed tokens may be padded in part: zeros stand for what is missing.
         action = action.masked_fill(is_pad[..., None], 0.0)
         actions = action.unflatten(1, (-1, self.pack)).flatten(2)  # (B, k/p, p A)
-        look = ~is_pad.unflatten(1, (-1, self.pack)).all(-1)  # (B, k/p)
+        mask = ~is_pad.unflatten(1, (-1, self.pack)).all(-1)  # (B, k/p)
         x = torch.cat(
             [
                 self.cls.expand(len(qpos), 1, -1),
@@ -370,8 +220,8 @@ class CVAEEncoder(nn.Module):
             ],
             1,
         )  # (B, 2 + k/p, D)
-        look = F.pad(look, (2, 0), value=True)
-        x = self.encoder(x, self.position, look, keep=1)  # (B, 1, D): CLS
+        mask = F.pad(mask, (2, 0), value=True)  # CLS and qpos are always seen
+        x = self.encoder(x, self.position, mask, keep=1)  # (B, 1, D): CLS
         mu, logvar = self.latent_proj(x[:, 0]).chunk(2, -1)
         return mu, logvar
 
@@ -441,9 +291,9 @@ class ACT(nn.Module):
             tokens.append(self.env_proj(batch["env_state"]))
         x, position = torch.stack(tokens, 1), self.position
         if self.cameras is not None:
-            seen, places = self.cameras(batch["images"])
-            x = torch.cat([x, seen], 1)  # (B, T, D)
-            position = torch.cat([position, places])  # (T, D)
+            visual_tokens, visual_positions = self.cameras(batch["images"])
+            x = torch.cat([x, visual_tokens], 1)  # (B, T, D)
+            position = torch.cat([position, visual_positions])  # (T, D)
         memory = self.encoder(x, position)
         return memory, memory + position
 
@@ -457,6 +307,17 @@ class ACT(nn.Module):
         for layer in self.decoder[:used]:
             x = layer(x, self.queries, memory, key)  # (B, k, D)
         return self.action_head(self.decoder_norm(x))
+
+    def loss(
+        self,
+        batch: dict[str, Any],
+        eps: Tensor | None = None,
+        valid_count: Tensor | float | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `act_loss`; the batch has "action" and "is_pad", `eps` is as above."""
+        output = self(batch, eps)
+        action, is_pad = batch["action"], batch["is_pad"]
+        return act_loss(output, action, is_pad, self.config, valid_count)
 
     @torch.no_grad()
     def attention_maps(self, batch: dict[str, Any]) -> list[Tensor]:
@@ -517,3 +378,60 @@ def act_loss(
     loss = parts[config.loss] + config.kl_weight * kl
     parts["kl"] = kl
     return loss, {name: part.detach() for name, part in parts.items()}
+
+
+class MLP(nn.Module):
+    """Normalised [qpos, env_state, image features] to k normalised actions.
+
+    Args:
+        config: the shape.
+    """
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = config.state_dim + config.env_state_dim
+        self.cameras = None
+        if config.cameras:
+            self.cameras = Cameras(config.act, pretrained_weights=False)
+            inputs += len(config.cameras) * config.image_features
+        layers: list[nn.Module] = []
+        for _ in range(config.depth):
+            layers += [nn.Linear(inputs, config.hidden), nn.GELU()]
+            if config.dropout:
+                layers.append(nn.Dropout(config.dropout))
+            inputs = config.hidden
+        outputs = config.chunk_size * config.action_dim
+        self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+    def forward(self, batch: dict[str, Any], eps: Tensor | None = None) -> ACTOutput:
+        """Predicts a chunk; `eps` is accepted and ignored: there is no latent here.
+
+        Args:
+            batch: "qpos" (B, S), optional "env_state" (B, E) and "images"
+                (B, N, 3, H, W), all normalised.
+            eps: unused.
+
+        Returns:
+            Actions (B, k, A), normalised, with no posterior.
+        """
+        parts = [batch["qpos"]]
+        if self.config.env_state_dim:
+            parts.append(batch["env_state"])
+        if self.cameras is not None:
+            features, position = self.cameras(batch["images"])  # (B, N, F), (N, F)
+            parts.append((features + position).flatten(1))  # (B, N F)
+        flat = self.layers(torch.cat(parts, dim=1))  # (B, k A)
+        shape = (-1, self.config.chunk_size, self.config.action_dim)
+        return ACTOutput(flat.view(shape), None, None)  # (B, k, A)
+
+    def loss(
+        self,
+        batch: dict[str, Any],
+        eps: Tensor | None = None,
+        valid_count: Tensor | float | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `ACT.loss`."""
+        output = self(batch, eps)
+        action, is_pad = batch["action"], batch["is_pad"]
+        return act_loss(output, action, is_pad, self.config.act, valid_count)

@@ -1,40 +1,36 @@
 """A policy: observations in physical units in, chunks of actions out.
 
-The network (`model.py`, `baselines.py`) sees normalised tensors only. A `Policy`
+The network (`model.py`) sees normalised tensors only. A `Policy`
 puts the normalisation around it, so whoever drives a robot, simulated or real, deals
-in radians and pixels. The same file writes and reads the checkpoint folder.
+in radians and pixels. `checkpoint.py` writes and reads policies.
 
 Letters: B batch, k chunk, A action, S state, E env_state, N cameras, H W image,
 Z latent.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from act_minimal.baselines import MLP, MLPConfig
-from act_minimal.checkpoint import (
-    CheckpointError,
-    card_text,
-    check_tensors,
-    find_checkpoint,
-    read_card,
-    read_json,
-    read_tensors,
-    write_tensors,
+from .dataset import Statistics
+from .images import Resizing
+from .model import ACT, MLP
+from .settings import (
+    NETWORK,
+    ACTConfig,
+    ActionTarget,
+    MLPConfig,
+    NetworkConfig,
+    PolicyKind,
+    Size,
+    make_config,
 )
-from act_minimal.dataset import Statistics
-from act_minimal.errors import SettingError, UserError
-from act_minimal.files import atomic_folder, write_json, write_text
-from act_minimal.model import ACT, ACTConfig, act_loss
-from act_minimal.resizing import Resizing
-from act_minimal.settings import ActionTarget, PolicyKind, Size, check_value
+from .support.errors import UserError
+from .support.plugins import load_class
+from .support.validation import ClassPath, check_value
 
 
 class ObservationError(UserError):
@@ -65,13 +61,15 @@ class Policy(nn.Module):
     """What the control loop, the evaluation and the training loop know of a policy.
 
     Args:
-        module: the network; maps normalised tensors to normalised actions (B, k, A).
+        config: which network it has: ACT, a perceptron or one's own. It maps normalised
+            tensors to normalised actions (B, k, A).
         statistics: mean and deviation of "qpos", of "action" (or "action_delta", see
             `action_target`) and, if the network reads it, of "env_state".
         action_target: "absolute" predicts joint targets as recorded; "delta" predicts
             them relative to the present `qpos`, which needs S = A and the
             statistics of `Windows.statistics(delta=True)`.
         name: the kind under which `load_policy` rebuilds it.
+        pretrained_weights: False when a checkpoint will replace them anyway.
 
     Attributes:
         resizing: what is done to images before the network reads them; None: nothing.
@@ -81,15 +79,22 @@ class Policy(nn.Module):
 
     def __init__(
         self,
-        module: ACT | MLP,
+        config: NetworkConfig,
         statistics: Statistics,
         action_target: ActionTarget = "absolute",
-        name: PolicyKind = "act",
+        name: PolicyKind | ClassPath = "act",
+        pretrained_weights: bool = True,
     ) -> None:
         check_value("action_target", action_target, ActionTarget)
         super().__init__()
-        self.module = module
-        self.config = config = module.config
+        self.module: Any  # the network
+        if isinstance(config, ACTConfig):
+            self.module = ACT(config, pretrained_weights)
+        elif isinstance(config, MLPConfig):
+            self.module = MLP(config)
+        else:
+            self.module = load_class(name, NETWORK)(config)
+        self.config = config
         self.name = name
         self.card: dict[str, Any] = {}  # of the checkpoint that it was loaded from
         self.action_target: ActionTarget = action_target
@@ -205,9 +210,7 @@ class Policy(nn.Module):
         target = self._target(batch)
         inputs = self._inputs(batch)
         inputs |= {"action": target, "is_pad": batch["is_pad"]}
-        output = self.module(inputs, eps)
-        config = self.config if isinstance(self.config, ACTConfig) else self.config.act
-        return act_loss(output, target, batch["is_pad"], config, valid_count)
+        return self.module.loss(inputs, eps, valid_count)
 
     def forward(
         self,
@@ -318,41 +321,8 @@ class Policy(nn.Module):
         return batch
 
 
-class ACTPolicy(Policy):
-    """ACT behind the contract; with a chunk of one, the transformer baseline."""
-
-    def __init__(
-        self,
-        config: ACTConfig,
-        statistics: Statistics,
-        action_target: ActionTarget = "absolute",
-        name: PolicyKind = "act",
-        pretrained_weights: bool = True,
-    ) -> None:
-        module = ACT(config, pretrained_weights)
-        super().__init__(module, statistics, action_target, name)
-
-
-class MLPPolicy(Policy):
-    """The multilayer perceptron behind the contract."""
-
-    def __init__(
-        self,
-        config: MLPConfig,
-        statistics: Statistics,
-        action_target: ActionTarget = "absolute",
-        name: PolicyKind = "bc_mlp",
-    ) -> None:
-        super().__init__(MLP(config), statistics, action_target, name)
-
-
-def network_config(kind: PolicyKind) -> type[ACTConfig | MLPConfig]:
-    """The settings that the network of this kind of policy has."""
-    return MLPConfig if kind == "bc_mlp" else ACTConfig
-
-
 def make_policy(
-    kind: PolicyKind,
+    kind: PolicyKind | ClassPath,
     statistics: Statistics,
     *,
     size: Size = "small",
@@ -363,7 +333,7 @@ def make_policy(
 
     Args:
         kind: "act"; "bc_transformer" (ACT with a chunk of one and no CVAE);
-            "bc_mlp".
+            "bc_mlp"; or a network of one's own, as "module:Class".
         statistics: see `Policy`.
         size: the dial of `ACTConfig.of_size`; the perceptron has one size only.
         action_target: see `Policy`.
@@ -373,124 +343,5 @@ def make_policy(
     Raises:
         SettingError: an unknown kind or setting; the message lists the known.
     """
-    if kind not in get_args(PolicyKind):
-        raise SettingError(
-            f"unknown policy '{kind}': known are {', '.join(get_args(PolicyKind))}"
-        )
-    known = [field.name for field in fields(network_config(kind))]
-    for key in settings:
-        if key not in known:
-            raise SettingError(
-                f"a {kind} policy has no setting '{key}': known are {', '.join(known)}"
-            )
-    if kind == "bc_transformer":
-        for key, only in (("chunk_size", 1), ("use_cvae", False)):
-            if settings.setdefault(key, only) != only:
-                raise SettingError(
-                    f"{key} is {settings[key]}, but a bc_transformer has {only}; "
-                    f"policy 'act' predicts chunks, with use_cvae False or True"
-                )
-    try:
-        if kind == "bc_mlp":
-            return MLPPolicy(MLPConfig(**settings), statistics, action_target)
-        config = ACTConfig.of_size(size, **settings)
-        return ACTPolicy(config, statistics, action_target, kind)
-    except (TypeError, ValueError) as error:
-        raise SettingError(f"a {kind} policy cannot be built: {error}") from error
-
-
-def save_policy(
-    folder: Path | str,
-    policy: Policy,
-    card: Mapping[str, Any],
-    *,
-    made_by: str = "save_policy",
-) -> Path:
-    """Writes a checkpoint folder, whole or not at all.
-
-    Args:
-        folder: where; an older checkpoint there is replaced if the same writer made it.
-        policy: what.
-        card: what a person wants to know of it: data, seed, steps, success, command.
-            Library versions are added.
-        made_by: who writes it, such as "act demo".
-
-    Raises:
-        CheckpointError: the disk is full, or `folder` holds something else.
-    """
-    with atomic_folder(folder, CheckpointError, made_by=made_by) as temporary:
-        write_policy(temporary, policy, card)
-    return Path(folder)
-
-
-def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
-    """Writes the files of a checkpoint into a folder that is there already."""
-    config = {
-        "kind": policy.name,
-        "action_target": policy.action_target,
-        "model": asdict(policy.config),
-    }
-    if policy.resizing is not None:
-        config["resizing"] = policy.resizing.to_json()
-    versions = {name: version(name) for name in ("act-minimal", "torch", "numpy")}
-    card = {**card, "versions": versions}
-    write_json(folder / "config.json", config)
-    write_json(folder / "card.json", card)
-    write_tensors(folder / "model.safetensors", policy.module.state_dict())
-    write_tensors(folder / "stats.safetensors", policy.stats.state_dict())
-    parameters = sum(p.numel() for p in policy.parameters())
-    state = ["qpos", "env_state"] if policy.uses_env_state else ["qpos"]
-    about = (
-        f"Reads {', '.join([*state, *policy.cameras])}; predicts {policy.chunk_size} "
-        f"actions at a time ({policy.action_target}); {parameters:,} parameters."
-    )
-    text = card_text(f"Policy: {policy.name}", about, card)
-    write_text(folder / "README.md", text)
-
-
-def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Policy:
-    """Reads a checkpoint folder, or the newest checkpoint of a training run.
-
-    Raises:
-        CheckpointError: names the file, and the key where there is one.
-    """
-    folder = find_checkpoint(Path(folder))
-    policy = _untrained(folder / "config.json", folder / "stats.safetensors")
-    path = folder / "model.safetensors"
-    weights = read_tensors(path)
-    check_tensors(weights, policy.module.state_dict(), path)
-    policy.module.load_state_dict(weights)
-    policy.card = read_card(folder)
-    return policy.to(device).eval()
-
-
-def _untrained(config_path: Path, stats_path: Path) -> Policy:
-    """The policy that these files describe, with random weights."""
-    config = read_json(config_path)
-    for key in ("kind", "action_target", "model"):
-        if key not in config:
-            raise CheckpointError(f"{config_path} lacks '{key}'")
-    for key, kinds in (("kind", PolicyKind), ("action_target", ActionTarget)):
-        if config[key] not in get_args(kinds):
-            raise CheckpointError(
-                f"'{key}' in {config_path} is '{config[key]}': known are "
-                f"{', '.join(get_args(kinds))}"
-            )
-    kind, target = config["kind"], config["action_target"]
-    try:
-        shape = network_config(kind)(**config["model"])
-        resizing = Resizing.from_json(config.get("resizing"), shape.cameras)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"'model' in {config_path}: {error}") from error
-    tensors = read_tensors(stats_path)
-    try:
-        arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
-        statistics = Statistics.from_arrays(arrays)
-        if isinstance(shape, MLPConfig):
-            policy = MLPPolicy(shape, statistics, target, kind)
-        else:
-            policy = ACTPolicy(shape, statistics, target, kind, False)
-    except UserError as error:
-        raise CheckpointError(f"{stats_path}: {error}") from error
-    policy.resizing = resizing
-    return policy
+    config = make_config(kind, size, **settings)
+    return Policy(config, statistics, action_target, kind)

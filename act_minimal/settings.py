@@ -1,202 +1,406 @@
-"""Settings and their one check: of types, and of bounds that stand beside the field.
+"""What can be set, with a reason beside each: the network's and a training run's.
 
-    @dataclass(frozen=True)
-    class Config:
-        steps: Count = 100
-        dropout: Annotated[float, Bounds(0, below=1)] = 0.0
-
-        def __post_init__(self) -> None:
-            check_settings(self)
-
-Only what concerns one setting alone is said so; what concerns two of them at once is
-said in the class. Nothing heavy is imported here, so that the command line can refuse
-a wrong flag at once.
+The command line's flags and a notebook's arguments are the same dataclasses. Nothing
+heavy is imported here, so that a wrong flag is refused at once.
 """
 
-import dataclasses
-import math
-import os
-import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from numbers import Integral, Real
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
+from typing import Annotated, Any, Literal
+
+from .support.errors import SettingError
+from .support.plugins import load_class
+from .support.validation import (
+    Bounds,
+    ClassPath,
+    Count,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    Side,
+    Threads,
+    Whole,
+    check_named,
+    check_settings,
+    check_value,
 )
 
-from act_minimal.errors import SettingError
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Between which values a number lies; in a tuple, each of its numbers."""
-
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    """Like `least`, but not this value itself."""
-    below: float | None = None
-    """Like `most`, but not this value itself."""
-
-    def hold(self, value: Any) -> bool:
-        """Whether a number lies between them; NaN does not."""
-        return (
-            (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        low = self.least if self.above is None else self.above
-        high = self.most if self.below is None else self.below
-        if high is None:
-            return f"above {low:g}" if self.least is None else f"of at least {low:g}"
-        opening = "(" if self.above is not None else "["
-        closing = ")" if self.below is not None else "]"
-        first = "-inf" if low is None else f"{low:.15g}"
-        return f"in {opening}{first}, {high:.15g}{closing}"
-
-
-Count = Annotated[int, Bounds(1)]
-Whole = Annotated[int, Bounds(0)]
-Threads = Annotated[int, Bounds(1, 1024)]  # more would only use up the memory
-Positive = Annotated[float, Bounds(above=0)]
-NotNegative = Annotated[float, Bounds(0)]
-Share = Annotated[float, Bounds(0, 1)]
-Seed = Annotated[int, Bounds(0, 2**63 - 1)]  # as far as torch's go
-Side = Annotated[int, Bounds(16)]  # pixels; the small backbone makes one cell of less
-Port = Annotated[int, Bounds(1, 65535)]  # of TCP
-
-# What the command line and the checkpoints call things, known before torch is loaded.
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
 ActionTarget = Literal["absolute", "delta"]
 Size = Literal["small", "medium", "paper"]
 ResizeMode = Literal["pad", "stretch"]
-TaskName = Literal["so100_pick_place", "openarm_handover", "openarm_insertion"]
-SceneName = Literal[TaskName, "alone"]  # what a virtual arm stands in
+# What a network of one's own has; `model.ACT` is an example.
+NETWORK = ("Config", "forward", "loss")
+ImageSize = tuple[Count, Count] | tuple[tuple[Count, Count], ...]
 
 
-def check_settings(settings: Any) -> None:
-    """Check each field of a dataclass against its type and bounds.
-
-    Raises:
-        SettingError: names the first field that is not as expected, what it holds and
-            what it may hold.
-    """
-    hints = _hints(type(settings))
-    for field in dataclasses.fields(settings):
-        check_value(field.name, getattr(settings, field.name), hints[field.name])
+# ---------------------------------------------------------------- networks
 
 
-def check_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """The same of the arguments that a function is about to be called with.
+def as_tuples(size: Any) -> Any:
+    """An `ImageSize` from JSON, which gives lists; anything else as it is."""
+    return tuple(as_tuples(x) for x in size) if isinstance(size, list | tuple) else size
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What every network has to know of the data; a network of one's own adds to it.
 
     Raises:
-        SettingError: names the first that is not as expected.
+        SettingError: a value out of range; names the field and the valid values.
     """
-    hints = _hints(function)
-    for name, value in values.items():
-        check_value(name, value, hints[name])
 
+    state_dim: Count  # S: joints (and gripper) of the observation
+    action_dim: Count  # A: joints (and gripper) of the command
+    env_state_dim: Whole = 0  # E: e.g. the cube's pose; 0 = the policy does not see it
+    cameras: tuple[str, ...] = ()  # order matters: it is the order of the images
+    image_size: ImageSize = (96, 128)  # (H, W) pixels, of all cameras or of each
+    chunk_size: Count = 25  # k: at 30 Hz 25 actions are 0.8 s; about 1 s works best
 
-def check_named(known: type, values: Mapping[str, Any], what: str = "setting") -> None:
-    """The same of some fields of a dataclass, given by name.
-
-    Raises:
-        SettingError: no such field, or one that is not as expected.
-    """
-    hints = _hints(known)
-    names = [field.name for field in dataclasses.fields(known)]
-    for name, value in values.items():
-        if name not in names:
-            raise SettingError(f"no setting '{name}': known are {', '.join(names)}")
-        check_value(name, value, hints[name])
-
-
-def check_value(name: str, value: Any, hint: Any) -> None:
-    """Check one value against an annotation.
-
-    Raises:
-        SettingError: names it, what was found and what is expected.
-    """
-    if not _fits(value, hint, ()):
-        raise SettingError(f"{name} is {value!r}, expected {_said(hint, ())}")
-
-
-@cache
-def _hints(of: Any) -> dict[str, Any]:
-    return get_type_hints(of, include_extras=True)
-
-
-def _split(hint: Any, bounds: tuple[Bounds, ...]) -> tuple[Any, tuple[Bounds, ...]]:
-    """An annotation without `Annotated`, and the bounds in it."""
-    while get_origin(hint) is Annotated:
-        hint, *extras = get_args(hint)
-        bounds += tuple(extra for extra in extras if isinstance(extra, Bounds))
-    return hint, bounds
-
-
-def _fits(value: Any, hint: Any, bounds: tuple[Bounds, ...]) -> bool:
-    hint, bounds = _split(hint, bounds)
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in inner)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, one, bounds) for one in inner)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if inner[1:] == (...,):
-            inner = (inner[0],) * len(value)
-        return len(value) == len(inner) and all(
-            _fits(one, kind, bounds) for one, kind in zip(value, inner, strict=True)
+    def __post_init__(self) -> None:
+        # JSON gives lists; the class promises tuples.
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", given := as_tuples(self.image_size))
+        check_settings(self)
+        self._check(
+            "cameras",
+            len(set(self.cameras)) == len(self.cameras),
+            "names that differ from each other",
         )
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _fits(key, inner[0], ()) and _fits(one, inner[1], bounds)
-            for key, one in value.items()
+        n, least = max(1, len(self.cameras)), self.least_side
+        sizes = given if given and isinstance(given[0], tuple) else (given,) * n
+        self._check(
+            "image_size",
+            len(sizes) == n and min(map(min, sizes)) >= least,
+            f"(height, width) of at least {least} pixels each, or such a pair a camera",
         )
-    if hint in (int, float):
-        number = Integral if hint is int else Real
-        good = isinstance(value, number) and not isinstance(value, bool)
-        return good and math.isfinite(value) and all(b.hold(value) for b in bounds)
-    if hint is Path:
-        return isinstance(value, str | os.PathLike)
-    return isinstance(value, hint) if isinstance(hint, type) else True
+        if len(set(sizes)) == 1:  # one size for all is written in one way
+            object.__setattr__(self, "image_size", sizes[0])
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            found = getattr(self, name)
+            raise SettingError(f"{name} is {found!r}, expected {expected}")
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that an image has at least, each way."""
+        return 16
+
+    @property
+    def camera_sizes(self) -> dict[str, tuple[int, int]]:
+        """(H, W) of each camera's images."""
+        size: Any = self.image_size
+        each = size if isinstance(size[0], tuple) else [size] * len(self.cameras)
+        return dict(zip(self.cameras, each, strict=True))
 
 
-def _said(hint: Any, bounds: tuple[Bounds, ...]) -> str:
-    """What an annotation asks for, in words."""
-    hint, bounds = _split(hint, bounds)
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f"one of {list(inner)}"
-    if origin in (Union, types.UnionType):
-        kinds = [kind for kind in inner if kind is not type(None)]
-        return " or ".join(_said(kind, bounds) for kind in kinds)
-    if origin is tuple and inner[1:] == (...,):
-        return f"any number of these: {_said(inner[0], bounds)}"
-    if origin is tuple:
-        return f"{len(inner)} values, each {_said(inner[0], bounds)}"
-    if origin is dict:
-        return f"names, and for each {_said(inner[1], bounds)}"
-    words = {
-        int: "a whole number",
-        float: "a finite number",
-        str: "text",
-        Path: "a path",
-    }
-    words[bool] = "True or False"
-    said = words.get(hint, getattr(hint, "__name__", str(hint)))
-    return " ".join([said, *map(str, bounds)])
+@dataclass(frozen=True)
+class ACTConfig(NetworkConfig):
+    """Every choice that shapes the network and its loss.
+
+    The defaults are those of a laptop; `ACTConfig.of_size("paper", ...)` is the
+    paper's network. docs/model_choices.md compares each switch with the original.
+    """
+
+    width: Count = 64  # D of every token
+    feedforward: Count = 192  # hidden width of the transformer's MLPs
+    heads: Count = 4  # attention heads; D / heads below 16 is slow on a CPU
+    encoder_layers: Count = 2
+    decoder_layers: Count = 1  # the original has 7 but uses one: see decoder_output
+    decoder_output: Literal["last", "first"] = "last"  # "first": the original's bug
+    pre_norm: bool = True  # trains without long warm-up; the paper: post-norm
+    activation: Literal["relu", "gelu"] = "gelu"  # the paper: relu
+    dropout: Annotated[float, Bounds(0, below=1)] = (
+        0.0  # the paper: 0.1; on a CPU it costs more than it brings
+    )
+
+    use_cvae: bool = True  # False: z is always 0, as at test
+    cvae_layers: Count = 1
+    cvae_actions_per_token: Count = 1  # the paper: 1; more = fewer tokens, faster
+    latent_dim: Count = 16  # Z
+    kl_weight: NotNegative = 1.0  # beta; the paper: 10
+    kl_reduction: Literal["sum", "mean"] = "sum"  # over Z, as the original; then mean
+    loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
+    padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
+
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50"] = "small"
+    pretrained: Literal["none", "imagenet"] = "none"  # starting weights of a ResNet
+    image_tokens: Literal["keypoints", "grid"] = "keypoints"  # the paper: grid
+    keypoint_tokens: Count = 4  # tokens a camera that carry its keypoints
+    image_pool: Count = 1  # average-pool the images by this first: cheaper, blurrier
+    camera_embedding: bool = True  # False: two equal cameras can be swapped unnoticed
+
+    @classmethod
+    def of_size(cls, size: Size, **settings: Any) -> ACTConfig:
+        """The settings of one size: "small", "medium" or "paper".
+
+        Args:
+            size: "small" for state policies on a laptop, "medium" for its vision
+                policies, "paper" for the published network (a GPU's work).
+            **settings: fields to set or override; state_dim and action_dim at least.
+
+        Raises:
+            SettingError: the size or a setting is not valid.
+        """
+        if size not in SIZES:
+            raise SettingError(f"size is {size!r}, expected one of {sorted(SIZES)}")
+        check_named(cls, settings)
+        return cls(**{**SIZES[size], **settings})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
+        divides = self.width % self.heads == 0
+        self._check("heads", divides, f"a divisor of width={self.width}")
+        self._check(
+            "cvae_actions_per_token",
+            self.chunk_size % self.cvae_actions_per_token == 0 or not self.use_cvae,
+            f"a divisor of chunk_size={self.chunk_size}",
+        )
+        if self.backbone == "small":
+            untrained = self.pretrained == "none"
+            self._check("pretrained", untrained, "'none' with backbone=small")
+
+    @property
+    def least_side(self) -> int:
+        return (16 if self.backbone == "small" else 2) * self.image_pool
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "medium": {"width": 128, "feedforward": 384, "chunk_size": 50},
+    "paper": {
+        "image_size": (480, 640),
+        "chunk_size": 100,
+        "width": 512,
+        "feedforward": 3200,
+        "heads": 8,
+        "encoder_layers": 4,
+        "pre_norm": False,
+        "activation": "relu",
+        "dropout": 0.1,
+        "cvae_layers": 4,
+        "latent_dim": 32,
+        "kl_weight": 10.0,
+        "backbone": "resnet18",
+        "image_tokens": "grid",
+        "camera_embedding": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class MLPConfig(NetworkConfig):
+    """Everything that decides the shape and the loss of an `MLP`."""
+
+    chunk_size: Count = 1  # k; 1 is behaviour cloning as the textbooks have it
+    hidden: Count = 256  # width of each hidden layer
+    depth: Count = 3  # number of hidden layers
+    image_features: Count = 64  # numbers that each camera contributes to the input
+    dropout: Annotated[float, Bounds(0, below=1)] = 0.0  # costs more than its layer
+    # As ACT, so that the comparison is about the network and not the loss.
+    loss: Literal["l1", "l2"] = "l1"
+    padding_in_loss: Literal["exclude", "dilute"] = "exclude"
+
+    @property
+    def act(self) -> ACTConfig:
+        """The settings shared with ACT: its camera network and its loss."""
+        shared = {one.name: getattr(self, one.name) for one in fields(NetworkConfig)}
+        return ACTConfig(
+            **shared,
+            width=self.image_features,
+            use_cvae=False,
+            keypoint_tokens=1,
+            loss=self.loss,
+            padding_in_loss=self.padding_in_loss,
+        )
+
+
+def network_config(kind: PolicyKind | ClassPath) -> type[NetworkConfig]:
+    """The settings that the network of this kind of policy has."""
+    if ":" in kind:
+        return load_class(kind, NETWORK).Config
+    return MLPConfig if kind == "bc_mlp" else ACTConfig
+
+
+def make_config(
+    kind: PolicyKind | ClassPath, size: Size = "small", **settings: Any
+) -> NetworkConfig:
+    """The settings of a network; see `policy.make_policy`.
+
+    Raises:
+        SettingError: an unknown kind or setting; the message lists the known.
+    """
+    check_value("policy", kind, PolicyKind | ClassPath)
+    config = network_config(kind)
+    check_named(config, settings)
+    if kind == "bc_transformer":
+        for key, only in (("chunk_size", 1), ("use_cvae", False)):
+            if settings.setdefault(key, only) != only:
+                raise SettingError(
+                    f"{key} is {settings[key]}, but a bc_transformer has {only}; "
+                    f"policy 'act' predicts chunks, with use_cvae False or True"
+                )
+    try:
+        if config is ACTConfig:
+            return ACTConfig.of_size(size, **settings)
+        return config(**settings)
+    except TypeError as error:  # one is missing
+        raise SettingError(f"a {kind} policy cannot be built: {error}") from error
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly images are varied in training; the defaults leave them alone."""
+
+    shift_px: Whole = 0  # up to so many pixels each way; the edge is repeated
+    brightness: Share = 0.0  # all values times 1 - b to 1 + b
+    contrast: Share = 0.0  # distance from the mean grey times 1 - c to 1 + c
+    saturation: Share = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
+
+    def __post_init__(self) -> None:
+        """Refuses what would turn an image inside out."""
+        check_settings(self)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is varied."""
+        return self != Augmentation()
+
+
+# Fields of the network's configuration that the data or a flag decide.
+DECIDED = {
+    *("state_dim", "action_dim", "env_state_dim"),
+    *("cameras", "image_size", "chunk_size"),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. The defaults suit a state policy on a laptop."""
+
+    data: Path
+    """Folder of demonstrations (episode_0.hdf5, ...)."""
+    out: Path
+    """Folder for log and checkpoints; a run that is there already goes on."""
+
+    policy: PolicyKind | ClassPath = "act"
+    """act, or a single-step baseline: bc_transformer, bc_mlp; or a network of your own,
+    as module:Class."""
+    size: Size = "small"
+    """Size of the transformer: small and medium suit a laptop, paper a GPU."""
+    chunk_size: Count | None = None
+    """k, actions predicted at once; by default the size's own, and 1 for bc_*."""
+    model: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Any other field of the network's configuration, by name: use_cvae False ..."""
+    action_target: ActionTarget = "absolute"
+    """Whether actions are predicted as recorded or relative to the present qpos."""
+
+    cameras: tuple[str, ...] = ()
+    """Cameras that the policy sees."""
+    resize: tuple[Side, Side] | None = None
+    """Bring images to this height and width; the policy does the same at run time. By
+    default the network reads them as recorded, each camera at its own size."""
+    resize_mode: ResizeMode = "pad"
+    """How, where the proportions differ: pad with black, or stretch the image."""
+    use_env_state: bool | None = None
+    """Whether it sees the simulator's state; by default only without cameras."""
+    cache: Path | None = None
+    """Folder for decoded images; by default inside `data`, which must be writable."""
+    limit: Count | None = None
+    """Use only the first so many demonstrations."""
+    pad: Literal["last", "zero"] = "last"
+    """What fills a chunk that reaches beyond the episode; see `dataset.Windows`."""
+    val_fraction: Annotated[float, Bounds(0, below=1)] = 0.1
+    """Share of the episodes held out; 0 trains on all of them."""
+    state_noise: NotNegative = 0.0
+    """Deviation of noise added to normalised qpos and env_state: 0.02 helps vision
+    policies not to lean on the joints alone."""
+    shift_px: Whole = 0
+    """Shift images at random by up to so many pixels; 4 suits 96 x 128."""
+    brightness: Share = 0.0
+    """Vary the images' brightness by up to this share; likewise the next two."""
+    contrast: Share = 0.0
+    """See brightness."""
+    saturation: Share = 0.0
+    """See brightness."""
+
+    steps: Count = 2000
+    """Optimizer steps. The cosine ends here, so it cannot change later."""
+    batch_size: Annotated[int, Bounds(1, 65_536)] = 64
+    """B, over all processes together. The paper has 8, with a rate of 1e-5."""
+    lr: Positive = 1e-3
+    """Highest learning rate; right for `small`, too high for `paper` (1e-5)."""
+    backbone_lr: NotNegative | None = None
+    """The same for the image backbone; by default lr; 0 freezes it."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after the warm-up; the paper's is constant."""
+    warmup_steps: Whole = 100
+    """Steps in which the rate rises from zero: Adam's moments are poor at first."""
+    weight_decay: NotNegative = 1e-4
+    """As the paper."""
+    grad_clip: NotNegative = 10.0
+    """Longest gradient, as LeRobot; 0 is off, as the original code."""
+    ema_decay: Annotated[float, Bounds(0, below=1)] = 0.995
+    """The saved policy averages the weights over about 1 / (1 - decay) steps, which
+    smooths away the last batches; 0 is off, as the paper."""
+
+    seed: Seed = 0
+    """Decides everything that is random."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, mps."""
+    threads: Threads | None = None
+    """CPU threads; 1 is often fastest for small networks. By default torch's own."""
+    bf16: bool = False
+    """Mixed precision: faster on recent GPUs, slower on most CPUs."""
+    compile: bool = False
+    """torch.compile: a minute at the start, faster steps after; for long runs."""
+
+    log_every: Count = 10
+    """Steps between two looks at the losses, which make a GPU wait."""
+    val_every: Whole = 500
+    """Steps between two validations; 0 is never."""
+    val_frames: Count = 512
+    """Frames of the held-out episodes that a validation looks at."""
+    save_every: Count = 500
+    """Steps between two checkpoints; there is always one at the end."""
+    keep: Whole = 3
+    """Checkpoints kept, the newest; 0 keeps all."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard's files beside log.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant; what the network refuses comes later."""
+        check_settings(self)
+        if self.policy == "bc_transformer" and self.chunk_size not in (None, 1):
+            raise SettingError(
+                f"chunk_size is {self.chunk_size}, but a bc_transformer predicts one "
+                f"action; policy 'act' with use_cvae False predicts chunks"
+            )
+        for name in self.model:
+            if name in DECIDED:
+                raise SettingError(
+                    f"'{name}' cannot be set in `model`: the data decide it, or a "
+                    f"setting of its own"
+                )
+        check_named(network_config(self.policy), self.model)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How images are varied."""
+        return Augmentation(
+            self.shift_px, self.brightness, self.contrast, self.saturation
+        )
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return json.loads(json.dumps(asdict(config), default=str))  # paths are text

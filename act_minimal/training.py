@@ -4,7 +4,7 @@ Whatever is random in a step depends on the seed and the number of the step alon
 on how the run got there. So a run that was killed goes on as if nothing had happened,
 and several processes, each with its slice of the batch, compute what one would.
 
-    torchrun --nproc_per_node=2 -m act_minimal.cli train ...   # several processes
+    torchrun --nproc_per_node=2 -m act_minimal train ...
 
 Letters: B batch (of all processes together), k chunk, A action, S state, E env_state,
 Z latent.
@@ -12,62 +12,45 @@ Z latent.
 
 import copy
 import math
-import tempfile
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from act_minimal.checkpoint import newest_checkpoint
-from act_minimal.dataset import Demonstrations, Windows
-from act_minimal.files import sole_writer
-from act_minimal.policy import Policy, make_policy
-from act_minimal.processes import catch_interrupts, join, private_state
-from act_minimal.run_folder import (
+from .checkpoint import (
     Record,
     RunLog,
     check_run_folder,
+    newest_checkpoint,
     resume,
     save_checkpoint,
 )
-from act_minimal.training_config import (
-    TrainConfig,
-    as_json,
-    default_chunk,
-    load_demonstrations,
-    network_settings,
-)
-from act_minimal.training_parts import (
-    learning_rate,
-    log_records,
-    make_batch,
-    make_card,
-    make_optimizer,
-    mix,
-    refuse_nan,
-    rows,
-    update_average,
-    validate,
-)
+from .dataset import Demonstrations, Windows, indices_for_step
+from .images import Resizing, augment, augment_draws
+from .policy import Policy, make_policy
+from .settings import TrainConfig, as_json, make_config
+from .support.errors import UserError
+from .support.files import sole_writer
+from .support.processes import World, catch_interrupts, join, private_state
 
 __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainingInterrupted",
-    "steps_that_fit",
     "train",
 ]
-
-
-TRIAL_SECONDS = 5.0  # a shorter trial misses by a fifth on a machine that breathes
-MOST_TRIAL_STEPS = 4000
 
 
 @dataclass
@@ -107,7 +90,7 @@ def train(
         config: the settings.
         demonstrations: saves loading `config.data` again; must be the same.
         on_step: called with the newest record every `log_every` steps, and with each
-            validation's; `training_plot.live_curve` makes one for a notebook.
+            validation's; the course's `LiveCurve` is one for a notebook.
         progress: whether to show a bar.
 
     Raises:
@@ -148,7 +131,7 @@ def train(
         parameters = list(policy.module.parameters())
         averages = list(averaged.module.parameters())
 
-        # Where we are.
+        # Where an earlier run stopped.
         plain = as_json(config)
         if world.rank == 0:
             stack.enter_context(sole_writer(config.out))
@@ -165,18 +148,6 @@ def train(
             # static_graph: some weights may never be used (the original's bug).
             model = DistributedDataParallel(policy, static_graph=True)
 
-        def fetch(step: int) -> tuple[dict[str, Tensor], Tensor | None]:
-            """This process's rows of a step's batch, augmented, on the device."""
-            return make_batch(config, policy, windows, step, mine, world.device)
-
-        def save(step: int) -> Path:
-            seconds = before + time.perf_counter() - began
-            state = {"step": step, "seconds": seconds, "settings": plain}
-            card = make_card(config, demos, len(train_ids), step, seconds, log)
-            return save_checkpoint(
-                config.out, policy, averaged, optimizer, state, card, config.keep
-            )
-
         # The loop. The next batch is made while this one is computed. From here on
         # Ctrl-C waits for the end of a step; before, there is nothing to save.
         interrupted = stack.enter_context(catch_interrupts())
@@ -184,15 +155,19 @@ def train(
         hidden = not progress or world.rank > 0
         bar = tqdm(total=config.steps, initial=start, desc="train", disable=hidden)
         stack.enter_context(bar)
-        began = time.perf_counter()
+        began = time.perf_counter() - before
         pending: list[Tensor] = []  # losses still on the device
         times: list[float] = []
-        following = pool.submit(fetch, start) if start < config.steps else None
+
+        def fetch(step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+            """This process's rows of a step's batch, augmented, on the device."""
+            return make_batch(config, policy, windows, step, mine, world.device)
+
+        next_batch = pool.submit(fetch, start)
         for step in range(start, config.steps):
-            assert following is not None
-            batch, eps = following.result()
+            batch, eps = next_batch.result()
             if step + 1 < config.steps:
-                following = pool.submit(fetch, step + 1)
+                next_batch = pool.submit(fetch, step + 1)
             rate = learning_rate(config, step)
             for group, highest in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = highest * rate
@@ -210,19 +185,18 @@ def train(
             optimizer.zero_grad()
             if averaged is not policy:
                 update_average(averages, parameters, config.ema_decay, step)
-            pending.append(torch.stack([loss.detach(), parts["l1"], parts["kl"], norm]))
-            times.append(before + time.perf_counter() - began)
+            kl = parts.get("kl", torch.zeros_like(norm))
+            pending.append(torch.stack([loss.detach(), parts["l1"], kl, norm]))
+            times.append(time.perf_counter() - began)
 
             done = step + 1
-            last = done == config.steps
-            due = last or done % config.save_every == 0
-            check = bool(len(val_ids) and config.val_every)
-            check = check and (last or done % config.val_every == 0)
-            look = due or check or done % config.log_every == 0
-            stop = interrupted.is_set()
+            saving = is_due(done, config.save_every, config)
+            validating = len(val_ids) > 0 and is_due(done, config.val_every, config)
+            logging = saving or validating or is_due(done, config.log_every, config)
+            stopping = interrupted.is_set()
             if world.size > 1:  # all processes must stop at the same step
-                stop = look and world.any(stop)
-            if look or stop:
+                stopping = logging and world.any(stopping)
+            if logging or stopping:
                 losses = world.mean(torch.stack(pending)).tolist()
                 records = log_records(config, done, losses, times)
                 refuse_nan(records, config)
@@ -233,25 +207,27 @@ def train(
                     bar.update(done - bar.n)
                     if on_step is not None:
                         on_step(records[-1])
-            if log is not None:
-                if check:
-                    record = validate(averaged, demos, val_ids, config.val_frames)
-                    seconds = before + time.perf_counter() - began
-                    record = {"step": done, **record, "seconds": seconds}
-                    log.write([record])
-                    if on_step is not None:
-                        on_step(record)
-                if due or stop:
-                    save(done)
-            if stop and not last:
+            if log is not None and validating:
+                record = validate(averaged, demos, val_ids, config.val_frames)
+                seconds = time.perf_counter() - began
+                record = {"step": done, **record, "seconds": seconds}
+                log.write([record])
+                if on_step is not None:
+                    on_step(record)
+            if log is not None and (saving or stopping):
+                seconds = time.perf_counter() - began
+                state = {"step": done, "seconds": seconds, "settings": plain}
+                card = make_card(config, demos, len(train_ids), done, seconds, log)
+                save_checkpoint(
+                    config.out, policy, averaged, optimizer, state, card, config.keep
+                )
+            if stopping and done < config.steps:
                 raise TrainingInterrupted(
                     f"stopped after step {done} of {config.steps}; the same command "
                     f"goes on from the checkpoint in {config.out}"
                 )
 
-        seconds = (
-            before + time.perf_counter() - began if start < config.steps else before
-        )
+        seconds = time.perf_counter() - began if start < config.steps else before
         world.barrier()
         folder = newest_checkpoint(config.out)
         assert folder is not None
@@ -264,47 +240,229 @@ def train(
         )
 
 
-def steps_that_fit(
-    config: TrainConfig,
-    seconds: float,
-    *,
-    demonstrations: Demonstrations | None = None,
-) -> int:
-    """How many steps of this run take so many seconds on this machine.
+# ---------------------------------------------------------------- what a run needs
 
-    For comparisons at equal training time: the run that follows has a fixed number of
-    steps and so can be repeated exactly, which a run that watches the clock cannot.
-    Measures at least `TRIAL_SECONDS` of real steps in a temporary folder, after
-    `log_every` to warm up; validations and checkpoints are not counted.
+
+def load_demonstrations(
+    config: TrainConfig, *, progress: bool = False
+) -> Demonstrations:
+    """The demonstrations that a configuration asks for."""
+    use_env_state = config.use_env_state
+    if use_env_state is None:
+        use_env_state = not config.cameras
+    return Demonstrations.load(
+        config.data,
+        cameras=config.cameras,
+        use_env_state=use_env_state,
+        cache=config.cache,
+        resizing=Resizing(config.resize, config.resize_mode) if config.resize else None,
+        limit=config.limit,
+        progress=progress,
+    )
+
+
+def default_chunk(config: TrainConfig) -> int:
+    """The chunk size where the configuration leaves it open."""
+    if config.policy == "bc_transformer":
+        return 1
+    return make_config(config.policy, config.size, state_dim=1, action_dim=1).chunk_size
+
+
+def network_settings(config: TrainConfig, demos: Demonstrations) -> dict[str, Any]:
+    """What `make_policy` needs to know: the data's shapes and the user's wishes."""
+    env_state = demos.env_state
+    settings: dict[str, Any] = {
+        "state_dim": demos.qpos.shape[1],
+        "action_dim": demos.action.shape[1],
+        "env_state_dim": 0 if env_state is None else env_state.shape[1],
+        "cameras": demos.cameras,
+        "chunk_size": config.chunk_size or default_chunk(config),
+    }
+    sizes = {camera: images.shape[1:3] for camera, images in demos.images.items()}
+    if config.resize and set(sizes.values()) - {tuple(config.resize)}:
+        raise UserError(
+            f"resize is {config.resize}, but the demonstrations have {sizes}"
+        )
+    if sizes:
+        settings["image_size"] = tuple(sizes.values())
+    return settings | config.model
+
+
+# ---------------------------------------------------------------- a step's parts
+
+
+def is_due(done: int, every: int, config: TrainConfig) -> bool:
+    """Whether this step is the last one, or one of `every` so many; 0 is never."""
+    return every > 0 and (done % every == 0 or done == config.steps)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of a step as a share of the highest one."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.schedule == "constant":
+        return warm
+    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def rows(config: TrainConfig, world: World) -> slice:
+    """The rows of the global batch that are this process's."""
+    if config.batch_size % world.size:
+        raise UserError(
+            f"batch_size is {config.batch_size}, expected a multiple of the "
+            f"{world.size} processes"
+        )
+    share = config.batch_size // world.size
+    return slice(world.rank * share, (world.rank + 1) * share)
+
+
+def mix(*numbers: int) -> int:
+    """One seed out of several numbers, without the collisions of a sum.
+
+    Zeros at the end count for nothing: mix(1, 2) is mix(1, 2, 0).
     """
-    every = config.log_every
-    steps = max(40, 4 * every)
-    while True:
-        clock = _lap_times(config, steps, demonstrations)
-        span, counted = clock[-1] - clock[0], steps - every
-        if span >= TRIAL_SECONDS or steps >= MOST_TRIAL_STEPS:
-            return max(1, int(seconds * counted / span))
-        laps = math.ceil(1.2 * TRIAL_SECONDS * counted / span / every)
-        steps = every * (1 + laps)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _lap_times(
-    config: TrainConfig, steps: int, demonstrations: Demonstrations | None
-) -> list[float]:
-    """When a trial run reached each look at the losses, every `log_every` steps."""
-    clock: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        trial = replace(config, out=Path(folder), steps=steps, val_every=0, keep=0)
-        trial = replace(trial, save_every=steps, tensorboard=False)
-        try:
-            train(
-                trial,
-                demonstrations=demonstrations,
-                on_step=lambda record: clock.append(time.perf_counter()),
-                progress=False,
-            )
-        except TrainingInterrupted:
-            raise KeyboardInterrupt(
-                "stopped while counting steps; the same command goes on"
-            ) from None
-    return clock
+def make_batch(
+    config: TrainConfig,
+    policy: Policy,
+    windows: Windows,
+    step: int,
+    rows: slice,
+    device: torch.device,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The batch of a step and the CVAE's noise; see `train`.
+
+    All random numbers are drawn for the global batch, whatever this process's rows,
+    and in the same order, whatever is switched on.
+    """
+    size, random = config.batch_size, torch.Generator()
+    random.manual_seed(mix(config.seed, step + 1))
+    indices = indices_for_step(len(windows), size, step, config.seed)[rows]
+    batch = windows.batch(indices)
+    if device.type == "cuda":
+        batch = {key: x.pin_memory() for key, x in batch.items()}
+    batch = {key: x.to(device, non_blocking=True) for key, x in batch.items()}
+    eps = None
+    if policy.latent_dim:
+        eps = torch.randn(size, policy.latent_dim, generator=random)[rows].to(device)
+    if config.state_noise:
+        for key in ("qpos", "env_state") if policy.uses_env_state else ("qpos",):
+            noise = torch.randn(size, batch[key].shape[1], generator=random)[rows]
+            deviation = config.state_noise * policy.scale(key).std
+            batch[key] = batch[key] + noise.to(device) * deviation
+    settings = config.augmentation
+    if policy.cameras and settings.enabled:
+        draws = augment_draws(size, len(policy.cameras), random)
+        batch = augment(batch, {k: x[rows] for k, x in draws.items()}, settings)
+    return batch, eps
+
+
+def make_optimizer(
+    policy: Policy, config: TrainConfig
+) -> tuple[torch.optim.Optimizer, list[float]]:
+    """AdamW, and the highest rate of each of its parameter groups."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in policy.module.named_parameters():
+        rate = config.lr
+        if "backbone" in name and config.backbone_lr is not None:
+            rate = config.backbone_lr
+        if rate == 0:
+            parameter.requires_grad_(False)
+        groups.setdefault(rate, []).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": parameters} for parameters in groups.values()],
+        weight_decay=config.weight_decay,
+        fused=policy.device.type in ("cpu", "cuda"),
+    )
+    return optimizer, list(groups)
+
+
+@torch.no_grad()
+def update_average(
+    averages: list[nn.Parameter],
+    parameters: list[nn.Parameter],
+    decay: float,
+    step: int,
+) -> None:
+    """Moves the averages towards the weights; faster at first, to forget the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    get_ema_multi_avg_fn(decay)(list(averages), list(parameters), None)
+
+
+def log_records(
+    config: TrainConfig, done: int, losses: list[list[float]], times: list[float]
+) -> list[Record]:
+    """Log records of the last few steps, the newest of which is `done`."""
+    records = []
+    for i, (row, seconds) in enumerate(zip(losses, times, strict=True)):
+        step = done - len(losses) + 1 + i
+        rate = config.lr * learning_rate(config, step - 1)
+        loss, l1, kl, norm = row
+        record: Record = {"step": step, "loss": loss, "l1": l1, "kl": kl, "lr": rate}
+        records.append({**record, "grad_norm": norm, "seconds": seconds})
+    return records
+
+
+def refuse_nan(records: list[Record], config: TrainConfig) -> None:
+    """Stops a run that has come apart, before it reaches a checkpoint.
+
+    Raises:
+        UserError: names the step, and the checkpoint that is left.
+    """
+    for record in records:
+        for key in ("loss", "grad_norm"):
+            if not math.isfinite(record[key]):
+                saved = newest_checkpoint(config.out)
+                kept = f"{saved} is kept" if saved else "no checkpoint was saved yet"
+                raise UserError(
+                    f"{key} is {record[key]} at step {record['step']}, expected a "
+                    f"finite number; {kept}; a lower learning rate than "
+                    f"{config.lr:g} often helps"
+                )
+
+
+def validate(
+    policy: Policy, demos: Demonstrations, episodes: np.ndarray, frames: int
+) -> Record:
+    """L1 at z = 0 over frames spread evenly over the held-out episodes."""
+    windows = Windows(demos, episodes, policy.chunk_size)
+    chosen = np.linspace(0, len(windows) - 1, min(frames, len(windows))).astype(int)
+    total, joints, count = 0.0, 0.0, 0
+    for start in range(0, len(chosen), 64):
+        batch = windows.batch(chosen[start : start + 64])
+        batch = {key: x.to(policy.device) for key, x in batch.items()}
+        valid = int((~batch["is_pad"]).sum())
+        l1, per_joint = policy.validation_loss(batch)
+        total, joints = total + l1.item() * valid, joints + per_joint.cpu() * valid
+        count += valid
+    assert isinstance(joints, Tensor)
+    return {"val_l1": total / count, "val_joints": (joints / count).tolist()}
+
+
+def make_card(
+    config: TrainConfig,
+    demos: Demonstrations,
+    episodes: int,
+    step: int,
+    seconds: float,
+    log: RunLog | None,
+) -> dict[str, Any]:
+    """What people want to know of a checkpoint; its success is for whoever tests it."""
+    records = log.records if log else []
+    last = {k: v for record in records for k, v in record.items() if k != "step"}
+    return {
+        "data": config.data.name,
+        "episodes": episodes,
+        "task": demos.attributes[0].get("task", "unknown"),
+        "demonstrator": demos.attributes[0].get("demonstrator", "unknown"),
+        "fps": demos.fps,
+        **demos.arm,
+        "seed": config.seed,
+        "steps": step,
+        "seconds": round(seconds, 1),
+        "loss": last.get("loss"),
+        "validation L1 (normalised, z = 0)": last.get("val_l1"),
+        "success": "not measured",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }

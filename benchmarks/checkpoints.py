@@ -5,16 +5,16 @@ uv run python -m benchmarks.rollouts vision --only vision_200
 uv run python -m benchmarks.checkpoints
 """
 
-import json
 import time
 from pathlib import Path
 
 import tyro
 
-from act_minimal.checkpoint import find_checkpoint
+from act_minimal.checkpoint import find_checkpoint, load_policy, save_policy
 from act_minimal.evaluation import evaluate
-from act_minimal.policy import load_policy, save_policy
-from benchmarks.results import RESULTS, write
+from act_minimal.support.files import read_json
+
+from .results import RESULTS, write
 
 FROM = {
     "so100_pick_place_state": "state_act_human_0",
@@ -31,7 +31,7 @@ def main(runs: Path = Path("runs/benchmarks"), n: int = 300) -> None:
         folder = find_checkpoint(runs / run)
         policy = load_policy(folder)
         result = evaluate(policy, n=n, seed=SCENES)
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = read_json(folder / "card.json")
         card["success"] = f"{result} on scenes of evaluation seed {SCENES}"
         card["command"] = f"python -m benchmarks.rollouts (policy {run})"
         save_policy(RESULTS.parent / "checkpoints" / name, policy, card)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import tyro
 
-from act_minimal.demo import USUAL, default_folder, run_demo
-from benchmarks.results import write
+from act_minimal.command.demo import USUAL, default_folder, run_demo
+
+from .results import write
 
 
 def main(

@@ -8,7 +8,8 @@ import time
 import numpy as np
 
 from act_minimal.execution import TemporalEnsemble
-from benchmarks.results import write
+
+from .results import write
 
 CHUNK, TICKS, ROUNDS = 100, 400, 7
 

@@ -22,7 +22,8 @@ import torch
 
 from act_minimal.dataset import Demonstrations, Windows, indices_for_step
 from act_minimal.episodes import Episode, episode_path, save_episode
-from benchmarks.results import write
+
+from .results import write
 
 CAMERAS = ("top", "wrist")
 CHUNK = 100

@@ -5,9 +5,10 @@
 `benchmarks.report` does it too. A test fails when they differ from the result files.
 """
 
-from act_minimal.files import write_text
-from benchmarks.report import Row, load, made_by, table, with_block
-from benchmarks.results import ROOT
+from act_minimal.support.files import write_text
+
+from .results import ROOT
+from .tables import Row, load, made_by, table, with_block
 
 PAGE = ROOT / "docs" / "performance.md"
 TIMES = ("median", "min", "max")
@@ -18,19 +19,13 @@ WAYS = {
     "ours": "ours",
     "onnx": "ours, ONNX Runtime",
 }
+OTHERS = (("lerobot", "LeRobot"), ("baseline", "a file per sample"))
 
 
 def ratio(row: Row) -> str:
     """`1.32 × (1.25-1.36)`, the median of neighbouring runs and their range."""
     low, high = row.get("ratio_range") or row["range"]
     return f"{row['ratio']:.2f} × ({low:.2f}-{high:.2f})"
-
-
-def goal(row: Row) -> str:
-    """`1.40 ×, reached`."""
-    if "goal" not in row:
-        return ""
-    return f"{row['goal']:.2f} ×, {'reached' if row['goal_reached'] else '**missed**'}"
 
 
 def ms(seconds: float) -> str:
@@ -42,13 +37,8 @@ def speed(result: Row) -> str:
     """Ours against LeRobot's, way by way."""
     rows = []
     for cell in result["rows"]:
-        best = max(cell["ways"], key=lambda name: cell["ways"][name]["ratio"])
         for name, way in cell["ways"].items():
             median, low, high = (ms(way[f"seconds_{x}"]) for x in TIMES)
-            said = goal(way)
-            if "goal" in cell and name == best:  # on a GPU: of the fastest way
-                reached = "reached" if cell["goal_reached"] else "**missed**"
-                said = f"{cell['goal']}, {reached}"
             rows.append(
                 [
                     f"{cell['what']}, batch {cell['batch']}",
@@ -56,13 +46,12 @@ def speed(result: Row) -> str:
                     WAYS.get(name, f"ours, {name}"),
                     f"{median} ms ({low}-{high})",
                     "" if name == "lerobot" else ratio(way),
-                    said,
                     f"{100 * way['share_of_matrix_rate']:.0f} %",
                     str(cell["n"]),
                 ]
             )
     head = ["what", "cameras", "whose", "median (range)", "LeRobot's time over it"]
-    head += ["goal", "share of matrix rate", "n"]
+    head += ["share of matrix rate", "n"]
     rates = [f"{cell['matrix_gflop_per_s']:.0f}" for cell in result["rows"]]
     work = {
         f"{cell['what']} {CASES[cell['case']]}": f"{cell['gflop']:.0f}"
@@ -82,7 +71,7 @@ def gpu(result: Row) -> str:
     note = (
         f"\n\nOn one {result['gpu']}. Over {r['n']} steps the loss in bf16, smoothed, "
         f"was at most {100 * r['apart']:.1f} % from that in float32 "
-        f"({CASES[r['case']]}, batch {r['batch']}; goal: {r['goal']})."
+        f"({CASES[r['case']]}, batch {r['batch']})."
     )
     return speed(result).rstrip() + note
 
@@ -92,18 +81,18 @@ def memory(result: Row) -> str:
     rows = []
     for key, sides in result["peak_memory_mib"].items():
         what, case = key.split(" ")
-        less = "yes" if sides["ours"] <= sides["lerobot"] else "**no**"
         numbers = [f"{sides[side]:,.0f}" for side in ("ours", "lerobot")]
-        rows.append([what, CASES[case], *numbers, less])
-    head = ["two steps of", "cameras", "ours, MiB", "LeRobot's, MiB", "at most as much"]
+        rows.append([what, CASES[case], *numbers])
+    head = ["two steps of", "cameras", "ours, MiB", "LeRobot's, MiB"]
     return table(head, rows)
 
 
 def loader(result: Row) -> str:
     """Ours against a file per sample, the original's way, and LeRobot's dataset."""
     rows = []
+    first = next(iter(result["results"].values()))
+    other, theirs = next((key, whose) for key, whose in OTHERS if key in first)
     for size, r in result["results"].items():
-        other = "lerobot" if "lerobot" in r else "baseline"
         low, high = r["ratio_range"]
         rows.append(
             [
@@ -111,13 +100,11 @@ def loader(result: Row) -> str:
                 f"{r['ours']:,.0f}",
                 f"{r[other]:,.0f}",
                 f"{r['ratio']:.0f} × ({low:.0f}-{high:.0f})",
-                "yes" if result["goal_reached"][size] else "**no**",
                 str(result["n"]),
             ]
         )
-    theirs = "LeRobot" if "lerobot" in next(iter(result["results"].values())) else ""
-    head = ["cameras", "ours, samples/s", f"{theirs or 'a file per sample'}, samples/s"]
-    return table([*head, "ratio (range)", "20 × reached", "n"], rows) + made_by(result)
+    head = ["cameras", "ours, samples/s", f"{theirs}, samples/s", "ratio (range)", "n"]
+    return table(head, rows) + made_by(result)
 
 
 def data(result: Row) -> str:

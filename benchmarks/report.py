@@ -5,35 +5,24 @@
 A test fails when they differ from the result files.
 """
 
-import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from operator import itemgetter
 
-from act_minimal.course.results import fill
-from act_minimal.files import write_text
-from benchmarks.claims.registry import CLAIMS
-from benchmarks.results import RESULTS, ROOT
+from act_minimal.support.files import write_text
+from course.toolkit.results import fill
 
-Row = dict[str, Any]
-
-
-def load(name: str) -> Row | None:
-    """A result file, if it has been made."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+from . import performance
+from .claims.registry import CLAIMS
+from .results import ROOT
+from .tables import Row, load, made_by, table, with_block
 
 
 def success(row: Row) -> str:
     """`91 % [87, 94]`, of all seeds together."""
     low, high = row["interval"]
-    return f"{100 * row['success']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    rate = row["success"] if "success" in row else row["rate"]
+    return f"{100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def per_seed(row: Row) -> str:
@@ -47,62 +36,61 @@ def seconds(row: Row) -> str:
     return f"{low:.0f}-{high:.0f} s" if round(low) != round(high) else f"{low:.0f} s"
 
 
-def made_by(result: Row) -> str:
-    """What every table ends with."""
-    seeds = result.get("seeds")
-    over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
-    # Rows that were found again may have been made on another machine than the rest.
-    runs = [r["machine"] for r in result.get("runs", ()) if "machine" in r]
-    cpus = sorted({machine["cpu"] for machine in runs or [result["machine"]]})
-    return (
-        f"\n\nMade by `{result['command']}` on {result['machine']['cores']} cores "
-        f"({' and '.join(cpus)}), torch {result['versions']['torch']}, MuJoCo "
-        f"{result['versions']['mujoco']}.{over}\n"
-    )
+def rates(
+    rows: list[Row], labels: dict[str, str], more: dict[str, Callable[[Row], str]]
+) -> str:
+    """A table of success rates over seeds.
+
+    Args:
+        rows: of a summary.
+        labels: heads of the first columns, and the keys below them.
+        more: heads of the last columns, and what they say of a row.
+    """
+    head = [*labels, "success", "n", "each seed, %", *more]
+    lines = [
+        [*(str(r[key]) for key in labels.values()), success(r), str(r["n"])]
+        + [per_seed(r), *(say(r) for say in more.values())]
+        for r in rows
+    ]
+    return table(head, lines)
+
+
+def frozen(row: Row) -> str:
+    """Share of ticks without motion."""
+    return f"{100 * row['frozen']:.0f} %"
 
 
 def state(result: Row) -> str:
     """State policies against single-step cloning."""
     names = {"act": "ACT", "bc": "single-step cloning"}
-    rows = [
-        [
-            r["demonstrator"],
-            names[r["policy"]],
-            success(r),
-            str(r["n"]),
-            per_seed(r),
-            seconds(r),
-            f"{100 * r['frozen']:.0f} %",
-        ]
-        for r in result["summary"]
-    ]
-    head = ["50 demonstrations", "policy", "success", "n", "each seed, %", "training"]
-    return table([*head, "standing still"], rows) + made_by(result)
+    rows = [r | {"policy": names[r["policy"]]} for r in result["summary"]]
+    labels = {"50 demonstrations": "demonstrator", "policy": "policy"}
+    more = {"training": seconds, "standing still": frozen}
+    return rates(rows, labels, more) + made_by(result)
+
+
+def best_first(row: Row) -> float:
+    """What tables are sorted by."""
+    return -row["success"]
 
 
 def openarm(result: Row) -> str:
     """State policies of two arms."""
-    rows = [
-        [r["task"], r["demonstrator"], success(r), str(r["n"]), per_seed(r)]
-        for r in sorted(result["summary"], key=lambda r: (r["task"], -r["success"]))
-    ]
-    head = ["task", "50 demonstrations", "success", "n", "each seed, %"]
-    return table(head, rows) + made_by(result)
+    rows = sorted(sorted(result["summary"], key=best_first), key=itemgetter("task"))
+    labels = {"task": "task", "50 demonstrations": "demonstrator"}
+    return rates(rows, labels, {}) + made_by(result)
+
+
+def sides(result: Row) -> dict[str, Row]:
+    """What `act demo` compared."""
+    return {"ACT": result["act"], "single-step cloning": result["single_step"]}
 
 
 def demo(result: Row) -> str:
     """What `act demo` said."""
     rows = [
-        [
-            title,
-            success(r | {"success": r["rate"]}),
-            str(r["n"]),
-            f"{r['train_seconds']:.0f} s",
-        ]
-        for title, r in (
-            ("ACT", result["act"]),
-            ("single-step cloning", result["single_step"]),
-        )
+        [title, success(r), str(r["n"]), f"{r['train_seconds']:.0f} s"]
+        for title, r in sides(result).items()
     ]
     stages = ", ".join(f"{k} {v:.0f}" for k, v in result["stages"].items())
     note = f"\n\nSeconds of each stage: {stages}."
@@ -113,13 +101,9 @@ def demo(result: Row) -> str:
 
 def single_step(result: Row) -> str:
     """The search for the best baseline."""
-    ordered = sorted(result["summary"], key=lambda r: -r["success"])
-    rows = [
-        [r["variant"], success(r), str(r["n"]), per_seed(r), seconds(r)]
-        for r in ordered
-    ]
-    head = ["single-step variant", "success", "n", "each seed, %", "training"]
-    return table(head, rows) + made_by(result)
+    rows = sorted(result["summary"], key=best_first)
+    labels = {"single-step variant": "variant"}
+    return rates(rows, labels, {"training": seconds}) + made_by(result)
 
 
 def chunk_size(result: Row) -> str:
@@ -142,16 +126,14 @@ def chunk_size(result: Row) -> str:
 
 def vision(result: Row) -> str:
     """Vision policies against the number of demonstrations."""
-    rows = [
-        [str(r["demonstrations"]), success(r), str(r["n"]), per_seed(r), seconds(r)]
-        for r in result["summary"]
-    ]
-    head = ["demonstrations", "success", "n", "each seed, %", "training"]
+    rows = result["summary"]
+    labels = {"demonstrations": "demonstrations"}
     threads = (
         "\n\nTraining with 200 had two threads to itself; with fewer demonstrations it "
         "had one, beside another training, so those times say little."
     )
-    return table(head, rows) + threads * (len(rows) > 1) + made_by(result)
+    note = threads * (len(rows) > 1)
+    return rates(rows, labels, {"training": seconds}) + note + made_by(result)
 
 
 def simulation(result: Row) -> str:
@@ -179,22 +161,6 @@ def simulation(result: Row) -> str:
     )
 
 
-def loader(result: Row) -> str:
-    """Random access against opening a file per sample."""
-    rows = [
-        [
-            f"two cameras {size.replace('x', ' × ')}",
-            f"{r['ours']:,.0f}",
-            f"{r['baseline']:,.0f}",
-            f"{r['ratio']:.0f} × ({r['ratio_range'][0]:.0f}-{r['ratio_range'][1]:.0f})",
-            "yes" if result["goal_reached"][size] else "no",
-        ]
-        for size, r in result["results"].items()
-    ]
-    head = ["samples a second", "ours", "a file per sample", "ratio (range)"]
-    return table([*head, "20 × reached"], rows) + made_by(result)
-
-
 def ensembling(result: Row) -> str:
     """What temporal ensembling costs."""
     rows = [
@@ -217,7 +183,7 @@ def checkpoints(result: Row) -> str:
             f"`{r['checkpoint']}`",
             str(r["demonstrations"]),
             f"{r['train_seconds']:.0f} s",
-            success(r | {"success": r["rate"]}),
+            success(r),
             str(r["n"]),
         ]
         for r in result["checkpoints"]
@@ -260,7 +226,7 @@ def arm_loop(result: Row) -> str:
 def arm_success(result: Row) -> str:
     """The same policy on the same scenes, in simulation and through the bus."""
     rows = [
-        [name, success({"success": r.get("rate")} | r), str(r["n"])]
+        [name, success(r), str(r["n"])]
         for r, name in (
             (result["simulation"], "in simulation"),
             (result["bus"], "through the bus"),
@@ -356,7 +322,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
     "checkpoints": ("The checkpoints in `data/checkpoints`", checkpoints),
     "simulation": ("The simulator", simulation),
-    "loader": ("Loading training samples", loader),
+    "loader": ("Loading training samples", performance.loader),
     "ensembling": ("Temporal ensembling", ensembling),
     "so100_loop": ("Virtual SO-100: how steady the loop is", arm_loop),
     "so100_success": ("Virtual SO-100: success through the bus", arm_success),
@@ -391,7 +357,7 @@ def claims_pages() -> str:
     for claim in CLAIMS:
         lines = [f"### {claim.number}. {claim.text}", f"*Published.* {claim.published}"]
         if claim.ours:
-            lines.append(f"*Measured here.* {fill(claim.ours)}")
+            lines.append(f"*Measured here.* {fill(claim.findings)}")
         lines.append(f"**{claim.verdict}**")
         made = [f"`{found['command']}`" for n in claim.results if (found := load(n))]
         if made:
@@ -419,54 +385,32 @@ def results_page() -> str:
     return "\n".join(parts)
 
 
-def with_block(text: str, name: str, content: str) -> str:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2]
-    return f"{before}{begin}\n{content.strip()}\n{end}{after}"
-
-
 def readme(text: str) -> str:
     """README.md with today's numbers."""
-    demo = load("demo")
-    if demo:
+    if demo := load("demo"):
         rows = []
-        for title, key in (("ACT", "act"), ("single-step cloning", "single_step")):
-            r = demo[key]
-            rows.append(
-                [
-                    title,
-                    f"{100 * r['rate']:.0f} %",
-                    str(r["n"]),
-                    f"{100 * r['interval'][0]:.0f}-{100 * r['interval'][1]:.0f} %",
-                    f"{r['train_seconds']:.0f} s",
-                ]
-            )
+        for title, r in sides(demo).items():
+            low, high = r["interval"]
+            interval = f"{100 * low:.0f}-{100 * high:.0f} %"
+            rate, training = f"{100 * r['rate']:.0f} %", f"{r['train_seconds']:.0f} s"
+            rows.append([title, rate, str(r["n"]), interval, training])
         head = ["", "success", "n", "95 % interval", "training"]
-        cores = demo["machine"]["cores"]
         note = (
             f"\n\n(`act demo --seed {demo['seed']}`: {demo['seconds']:.0f} s in all on "
-            f"{cores} cores)"
+            f"{demo['machine']['cores']} cores)"
         )
         text = with_block(text, "demo", table(head, rows) + note)
     if seen := load("demo_vision"):
-        names = {"act": "ACT", "single_step": "single-step cloning"}
-        said = [
-            f"{title} {success(seen[key] | {'success': seen[key]['rate']})}"
-            for key, title in names.items()
-        ]
-        minutes = seen["seconds"] / 60
+        said = ", ".join(f"{title} {success(r)}" for title, r in sides(seen).items())
         text = with_block(
             text,
             "demo_vision",
-            f"{', '.join(said)} (n = {seen['act']['n']} each), in {minutes:.0f} "
+            f"{said} (n = {seen['act']['n']} each), in {seen['seconds'] / 60:.0f} "
             f"minutes on {seen['machine']['cores']} cores.",
         )
     blocks = []
     for name in ("state", "vision"):
-        result = load(name)
-        if result:
+        if result := load(name):
             title, render = SECTIONS[name]
             blocks.append(f"**{title}**\n\n{render(result)}")
     return with_block(text, "numbers", "\n".join(blocks) or "Being measured.")
@@ -477,8 +421,6 @@ def main() -> None:
     write_text(ROOT / "docs" / "results.md", results_page())
     path = ROOT / "README.md"
     write_text(path, readme(path.read_text(encoding="utf-8")))
-    from benchmarks import performance  # which builds upon this file
-
     performance.main()
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from act_minimal.demo import versions
-from act_minimal.files import write_json
+from act_minimal.command.demo import versions
+from act_minimal.support.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "data" / "results"
@@ -30,7 +30,7 @@ def machine() -> dict[str, Any]:
 def write(name: str, seconds: float, content: dict[str, Any]) -> Path:
     """Write data/results/<name>.json with the command that is running now."""
     spec = sys.modules["__main__"].__spec__
-    module = spec.name if spec else Path(sys.argv[0]).stem
+    module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     command = shlex.join(["uv", "run", "python", "-m", module, *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
     head = {

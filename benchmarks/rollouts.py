@@ -12,9 +12,10 @@ s, weights of seed s and scenes of seed s belong together. The intervals count r
 only; how much seeds differ stands beside them.
 """
 
+import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,18 +23,31 @@ from typing import Any, Literal
 
 import tyro
 
-from act_minimal.demo import STATE, VISION, recipe_for, versions
-from act_minimal.errors import UserError
-from act_minimal.evaluation import evaluate, wilson
+from act_minimal.command.demo import (
+    STATE,
+    VISION,
+    recipe_for,
+    steps_that_fit,
+    versions,
+)
+from act_minimal.evaluation import Evaluation, evaluate, wilson
 from act_minimal.execution import ExecutionConfig
-from act_minimal.files import write_json
-from act_minimal.training import TrainConfig, steps_that_fit, train
-from benchmarks.results import RESULTS, machine, write
+from act_minimal.policy import Policy
+from act_minimal.settings import TrainConfig
+from act_minimal.sim import Task, make_task
+from act_minimal.sim.recording import record
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import read_json, write_json
+from act_minimal.training import train
+
+from .results import RESULTS, machine, write
 
 HALF = ExecutionConfig()
 ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
 FINALISTS = 3
 PICK_PLACE = "so100_pick_place"
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -138,58 +152,66 @@ def chunk_size_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
                     )
 
 
+VARIANTS = (
+    "mlp",
+    "mlp noise 0.02",
+    "mlp noise 0.1",
+    "mlp delta",
+    "mlp delta noise 0.02",
+    "mlp delta noise 0.05",
+    "mlp delta noise 0.1",
+    "mlp delta noise 0.02 lr 2e-3",
+    "mlp delta noise 0.02 lr 5e-3",
+    "mlp delta noise 0.05 lr 2e-3",
+    "mlp delta noise 0.05 lr 5e-3",
+    "mlp delta noise 0.02 lr 2e-3 batch 256",
+    "mlp delta noise 0.02 lr 2e-3 wide",
+    "mlp delta noise 0.02 lr 3e-4",
+    "mlp delta noise 0.02 wide",
+    "mlp delta noise 0.02 l2",
+    "transformer",
+    "transformer delta",
+    "transformer delta noise 0.02",
+    "transformer delta noise 0.05",
+    "transformer noise 0.02 lr 2e-3",
+    "transformer delta noise 0.02 lr 2e-3",
+)
+
+
+def variant_settings(name: str) -> dict[str, Any]:
+    """Training settings of one of `VARIANTS`, by the words of its name."""
+    network, *words = name.split()
+    value = dict(itertools.pairwise(words))
+    settings: dict[str, Any] = {"policy": f"bc_{network}"}
+    if "delta" in words:
+        settings["action_target"] = "delta"
+    for word, key in (("noise", "state_noise"), ("lr", "lr")):
+        if word in words:
+            settings[key] = float(value[word])
+    if "batch" in words:
+        settings["batch_size"] = int(value["batch"])
+    if "wide" in words:
+        settings["model"] = {"hidden": 512}
+    if "l2" in words:
+        settings["model"] = {"loss": "l2"}
+    return settings
+
+
 def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
     """The search for the best single-step baseline: 120 s each, as ACT gets.
 
     All variants with the first seed; the best three go on with the others.
     """
-    mlp, transformer = {"policy": "bc_mlp"}, {"policy": "bc_transformer"}
-    delta = {"action_target": "delta"}
-    noise = {"state_noise": 0.02}
-    variants: dict[str, dict[str, Any]] = {
-        "mlp": mlp,
-        "mlp noise 0.02": mlp | noise,
-        "mlp noise 0.1": mlp | {"state_noise": 0.1},
-        "mlp delta": mlp | delta,
-        "mlp delta noise 0.02": mlp | delta | noise,
-        "mlp delta noise 0.05": mlp | delta | {"state_noise": 0.05},
-        "mlp delta noise 0.1": mlp | delta | {"state_noise": 0.1},
-        "mlp delta noise 0.02 lr 2e-3": mlp | delta | noise | {"lr": 2e-3},
-        "mlp delta noise 0.02 lr 5e-3": mlp | delta | noise | {"lr": 5e-3},
-        "mlp delta noise 0.05 lr 2e-3": mlp | delta | {"state_noise": 0.05, "lr": 2e-3},
-        "mlp delta noise 0.05 lr 5e-3": mlp | delta | {"state_noise": 0.05, "lr": 5e-3},
-        "mlp delta noise 0.02 lr 2e-3 batch 256": mlp
-        | delta
-        | noise
-        | {"lr": 2e-3, "batch_size": 256},
-        "mlp delta noise 0.02 lr 2e-3 wide": mlp
-        | delta
-        | noise
-        | {"lr": 2e-3, "model": {"hidden": 512}},
-        "mlp delta noise 0.02 lr 3e-4": mlp | delta | noise | {"lr": 3e-4},
-        "mlp delta noise 0.02 wide": mlp | delta | noise | {"model": {"hidden": 512}},
-        "mlp delta noise 0.02 l2": mlp | delta | noise | {"model": {"loss": "l2"}},
-        "transformer": transformer,
-        "transformer delta": transformer | delta,
-        "transformer delta noise 0.02": transformer | delta | noise,
-        "transformer delta noise 0.05": transformer | delta | {"state_noise": 0.05},
-        "transformer noise 0.02 lr 2e-3": transformer | noise | {"lr": 2e-3},
-        "transformer delta noise 0.02 lr 2e-3": transformer
-        | delta
-        | noise
-        | {"lr": 2e-3},
-    }
-    for variant, settings in variants.items():
+    for variant in VARIANTS:
         for seed in seeds:
             yield Job(
                 f"single_{variant.replace(' ', '_')}_{seed}",
                 "human",
                 50,
                 seed,
-                {"threads": 1} | settings,
+                {"threads": 1} | variant_settings(variant),
                 {"half": HALF},
                 # Chosen by rollouts on scenes that no other result is measured on.
-                n=100,
                 seconds=120.0,
                 labels={"variant": variant},
             )
@@ -241,12 +263,52 @@ EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Iterator[Job]]] = {
 }
 
 
-def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
+def record_once(
+    folder: Path,
+    demonstrator: str,
+    n: int,
+    seed: int,
+    task: str | Task = PICK_PLACE,
+    cameras: Sequence[str] = (),
+) -> Path:
+    """`record`, or what it made before; gives the folder back."""
+    what = make_task(task) if isinstance(task, str) else task
+    record(
+        what,
+        folder,
+        n,
+        demonstrator=demonstrator,
+        seed=seed,
+        cameras=cameras,
+        progress=False,
+    )
+    return folder
+
+
+def roll_out(
+    policy: Policy,
+    n: int,
+    seed: int,
+    out: Path | None,
+    task: str | Task = PICK_PLACE,
+    execution: ExecutionConfig = HALF,
+) -> Evaluation:
+    """`evaluate` on one thread, since others work beside it."""
+    return evaluate(
+        policy,
+        task,
+        execution,
+        n=n,
+        seed=seed,
+        out=out,
+        threads=1,
+        progress=False,
+    )
+
+
+def run_job(job: Job, runs: Path) -> list[Row]:
     """Record, train and roll out one policy; or find what was done before."""
     import torch
-
-    from act_minimal.sim import make_task
-    from act_minimal.sim.recording import record
 
     # Two policies side by side with two threads each would take turns at every layer.
     torch.set_num_threads(1)
@@ -255,7 +317,7 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
     what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
     del what["rows"]  # the file's name, not its content
     if done.exists():
-        found = json.loads(done.read_text(encoding="utf-8"))
+        found = read_json(done)
         if found["job"] != what:
             raise UserError(
                 f"{out} was made with other settings; remove it, or choose other --runs"
@@ -263,15 +325,7 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
         return found["rows"]
     cameras = job.settings.get("cameras", ())
     data = runs / job.data
-    record(
-        make_task(job.task),
-        data,
-        job.demonstrations,
-        demonstrator=job.demonstrator,
-        seed=job.seed,
-        cameras=cameras,
-        progress=False,
-    )
+    record_once(data, job.demonstrator, job.demonstrations, job.seed, job.task, cameras)
     settings = {"data": data, "out": out, "seed": job.seed, "val_fraction": 0.0}
     settings |= {"tensorboard": False, **job.settings}
     if job.seconds:
@@ -282,15 +336,9 @@ def run_job(job: Job, runs: Path) -> list[dict[str, Any]]:
         # The search for a baseline has scenes of its own, so that the winner is
         # measured on scenes that did not choose it.
         scenes = job.seed + (100 if "variant" in job.labels else 0)
-        result = evaluate(
-            trained.policy,
-            job.task,
-            execution,
-            n=job.n,
-            seed=scenes,
-            out=out / ("rollouts" if job.rows == "rows" else job.rows) / name,
-            threads=1,
-            progress=False,
+        kept = out / ("rollouts" if job.rows == "rows" else job.rows) / name
+        result = roll_out(
+            trained.policy, job.n, scenes, kept, job.task, execution=execution
         )
         rows.append(
             job.labels
@@ -312,10 +360,10 @@ def _steps(config: TrainConfig, seconds: float) -> int:
     path = config.out / "steps.json"
     if not path.exists():
         write_json(path, {"steps": steps_that_fit(config, seconds)})
-    return json.loads(path.read_text(encoding="utf-8"))["steps"]
+    return read_json(path)["steps"]
 
 
-def total(group: list[dict[str, Any]]) -> dict[str, Any]:
+def total(group: list[Row]) -> Row:
     """Rows of several seeds as one: successes and n added up, Wilson's interval."""
     successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
     return {
@@ -327,48 +375,75 @@ def total(group: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def pooled(rows: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
-    """Rows over all seeds, one for each way of execution and set of labels."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+def mean(group: list[Row], key: str) -> float:
+    """The mean of one number of some rows."""
+    return sum(r[key] for r in group) / len(group)
+
+
+def grouped(rows: list[Row], labels: Sequence[str]) -> list[tuple[Row, list[Row]]]:
+    """Rows that have the same labels together, with these labels, in order."""
+    groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = json.dumps({name: row[name] for name in [*labels, "execution"]})
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(tuple(row[name] for name in labels), []).append(row)
+    return [(dict(zip(labels, key, strict=True)), g) for key, g in groups.items()]
+
+
+def pooled(
+    rows: list[Row],
+    labels: Sequence[str],
+    more: Callable[[list[Row]], Row] | None = None,
+) -> list[Row]:
+    """Rows over all seeds, one for each way of execution and set of labels.
+
+    Args:
+        rows: of all seeds.
+        labels: what they are told apart by, beside the way of execution.
+        more: says what else a group of rows has in common.
+    """
     return [
-        json.loads(key)
+        label
         | total(group)
         | {
-            "jerk": sum(r["jerk"] for r in group) / len(group),
-            "frozen": sum(r["frozen"] for r in group) / len(group),
+            "jerk": mean(group, "jerk"),
+            "frozen": mean(group, "frozen"),
             "train_seconds": [r["train_seconds"] for r in group],
             "steps": [r["steps"] for r in group],
         }
-        for key, group in groups.items()
+        | (more(group) if more else {})
+        for label, group in grouped(rows, [*labels, "execution"])
     ]
+
+
+def side_by_side(
+    function: Callable[..., Any], tasks: Sequence[tuple], processes: int
+) -> list[Any]:
+    """`function(*task)` for each task, in order, so many processes at a time."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        return list(pool.map(function, *zip(*tasks, strict=True)))
 
 
 def rows_of(
     jobs: list[Job],
     runs: Path,
     processes: int,
-    work: Callable[[Job, Path], list[dict[str, Any]]] | None = None,
-) -> list[dict[str, Any]]:
+    work: Callable[[Job, Path], list[Row]] | None = None,
+) -> list[Row]:
     """The rows of all jobs, each job in a process of its own, in order."""
-    work = work or run_job
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        return [r for rows in pool.map(work, jobs, [runs] * len(jobs)) for r in rows]
+    found = side_by_side(work or run_job, [(job, runs) for job in jobs], processes)
+    return [row for rows in found for row in rows]
 
 
-def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
+def run_jobs(jobs: list[Job], settings: Settings) -> list[Row]:
     """The rows of all jobs, `settings.jobs` at a time.
 
     A row that the committed result file holds is not made again, if the same job made
     it with the same versions; delete the file to make all rows anew.
     """
-    kept: list[dict[str, Any]] = []
+    kept: list[Row] = []
     path = RESULTS / f"{settings.experiment}.json"
     if path.exists():
-        committed = json.loads(path.read_text(encoding="utf-8"))
+        committed = read_json(path)
         if committed["versions"] == versions():
             # Their seconds were measured where that file was made.
             kept = [{"machine": committed["machine"]} | r for r in committed["runs"]]
@@ -382,7 +457,7 @@ def run_jobs(jobs: list[Job], settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def committed_rows(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def committed_rows(job: Job, rows: list[Row]) -> list[Row]:
     """The rows that `job` would give again; empty unless all of them are there."""
     what = job.labels | {"seed": job.seed, "settings": job.settings, "n": job.n}
     found = []

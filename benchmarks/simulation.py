@@ -14,9 +14,10 @@ import numpy as np
 
 from act_minimal.evaluation import wilson
 from act_minimal.sim import World, make_task
-from act_minimal.sim.experts import DEMONSTRATORS, Expert
 from act_minimal.sim.recording import demonstrate, record
-from benchmarks.results import write
+from act_minimal.sim.so100.expert import DEMONSTRATORS, Expert
+
+from .results import write
 
 REPEATS = 7
 EXPERT_SEED = 7  # of no other result

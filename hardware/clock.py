@@ -23,7 +23,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from act_minimal.errors import UserError
+from act_minimal.support.errors import UserError
 
 from .errors import BusError
 
@@ -34,7 +34,6 @@ AGAIN = 0.03  # s between two questions to a silent bus
 ARM, COUNT, TIMES = 0, 1, 2
 SIZE = 8 * (TIMES + 2 * 2)  # bytes
 SLACK = 0.02  # s between two looks at its bus that a virtual arm does not count as lost
-LOOK = 0.05  # s between two looks at what threads have waited: each costs a millisecond
 BUSY = "this computer is too busy"
 GONE = 10.0  # s without a sign of a virtual arm after which its time is the computer's
 # A virtual arm that ran at less than this share of its speed, for so many seconds, says
@@ -70,19 +69,6 @@ class Clock:
     def age(self, then: float, held: float) -> float:
         """Seconds since `then`, less what was forgiven since `held()` was so much."""
         return self.now() - then - (self.held() - held)
-
-    def wait_for_news(self, arrived: threading.Event, old: Callable[[], bool]) -> None:
-        """Wait until what there is is no longer old, for `patience` at most.
-
-        Args:
-            arrived: set by the thread that takes in messages, at each of them; one that
-                is behind takes in old ones first.
-            old: whether the newest message still is.
-        """
-        end = time.monotonic() + self.patience
-        while old() and (left := end - time.monotonic()) > 0:
-            arrived.clear()
-            arrived.wait(left)
 
     def fault(self) -> str:
         """Why nobody may answer, if this clock knows; "" if not."""
@@ -172,30 +158,6 @@ def _waits_of_threads() -> Iterator[tuple[str, int]]:
                 open(f"/proc/self/task/{thread}/schedstat", "rb") as file,
             ):
                 yield thread, int(file.read().split()[1])
-
-
-class Arrivals:
-    """What a clock had forgiven when something was taken that arrives later.
-
-    A program that was held up finds old messages waiting. That they are old is no fault
-    of who sent them, so what is forgiven counts from when they were sent.
-
-    Args:
-        clock: by whose time the messages are stamped.
-    """
-
-    def __init__(self, clock: Clock):
-        self._clock = clock
-        self._known = [(-math.inf, clock.held())]
-
-    def held(self, when: float) -> float:
-        """`clock.held()` at a look before `when`, s; call it at each arrival."""
-        now = self._clock.now()
-        if now - self._known[-1][0] > LOOK:
-            self._known.append((now, self._clock.held()))
-        while len(self._known) > 1 and self._known[1][0] <= when:
-            self._known.pop(0)
-        return self._known[0][1]
 
 
 class ArmTime:

@@ -13,14 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from act_minimal.card import check_card
 from act_minimal.control import Observation, run
-from act_minimal.errors import UserError
+from act_minimal.datasets.embodiment import check_card
 from act_minimal.evaluation import fingerprint, wilson
 from act_minimal.execution import ExecutionConfig, make_executor
-from act_minimal.files import check_output_folder, read_json, write_json
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import check_output_folder, read_json, write_json
 
-from .safety import SafeRobot, Stop
+from .safety.safe_robot import SafeRobot
+from .safety.stop import Stop
 
 TALLY = "tally.json"
 FAR = 4.0  # standard deviations from the demonstrations' mean that are worth a word
@@ -386,7 +387,7 @@ def _said(scenes: Sequence[int | None]) -> str:
     return f"{scenes[0]} to {scenes[-1]}"
 
 
-class RoomJudge:
+class SceneJudge:
     """For a virtual arm: lays scene after scene, and sees whether the task was done.
 
     Args:
@@ -395,14 +396,14 @@ class RoomJudge:
     """
 
     def __init__(self, port: str | Path, scenes: Sequence[int]):
-        from .so100.emulator.room import Room
+        from .virtual.client import SceneClient
 
-        self.room, self.scenes = Room(port), list(scenes)
+        self.scene, self.scenes = SceneClient(port), list(scenes)
         self._asked = 0.0
 
     def prepare(self, trial: int) -> None:
         """Lay the scene."""
-        self.room.lay(self.scenes[trial])
+        self.scene.lay(self.scenes[trial])
 
     def done(self) -> bool:
         """Whether the task is done; looks ten times a second."""
@@ -410,12 +411,12 @@ class RoomJudge:
         if now - self._asked < 0.1:
             return False
         self._asked = now
-        return bool(self.room.look()["success"])
+        return bool(self.scene.look()["success"])
 
     def verdict(self) -> bool:
         """Whether the task is done now."""
-        return bool(self.room.look()["success"])
+        return bool(self.scene.look()["success"])
 
     def close(self) -> None:
-        """Leave the room."""
-        self.room.close()
+        """Disconnect."""
+        self.scene.close()

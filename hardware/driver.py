@@ -1,22 +1,96 @@
-"""What the drivers of all arms share: the end of a tick, and how an arm is let go."""
+"""What the drivers of all arms share: observations, ticks, and how an arm is let go."""
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from .cameras import Camera
-from .clock import Ticker, ask_patiently
+from act_minimal.control import Observation
+
+from .cameras import Camera, Frame
+from .clock import Clock, Ticker, ask_patiently
 from .errors import BusError
+
+AnyBus = TypeVar("AnyBus", bound=Any)
+
+
+@contextlib.contextmanager
+def opened(bus: AnyBus) -> Iterator[AnyBus]:
+    """The bus, open for as long as the block lasts."""
+    bus.open()
+    try:
+        yield bus
+    finally:
+        bus.close()
 
 
 class ArmDriver:
-    """An arm's driver: says how torque goes off; buses and cameras are closed here."""
+    """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
 
-    ticker: Ticker
-    buses: Any  # a tuple of the driver's own
-    sources: dict[str, Camera]
-    torque: bool
-    """Whether a motor may have torque."""
+    Args:
+        fps: control ticks a second, Hz.
+        cameras: by name.
+    """
+
+    n = 1
+    buses: Any
+    """A tuple of the driver's own."""
+
+    def __init__(self, fps: float, cameras: dict[str, Camera] | None = None):
+        self.fps = float(fps)
+        self.sources = dict(cameras or {})
+        self.cameras = tuple(self.sources)
+        self.ticker = Ticker(self.fps)
+        self.health: Any = None
+        self.frames: dict[str, Frame] = {}
+        self.observed_at = 0.0  # s, the clock's: when the last observation was taken
+        self.torque = False
+        """Whether a motor may have torque."""
+
+    @property
+    def clock(self) -> Clock:
+        """Whose seconds count: the buses'."""
+        return self.buses[0].clock
+
+    def connect(self) -> None:
+        """Check every motor, and hold the arm where it is; nothing moves.
+
+        Raises:
+            UserError: a motor is missing, of another type, unwell, or fed wrongly.
+        """
+        try:
+            self._connect()
+        except BaseException as error:
+            self.abandon(error)
+            raise
+        self.ticker.clock = self.clock
+        self.ticker.start()
+
+    def _connect(self) -> None:
+        raise NotImplementedError
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """State (A,), velocity (A,), and the motors' health, in one exchange."""
+        raise NotImplementedError
+
+    def observe(self, cameras: Sequence[str] = ()) -> Observation:
+        """See `Robot.observe`; also `qvel` and `effort`, and `self.health`.
+
+        Raises:
+            UserError: a motor is silent, or a camera shows nothing new.
+        """
+        state, velocity, self.health = self.measure()
+        self.observed_at = self.clock.now() - float(self.health.age.max())
+        seen = {
+            "qpos": state[None].astype(np.float32),
+            "qvel": velocity[None].astype(np.float32),
+            "effort": self.health.torque[None].astype(np.float32),
+        }
+        for name in cameras:
+            self.frames[name] = frame = self.sources[name].read()
+            seen[f"images/{name}"] = frame.image[None]
+        return seen
 
     def send(self, state: np.ndarray) -> None:
         """Joint targets (A,), at once."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from act_minimal.errors import UserError
+from act_minimal.support.errors import UserError
 
 
 class BusError(UserError):

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from act_minimal.errors import SettingError
+from act_minimal.support.errors import SettingError
 
 from .cameras import Camera, CameraError
 

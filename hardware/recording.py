@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from act_minimal.card import UNITS
 from act_minimal.control import Observation
+from act_minimal.datasets.embodiment import UNITS, arm_attributes
 from act_minimal.episodes import (
     Episode,
     list_episodes,
@@ -20,11 +20,11 @@ from act_minimal.episodes import (
     next_episode,
     save_next_episode,
 )
-from act_minimal.errors import UserError
-from act_minimal.files import check_output_folder
-from act_minimal.joints import arm_attributes
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import check_output_folder
 
-from .safety import SafeRobot, Stop
+from .safety.safe_robot import SafeRobot
+from .safety.stop import Stop
 from .teleop import Source, teleoperate
 
 Verdict = Literal["keep", "discard", "redo", "quit"]

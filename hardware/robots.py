@@ -9,12 +9,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from act_minimal.errors import SettingError
-from act_minimal.settings import Bounds, Positive, check_settings
+from act_minimal.support.errors import SettingError
+from act_minimal.support.validation import Bounds, Positive, check_settings
 
-from .cameras import parse_cameras
+from .cameras import (
+    USUAL_SIZE,
+    VIRTUAL_CAMERA,
+    Camera,
+    CameraConfig,
+    StreamCamera,
+    open_opencv,
+)
 from .objects import Tracker
-from .safety import EmergencyStop, SafeRobot, so100_limits
+from .safety.safe_robot import SafeRobot, so100_limits
+from .safety.stop import EmergencyStop
 
 VIRTUAL = "virtual"  # as a port: plug in a virtual arm for as long as the command runs
 OPENARM = "openarm"
@@ -47,7 +55,7 @@ class RobotConfig:
     ] = ()
     objects: str | None = None
     """Who knows where the objects are, for policies without cameras: virtual:PORT, the
-    room of a virtual arm, in place of a motion tracker."""
+    scene of a virtual arm, in place of a motion tracker."""
     fd: bool | None = None
     """OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD."""
     table: Annotated[float, Bounds(-1, 2)] | None = None
@@ -108,7 +116,7 @@ def _has_objects(robot: str, task: str) -> bool:
 
 def _process(robot: str, port: Path, task: str, scene: int) -> Any:
     """A virtual arm in a process of its own, not yet started."""
-    from .so100.emulator.room import VirtualArmProcess
+    from .virtual.client import VirtualArmProcess
 
     if robot == OPENARM:
         from .openarm.emulator.service import virtual_openarm
@@ -179,3 +187,60 @@ def make_openarm(
     if config.version == "v2":
         arm.gravity = gravity_of(load_alone(), arm.kinematics)
     return arm, plug.table if config.table is None else config.table
+
+
+# ---------------------------------------------------------------- cameras
+
+
+def make_camera(name: str, config: CameraConfig) -> StreamCamera:
+    """A camera by its source."""
+    if config.source.startswith(VIRTUAL_CAMERA):
+        from .virtual.client import open_virtual_camera
+
+        return StreamCamera(name, config, lambda c: open_virtual_camera(name, c))
+    return StreamCamera(name, config, open_opencv)
+
+
+def parse_cameras(
+    words: tuple[str, ...], size: tuple[int, int] | Mapping[str, tuple[int, int]]
+) -> dict[str, Camera]:
+    """Cameras from lines like ``top=0`` or ``wrist=/dev/video2,exposure=150``.
+
+    Args:
+        words: the lines.
+        size: (H, W) of the pictures, or one such pair by camera; a camera that is not
+            in it has the usual size.
+
+    Raises:
+        SettingError: a line is not name=source, a name comes twice, or a setting is
+            not known or no number.
+    """
+    cameras: dict[str, Camera] = {}
+    for word in words:
+        first, *more = word.split(",")
+        name, equals, source = first.partition("=")
+        if not (name and equals and source) or name in cameras:
+            raise SettingError(
+                f"camera '{word}': expected name=source with each name once, such as "
+                "top=0 wrist=/dev/video2"
+            )
+        fixed = dict(_setting(word, setting) for setting in more)
+        of_this = size.get(name, USUAL_SIZE) if isinstance(size, Mapping) else size
+        try:
+            config = CameraConfig(source, size=of_this, **fixed)
+        except SettingError as error:
+            raise SettingError(f"camera '{word}': {error}") from None
+        cameras[name] = make_camera(name, config)
+    return cameras
+
+
+def _setting(word: str, setting: str) -> tuple[str, Any]:
+    key, _, value = setting.partition("=")
+    kinds = {"exposure": float, "white_balance": float, "fps": float, "rotate": int}
+    try:
+        return key, kinds[key](value)
+    except (KeyError, ValueError):
+        raise SettingError(
+            f"camera '{word}': '{setting}' is no setting, expected one of "
+            f"{', '.join(kinds)}, with a number, such as exposure=150"
+        ) from None

@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from act_minimal.control import Observation
-from act_minimal.errors import UserError
-from act_minimal.extras import require
+from act_minimal.support.errors import UserError
+from act_minimal.support.extras import require
 
-from .keys import SPACE, Keys
-from .safety import SafeRobot
-from .so100.arm import IDS, check_calibration, check_servos
-from .so100.bus import Bus
+from .safety.keys import SPACE, Keys
+from .safety.safe_robot import SafeRobot
+from .so100.arm import IDS, check_calibration, check_servos, servo_bus
 from .so100.calibration import Calibration, load_calibration
-from .so100.kinematics import ARMS, JOINTS
+from .so100.kinematics import ARMS
 
 STEP = 0.03  # rad, or openings of the jaw, a press
 PAD_SPEED = 0.9  # rad/s, or openings/s, of a stick pushed to its end
@@ -84,7 +83,7 @@ class Leader(ByHand):
         keys: Keys | None = None,
     ):
         self.keys = keys
-        self.bus = Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
+        self.bus = servo_bus(port)
         self.path, self.arm = calibration, ARMS[model]
         self.calibration: Calibration | None = None
 
@@ -149,7 +148,24 @@ class OpenArmLeader(ByHand):
         self.arm.close()
 
 
-class Keyboard:
+class Steered:
+    """What keys and a gamepad share: they move a target from where the arm is."""
+
+    def __init__(self) -> None:
+        self.target: np.ndarray | None = None
+        self.others: list[str] = []
+        """Keys that meant no joint."""
+
+    def open(self) -> None:
+        """Begin where the arm is."""
+        self.target, self.others = None, []
+
+    def other(self) -> str:
+        """The oldest key that meant no joint, or ""."""
+        return oldest(self.others)
+
+
+class Keyboard(Steered):
     """Two keys a joint: q a, w s, e d, r f, t g, y h, u j, i k, as many as there are.
 
     The last pair is the gripper's. With two arms, tab takes the other one.
@@ -161,10 +177,9 @@ class Keyboard:
     """
 
     def __init__(self, keys: Keys, joints: int = 6, arms: int = 1):
+        super().__init__()
         self.joints, self.arms, self.arm = joints, arms, 0
         self.keys = keys
-        self.target: np.ndarray | None = None
-        self.others: list[str] = []
         more = "; tab takes the other arm" if arms > 1 else ""
         self.hint = f"of each pair the first key moves up, the second down{more}; space"
         self.hint += " ends it"
@@ -173,10 +188,6 @@ class Keyboard:
         """Up and down; nothing for the arm whose turn it is not."""
         arm, joint = divmod(place, self.joints)
         return " ".join(KEYS[2 * joint : 2 * joint + 2]) if arm == self.arm else ""
-
-    def open(self) -> None:
-        """Begin where the arm is."""
-        self.target, self.others = None, []
 
     def press(self, key: str) -> None:
         """Move the target by one step; keys that mean no joint go to `others`."""
@@ -200,15 +211,11 @@ class Keyboard:
             self.press(key)
         return self.target.copy()
 
-    def other(self) -> str:
-        """The oldest key that meant no joint, or ""."""
-        return oldest(self.others)
-
     def close(self) -> None:
         """Nothing to close."""
 
 
-class Gamepad:
+class Gamepad(Steered):
     """Sticks and buttons of a gamepad; how far a stick is pushed is how fast.
 
     Left stick: shoulder pan and lift. Right stick: wrist roll and elbow. Cross: wrist.
@@ -235,19 +242,14 @@ class Gamepad:
     OPEN, CLOSE = 5, 4  # shoulder buttons, right and left
 
     def __init__(self, fps: float, pad: Any = None):
+        super().__init__()
         self.pad = pad or _first_gamepad()
         self.step = PAD_SPEED / fps
-        self.target: np.ndarray | None = None
-        self.others: list[str] = []
         self._down: set[int] = set()
 
     def keys_of(self, place: int) -> str:
         """The stick or button."""
         return self.MOVED_BY[place]
-
-    def open(self) -> None:
-        """Begin where the arm is."""
-        self.target, self.others = None, []
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """The target, moved by how far the sticks are pushed now."""
@@ -266,10 +268,6 @@ class Gamepad:
         self.others += [self.BUTTONS[b] for b in sorted(now - self._down)]
         self._down = now
         return self.target.copy()
-
-    def other(self) -> str:
-        """The oldest button that meant no joint, or ""."""
-        return oldest(self.others)
 
     def close(self) -> None:
         """Let it go."""

@@ -28,10 +28,10 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from act_minimal.course import results
-from act_minimal.course.results import RESULTS, ResultError
-from act_minimal.errors import UserError
-from act_minimal.files import write_text
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import write_text
+from course.toolkit import results
+from course.toolkit.results import RESULTS, ResultError
 
 HERE = Path(__file__).parent
 SOURCES, SOLUTIONS = HERE / "src", HERE / "solutions"

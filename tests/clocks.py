@@ -32,10 +32,10 @@ def eventually(what, seconds=300.0):
     return found
 
 
-def let_pass(room, seconds):
-    """Let time pass for the virtual arm in this room; what is seen there then."""
-    end = room.look()["time"] + seconds
-    return eventually(lambda: (seen := room.look())["time"] >= end and seen)
+def let_pass(scene, seconds):
+    """Let time pass for the virtual arm of this client; what is seen there then."""
+    end = scene.look()["time"] + seconds
+    return eventually(lambda: (seen := scene.look())["time"] >= end and seen)
 
 
 def retried(measure, tries=8):

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from act_minimal import gl
+from act_minimal.support import gl
 
 # A machine without OpenGL still runs every test that does not draw; those that do
 # fail with the sentence that says what to install.
@@ -62,6 +62,6 @@ def _kernels_are_gone():
 @pytest.fixture(scope="session")
 def lerobot_python() -> Path:
     """A Python with LeRobot, 0.4.4 by default; see tests/lerobot_room.py."""
-    from tests.lerobot_room import make_room
+    from .lerobot_room import make_room
 
     return make_room()

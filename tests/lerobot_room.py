@@ -9,9 +9,9 @@ The environment variable LEROBOT chooses another version. From 0.5 on LeRobot ne
 Python 3.12; where this one is older, uv is asked for a 3.12, and torch and the packages
 of this project are installed there anew instead of being borrowed:
 
-    LEROBOT=0.6.1 uv run pytest tests/test_lerobot_client.py
+    LEROBOT=0.6.1 uv run pytest tests/hardware/test_lerobot_client.py
 
-`python -m benchmarks.lerobot_versions` tries several, and keeps what came of it.
+`python -m benchmarks.lerobot.versions` tries several, and keeps what came of it.
 """
 
 import os

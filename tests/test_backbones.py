@@ -18,8 +18,9 @@ from act_minimal.backbones import (
     resnet,
     sinusoid_2d,
 )
-from act_minimal.errors import UserError
-from act_minimal.model import ACT, ACTConfig
+from act_minimal.model import ACT
+from act_minimal.settings import ACTConfig
+from act_minimal.support.errors import UserError
 
 
 def config_of(**changes: Any) -> ACTConfig:
@@ -75,7 +76,9 @@ def test_one_batched_pass_equals_camera_by_camera(image_tokens):
     for i in range(2):
         scaled = images[:, i].float() / 255  # (B, 3, H, W)
         scaled = (scaled - cameras.mean[i]) / cameras.std[i]
-        places = (Keypoints.places(4, 6),) if image_tokens == "keypoints" else ()
+        places = (
+            (Keypoints.cell_positions(4, 6),) if image_tokens == "keypoints" else ()
+        )
         alone = cameras.tokens(cameras.backbone(scaled), *places)  # (B, t, D)
         close(tokens[:, i * t : (i + 1) * t], alone, atol=1e-5, rtol=1e-4)
 
@@ -123,7 +126,7 @@ def test_keypoints_are_where_the_channel_is_bright():
     features = torch.full((1, 1, 5, 9), -50.0)
     features[0, 0, 1, 8] = 50.0
     expected = torch.tensor([[[-0.5, 1.0]]])  # (row, column) in [-1, 1]
-    close(keypoints(features, Keypoints.places(5, 9)), expected)
+    close(keypoints(features, Keypoints.cell_positions(5, 9)), expected)
 
 
 @pytest.mark.quick

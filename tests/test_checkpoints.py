@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from act_minimal.checkpoint import load_policy
 from act_minimal.evaluation import evaluate, wilson
-from act_minimal.policy import load_policy
 
 DATA = Path(__file__).parents[1] / "data"
 RESULTS = json.loads((DATA / "results" / "checkpoints.json").read_text())

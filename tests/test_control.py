@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from act_minimal.control import run
-from act_minimal.errors import UserError
 from act_minimal.execution import RecedingHorizon, TemporalEnsemble
+from act_minimal.support.errors import UserError
 
 pytestmark = pytest.mark.quick
 

@@ -13,20 +13,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from act_minimal import image_cache
-from act_minimal.augmentation import recolour_images, shift_images
+from act_minimal import images as image_cache
 from act_minimal.dataset import (
-    Augmentation,
     Demonstrations,
     Statistics,
     Windows,
-    augment,
-    augment_draws,
     indices_for_step,
 )
-from act_minimal.episodes import Episode, EpisodeError, episode_path, save_episode
-from act_minimal.errors import UserError
-from act_minimal.resizing import Resizing, resize
+from act_minimal.episodes import Episode, episode_path, save_episode
+from act_minimal.images import (
+    Resizing,
+    augment,
+    augment_draws,
+    recolour_images,
+    resize,
+    shift_images,
+)
+from act_minimal.settings import Augmentation
+from act_minimal.support.errors import UserError
+from act_minimal.support.hdf5_files import EpisodeError
 
 LENGTHS = (9, 5, 7, 12)
 CAMERAS = ("top", "wrist")
@@ -387,7 +392,7 @@ import sys, hashlib
 from pathlib import Path
 import numpy as np
 from act_minimal.episodes import list_episodes
-from act_minimal.image_cache import cached_images  # without PyTorch: starts fast
+from act_minimal.images import cached_images  # without PyTorch: starts fast
 folder = Path(sys.argv[1])
 images = cached_images(
     list_episodes(folder), ("top", "wrist"), np.array([9, 5, 7, 12]), folder / ".cache"

@@ -15,12 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from act_minimal import files
-from act_minimal.data_folders import episodes_of, kind_of, shape_of
 from act_minimal.dataset import Demonstrations
+from act_minimal.datasets.folders import episodes_of, kind_of, shape_of
 from act_minimal.episodes import (
     Episode,
-    EpisodeError,
     episode_path,
     find_episodes,
     list_episodes,
@@ -29,8 +27,14 @@ from act_minimal.episodes import (
     save_episode,
     save_next_episode,
 )
-from act_minimal.errors import UserError
-from act_minimal.hdf5_files import is_true, misnamed_files, rate_of
+from act_minimal.support import files
+from act_minimal.support.errors import UserError
+from act_minimal.support.hdf5_files import (
+    EpisodeError,
+    is_true,
+    misnamed_files,
+    rate_of,
+)
 
 RNG = np.random.default_rng(0)
 

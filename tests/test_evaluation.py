@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import act_minimal.evaluation as evaluation
 from act_minimal.dataset import Statistics
-from act_minimal.errors import SettingError, UserError
 from act_minimal.evaluation import (
     Evaluation,
     evaluate,
@@ -30,10 +29,11 @@ from act_minimal.evaluation import (
     wilson,
 )
 from act_minimal.execution import ExecutionConfig
-from act_minimal.policy import ACTPolicy, make_policy
+from act_minimal.policy import Policy, make_policy
 from act_minimal.sim import PickPlace, World, make_task
 from act_minimal.sim import recording as sim_recording
-from act_minimal.sim.experts import Expert
+from act_minimal.sim.so100.expert import Expert
+from act_minimal.support.errors import SettingError, UserError
 
 OPEN_LOOP = ExecutionConfig(mode="open_loop")
 K = 320  # covers the longest scripted plan
@@ -228,7 +228,7 @@ class Snap(FakePolicy):
 
 
 def test_a_grippers_jerk_is_not_the_arms(monkeypatch):
-    from act_minimal.sim.handover import Handover
+    from act_minimal.sim.openarm.handover import Handover
 
     monkeypatch.setattr(Handover, "max_ticks", 60)
     snaps = {
@@ -371,10 +371,10 @@ def test_the_same_weights_with_other_settings_are_another_policy(change):
     one = make_policy("act", statistics, state_dim=3, action_dim=3, chunk_size=4)
     settings = dict(change)
     name = settings.pop("name", one.name)
-    other = ACTPolicy(replace(one.config, **settings), statistics, name=name)
+    other = Policy(replace(one.config, **settings), statistics, name=name)
     other.module.load_state_dict(one.module.state_dict())
     assert fingerprint(one) != fingerprint(other)
-    same = ACTPolicy(one.config, statistics)
+    same = Policy(one.config, statistics)
     same.module.load_state_dict(one.module.state_dict())
     assert fingerprint(one) == fingerprint(same.eval())
     pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]

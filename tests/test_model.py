@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from act_minimal.model import (
     ACT,
-    ACTConfig,
     ACTOutput,
     Attention,
     CVAEEncoder,
@@ -23,6 +22,7 @@ from act_minimal.model import (
     act_loss,
     sinusoid_1d,
 )
+from act_minimal.settings import ACTConfig
 
 TINY = {
     "state_dim": 3,
@@ -612,7 +612,7 @@ def test_of_size_lists_what_it_knows():
     dims = {"state_dim": 6, "action_dim": 6}
     with pytest.raises(ValueError, match=r"size is 'huge', expected one of .*'paper'"):
         ACTConfig.of_size("huge", **dims)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"unknown setting 'widht'.*'width'"):
+    with pytest.raises(ValueError, match=r"no setting 'widht': known are .*width"):
         ACTConfig.of_size("small", **dims, widht=3)
     assert ACTConfig.of_size("paper", **dims, chunk_size=7).chunk_size == 7
     paper = ACTConfig.of_size("paper", **dims)

@@ -12,18 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from act_minimal.checkpoint import CheckpointError
+from act_minimal.checkpoint import CheckpointError, load_policy, save_policy
 from act_minimal.dataset import Statistics
-from act_minimal.errors import SettingError, UserError
-from act_minimal.policy import (
-    ObservationError,
-    Policy,
-    Scale,
-    load_policy,
-    make_policy,
-    save_policy,
-)
-from act_minimal.resizing import Resizing, resize
+from act_minimal.images import Resizing, resize
+from act_minimal.policy import ObservationError, Policy, Scale, make_policy
+from act_minimal.support.errors import SettingError, UserError
 
 S, E, K, B = 3, 4, 5, 2
 TINY = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
@@ -250,7 +243,7 @@ def test_bad_observations_are_named(key, value, message):
 
 @pytest.mark.quick
 def test_unknown_names_list_the_known():
-    with pytest.raises(UserError, match="'diffusion': known are act, bc_tr"):
+    with pytest.raises(UserError, match=r"'diffusion', expected one of .'act', 'bc_tr"):
         policy("diffusion")
     with pytest.raises(UserError, match=r"no setting 'widht': known are .*width"):
         policy(widht=3)

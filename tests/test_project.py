@@ -1,4 +1,4 @@
-"""The house itself: what is written twice agrees, and no wall has a hole."""
+"""The project itself: what is written twice agrees, and the rules of its structure."""
 
 import ast
 import io
@@ -20,28 +20,24 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from act_minimal import cli
-from act_minimal.doctor import read_constraints
+from act_minimal.command import main as cli
+from act_minimal.command.doctor import read_constraints
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "act_minimal"
 HARDWARE = ROOT / "hardware"
+CODE = ("act_minimal", "course", "hardware", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 FILE_LINES = 400  # of code: blank lines, comments and docstrings are free
-WALK_LINES = 3300  # of code, from episodes to evaluation: an afternoon's reading
-# Rooms beside the walk, which nobody needs to read to understand ACT.
-BESIDE_THE_WALK = {
-    *("cli.py", "demo.py", "doctor.py", "devices.py", "gl.py", "inspection.py"),
-    *("card.py", "joints.py"),
-    *("training_plot.py", "classroom.py", "exchange_cli.py", "onnx_export.py"),
-    *("lerobot.py", "lerobot_names.py", "lerobot_steps.py", "lerobot_units.py"),
-    *("original_act.py", "data_cli.py", "data_folders.py", "data_tools.py"),
-    *("lerobot_edge.py", "lerobot_files.py", "lerobot_read.py", "lerobot_stats.py"),
-    *("lerobot_video.py", "lerobot_write.py", "lerobot_rows.py", "joints.py"),
-    *("hdf5_files.py", "resizing.py", "files.py"),
-    *("settings.py", "console.py", "extras.py"),
-}
+# The files that a reader of ACT comes for, in their order, and how much code they hold
+# together: an afternoon's reading.
+PATH = (
+    *("episodes", "images", "dataset", "backbones", "model", "policy", "checkpoint"),
+    *("settings", "training", "execution", "control", "evaluation"),
+)
+PATH_LINES = 3300
+FOLDERS = ("command", "datasets", "exchange", "sim", "support")
 
 FILE_MB, REPOSITORY_MB = 20, 60
 
@@ -115,7 +111,7 @@ def code_lines(source: str) -> int:
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """{"act_minimal.sim.so100": path, ...}; a package goes by its folder's name."""
+    """{"act_minimal.sim.so100.arm": path, ...}; a package goes by its folder's name."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -123,20 +119,14 @@ def modules(package: Path) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, name: str, *, top_level_only: bool = False) -> Iterator[str]:
-    """Everything that a file imports; `from .a import b` gives "package.a.b"."""
+def imports(path: Path, name: str) -> Iterator[str]:
+    """Everything that a file imports, in functions and for annotations, too.
+
+    `from .a import b` gives "package.a.b".
+    """
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
 
-    def nodes(node: ast.AST) -> Iterator[ast.AST]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-                continue  # a name in an annotation, which never runs
-            if top_level_only and isinstance(child, ast.FunctionDef | ast.Lambda):
-                continue
-            yield child
-            yield from nodes(child)
-
-    for node in nodes(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -338,16 +328,12 @@ def test_links_between_pages_lead_somewhere():
 
 
 @pytest.mark.quick
-def test_the_architecture_names_every_room():
+def test_the_architecture_names_every_module():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rooms = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
-    rooms |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    rooms |= {path.name for path in HARDWARE.glob("*.py")} - {"__init__.py"}
-    rooms |= {path.name for path in HARDWARE.glob("so100/[!_]*.py")}
     unnamed = [
-        room
-        for room in sorted(rooms)
-        if f"`{room}`" not in text and f"`so100/{room}`" not in text
+        str(path.relative_to(ROOT))
+        for path in (*modules(PACKAGE).values(), *modules(HARDWARE).values())
+        if path.name != "__init__.py" and f"`{path.name}`" not in text
     ]
     assert not unnamed
 
@@ -399,8 +385,8 @@ def reads_or_writes_text(call: ast.Call) -> bool:
 
 @pytest.mark.quick
 def test_text_is_utf8_whatever_the_locale():
-    paths = [*modules(PACKAGE).values(), *modules(HARDWARE).values()]
-    paths += [*modules(ROOT / "benchmarks").values(), ROOT / "notebooks/make.py"]
+    paths = [one for package in CODE for one in modules(ROOT / package).values()]
+    paths += [ROOT / "notebooks/make.py"]
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in paths
@@ -464,22 +450,32 @@ def test_a_result_says_how_it_was_made(path: Path):
         assert any("interval" in key or "wilson" in key for key in said), path.name
 
 
-# ---------------------------------------------------------------- the walls
+# ---------------------------------------------------------------- the rules
 
 
 @pytest.mark.quick
 def test_every_file_can_be_read_in_one_sitting():
-    for path in (*modules(PACKAGE).values(), *modules(HARDWARE).values()):
+    for path in (one for package in CODE for one in modules(ROOT / package).values()):
         lines = code_lines(path.read_text(encoding="utf-8"))
         name = path.relative_to(ROOT)
         assert lines <= FILE_LINES, f"{name} holds {lines} lines of code"
 
 
 @pytest.mark.quick
-def test_the_walk_can_be_read_in_an_afternoon():
-    rooms = [path for path in PACKAGE.glob("*.py") if path.name not in BESIDE_THE_WALK]
-    lines = {path.name: code_lines(path.read_text(encoding="utf-8")) for path in rooms}
-    assert sum(lines.values()) <= WALK_LINES, lines
+def test_the_package_shows_the_path_and_five_folders():
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert files == set(PATH)
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(FOLDERS)
+
+
+@pytest.mark.quick
+def test_the_path_can_be_read_in_an_afternoon():
+    lines = {
+        name: code_lines((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        for name in PATH
+    }
+    assert sum(lines.values()) <= PATH_LINES, lines
 
 
 @pytest.mark.quick
@@ -487,52 +483,66 @@ def test_the_model_knows_tensors_and_nothing_else():
     # Where ImageNet's weights come from is torchvision's affair.
     libraries = {"torch", "torchvision", "numpy"}
     files = {"pathlib", "os", "io", "json", "shutil", "tempfile", "subprocess"}
-    mine = ("act_minimal.errors.", "act_minimal.model.", "act_minimal.backbones.")
-    mine += ("act_minimal.settings.",)
-    for room in ("model", "backbones", "baselines"):
-        for name in imports(PACKAGE / f"{room}.py", f"act_minimal.{room}"):
+    mine = ("support.errors", "model", "backbones", "settings")
+    for module in ("model", "backbones"):
+        for name in imports(PACKAGE / f"{module}.py", f"act_minimal.{module}"):
             top = name.partition(".")[0]
             allowed = top in (libraries | set(sys.stdlib_module_names)) - files
-            assert allowed or name.startswith(mine), f"{room}.py imports {name}"
+            ours = name.startswith(tuple(f"act_minimal.{one}." for one in mine))
+            assert allowed or ours, f"{module}.py imports {name}"
 
 
 @pytest.mark.quick
-def test_hardware_is_looked_up_by_name_only():
-    for name, path in modules(PACKAGE).items():
-        for imported in imports(path, name, top_level_only=True):
-            assert imported.partition(".")[0] != "hardware", f"{name} at module level"
+@pytest.mark.parametrize(
+    ("package", "banned"),
+    [
+        ("act_minimal", ("hardware", "course", "benchmarks", "tests")),
+        ("hardware", ("course", "benchmarks", "tests")),
+        ("course", ("benchmarks", "tests")),
+    ],
+)
+def test_packages_import_in_one_direction(package, banned):
+    """The arms are found by entry points: see `support/plugins.py`."""
+    for name, path in modules(ROOT / package).items():
+        for imported in imports(path, name):
+            assert imported.partition(".")[0] not in banned, f"{name}: {imported}"
 
 
 @pytest.mark.quick
-def test_simulation_and_hardware_meet_only_at_the_robot_contract():
-    for name, path in modules(PACKAGE / "sim").items():
-        for imported in imports(path, f"act_minimal.{name}"):
-            assert imported.partition(".")[0] != "hardware", name
+def test_only_virtual_arms_import_the_simulator():
+    """And the OpenArm's model, which computes gravity with MuJoCo."""
+    for name, path in modules(HARDWARE).items():
+        if ".emulator" in name or name.startswith("hardware.virtual."):
+            continue
+        for imported in imports(path, name):
+            assert not imported.startswith("act_minimal.sim"), f"{name}: {imported}"
+            model = name == "hardware.openarm.model"
+            assert imported.partition(".")[0] != "mujoco" or model, name
 
 
-@pytest.mark.quick
-def test_nothing_imports_the_course():
-    for name, path in modules(PACKAGE).items():
-        if not name.startswith("act_minimal.course"):
-            for imported in imports(path, name):
-                assert not imported.startswith("act_minimal.course"), name
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules that it imports, of all packages."""
+    known = {k: v for package in CODE for k, v in modules(ROOT / package).items()}
+    return {
+        name: ({module_of(one, known) for one in imports(path, name)} & set(known))
+        - {name}
+        for name, path in known.items()
+    }
 
 
 @pytest.mark.quick
 def test_imports_form_no_circle():
     # An import inside a function counts: it hides a circle and does not break it.
-    known = modules(PACKAGE)
-    graph = {
-        name: {module_of(one, known) for one in imports(path, name)} & set(known)
-        for name, path in known.items()
-    }
-    assert find_circle(graph) == []
+    assert find_circle(import_graph()) == []
 
 
 @pytest.mark.quick
 def test_a_circle_would_be_found():
     assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    graph = import_graph()
+    assert "act_minimal.settings" in graph["act_minimal.backbones"]  # an annotation's
+    assert "hardware.virtual.client" in graph["hardware.robots"]  # in a function
 
 
 @pytest.mark.quick
@@ -553,7 +563,7 @@ def test_nothing_unpickles():
 def test_no_test_depends_on_how_fast_the_machine_is():
     """Upper bounds on the computer's clock are red wherever it is busy."""
     bound = re.compile(r"assert .*time\.(?:monotonic|perf_counter)\(\).*<=? *([\d.]+)")
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for line in path.read_text(encoding="utf-8").splitlines():
             found = bound.search(line)
             assert not found or float(found[1]) >= 30, (
@@ -562,18 +572,75 @@ def test_no_test_depends_on_how_fast_the_machine_is():
             )
 
 
-def test_every_room_is_tested():
-    """A room has a test file of its name, or is imported by the tests of its whole."""
-    rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "errors"}
-    files = list(ROOT.glob("tests/test_*.py"))
-    tested = {path.stem.removeprefix("test_") for path in files}
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                tested.add(node.module.removeprefix("act_minimal."))
-                if node.module == "act_minimal":
-                    tested |= {name.name for name in node.names}
-    assert sorted(rooms - tested) == []
+def names_used(path: Path) -> Iterator[str]:
+    """Every name that a test file gets from a module and then uses.
+
+    "act_minimal.model.ACT" where it says `ACT`, or imports the module and says
+    `model.ACT`; names in strings, which are patched or run as programs, too.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    known: dict[str, str] = {}  # name here -> where it comes from
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or node.level):
+            base = node.module or ""
+            if node.level:
+                above = name.split(".")[: -node.level]
+                base = ".".join([*above, *([base] if base else [])])
+            for one in node.names:
+                known[one.asname or one.name] = f"{base}.{one.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in known:
+            yield known[node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in known:
+                yield f"{known[node.value.id]}.{node.attr}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(
+                r"\b(?:act_minimal|hardware|course)(?:\.\w+)+", node.value
+            )
+
+
+# Modules whose work is seen through another's: which tests would fail without them.
+TESTED_THROUGH = {
+    "act_minimal.exchange.lerobot_normalisation": "exchange/test_lerobot_policy.py",
+    "act_minimal.sim.env": "sim/test_so100.py",
+    "course.exercises": "course/test_toolkit.py",
+    "course.figures.lesson_01_drift": "course/test_lesson_01.py",
+    "course.toolkit.questions": "course/test_toolkit.py",
+    "hardware.chain": "hardware/test_so100_kinematics.py",
+    "hardware.openarm.bodies": "hardware/test_guard.py",
+    "hardware.so100.emulator.arm": "hardware/test_so100_servo.py",
+    "hardware.virtual.contacts": "hardware/test_guard.py",
+    "hardware.virtual.faults": "hardware/test_so100_bus.py",
+    "hardware.virtual.scene": "hardware/test_openarm_client.py",
+    "hardware.virtual.service": "hardware/test_so100_bus.py",
+}
+
+
+def test_every_module_is_tested():
+    """Tests use something that it defines: importing it is not enough."""
+    tests = [*modules(ROOT / "tests").values()]
+    used = {name for path in tests for name in names_used(path)}
+    untested = []
+    for package in ("act_minimal", "hardware", "course"):
+        for name, path in modules(ROOT / package).items():
+            defined = set()
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    defined.add(node.name)
+                elif isinstance(node, ast.Assign):
+                    defined |= {ast.unparse(target) for target in node.targets}
+            of_its_name = f"test_{name.rpartition('.')[2]}.py"
+            if (
+                defined
+                and not any(f"{name}.{one}" in used for one in defined)
+                and of_its_name not in {path.name for path in tests}
+            ):
+                untested.append(name)
+    assert sorted(untested) == sorted(TESTED_THROUGH)
+    for test in TESTED_THROUGH.values():
+        assert (ROOT / "tests" / test).exists(), test
 
 
 # ---------------------------------------------------------------- tools

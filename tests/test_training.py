@@ -20,19 +20,25 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch import nn
 
-from act_minimal import files, training
+from act_minimal import training
+from act_minimal.checkpoint import BEFORE, load_policy, read_log, save_policy
+from act_minimal.command import demo
+from act_minimal.command.demo import steps_that_fit
 from act_minimal.dataset import Windows
 from act_minimal.episodes import Episode, episode_path, load_episode, save_episode
-from act_minimal.errors import SettingError, UserError
-from act_minimal.policy import load_policy, make_policy, save_policy
-from act_minimal.processes import World, join
-from act_minimal.run_folder import BEFORE, read_log
-from act_minimal.training import TrainConfig, TrainingInterrupted, steps_that_fit, train
-from act_minimal.training_config import as_json, load_demonstrations, network_settings
-from act_minimal.training_parts import (
+from act_minimal.policy import make_policy
+from act_minimal.settings import TrainConfig, as_json
+from act_minimal.support import files
+from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.processes import World, join
+from act_minimal.training import (
+    TrainingInterrupted,
     learning_rate,
+    load_demonstrations,
     make_batch,
     make_optimizer,
+    network_settings,
+    train,
     update_average,
 )
 
@@ -226,7 +232,7 @@ def test_bf16_and_compile_change_little(config, tmp_path, monkeypatch):
 def test_curves_reach_tensorboard_and_the_notebook(config):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from act_minimal.training_plot import live_curve, plot_losses
+    from course.toolkit.training_plot import LiveCurve, plot_losses
 
     seen = []
     result = run(replace(config, tensorboard=True, log_every=4), on_step=seen.append)
@@ -238,7 +244,7 @@ def test_curves_reach_tensorboard_and_the_notebook(config):
     assert len(board.Scalars("val_l1")) == 2
     lines = plot_losses(result.losses).get_lines()
     assert [len(line.get_xdata()) for line in lines] == [12, 2]
-    draw = live_curve(every=0)
+    draw = LiveCurve(every=0)
     for record in seen:
         draw(record)
 
@@ -694,8 +700,8 @@ def test_steps_that_fit_counts_real_steps(config, monkeypatch):
             clock[0] += 9.0 if step == trial.log_every else 0.1 * trial.log_every
             on_step({"step": step})
 
-    monkeypatch.setattr(training, "train", fake)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(demo, "train", fake)
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: clock[0])
     config = replace(config, log_every=10)
     assert steps_that_fit(config, 12) == 120
     assert trials == [40, 70]  # 3 s are too short a trial, 6 s are not

@@ -3,23 +3,29 @@
 `gymnasium.make("act_minimal/SO100PickPlace-v0")` after `import act_minimal.sim`.
 """
 
+import inspect
 from typing import Any
 
-from ..errors import SettingError
-from ..extras import require
-from ..gl import choose_gl_backend
+from ..support.errors import SettingError
+from ..support.extras import require
+from ..support.gl import choose_gl_backend
+from ..support.plugins import load_class
 
 require("sim")
 choose_gl_backend()  # MuJoCo reads MUJOCO_GL when it is imported
 
 import gymnasium  # noqa: E402
 
-from .handover import Handover  # noqa: E402
-from .insertion import Insertion  # noqa: E402
-from .pick_place import PickPlace  # noqa: E402
+from .openarm.handover import Handover  # noqa: E402
+from .openarm.insertion import Insertion  # noqa: E402
+from .so100.pick_place import PickPlace  # noqa: E402
 from .world import Task, World  # noqa: E402
 
 TASKS: dict[str, type] = {task.name: task for task in (PickPlace, Handover, Insertion)}
+NEEDED = (
+    *Task.__annotations__,
+    *(n for n, part in vars(Task).items() if inspect.isfunction(part) and n[0] != "_"),
+)
 GYM_IDS = {
     "act_minimal/SO100PickPlace-v0": PickPlace.name,
     "act_minimal/OpenArmHandover-v0": Handover.name,
@@ -28,13 +34,18 @@ GYM_IDS = {
 
 
 def make_task(name: str) -> Task:
-    """The task of this name.
+    """The task of this name, or one's own as `module:Class`.
 
     Raises:
         SettingError: unknown name; lists the known ones.
     """
+    if ":" in name:
+        return load_class(name, NEEDED)()
     if name not in TASKS:
-        raise SettingError(f"no task '{name}'; the tasks are: {', '.join(TASKS)}")
+        raise SettingError(
+            f"no task '{name}'; the tasks are: {', '.join(TASKS)}, or your own as "
+            "module:Class"
+        )
     return TASKS[name]()
 
 

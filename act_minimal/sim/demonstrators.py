@@ -1,15 +1,16 @@
 """Which expert demonstrates which task."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import SettingError
-from .bimanual_experts import HandoverExpert, InsertionExpert
-from .experts import Expert
-from .handover import Handover
-from .insertion import Insertion
-from .pick_place import PickPlace
+from ..support.errors import SettingError
+from .openarm.experts import HandoverExpert, InsertionExpert
+from .openarm.handover import Handover
+from .openarm.insertion import Insertion
+from .so100.expert import Expert
+from .so100.pick_place import PickPlace
 from .world import Task
 
 
@@ -26,6 +27,18 @@ class Demonstrator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class OwnExpert:
+    """A task of one's own that plans its demonstrations itself."""
+
+    task: Any
+    demonstrator: str
+
+    def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
+        """See `Demonstrator.plan`; the task is also told which demonstrator it is."""
+        return self.task.plan(start, seed, self.demonstrator)
+
+
 def make_expert(task: Task, demonstrator: str = "scripted") -> Demonstrator:
     """The expert of a task, or of the task that it is a variant of.
 
@@ -33,6 +46,8 @@ def make_expert(task: Task, demonstrator: str = "scripted") -> Demonstrator:
         SettingError: nobody demonstrates this task.
         UserError: unknown demonstrator; lists the known ones.
     """
+    if hasattr(task, "plan"):  # one's own, which demonstrates itself
+        return OwnExpert(task, demonstrator)
     experts: dict[type, type] = {
         PickPlace: Expert,
         Handover: HandoverExpert,

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ..errors import UserError
+from ..support.errors import UserError
 from .world import DEMONSTRATION_SCENES, Task, World
 
 
@@ -37,8 +37,6 @@ class TaskEnv(gymnasium.Env):
     The reward is 1 when the task is done, which ends the episode, else 0.
 
     Args:
-        task: the task.
-        cameras: cameras in the observation.
         size: (H, W) of images.
         render_mode: None or "rgb_array", the view `scene`.
     """

@@ -1,21 +1,20 @@
 """Films of rollouts, drawn from their recorded states."""
 
-import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imageio_ffmpeg
 import mujoco
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..errors import UserError
-from ..files import atomic_file, check_output_file
-from ..gl import open_renderer
+from ..support.errors import UserError
+from ..support.files import atomic_file, check_output_file
+from ..support.gl import open_renderer
+from ..support.video import VideoWriter
 from .world import Task
 
 # Okabe and Ito's blue and vermilion, told apart by colour-blind people too.
@@ -57,12 +56,9 @@ def film(
     A frame and a word tell success (blue) from failure (vermilion).
 
     Args:
-        task: what the rollouts were of.
-        takes: the rollouts.
         path: of the film; ends in .mp4.
         columns: rollouts in a row.
         size: (H, W) of each rollout's picture.
-        progress: whether to show a bar.
 
     Returns:
         The path of the film.
@@ -92,7 +88,7 @@ def film(
     try:
         with (
             atomic_file(path) as temporary,
-            _mp4(temporary, whole, task.fps // thin) as write,
+            closing(VideoWriter(temporary, task.fps // thin, whole, "film")) as video,
         ):
             for frame in tqdm(range(frames), desc="film", disable=not progress):
                 cells = []
@@ -113,46 +109,10 @@ def film(
                     np.hstack(cells[r * columns : (r + 1) * columns])
                     for r in range(rows)
                 ]
-                write(np.vstack(grid))
+                video.add(np.vstack(grid)[None])
     finally:
         renderer.close()
     return path
-
-
-@contextmanager
-def _mp4(path: Path, size: tuple[int, int], fps: int) -> Iterator[Callable]:
-    """Gives a function that appends a frame (H, W, 3) to a film.
-
-    Raises:
-        OSError: the film did not get whole onto the disk.
-    """
-    height, width = size
-    writer = imageio_ffmpeg.write_frames(
-        path,
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        macro_block_size=2,
-        # The format is said here because a temporary name does not tell; the index
-        # comes first so that browsers play the film while it loads.
-        output_params=["-f", "mp4", "-movflags", "+faststart"],
-    )
-    written = 0
-
-    def write(frame: np.ndarray) -> None:
-        nonlocal written
-        writer.send(np.ascontiguousarray(frame))
-        written += 1
-
-    writer.send(None)
-    try:
-        yield write
-    finally:
-        writer.close()  # waits for ffmpeg, and says nothing of its failures
-    with suppress(RuntimeError):
-        if imageio_ffmpeg.count_frames_and_secs(str(path))[0] == written:
-            return
-    raise OSError(errno.ENOSPC, "ffmpeg could not finish")
 
 
 def _caption(image: np.ndarray, take: Take, over: bool, seconds: float) -> np.ndarray:

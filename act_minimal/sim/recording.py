@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..card import UNITS
+from ..datasets.embodiment import UNITS, arm_attributes, joint_names
 from ..episodes import (
     Episode,
     episode_path,
@@ -17,10 +17,9 @@ from ..episodes import (
     next_episode,
     save_next_episode,
 )
-from ..errors import SettingError, UserError
-from ..files import check_output_folder, sole_writer
-from ..joints import arm_attributes, joint_names
-from ..settings import Side, check_value
+from ..support.errors import SettingError, UserError
+from ..support.files import check_output_folder, sole_writer
+from ..support.validation import Side, check_value
 from .demonstrators import make_expert
 from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
 
@@ -46,16 +45,11 @@ def record(
     recording that was killed goes on to the very files it would have written.
 
     Args:
-        task: the task.
         out: folder; episodes that are there already are kept and counted. Where some
             were removed, the next one gets the number after the highest.
-        n: number of episodes wanted.
         demonstrator: "scripted" or "human".
         seed: decides scenes and styles.
         cameras: recorded at `size` (H, W); none by default.
-        size: of the images.
-        compression: of the images.
-        progress: whether to show a bar.
 
     Returns:
         The paths of the first `n` episodes.
@@ -155,7 +149,8 @@ def _play(
         over = [len(plans[j]) + (0 if world.success[j] else SETTLE) for j in alive]
         alive = alive[world.ticks[alive] < over]
     robot = world.task.robot
-    joints = joint_names(robot, world.task.action_dim)
+    known = joint_names(robot, world.task.action_dim)
+    joints = known or list(world.task.joints)
     about_arm = arm_attributes(robot, joints, UNITS)
     episodes = []
     for j in range(n):

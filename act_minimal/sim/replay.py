@@ -7,24 +7,29 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..episodes import find_episodes, load_episode
-from ..errors import SettingError, UserError
-from ..files import check_output_file
-from . import make_task
+from ..support.errors import SettingError, UserError
+from ..support.files import check_output_file
+from . import TASKS, make_task
 from .film import Take
 from .film import film as write_film
 from .world import HOLD_TICKS, World
 
 
 def replay(
-    data: Path, n: int, *, film: Path | None = None, progress: bool = True
+    data: Path,
+    n: int,
+    *,
+    task: str | None = None,
+    film: Path | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Replay the first `n` episodes of a folder.
 
     Args:
-        data: folder of episodes.
         n: how many, from the first; fewer if there are fewer.
+        task: one's own that they were recorded in, as "module:Class": a file that names
+            code does not get it imported.
         film: also film the first twelve, into this mp4 file.
-        progress: whether to show a bar.
 
     Returns:
         `successes`, `n`, and for each of `episodes` its `success` and the largest
@@ -39,7 +44,9 @@ def replay(
     if n < 1:
         raise SettingError(f"{n} episodes are to be replayed, expected at least 1")
     paths = find_episodes(data)[:n]
-    rows, takes, task = [], [], None
+    rows, takes = [], []
+    own = make_task(task) if task else None
+    made = own
     for path in tqdm(paths, desc="replay", disable=not progress):
         episode = load_episode(path, images=False)
         name, scene = (episode.attributes.get(key) for key in ("task", "scene"))
@@ -48,13 +55,19 @@ def replay(
                 f"{path} has no attributes 'task' and 'scene': only episodes that were "
                 "recorded in simulation can be replayed in it"
             )
-        task = make_task(str(name))
-        if episode.fps != task.fps:
+        if (own and own.name != name) or (not own and name not in TASKS):
             raise UserError(
-                f"{path} has {episode.fps:g} frames a second, but {task.name} ticks at "
-                f"{task.fps} Hz: its actions would come at another speed"
+                f"{path} was recorded in the task '{name}', expected "
+                f"{own.name if own else 'one of ' + ', '.join(TASKS)}; a task of your "
+                "own has to be named as module:Class, with --task"
             )
-        world = World(task)
+        made = own or make_task(str(name))
+        if episode.fps != made.fps:
+            raise UserError(
+                f"{path} has {episode.fps:g} frames a second, but {made.name} ticks at "
+                f"{made.fps} Hz: its actions would come at another speed"
+            )
+        world = World(made)
         world.reset([int(scene)])
         states, apart = [], 0.0
         for t in range(len(episode) + HOLD_TICKS):
@@ -67,8 +80,8 @@ def replay(
         ok = bool(world.success[0])
         rows.append({"episode": path.name, "success": ok, "largest_difference": apart})
         takes.append(Take(path.stem, np.stack(states), ok))
-    if film and task:
-        write_film(task, takes[:12], film, progress=progress)
+    if film and made:
+        write_film(made, takes[:12], film, progress=progress)
     return {
         "n": len(rows),
         "successes": sum(row["success"] for row in rows),

@@ -15,7 +15,6 @@ class SimRobot:
     nothing more: its actions are dropped and its images stay black.
 
     Args:
-        task: the task.
         seeds: one scene each.
         size: (H, W) of camera images, or one such pair for each camera.
         threads: that step the scenes; 0 uses all CPUs.

@@ -1,5 +1,6 @@
 """Many copies of one task's scene, stepped together on a thread pool."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -7,18 +8,19 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from ..errors import UserError
-from ..gl import open_renderer
+from ..support.errors import UserError
+from ..support.gl import open_renderer
 
 
 class Task(Protocol):
-    """What a scene must tell about itself; `PickPlace` is the first one.
+    """What a scene must tell about itself; see docs/bring_your_own.md.
 
-    `n` is the number of scenes, rows of `qpos` and `qvel` are MuJoCo's.
+    `n` is the number of scenes, rows of `qpos` and `qvel` are MuJoCo's. `JointTask` has
+    most of it for simple arms.
     """
 
     name: str
-    robot: str  # which arm, as `joints.py` and cards call it
+    robot: str  # which arm, as `datasets/embodiment.py` and cards call it
     fps: int  # control rate, Hz
     substeps: int  # physics steps a control tick
     max_ticks: int  # an episode that has not succeeded by then has failed
@@ -42,11 +44,70 @@ class Task(Protocol):
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray: ...
 
 
+class JointTask:
+    """A task of which the first A numbers of qpos are the joints that actions drive.
+
+    Actions are the position targets (rad) of as many actuators. A task of one's own
+    adds what else a `Task` has, and, to be recorded, `plan`.
+    """
+
+    joints: tuple[str, ...]
+    action_limits: np.ndarray  # (A, 2)
+
+    @property
+    def action_dim(self) -> int:
+        """A, one an actuator."""
+        return len(self.joints)
+
+    def model(self) -> mujoco.MjModel:
+        """Compile the scene."""
+        raise NotImplementedError
+
+    def film_model(self) -> mujoco.MjModel:
+        """The scene as films show it: the same."""
+        return self.model()
+
+    def state(self, qpos: np.ndarray) -> np.ndarray:
+        """Joint angles: (n, nq) -> (n, A)."""
+        return qpos[:, : self.action_dim].copy()
+
+    def velocity(self, qvel: np.ndarray) -> np.ndarray:
+        """Joint velocities: (n, nv) -> (n, A)."""
+        return qvel[:, : self.action_dim].copy()
+
+    def ctrl(self, action: np.ndarray) -> np.ndarray:
+        """Targets of the actuators (n, A), within the limits."""
+        return np.clip(action, *self.action_limits.T)
+
+    def hold(self, qpos: np.ndarray) -> np.ndarray:
+        """Targets (n, A) that hold the arm where it is."""
+        return qpos[:, : self.action_dim]
+
+
+# What the scenes of all tasks begin with.
+OPTIONS_XML = """\
+  <compiler angle="radian" autolimits="true"/>
+  <option integrator="implicitfast" cone="elliptic" impratio="10"/>
+  <visual>
+    <quality shadowsize="0" offsamples="0"/>
+    <headlight ambient=".45 .45 .45" diffuse=".3 .3 .3" specular="0 0 0"/>
+    <global offwidth="1280" offheight="960"/>
+    <map znear=".02" zfar="20"/>
+  </visual>
+"""
+
 DEMONSTRATION_SCENES = 1_000_000_000  # scenes from here on are never evaluated on
 SCENES_A_RUN = 100_000  # demonstration scenes of one seed
 HOLD_TICKS = 10  # a success counts once it has lasted this long
-# The roots of x^(d + 1) = x + 1 for d dimensions.
-GOLDEN = {3: 1.2207440846057596, 6: 1.1127756842787055}
+
+
+@functools.cache
+def golden(dimensions: int) -> float:
+    """The root of x^(d + 1) = x + 1: what the R-sequence is made of."""
+    x = 2.0
+    for _ in range(100):
+        x = (1 + x) ** (1 / (dimensions + 1))
+    return x
 
 
 def start(task: Task, scene: int) -> np.ndarray:
@@ -62,7 +123,7 @@ def start(task: Task, scene: int) -> np.ndarray:
     run, attempt = divmod(scene - DEMONSTRATION_SCENES, SCENES_A_RUN)
     dimensions = task.place_dim
     offset = np.random.default_rng([DEMONSTRATION_SCENES, run]).random(dimensions)
-    steps = GOLDEN[dimensions] ** -np.arange(1.0, dimensions + 1)
+    steps = golden(dimensions) ** -np.arange(1.0, dimensions + 1)
     place = (offset + attempt * steps) % 1.0
     return task.sample(rng, place)
 
@@ -71,8 +132,6 @@ class World:
     """`n` scenes of a task. One scene or many, the results are the same to the bit.
 
     Args:
-        task: the task.
-        n: number of scenes.
         threads: threads that step them; 0 uses all CPUs.
     """
 

@@ -1,1 +1,1 @@
-"""One script a claim: `uv run python -m benchmarks.claims.c01_drift`."""
+"""Claims about ACT, measured: `uv run python -m benchmarks.claims`."""

@@ -4,10 +4,8 @@ Everything is kept in the folder of runs and found again. Shared by C1, C12 and 
 """
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from act_minimal.checkpoint import load_policy
 from act_minimal.control import Observation, run
-from act_minimal.course import corrections
 from act_minimal.dataset import Demonstrations
 from act_minimal.episodes import (
+    Episode,
     episode_path,
     list_episodes,
     load_episode,
@@ -26,22 +25,27 @@ from act_minimal.episodes import (
 )
 from act_minimal.evaluation import Rollout, evaluation_scenes, jerk, still, wilson
 from act_minimal.execution import ExecutionConfig, make_executor
-from act_minimal.files import write_json
-from act_minimal.policy import Policy, load_policy
+from act_minimal.policy import Policy
+from act_minimal.settings import TrainConfig
 from act_minimal.sim import make_task
 from act_minimal.sim.recording import scene_seed
 from act_minimal.sim.robot import SimRobot
-from act_minimal.sim.so100 import joint_limits
+from act_minimal.sim.so100.arm import joint_limits
 from act_minimal.sim.world import World
-from act_minimal.training import TrainConfig, TrainResult, train
+from act_minimal.support.files import read_json, write_json
+from act_minimal.training import TrainResult, train
+from course.figures import lesson_01_corrections as corrections
+
+from ..rollouts import HALF, side_by_side
+from .claim import Training
 
 TASK = make_task(corrections.TASK)
 LOWEST, HIGHEST = joint_limits().T.copy()  # (6,) each, rad
 LOWEST[5], HIGHEST[5] = 0.0, 1.0
-HALF = ExecutionConfig()
 ROUNDS = 5  # of DAgger
 CORRECTED_TICKS = 200  # of a corrected rollout at most
 HELD_OUT = 10  # demonstrations that measure the error on the expert's states
+SIZES = Training(runs=Path("runs/claims"), steps=3000)
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,22 @@ def extras(
     return np.concatenate(parts, 1)
 
 
+def changed_copies(data: Path, out: Path, change: Callable[[Episode], None]) -> Path:
+    """Copies of demonstrations, each changed in place; gives `out`, made once."""
+    paths = list_episodes(data)
+    if len(list_episodes(out)) < len(paths):
+        for i, path in enumerate(paths):
+            if not episode_path(out, i).exists():
+                episode = load_episode(path)
+                change(episode)
+                save_episode(episode_path(out, i), episode)
+    return out
+
+
 def widen(trial: Trial, data: Path, out: Path) -> Path:
     """Copies of demonstrations in which the pose carries the trial's extras."""
-    paths = list_episodes(data)
-    if len(list_episodes(out)) == len(paths):
-        return out
-    for i, path in enumerate(paths):
-        if episode_path(out, i).exists():
-            continue
-        episode = load_episode(path)
+
+    def change(episode: Episode) -> None:
         assert episode.env_state is not None
         before = [
             np.maximum(np.arange(len(episode)) - j, 0) for j in range(trial.history)
@@ -125,8 +136,8 @@ def widen(trial: Trial, data: Path, out: Path) -> Path:
             last,
         )
         episode.env_state = np.concatenate([episode.env_state, more], 1)
-        save_episode(episode_path(out, i), episode)
-    return out
+
+    return changed_copies(data, out, change)
 
 
 class Remembering:
@@ -302,7 +313,7 @@ def run_trial(trial: Trial, runs: Path) -> dict[str, Any]:
     out = runs / trial.name
     done, what = out / "row.json", json.loads(json.dumps(asdict(trial)))
     if done.exists():
-        found = json.loads(done.read_text(encoding="utf-8"))
+        found = read_json(done)
         if found["trial"] == what:
             return found["row"]
     start = time.perf_counter()
@@ -321,6 +332,12 @@ def run_trial(trial: Trial, runs: Path) -> dict[str, Any]:
     print(trial.name, f"{100 * row['rate']:.0f} %", row["job_seconds"], "s", flush=True)
     write_json(done, {"trial": what, "row": row})
     return row
+
+
+def run_trials(trials: Sequence[Trial], settings: Training) -> list[dict[str, Any]]:
+    """The rows of all trials, some side by side."""
+    tasks = [(trial, settings.runs) for trial in trials]
+    return side_by_side(run_trial, tasks, settings.jobs)
 
 
 def summarise(rollouts: list[Rollout]) -> dict[str, Any]:
@@ -355,14 +372,3 @@ def held_out_error(policy: Policy, trial: Trial, runs: Path) -> dict[str, float]
 def trained_policy(trial: Trial, runs: Path) -> Policy:
     """The policy of a trial that has run."""
     return load_policy(runs / trial.name / "final")
-
-
-def side_by_side(
-    function: Callable[..., Any], tasks: Sequence[tuple], jobs: int
-) -> list[Any]:
-    """`function(*task)` for each task, `jobs` processes at a time."""
-    if jobs == 1:
-        return [function(*task) for task in tasks]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-        return [f.result() for f in [pool.submit(function, *task) for task in tasks]]

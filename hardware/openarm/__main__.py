@@ -1,6 +1,5 @@
 """A look, a zero and a first movement: `python -m hardware.openarm look`."""
 
-import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from act_minimal.console import prepare_output
-from act_minimal.errors import UserError
+from act_minimal.support.console import prepare_output
+from act_minimal.support.errors import UserError
 
-from ..keys import ask
-from ..safety import EmergencyStop, SafeRobot
+from ..driver import opened
+from ..safety.keys import ask
+from ..safety.safe_robot import SafeRobot
+from ..safety.stop import EmergencyStop
 from .arm import OpenArm, OpenArmConfig
 from .bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, Bus
 from .limits import openarm_limits
@@ -23,8 +24,8 @@ from .setup import look, set_zero
 
 
 @dataclass
-class Look:
-    """How every motor is; nothing moves."""
+class Buses:
+    """Where both arms are."""
 
     right: str = "can0"
     """The right arm's bus; see hardware/openarm/bus.py for what there is."""
@@ -32,6 +33,11 @@ class Look:
     """The left arm's."""
     fd: bool = True
     """Speak CAN-FD."""
+
+
+@dataclass
+class Look(Buses):
+    """How every motor is; nothing moves."""
 
     def run(self) -> None:
         """Print a line a motor."""
@@ -60,15 +66,9 @@ class Zero:
 
 
 @dataclass
-class Move:
+class Move(Buses):
     """A first movement: forearms slowly forwards, a while there, and down again."""
 
-    right: str = "can0"
-    """The right arm's bus."""
-    left: str = "can1"
-    """The left arm's."""
-    fd: bool = True
-    """Speak CAN-FD."""
     gains: Literal["gentle", "firm"] = "gentle"
     """gentle at first; firm is what policies are run with."""
     table: float | None = None
@@ -103,7 +103,7 @@ class Virtual:
     """Two virtual arms, on buses like real ones; Ctrl-C unplugs them."""
 
     port: Path = Path("virtual_openarm")
-    """Its name; the room's socket is beside it."""
+    """Its name; its scene's socket is beside it."""
     right: str = VIRTUAL_RIGHT
     """The right arm's bus."""
     left: str = VIRTUAL_LEFT
@@ -122,16 +122,6 @@ class Virtual:
                 self.port, self.right, self.left, self.fd, scene=self.scene
             )
         )
-
-
-@contextlib.contextmanager
-def opened(bus: Bus):
-    """The bus, open for as long as the block lasts."""
-    bus.open()
-    try:
-        yield bus
-    finally:
-        bus.close()
 
 
 def main() -> None:

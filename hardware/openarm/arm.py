@@ -8,21 +8,21 @@ is laid down first, or sinks (`soften`).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from act_minimal.control import Observation
-from act_minimal.errors import SettingError, UserError
-from act_minimal.joints import joint_names
-from act_minimal.settings import Bounds, NotNegative, check_settings
+from act_minimal.datasets.embodiment import joint_names
+from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.validation import Bounds, NotNegative, check_settings
 
-from ..cameras import Camera, Frame
+from ..cameras import Camera
 from ..clock import Clock, Ticker
 from ..driver import ArmDriver
-from .bus import Bus, BusError
+from ..errors import BusError
+from .bus import Bus
 from .kinematics import ARMS
 from .motors import (
     ARM_MOTORS,
@@ -91,7 +91,7 @@ class Health:
 
 
 class OpenArm(ArmDriver):
-    """Two arms: `connect`, then `observe` and `act` in turns, then `close`.
+    """The driver of two arms; see `ArmDriver`.
 
     `connect` moves nothing: the motors are enabled without stiffness, their goal is
     where the arm is, and stiffness comes up slowly.
@@ -105,7 +105,6 @@ class OpenArm(ArmDriver):
         BusError: from every method, naming motor and bus.
     """
 
-    n = 1
     action_dim = len(NAMES)
     name = "openarm"
     joints = tuple(joint_names(name, action_dim))
@@ -121,23 +120,17 @@ class OpenArm(ArmDriver):
                 f"right and left are both on '{config.right}'; the arms' motors have "
                 "the same ids, so each arm needs a bus of its own"
             )
-        self.config, self.fps = config, float(config.fps)
+        super().__init__(config.fps, cameras)
+        self.config = config
         self.kinematics, self.gravity = ARMS[config.version], gravity
         gains = gains_of(config.gains)
         self.kp, self.kd = np.tile(gains.kp, 2), np.tile(gains.kd, 2)
-        self.sources = dict(cameras or {})
-        self.cameras = tuple(self.sources)
         channels = (config.right, config.left)
         self.buses = tuple(
             Bus(channel, fd=config.fd, side=side)
             for channel, side in zip(channels, SIDES, strict=True)
         )
-        self.ticker = Ticker(self.fps)
         self.ramp = lambda seconds: ramp(seconds, self.clock)
-        self.health: Health | None = None
-        self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, the clock's: when the last observation was taken
-        self.torque = False
         self._peak = np.tile(PEAK, 2)  # N·m, of the motors that are there
         self._angles = np.zeros(len(NAMES))  # rad, as measured last
         self._goals: np.ndarray | None = None  # rad, as sent last
@@ -146,53 +139,6 @@ class OpenArm(ArmDriver):
         self._goal_then = np.full(len(NAMES), np.nan)
         self._away_since = np.full(len(NAMES), np.inf)
 
-    @property
-    def clock(self) -> Clock:
-        """Whose seconds count: the buses'."""
-        return self.buses[0].clock
-
-    # ------------------------------------------------------------ Robot
-
-    def connect(self) -> None:
-        """Open the buses, check every motor, and hold the arms where they are.
-
-        Raises:
-            UserError: a motor is missing, of another type, unwell, or fed wrongly.
-        """
-        self.attach()
-        try:
-            # A camera may take seconds to start: before the motors wait for commands.
-            for camera in self.sources.values():
-                camera.open()
-            self.enable()
-        except BaseException as error:
-            self.abandon(error)
-            raise
-        self.ticker.clock = self.clock
-        self.ticker.start()
-
-    def observe(self, cameras: Sequence[str] = ()) -> Observation:
-        """See `Robot.observe`; also `qvel` and `effort`, and `self.health`.
-
-        Raises:
-            UserError: a motor is silent, or a camera shows nothing new.
-        """
-        state, velocity, health = self.measure()
-        self.observed_at = self.clock.now() - float(health.age.max())
-        self.health = health
-        seen = {
-            "qpos": state[None].astype(np.float32),
-            "qvel": velocity[None].astype(np.float32),
-            "effort": health.torque[None].astype(np.float32),
-        }
-        for name in cameras:
-            frame = self.sources[name].read()
-            self.frames[name] = frame
-            seen[f"images/{name}"] = frame.image[None]
-        return seen
-
-    # ------------------------------------------------------------ parts
-
     def attach(self) -> None:
         """Open the buses and check every motor; none gets torque.
 
@@ -200,14 +146,24 @@ class OpenArm(ArmDriver):
             UserError: see `connect`.
         """
         try:
-            for bus in self.buses:
-                bus.open()
-            types = [prepare(bus, self.config.timeout) for bus in self.buses]
-            self._peak = np.array([type.peak for side in types for type in side])
-            self.check_zero()
+            self._attach()
         except BaseException as error:
             self.abandon(error)
             raise
+
+    def _attach(self) -> None:
+        for bus in self.buses:
+            bus.open()
+        types = [prepare(bus, self.config.timeout) for bus in self.buses]
+        self._peak = np.array([type.peak for side in types for type in side])
+        self.check_zero()
+
+    def _connect(self) -> None:
+        self._attach()
+        # A camera may take seconds to start: before the motors wait for commands.
+        for camera in self.sources.values():
+            camera.open()
+        self.enable()
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
         """State (16,) rad and opening, velocity (16,), and health, in one exchange.

@@ -3,7 +3,7 @@
 The extents of the maker's meshes, a box a link, and four or one a finger. Lengths in m.
 """
 
-from ..guard import Box, Guard
+from ..safety.guard import Box, Guard
 from .kinematics import LINKS, SHOULDERS, Kinematics
 
 APART = 0.012  # m that links stay from each other; springs swing past their goals

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from act_minimal.errors import SettingError
-from act_minimal.extras import require
+from act_minimal.support.errors import SettingError
+from act_minimal.support.extras import require
 
 require("arms")
 
@@ -35,7 +35,15 @@ from ..clock import Clock, clock_of  # noqa: E402
 from ..errors import BusError  # noqa: E402
 from . import protocol  # noqa: E402
 from .motors import ARM_MOTORS, IDS  # noqa: E402
-from .protocol import Command, Feedback, Frame, Mit, Mode, Operation, Scale, Status  # noqa: E402
+from .protocol import (  # noqa: E402
+    Command,
+    Feedback,
+    Frame,
+    Mit,
+    Mode,
+    Operation,
+    Scale,
+)
 from .registers import register  # noqa: E402
 
 BITRATE, DATA_BITRATE = 1_000_000, 5_000_000  # bit/s; the second in CAN-FD only
@@ -153,16 +161,6 @@ class Bus:
                 f"{value:g}"
             )
 
-    def save(self, id: int) -> None:
-        """Keep a motor's registers in flash; never in a loop, it wears out.
-
-        Raises:
-            BusError: also when the motor is enabled: it saves only without torque.
-        """
-        if self.refresh([id])[id].status is Status.ENABLED:
-            raise BusError(f"{self.who(id)} is enabled; it saves only when disabled")
-        self._register(protocol.save(id), id, Operation.SAVE, None)
-
     def set_mode(self, id: int, mode: Mode) -> None:
         """Let a motor follow goals of this kind; not saved."""
         if self.read(id, "CTRL_MODE") != mode:
@@ -179,21 +177,6 @@ class Bus:
                 )
             self.scales[id] = Scale(*ends)
         return {id: self.scales[id] for id in ids}
-
-    def find(self) -> dict[int, int]:
-        """Whoever is there, on ids 1 to 15: id -> the id that it answers on."""
-        found: dict[int, int] = {}
-        self._drain()
-        for id in range(1, 16):
-            self._send([protocol.refresh(id)])
-        deadline = self.clock.now() + 2 * PATIENCE
-        while (left := deadline - self.clock.now()) > 0:
-            message = self._receive(left)
-            if message and message.arbitration_id not in self._own:
-                data = bytes(message.data)
-                if len(data) == protocol.SIZE:
-                    found[data[0] & 0xF] = message.arbitration_id
-        return found
 
     # ------------------------------------------------------------ a tick
 
@@ -276,7 +259,7 @@ class Bus:
         raise BusError(self.silence(left, list(requests)), left)
 
     def _register(
-        self, request: Frame, id: int, operation: Operation, number: int | None
+        self, request: Frame, id: int, operation: Operation, number: int
     ) -> bytes:
         """Send a register frame until its answer comes; the value in it."""
         for attempt in range(self.tries):
@@ -287,9 +270,10 @@ class Bus:
             while (left := deadline - self.clock.now()) > 0:
                 who, data = self._next(left) or (0, b"")
                 answer = protocol.RegisterFrame.decode(data) if who == id else None
-                if answer is None or answer.operation is not operation:
-                    continue
-                if number is None or answer.register == number:
+                if answer and (answer.operation, answer.register) == (
+                    operation,
+                    number,
+                ):
                     return answer.value
         raise BusError(self.silence([id], [id]), [id])
 

@@ -87,14 +87,6 @@ class Kinematics:
         state[..., 7::8] /= self.open_at
         return state
 
-    def tool_of(self, joints: np.ndarray, side: int) -> np.ndarray:
-        """(..., 7 or more) joint angles of one arm in rad -> (..., 3) its hand, m."""
-        return self.points_of(joints, side)[..., -1, :]
-
-    def rotation_of(self, joints: np.ndarray, side: int) -> np.ndarray:
-        """(..., 7 or more) joint angles of one arm, rad -> (..., 3, 3) of its hand."""
-        return self._chain(joints, side)[1][..., -1, :, :]
-
     def points_of(self, joints: np.ndarray, side: int) -> np.ndarray:
         """(..., 7 or more) -> (..., 8, 3) m: each joint's origin, then the hand."""
         points, rotations = self._chain(joints, side)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from act_minimal.errors import SettingError
+from act_minimal.support.errors import SettingError
 
-from ..safety import Limits
+from ..safety.governor import Limits
 from .bodies import guard_of
 from .kinematics import ARMS, Kinematics
 from .motors import GRIPPERS, NAMES

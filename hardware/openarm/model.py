@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.extras import require
+from act_minimal.support.errors import UserError
+from act_minimal.support.extras import require
 
 require("sim")  # the maker's model says what gravity asks of a real arm, too
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from act_minimal.errors import SettingError
+from act_minimal.support.errors import SettingError
 
 from .protocol import Scale
 

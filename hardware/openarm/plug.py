@@ -13,8 +13,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from act_minimal.errors import SettingError
-from act_minimal.files import write_json
+from act_minimal.support.errors import SettingError
+from act_minimal.support.files import write_json
 
 from .bus import VIRTUAL_RIGHT
 

@@ -19,7 +19,6 @@ How wide the ranges of position, velocity and torque are is written in registers
 """
 
 import math
-import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -245,24 +244,6 @@ def mit(id: int, goal: Mit, scale: Scale) -> Frame:
     return Frame(id, goal.encode(scale))
 
 
-def pos_vel(id: int, position: float, speed: float) -> Frame:
-    """Go to a position (rad), at most so fast (rad/s)."""
-    return Frame(id + OFFSETS[Mode.POS_VEL], struct.pack("<ff", position, speed))
-
-
-def vel(id: int, velocity: float) -> Frame:
-    """Turn with a velocity (rad/s)."""
-    return Frame(id + OFFSETS[Mode.VEL], struct.pack("<f", velocity))
-
-
-def pos_force(id: int, position: float, speed: float, share: float) -> Frame:
-    """Go to a position (rad), at most so fast (rad/s), with a share of the torque."""
-    speed = min(max(speed, 0.0), 100.0)
-    share = min(max(share, 0.0), 1.0)
-    steps = round(speed * SPEED_STEPS), round(share * FORCE_STEPS)
-    return Frame(id + OFFSETS[Mode.POS_FORCE], struct.pack("<fHH", position, *steps))
-
-
 def read(id: int, register: int) -> Frame:
     """Ask for a register."""
     return Frame(REGISTER_FRAME, RegisterFrame(id, Operation.READ, register).encode())
@@ -272,11 +253,6 @@ def write(id: int, register: int, value: bytes) -> Frame:
     """Write a register; it is forgotten without power, unless saved."""
     asked = RegisterFrame(id, Operation.WRITE, register, value)
     return Frame(REGISTER_FRAME, asked.encode())
-
-
-def save(id: int) -> Frame:
-    """Keep the registers in flash, which endures about ten thousand of these."""
-    return Frame(REGISTER_FRAME, RegisterFrame(id, Operation.SAVE, 1).encode())
 
 
 def refresh(id: int) -> Frame:

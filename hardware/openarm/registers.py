@@ -16,7 +16,7 @@ CAN_RATES = (
     *(125_000, 200_000, 250_000, 500_000, 1_000_000, 2_000_000),
     *(2_500_000, 3_200_000, 4_000_000, 5_000_000, 8_000_000, 10_000_000),
 )
-CLASSIC_RATE, FD_RATE = 4, 9  # codes of 1 and 5 Mbit/s
+FD_RATE = 9  # code of 5 Mbit/s
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from act_minimal.errors import UserError
+from act_minimal.support.errors import UserError
 
-from .bus import Bus, BusError
+from ..driver import opened
+from ..errors import BusError
+from .bus import Bus
 from .motors import ARM_MOTORS, IDS, SIDES
 from .plug import Plug
 from .protocol import Command, Scale, Status
@@ -76,12 +78,9 @@ def health(plug: Plug, fd: bool | None = None) -> list[dict[str, Any]]:
     """
     rows = []
     for side, channel in zip(SIDES, (plug.right, plug.left), strict=True):
-        bus = Bus(channel, fd=plug.fd if fd is None else fd, side=side)
-        bus.open()
-        try:
+        speaks_fd = plug.fd if fd is None else fd
+        with opened(Bus(channel, fd=speaks_fd, side=side)) as bus:
             seen = look(bus)
-        finally:
-            bus.close()
         for one in seen:
             fault = "silent" if one.status is None else "none"
             if one.status is not None and one.status.is_error:

@@ -1,20 +1,18 @@
 """The SO-100 / SO-101 behind the Robot contract of `control.py`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from act_minimal.control import Observation
-from act_minimal.errors import UserError
-from act_minimal.settings import Bounds, check_settings
+from act_minimal.support.errors import UserError
+from act_minimal.support.validation import Bounds, check_settings
 
-from ..cameras import Camera, Frame
-from ..clock import Ticker
+from ..cameras import Camera
 from ..driver import ArmDriver
-from .bus import Bus, BusError
+from ..errors import BusError
+from .bus import Bus
 from .calibration import Calibration, check_sweep, load_calibration
 from .kinematics import ARMS, JOINTS, Kinematics
 from .protocol import Fault
@@ -57,9 +55,19 @@ class Health:
     faults: dict[str, Fault] = field(default_factory=dict)
     """Joint -> what its servo complains of; joints without complaint are left out."""
 
+    @property
+    def torque(self) -> np.ndarray:
+        """(6,) N·m."""
+        return self.load * STALL_TORQUE
+
+    @property
+    def age(self) -> np.ndarray:
+        """(6,) s since each servo was measured: in the exchange that just ended."""
+        return np.zeros(len(self.load))
+
 
 class SO100(ArmDriver):
-    """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
+    """The driver of a SO-100 or SO-101; see `ArmDriver`.
 
     `connect` moves nothing: torque comes on with each goal set to where its joint is.
 
@@ -71,30 +79,23 @@ class SO100(ArmDriver):
         BusError: from every method, naming the servo and the port.
     """
 
-    n = 1
     action_dim = 6
     joints = JOINTS
 
     def __init__(self, config: SO100Config, cameras: dict[str, Camera] | None = None):
-        self.config, self.fps = config, float(config.fps)
-        self.name = config.model
+        super().__init__(config.fps, cameras)
+        self.config, self.name = config, config.model
         self.kinematics = ARMS[config.model]
-        self.sources = dict(cameras or {})
-        self.cameras = tuple(self.sources)
-        names = dict(zip(IDS, JOINTS, strict=True))
-        self.bus = Bus(config.port, names=names)
-        self.buses = (self.bus,)
+        self.buses = (servo_bus(config.port),)
         self.calibration: Calibration | None = None
-        self.ticker = Ticker(self.fps)
-        self.health: Health | None = None
-        self.frames: dict[str, Frame] = {}
-        self.observed_at = 0.0  # s, the bus's clock: of the last observation
-        self.torque = False
         self._strength: dict[int, int] = {}  # Torque_Limit of each servo
 
-    # ------------------------------------------------------------ Robot
+    @property
+    def bus(self) -> Bus:
+        """Its only one."""
+        return self.buses[0]
 
-    def connect(self) -> None:
+    def _connect(self) -> None:
         """Open the bus, check every servo, set it up, and hold the arm where it is.
 
         Raises:
@@ -103,43 +104,14 @@ class SO100(ArmDriver):
         """
         self.calibration = load_calibration(self.config.calibration)
         self.bus.open()
-        try:
-            check_servos(self.bus)
-            check_calibration(
-                self.bus, self.calibration, self.config.calibration, self.kinematics
-            )
-            configure(self.bus)
-            self.enable()
-            for camera in self.sources.values():
-                camera.open()
-        except BaseException as error:
-            self.abandon(error)
-            raise
-        self.ticker.clock = self.bus.clock
-        self.ticker.start()
-
-    def observe(self, cameras: Sequence[str] = ()) -> Observation:
-        """See `Robot.observe`; also `qvel` and `effort`, and `self.health`.
-
-        Raises:
-            UserError: a camera shows nothing new.
-        """
-        state, velocity, health = self.measure()
-        self.observed_at = self.bus.clock.now()
-        effort = health.load * STALL_TORQUE
-        self.health = health
-        seen = {
-            "qpos": state[None].astype(np.float32),
-            "qvel": velocity[None].astype(np.float32),
-            "effort": effort[None].astype(np.float32),
-        }
-        for name in cameras:
-            frame = self.sources[name].read()
-            self.frames[name] = frame
-            seen[f"images/{name}"] = frame.image[None]
-        return seen
-
-    # ------------------------------------------------------------ parts
+        check_servos(self.bus)
+        check_calibration(
+            self.bus, self.calibration, self.config.calibration, self.kinematics
+        )
+        configure(self.bus)
+        self.enable()
+        for camera in self.sources.values():
+            camera.open()
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
         """State (6,) rad and opening, velocity (6,), and health, in one exchange."""
@@ -247,7 +219,12 @@ def _column(data: dict[int, bytes], name: str) -> np.ndarray:
     return np.array([r.decode(data[id][start : start + r.size]) for id in IDS])
 
 
-def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
+def servo_bus(port: str) -> Bus:
+    """The bus at a port, not yet open; messages call its servos by their joints."""
+    return Bus(port, names=dict(zip(IDS, JOINTS, strict=True)))
+
+
+def check_servos(bus: Bus) -> None:
     """Whether all servos are there, of the right model, of one firmware, and fed.
 
     Raises:
@@ -255,13 +232,13 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
     """
     models: dict[int, int] = {}
     silent = []
-    for id in ids:
+    for id in IDS:
         try:
             models[id] = bus.read(id, "Model_Number")
         except BusError:
             silent.append(id)
     if silent:
-        raise BusError(bus.silence(silent, list(ids)), silent)
+        raise BusError(bus.silence(silent, list(IDS)), silent)
     for id, model in models.items():
         if model != MODEL_NUMBER:
             raise UserError(
@@ -273,7 +250,7 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
             bus.read(id, "Firmware_Major_Version"),
             bus.read(id, "Firmware_Minor_Version"),
         )
-        for id in ids
+        for id in IDS
     }
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{id}: {a}.{b}" for id, (a, b) in versions.items())
@@ -281,7 +258,7 @@ def check_servos(bus: Bus, ids: Sequence[int] = IDS) -> None:
             f"the servos on {bus.port} have different firmware versions ({listed}); "
             "bring them to one version with the maker's tool FD"
         )
-    for id in ids:
+    for id in IDS:
         fault = bus.traffic.faults.get(id, Fault(0))
         if fault & Fault.VOLTAGE:
             volts = bus.read(id, "Present_Voltage") / 10

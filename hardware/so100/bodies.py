@@ -6,7 +6,7 @@ SO-101: the extents of the maker's meshes, a box a link.
 
 from functools import cache
 
-from ..guard import Box, Guard
+from ..safety.guard import Box, Guard
 from .kinematics import ARMS, LINKS
 
 APART = 0.004  # m that links stay from each other

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from act_minimal.extras import require
+from act_minimal.support.extras import require
 
 require("arms")
 
@@ -284,6 +284,3 @@ def _why_closed(port: str, error: Exception) -> str:
         f"no serial port {port} could be opened ({text.split(':')[0]}); the ports here "
         f"are: {there}. Find yours with: act ports"
     )
-
-
-__all__ = ["Bus", "BusError", "Traffic"]

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.files import check_output_file, write_text
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import check_output_file, write_text
 
 from .kinematics import JOINTS, Kinematics
 from .registers import STEPS

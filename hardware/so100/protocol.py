@@ -14,7 +14,6 @@ from enum import IntEnum, IntFlag
 
 HEADER = b"\xff\xff"
 BROADCAST = 0xFE
-MAX_ID = 0xFD
 MAX_LENGTH = 250  # the SDK sends and takes no more
 MAX_DATA = MAX_LENGTH - 2  # parameters of one packet
 
@@ -135,15 +134,9 @@ def read(id: int, address: int, size: int) -> Packet:
     return Packet(id, Instruction.READ, bytes([address, size]))
 
 
-def write(id: int, address: int, data: bytes, *, later: bool = False) -> Packet:
-    """Write bytes; with `later` they wait for ACTION."""
-    code = Instruction.REG_WRITE if later else Instruction.WRITE
-    return Packet(id, code, bytes([address]) + data)
-
-
-def action() -> Packet:
-    """Carry out what `write(..., later=True)` left waiting, on all servos at once."""
-    return Packet(BROADCAST, Instruction.ACTION)
+def write(id: int, address: int, data: bytes) -> Packet:
+    """Write bytes of one servo."""
+    return Packet(id, Instruction.WRITE, bytes([address]) + data)
 
 
 def sync_read(ids: list[int], address: int, size: int) -> Packet:

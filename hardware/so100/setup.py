@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from act_minimal.errors import UserError
+from act_minimal.support.errors import UserError
 
+from ..errors import BusError
 from .arm import IDS
-from .bus import Bus, BusError
+from .bus import Bus
 from .calibration import (
     FULL_TURN_JOINT,
     HALF_TURN,

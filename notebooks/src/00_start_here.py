@@ -11,9 +11,10 @@
 # Run a cell with Shift+Enter. Begin with the next two.
 
 # %% set-up
-from act_minimal import course
-from act_minimal.course import check, hint, predict, reveal, welcome
-from act_minimal.policy import load_policy
+import course
+from act_minimal.checkpoint import load_policy
+from course import check, hint, predict, reveal
+from course.figures import lesson_00 as welcome
 
 course.begin("00")
 

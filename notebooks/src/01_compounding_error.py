@@ -11,10 +11,11 @@
 # %% set-up
 import numpy as np
 
-from act_minimal import course
-from act_minimal.course import check, drift, hint, predict, reveal, show
+import course
 from act_minimal.evaluation import evaluation_scenes
 from act_minimal.execution import ExecutionConfig
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_01_drift as drift
 
 course.begin("01")
 

@@ -11,10 +11,11 @@
 # %% set-up
 import torch
 
-from act_minimal import course
-from act_minimal.course import check, hint, latent, predict, reveal, show
+import course
+from act_minimal.checkpoint import load_policy
 from act_minimal.dataset import Demonstrations
-from act_minimal.policy import load_policy
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_03 as latent
 
 course.begin("03")
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from act_minimal import course
-from act_minimal.course import anatomy, check, gaze, hint, predict, reveal, show
-from act_minimal.policy import load_policy
+import course
+from act_minimal.checkpoint import load_policy
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_05_attention as gaze
+from course.figures import lesson_05_parts as anatomy
 
 DATA = Path(course.ROOT) / "data"
 course.begin("05")

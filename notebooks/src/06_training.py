@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from act_minimal import course
-from act_minimal.course import check, hint, practice, predict, reveal, show
+import course
+from act_minimal.checkpoint import load_policy
 from act_minimal.dataset import Demonstrations, Windows
-from act_minimal.policy import load_policy
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_06 as practice
 
 course.begin("06")
 

@@ -12,11 +12,12 @@
 # %% set-up
 import numpy as np
 
-from act_minimal import course
-from act_minimal.course import check, field, hint, predict, reveal, show
+import course
 from act_minimal.evaluation import wilson
 from act_minimal.execution import ExecutionConfig
-from act_minimal.sim.variants import Change
+from act_minimal.sim.so100.changed_scenes import Change
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_07 as field
 
 course.begin("07")
 

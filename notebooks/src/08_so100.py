@@ -12,8 +12,10 @@
 # %% set-up
 import numpy as np
 
-from act_minimal import course
-from act_minimal.course import bench, check, field, hint, predict, reveal, show
+import course
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_07 as field
+from course.figures import lesson_08 as bench
 
 course.begin("08")
 

@@ -13,8 +13,10 @@
 # %% set-up
 import numpy as np
 
-from act_minimal import course
-from act_minimal.course import can_bench, check, hint, predict, reveal, show, two_arms
+import course
+from course import check, hint, predict, reveal, show
+from course.figures import lesson_09_can_bus as can_bench
+from course.figures import lesson_09_two_arms as two_arms
 
 course.begin("09")
 
@@ -250,7 +252,7 @@ hint("09.sink")
 # ## Through the bus
 #
 # Now the policy. Between it and the motors stand the limits of lesson 08, and one more:
-# the arms must not come too near to each other. Where the bar is, the room tells, as
+# the arms must not come too near to each other. Where the bar is, the virtual arm tells, as
 # motion capture would. Each trial begins with a slow ramp.
 
 # %% run

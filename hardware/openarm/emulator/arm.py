@@ -7,14 +7,13 @@ motor without torque turns freely, as the real ones do: without power the arm fa
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 import mujoco
 import numpy as np
 
-from act_minimal.errors import UserError
+from act_minimal.support.errors import UserError
 
-from ...so100.emulator.touch import Touch
+from ...virtual.contacts import Witness
 from ..kinematics import ARMS, Kinematics
 from ..model import places_of
 from ..motors import ARM_MOTORS, SIDES
@@ -27,11 +26,10 @@ STIFF = 20.0  # N·m/rad in an elbow: from there on an arm holds itself
 
 
 @dataclass
-class Witness:
-    """What the arms went through, as somebody beside them would have seen it.
+class MotorWitness(Witness):
+    """What the arms went through, in the order of the sixteen motors.
 
-    All are extremes since the last `clear`, in the order of the sixteen motors; angles
-    in rad, the grippers' as openings.
+    Angles are in rad, the grippers' are openings.
     """
 
     lowest: np.ndarray = field(default_factory=lambda: np.full(16, np.inf))
@@ -43,17 +41,6 @@ class Witness:
     hand_low: np.ndarray = field(default_factory=lambda: np.full((2, 3), np.inf))
     hand_high: np.ndarray = field(default_factory=lambda: np.full((2, 3), -np.inf))
     """Box in which each arm's wrist was, m, right and left."""
-    falls: int = 0
-    """Times that an arm which was raised lost its torque at once."""
-    touch: Touch = field(default_factory=Touch)
-    """What their bodies were in, or pressed on."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
-        seen = vars(self) | {"touch": self.touch.to_json()}
-        return {
-            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in seen.items()
-        }
 
 
 class VirtualOpenArm:
@@ -85,7 +72,7 @@ class VirtualOpenArm:
         self.places = places_of(model, kinematics)
         self.data = mujoco.MjData(self.model)
         self.seconds = float(model.opt.timestep)
-        self.witness = Witness()
+        self.witness = MotorWitness()
         self.powered = [True, True]
         self.leader = leader
         self._tape: tuple[np.ndarray, float, float] | None = None
@@ -143,17 +130,18 @@ class VirtualOpenArm:
         self._hand = [angles.copy() if hold else None for _ in SIDES]
         self._tape = None
 
-    def carry(self, rows: np.ndarray, rate: float) -> None:
-        """A hand takes the arms through states (T, 16), so many a second.
+    def play(self, rows: np.ndarray, rate: float) -> None:
+        """Take the arms by hand through states (T, 16), so many a second.
 
         Raises:
             UserError: they are no states.
         """
+        rows = np.asarray(rows, float)
         if rows.ndim != 2 or rows.shape[1] != len(self._all) or not len(rows):
             raise UserError(f"a way has shape {rows.shape}, expected (T, 16)")
-        self._tape = rows, rate, 0.0
+        self._tape = rows, float(rate), 0.0
 
-    def _carry_on(self) -> None:
+    def _play_on(self) -> None:
         """Where the hand is by now."""
         if self._tape is None:
             return
@@ -171,7 +159,7 @@ class VirtualOpenArm:
 
     def _hold(self) -> None:
         """What a hand holds does not move; it lets go of an arm that holds itself."""
-        self._carry_on()
+        self._play_on()
         for side, angles in enumerate(self._hand):
             if angles is None:
                 continue

@@ -1,13 +1,7 @@
-"""The process behind a virtual OpenArm: both its CAN buses, and a socket for its room.
-
-One thread does it all, so that nothing has to be locked: it answers the buses, lets
-time pass in the physics, draws what the cameras see, and serves the room. Its time
-stands still while a busy computer holds it up; clients read it from a file
-(`clock.ArmTime`).
-"""
+"""Two virtual OpenArms on two CAN buses; see `virtual.service`."""
 
 import contextlib
-import os
+import functools
 import selectors
 import time
 from dataclasses import dataclass
@@ -16,29 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.errors import UserError
-from act_minimal.extras import require
-from act_minimal.settings import Whole, check_settings
+from act_minimal.sim import make_task
+from act_minimal.sim.openarm.table import TABLE, BimanualTask
+from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.extras import require
+from act_minimal.support.validation import Whole
 
 require("arms")
 
 import can  # noqa: E402
 
-from ...clock import ArmTime, clock_path  # noqa: E402
-from ...so100.emulator.door import (  # noqa: E402
-    Door,
-    Visitor,
-    is_served,
-    room_path,
+from ...clock import clock_path  # noqa: E402
+from ...virtual.scene import ALONE, VirtualScene  # noqa: E402
+from ...virtual.server import is_served  # noqa: E402
+from ...virtual.service import (  # noqa: E402
+    VirtualConfig,
+    VirtualService,
     serve_until_ended,
 )
 from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel  # noqa: E402
 from ..limits import openarm_limits  # noqa: E402
+from ..model import load_alone  # noqa: E402
 from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES  # noqa: E402
 from ..plug import Plug, free_channels, read_plug, write_plug  # noqa: E402
 from ..protocol import Frame, Status  # noqa: E402
 from .arm import VirtualOpenArm  # noqa: E402
-from .scene import ALONE, Scene  # noqa: E402
 from .wire import Wire  # noqa: E402
 
 NAP = 0.0003  # s between two looks at a bus that nobody can wait for
@@ -46,12 +42,12 @@ MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}
 
 
 @dataclass
-class VirtualOpenArmConfig:
+class VirtualOpenArmConfig(VirtualConfig):
     """A virtual OpenArm, and where to find it."""
 
     port: Path = Path("virtual_openarm")
-    """Its name: a file that says where its buses are. The room's socket is beside it,
-    with .room at its end."""
+    """Its name: a file that says where its buses are. The scene's socket is beside it,
+    with .scene at its end."""
     right: str = VIRTUAL_RIGHT
     """The right arm's bus; two buses need two ports of a multicast group."""
     left: str = VIRTUAL_LEFT
@@ -61,7 +57,7 @@ class VirtualOpenArmConfig:
     scene: str = ALONE
     """What is around the arms: nothing, or a simulated task's scene."""
     leader: bool = False
-    """Leader arms: they stay in the hand that puts them somewhere, by the room."""
+    """Leader arms: they stay where a client of the scene puts them."""
     number: Whole = 0
     """Number of the scene's start."""
     newer: bool = False
@@ -73,121 +69,73 @@ class VirtualOpenArmConfig:
     seed: Whole = 0
     """Where the zeros are, if not known, and which frames the faults hit."""
 
-    def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
-        check_settings(self)
-
     @property
     def clocks(self) -> list[Path]:
-        """Where its time is kept: for those in its room, and those at its buses."""
+        """Where its time is kept: for clients of its scene, and those of its buses."""
         buses = [b for b in (self.right, self.left) if not b.startswith("virtual:")]
         return [clock_path(place) for place in (self.port, *buses)]
 
-    @property
-    def files(self) -> list[Path]:
-        """Everything that it makes; gone when it has ended."""
-        return [self.port, room_path(self.port), *self.clocks]
 
+class VirtualOpenArmService(VirtualService):
+    """Runs two virtual OpenArms; see `VirtualService`."""
 
-class VirtualOpenArmService:
-    """Runs a virtual OpenArm until `stopped`.
-
-    Args:
-        config: which, and where.
-
-    Raises:
-        UserError: this system lacks what it needs, or the place is taken.
-    """
+    arm: VirtualOpenArm
 
     def __init__(self, config: VirtualOpenArmConfig):
-        if os.name != "posix":
-            raise UserError(
-                "a virtual OpenArm needs sockets with names, which this system lacks; "
-                "use Linux, macOS, or WSL"
-            )
         self.config = config
-        self.scene = Scene(config.scene, config.number)
-        self.arm = assemble(config, self.scene)
+        scene = scene_of(config)
+        arm = assemble(config, scene)
         self.wires = [
             Wire(motors, fd=config.fd, seed=config.seed + side)
-            for side, motors in enumerate(self.arm.motors)
+            for side, motors in enumerate(arm.motors)
         ]
-        self.stopped = False
-        _expect_free(config.port)
-        self._noise = np.random.default_rng(config.seed)
-        self._selector = selectors.SelectSelector()  # waits to the microsecond
         self._buses: list[Any] = []
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._close_buses)
-            for side, channel in enumerate((config.right, config.left)):
-                self._open_bus(side, channel)
-            plug = Plug(config.right, config.left, config.fd, self.scene.table)
-            write_plug(config.port, plug)
-            undo.callback(config.port.unlink)
-            self._time = ArmTime(config.clocks)
-            undo.callback(self._time.close)
-            self._door = Door(room_path(config.port), self._selector, self._do)
-            undo.pop_all()
-        self._then = self._time.pass_on()
+        self._polled = False  # a bus that nobody can wait for
+        super().__init__(config, arm, scene)
+        self.requests |= {
+            "faults": self._set_faults,  # {"right": {"silent": 4}, ...}
+            "lay": lambda number: arm.lay(scene.lay(int(number))),
+            "put": lambda state: arm.put(np.clip(state, *arm.kinematics.ranges.T)),
+            "play": lambda value: arm.play(*value),  # states (T, 16), so many a second
+            "let_go": lambda _: arm.let_go(),
+            "power": self._power,  # {"right": false}, or both at once
+        }
 
-    def _open_bus(self, side: int, channel: str) -> None:
-        try:
-            bus = can.Bus(**parse_channel(channel, self.config.fd))
-        except (can.CanError, OSError, ValueError, ImportError) as error:
-            raise UserError(
-                f"the {SIDES[side]} arm's bus {channel} cannot be opened: {error}"
-            ) from error
-        self._buses.append(bus)
-        with contextlib.suppress(NotImplementedError, ValueError, OSError):
-            self._selector.register(
-                bus.fileno(), selectors.EVENT_READ, lambda: self._listen(side)
-            )
+    # ------------------------------------------------------------ the buses
 
-    def close(self) -> None:
-        """Leave nothing behind."""
+    def open_buses(self, undo: contextlib.ExitStack) -> None:
+        """Open both, and write the port's file, which says where they are."""
+        config = self.config
+        _expect_free(config.port)
+        for side, channel in enumerate((config.right, config.left)):
+            try:
+                bus = can.Bus(**parse_channel(channel, config.fd))
+            except (can.CanError, OSError, ValueError, ImportError) as error:
+                raise UserError(
+                    f"the {SIDES[side]} arm's bus {channel} cannot be opened: {error}"
+                ) from error
+            undo.callback(bus.shutdown)
+            self._buses.append(bus)
+            listen = functools.partial(self._listen, side)
+            try:
+                self.selector.register(bus.fileno(), selectors.EVENT_READ, listen)
+            except (NotImplementedError, ValueError, OSError):
+                self._polled = True
+        table = None if self.scene.task is None else TABLE
+        write_plug(config.port, Plug(config.right, config.left, config.fd, table))
+        undo.callback(self.remove_port)
+
+    def remove_port(self) -> None:
+        """Remove the file."""
         self.config.port.unlink(missing_ok=True)
-        self._time.close()
-        self._door.close()
-        self._close_buses()
-        self._selector.close()
 
-    def _close_buses(self) -> None:
-        for bus in self._buses:
-            bus.shutdown()
-        self._buses.clear()
-
-    # ------------------------------------------------------------ the loop
-
-    def run(self) -> None:
-        """Serve until `stopped`."""
-        try:
-            self._serve()
-        finally:
-            self.scene.close()
-
-    def _serve(self) -> None:
-        watched = {key.fd for key in self._selector.get_map().values()}
-        patient = all(_number(bus) in watched for bus in self._buses)
-        while not self.stopped:
-            wait = self.turn() - self._time.now()
-            if not patient:
-                time.sleep(max(0.0, min(wait, NAP)))
-                self.listen()
-                wait = 0.0
-            for key, _ in self._selector.select(max(0.0, wait)):
-                key.data()
-
-    def turn(self) -> float:
-        """Let time pass up to now, and send what is due; when to come again, s."""
-        now = self._time.pass_on()
-        while self._then + self.arm.seconds <= now:
-            self.arm.step()
-            self.scene.watch(self.arm.data)
-            self._then += self.arm.seconds
-        self._door.show(now, self._picture, self._objects)
-        self._answer(self._time.now())
-        due = [d for d in (wire.next_due() for wire in self.wires) if d is not None]
-        return min([self._then + self.arm.seconds, *due])
+    def wait(self, seconds: float) -> None:
+        """See `VirtualService.wait`; a bus that nobody can wait for is polled."""
+        if self._polled:
+            time.sleep(max(0.0, min(seconds, NAP)))
+            self.listen()
+            seconds = 0.0
+        super().wait(seconds)
 
     def listen(self) -> None:
         """Take what has come on both buses."""
@@ -201,9 +149,10 @@ class VirtualOpenArmService:
             if id in MASTERS or message.is_extended_id or message.is_error_frame:
                 continue  # our own answers, which some buses show to their sender
             frame = Frame(id, bytes(message.data))
-            wire.receive(frame, self._time.now(), fd=message.is_fd)
+            wire.receive(frame, self.time.now(), fd=message.is_fd)
 
-    def _answer(self, now: float) -> None:
+    def answer(self, now: float) -> float | None:
+        """Send the answers that are due by now, s; when the next one is."""
         for bus, wire in zip(self._buses, self.wires, strict=True):
             for frame in wire.due(now):
                 with contextlib.suppress(can.CanError, OSError):  # nobody takes it
@@ -215,54 +164,18 @@ class VirtualOpenArmService:
                             is_fd=wire.speaks_fd,
                         )
                     )
+        due = [d for d in (wire.next_due() for wire in self.wires) if d is not None]
+        return min(due, default=None)
 
-    # ------------------------------------------------------------ the room
+    # ------------------------------------------------------------ clients
 
-    def _do(self, wish: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
-        arm = self.arm
-        for verb, value in wish.items():
-            if verb == "faults":  # {"right": {"silent": 4}, ...}
-                for side, changes in value.items():
-                    self.fault(_side(side), **changes)
-            elif verb == "lay":
-                self._lay(int(value))
-            elif verb == "put":
-                arm.put(np.clip(value, *arm.kinematics.ranges.T))
-            elif verb == "let_go":
-                arm.let_go()
-            elif verb == "forget":
-                arm.witness = type(arm.witness)()
-            elif verb == "power":  # {"right": false}, or both at once
-                sides = (
-                    value if isinstance(value, dict) else dict.fromkeys(SIDES, value)
-                )
-                for side, on in sides.items():
-                    self.fault(_side(side), no_power=not on)
-            elif verb == "watch":
-                height, width = value["size"]
-                size = int(height), int(width)
-                for camera in value["cameras"]:
-                    self._picture(camera, size)  # refuses one that there is not
-                visitor.watch(value["cameras"], size, value["fps"])
-            elif verb == "follow":
-                visitor.follow(float(value))
-            elif verb == "play":  # rows of states (T, 16), so many a second
-                rows, rate = value
-                arm.carry(np.asarray(rows, float), float(rate))
-            elif verb == "stop":
-                self.stopped = True
-            elif verb != "look":
-                raise UserError(f"the room knows no '{verb}'")
-        motors = [motor for side in arm.motors for motor in side]
+    def look(self) -> dict[str, Any]:
+        """State (16,), and how each motor is."""
+        status = [motor.status for side in self.arm.motors for motor in side]
         return {
-            "success": bool(self.scene.success),
-            "joints": arm.state.tolist(),
-            "objects": self._objects(),
-            "state": arm.data.qpos.tolist(),
-            "torque": [motor.status is Status.ENABLED for motor in motors],
-            "status": [motor.status.words() for motor in motors],
-            "witness": arm.witness.to_json(),
-            "time": self._time.now(),
+            "joints": self.arm.state.tolist(),
+            "torque": [one is Status.ENABLED for one in status],
+            "status": [one.words() for one in status],
         }
 
     def fault(self, side: int, **switches: Any) -> None:
@@ -272,33 +185,35 @@ class VirtualOpenArmService:
         wire.apply_faults()
         self.arm.power(side, not wire.faults.no_power)
 
-    def _lay(self, number: int) -> None:
-        """Lay the objects as in this start; the arms stay where they are."""
-        qpos = self.scene.lay(number)
-        if qpos is None:
-            raise UserError("the scene 'alone' has no objects to lay")
-        self.arm.lay(qpos)
+    def _set_faults(self, switches: dict[str, dict[str, Any]]) -> None:
+        for side, changes in switches.items():
+            self.fault(_side(side), **changes)
 
-    def _objects(self) -> list[float]:
-        """As a policy knows them: position (m) and quaternion (wxyz) of each."""
-        return self.scene.places(self.arm.data.qpos)
-
-    def _picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
-        """With some noise of a sensor: no real picture comes twice."""
-        picture = self.scene.picture(camera, size, self.arm.data.qpos)
-        noisy = self._noise.integers(0, picture.size, picture.size // 100)
-        flat = picture.reshape(-1)  # a view: the renderer gave a copy of its own
-        flat[noisy] += flat[noisy] < 255
-        return picture
+    def _power(self, on: bool | dict[str, bool]) -> None:
+        sides = on if isinstance(on, dict) else dict.fromkeys(SIDES, on)
+        for side, is_on in sides.items():
+            self.fault(_side(side), no_power=not is_on)
 
 
-def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
+def scene_of(config: VirtualOpenArmConfig) -> VirtualScene:
+    """What is around the arms.
+
+    Raises:
+        SettingError: no such task, or it is none of two OpenArms.
+    """
+    task = None if config.scene == ALONE else make_task(config.scene)
+    if not (task is None or isinstance(task, BimanualTask)):
+        raise SettingError(f"task is '{config.scene}', which is none of two OpenArms")
+    return VirtualScene(task, config.number, config.seed)
+
+
+def assemble(config: VirtualOpenArmConfig, scene: VirtualScene) -> VirtualOpenArm:
     """Both arms in their scene, with their motors set as the configuration says."""
     rng = np.random.default_rng([config.seed, 200])
     zeros = None if config.zeroed else rng.uniform(-np.pi, np.pi, 16)
-    arm = VirtualOpenArm(
-        scene.model, zeros=zeros, table=scene.table, leader=config.leader
-    )
+    model = load_alone() if scene.task is None else scene.task.model()
+    table = None if scene.task is None else TABLE
+    arm = VirtualOpenArm(model, zeros=zeros, table=table, leader=config.leader)
     if config.light_wrist:
         for motors in arm.motors:
             motors[6].type = DM3507
@@ -309,13 +224,12 @@ def assemble(config: VirtualOpenArmConfig, scene: Scene) -> VirtualOpenArm:
                 if motor.type.name == "DM4340":
                     motor.poke("VMAX", NEWER_DM4340.velocity)
                     motor.saved = dict(motor.memory)
-    qpos = scene.lay(config.number)
-    if qpos is not None:
-        arm.lay(qpos)
-    limits = openarm_limits(table=scene.table)
+    if scene.task is not None:
+        arm.lay(scene.lay(config.number))
+    limits = openarm_limits(table=table)
     if config.leader:
         arm.put(limits.ready)
-    elif scene.table is not None:
+    elif table is not None:
         arm.put(limits.rest, hold=False)
     return arm
 
@@ -347,16 +261,8 @@ def _side(name: str) -> int:
     return SIDES.index(name)
 
 
-def _number(bus: Any) -> int:
-    with contextlib.suppress(NotImplementedError):
-        return bus.fileno()
-    return -1
-
-
 def serve(config: VirtualOpenArmConfig) -> None:
-    """Run a virtual OpenArm until Ctrl-C, or until its room is told to stop."""
-    with contextlib.suppress(OSError):  # where it may: motors never wait for a CPU
-        os.nice(-10)
+    """Run a virtual OpenArm until Ctrl-C, or until a client stops it."""
     serve_until_ended(
         lambda: VirtualOpenArmService(config),
         f"a virtual OpenArm{' leader' if config.leader else ''} is at {config.port} "

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...switches import Switches
+from ...virtual.faults import Switches
 from ..protocol import (
     OFFSETS,
     REGISTER_FRAME,

@@ -2,6 +2,5 @@
 
 `servo` is one STS3215's memory and rules, `wire` the bus with its faults, `arm` the
 MuJoCo scene that the servos turn (`so101` is that of a SO-101), `service` the process
-that opens the port, and `room` the way to ask that process for what a person in the
-room would do or see.
+that opens the port.
 """

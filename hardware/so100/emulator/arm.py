@@ -12,18 +12,17 @@ where nothing is published:
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import mujoco
 import numpy as np
 
-from act_minimal.sim import Task
-from act_minimal.sim.world import HOLD_TICKS, start
+from act_minimal.sim.world import start
 
+from ...virtual.contacts import Witness
+from ...virtual.scene import VirtualScene
 from ..kinematics import LINKS
 from ..registers import STEPS
 from .servo import Servo
-from .touch import Touch
 
 # How each servo sits in the arm: the sense in which its steps count, seen from the
 # simulated joint.
@@ -35,11 +34,8 @@ SOFT = 0.1  # share of the torque that may go at once: the arm has sunk by then
 
 
 @dataclass
-class Witness:
-    """What the arm went through, as somebody beside it would have seen it.
-
-    All are extremes since the last `clear`; angles in rad, the gripper's too.
-    """
+class ServoWitness(Witness):
+    """What a SO-100 or SO-101 went through; angles in rad, the gripper's too."""
 
     lowest: np.ndarray = field(default_factory=lambda: np.full(6, np.inf))
     highest: np.ndarray = field(default_factory=lambda: np.full(6, -np.inf))
@@ -52,17 +48,6 @@ class Witness:
     tip_low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
     tip_high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
     """Box in which the fixed finger's tip was, m."""
-    falls: int = 0
-    """Times that much torque went off at once while the arm was raised."""
-    touch: Touch = field(default_factory=Touch)
-    """What its bodies were in, or pressed on."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
-        seen = vars(self) | {"touch": self.touch.to_json()}
-        return {
-            k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in seen.items()
-        }
 
 
 def collide_with_itself(model: mujoco.MjModel) -> None:
@@ -88,47 +73,44 @@ class VirtualArm:
     """Six servos and the scene they work in.
 
     Args:
-        task: the simulated task whose scene this is.
+        scene: of a simulated task.
         mounting: steps that each servo shows at its joint's angle 0, (6,).
-        scene: number of the task's start.
         robot: so100 or so101, whose joints the scene has.
     """
 
-    def __init__(
-        self, task: Task, mounting: np.ndarray, scene: int = 0, robot: str = "so100"
-    ):
-        self.task, self._sense = task, SENSE[robot]
-        self.model = task.model()
+    def __init__(self, scene: VirtualScene, mounting: np.ndarray, robot: str = "so100"):
+        assert scene.task is not None
+        self.scene, self._sense = scene, SENSE[robot]
+        self.model = scene.task.model()
         if robot == "so100":  # the model of a SO-101 does so by itself
             collide_with_itself(self.model)
         self.data = mujoco.MjData(self.model)
         self.seconds = float(self.model.opt.timestep)
         self.mounting = np.asarray(mounting, float)
         self.servos = [Servo(id=i + 1) for i in range(6)]
-        self.witness = Witness()
+        self.witness = ServoWitness()
         self.supply, self.sag = 7.4, 0.0
         self._gain = self.model.actuator_gainprm[:6, 0].copy()
         self._damping = self.model.actuator_biasprm[:6, 2].copy()
         self._force = self.model.actuator_forcerange[:6, 1].copy()
         self._force[5] *= GRIPPER_RESERVE[robot]
         self._tip = self.model.site("tcp").id
-        self._held = self._steps = 0
+        self._moved: tuple[np.ndarray, float] | None = None
+        self._tape: tuple[np.ndarray, float, float] | None = None
         self._strength = np.zeros(6)
         self._goals = np.zeros(6)
-        self.success = False
         self.powered = True
-        self.data.qpos[:] = start(task, scene)
+        self.data.qpos[:] = start(scene.task, scene.number)
         mujoco.mj_forward(self.model, self.data)
         self._show()
         for servo in self.servos:
             servo.power_up()
         self._goals = self.data.qpos[:6].copy()
 
-    def lay(self, scene: int) -> None:
-        """Put the objects as in start number `scene`; the arm stays where it is."""
-        self.data.qpos[6:] = start(self.task, scene)[6:]
+    def lay(self, number: int) -> None:
+        """Put the objects as in this start of the task; the arm stays where it is."""
+        self.data.qpos[6:] = self.scene.lay(number)[6:]
         self.data.qvel[6:] = 0.0
-        self._held, self.success = 0, False
         mujoco.mj_forward(self.model, self.data)
 
     def put(self, joints: np.ndarray) -> None:
@@ -137,6 +119,35 @@ class VirtualArm:
         self.data.qvel[:6] = 0.0
         mujoco.mj_forward(self.model, self.data)
         self._show()
+
+    def move(self, joints: np.ndarray, speed: float) -> None:
+        """Move the arm by hand to angles (6,) rad, at most so fast (rad/s); stay."""
+        self._moved = np.asarray(joints, float), float(speed)
+
+    def play(self, rows: np.ndarray, rate: float) -> None:
+        """Take the arm by hand through angles (T, 6) rad, so many a second."""
+        self._tape = np.asarray(rows, float).reshape(-1, 6), float(rate), 0.0
+
+    def release(self) -> None:
+        """No longer move it by hand."""
+        self._moved = self._tape = None
+
+    def _move_by_hand(self) -> None:
+        if self._tape is not None:
+            rows, rate, seconds = self._tape
+            seconds += self.seconds
+            place = seconds * rate
+            ticks = np.arange(len(rows))
+            joints = np.array([np.interp(place, ticks, row) for row in rows.T])
+            self.move(joints, np.inf)
+            going = place < len(rows) - 1
+            self._tape = (rows, rate, seconds) if going else None
+        if self._moved is None:
+            return
+        joints, speed = self._moved
+        here = self.data.qpos[:6]
+        step = speed * self.seconds
+        self.put(here + np.clip(joints - here, -step, step))
 
     def encoder_of(self, joints: np.ndarray) -> np.ndarray:
         """Steps of the shafts at joint angles (6,) rad."""
@@ -148,6 +159,7 @@ class VirtualArm:
 
     def step(self) -> None:
         """One step of physics, `self.seconds` long."""
+        self._move_by_hand()
         strength = np.array([s.strength if self.powered else 0.0 for s in self.servos])
         stiffness = np.array([s.get("P_Coefficient") for s in self.servos]) / USUAL_P
         on = strength > 0
@@ -196,13 +208,3 @@ class VirtualArm:
         if ((self._strength > SOFT) & ~on)[:5].any() and tip[2] > 0.12:
             w.falls += 1
         self._strength = strength
-        self._steps += 1
-        if self._steps % self.task.substeps == 0:  # the task's own tick
-            qpos, qvel = self.data.qpos[None], self.data.qvel[None]
-            placed = bool(self.task.placed(qpos, qvel)[0])
-            self._held = self._held + 1 if placed else 0
-            self.success |= self._held >= HOLD_TICKS
-
-    def tip_height(self) -> float:
-        """Of the fixed finger's tip over the table, m."""
-        return float(self.data.site_xpos[self._tip][2])

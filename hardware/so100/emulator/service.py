@@ -1,9 +1,4 @@
-"""The process behind a virtual arm: a port for its bus, a socket for its room.
-
-One thread does it all, so that nothing has to be locked: it answers the bus, lets time
-pass in the physics, draws what the cameras see, and serves the room. Its time stands
-still while a busy computer holds it up; clients read it from a file (`clock.ArmTime`).
-"""
+"""A virtual SO-100 or SO-101 on a pseudo-terminal; see `virtual.service`."""
 
 import contextlib
 import os
@@ -15,35 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.errors import SettingError, UserError
-from act_minimal.settings import Whole, check_settings
-from act_minimal.sim import TASKS, so100
-from act_minimal.sim.world import Task, World
+from act_minimal.sim import TASKS
+from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.validation import Whole
 
-from ...clock import ArmTime, clock_path
+from ...virtual.scene import ALONE, VirtualScene
+from ...virtual.server import is_served
+from ...virtual.service import VirtualConfig, VirtualService, serve_until_ended
 from ..bus import TERMINALS
 from ..calibration import Calibration, middle_and_range
 from ..kinematics import ARMS
 from .arm import SENSE, STEPS_PER_RAD, VirtualArm
-from .door import Door, Visitor, is_served, room_path, serve_until_ended
-from .so101 import ALONE, AloneSO101
+from .so101 import AloneSO101
 from .wire import Wire
 
 TCGETS2 = 0x802C542A  # Linux: a terminal's settings with its rate as a number
 
 
 @dataclass
-class VirtualArmConfig:
+class VirtualArmConfig(VirtualConfig):
     """A virtual SO-100 or SO-101, and where to find it."""
 
     port: Path = Path("virtual_so100")
-    """The bus: a link to the pseudo-terminal. The room's socket is beside it."""
+    """The bus: a link to the pseudo-terminal. The scene's socket is beside it."""
     task: str = "so100_pick_place"
     """The scene that the arm stands in."""
     scene: Whole = 0
     """Number of the scene's start."""
     leader: bool = False
-    """A leader arm: its joints are moved by hand, through the room."""
+    """A leader arm: its joints are moved by hand, through that socket."""
     fresh: bool = False
     """As from the factory: every servo has id 1, and no calibration."""
     seed: Whole = 0
@@ -51,58 +46,36 @@ class VirtualArmConfig:
     robot: str = "so100"
     """so100 or so101."""
 
-    @property
-    def files(self) -> list[Path]:
-        """Everything that it makes; gone when it has ended."""
-        return [self.port, room_path(self.port), clock_path(self.port)]
 
-    def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
-        check_settings(self)
+class VirtualArmService(VirtualService):
+    """Runs a virtual SO-100 or SO-101; see `VirtualService`."""
 
-
-class VirtualArmService:
-    """Runs a virtual arm until `stop`.
-
-    Args:
-        config: which arm, and where.
-
-    Raises:
-        UserError: this system has no pseudo-terminals, or the place is taken.
-    """
+    arm: VirtualArm
 
     def __init__(self, config: VirtualArmConfig):
-        if os.name != "posix":
-            raise UserError(
-                "a virtual arm needs pseudo-terminals, which this system lacks; "
-                "use Linux, macOS, or WSL"
-            )
         self.config = config
-        self.arm, self.calibration = assemble(config)
-        self.wire = Wire(self.arm.servos, config.seed)
+        arm, self.calibration = assemble(config)
+        self.wire = Wire(arm.servos, config.seed)
         if config.fresh:
             self.wire.servos = []  # nothing is plugged in yet
-        self.stopped = False
-        self._world = World(self.arm.task, 1)
-        self._noise = np.random.default_rng(config.seed)
         self._frozen: dict[str, np.ndarray] = {}
-        self._hand: tuple[np.ndarray, float] | None = None
-        self._tape: tuple[np.ndarray, float] | None = None
-        self._tape_time = 0.0
         if config.leader:
-            self._hand = self.arm.data.qpos[:6].copy(), 1.0
-        self._selector = selectors.SelectSelector()  # waits to the microsecond
-        self._open_port()
-        with contextlib.ExitStack() as undo:
-            undo.callback(config.port.unlink)
-            self._time = ArmTime([clock_path(config.port)])
-            undo.callback(self._time.close)
-            self._door = Door(room_path(config.port), self._selector, self._do)
-            undo.pop_all()
+            arm.move(arm.data.qpos[:6].copy(), 1.0)
+        super().__init__(config, arm, arm.scene)
+        self.requests |= {
+            "faults": self._set_faults,
+            "lay": lambda number: arm.lay(int(number)),
+            "put": self._put,
+            "move": lambda value: arm.move(*value),  # angles (6,) rad, and rad/s
+            "play": lambda value: arm.play(*value),  # angles (T, 6), so many a second
+            "plug": self._plug,
+            "power": self._power,
+        }
 
-    # ------------------------------------------------------------ port and socket
+    # ------------------------------------------------------------ the bus
 
-    def _open_port(self) -> None:
+    def open_buses(self, undo: contextlib.ExitStack) -> None:
+        """Open a pseudo-terminal, and make the port a link to it."""
         import tty
 
         path = self.config.port
@@ -118,22 +91,20 @@ class VirtualArmService:
             )
         # The slave stays open here: without anybody at that end the master would fail.
         self._master, self._slave = os.openpty()
+        undo.callback(os.close, self._slave)
+        undo.callback(os.close, self._master)
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(os.ttyname(self._slave))
-        self._selector.register(self._master, selectors.EVENT_READ, self._bus_speaks)
+        undo.callback(self.remove_port)
+        self.selector.register(self._master, selectors.EVENT_READ, self._receive)
 
-    def close(self) -> None:
-        """Leave nothing behind."""
+    def remove_port(self) -> None:
+        """Remove the link if it is still this arm's."""
         with contextlib.suppress(OSError):
             if os.readlink(self.config.port) == os.ttyname(self._slave):
                 self.config.port.unlink()
-        self._time.close()
-        self._door.close()
-        self._selector.close()
-        os.close(self._master)
-        os.close(self._slave)
 
     def baud(self) -> int | None:
         """The rate that the client has set; None where the system does not tell."""
@@ -145,101 +116,44 @@ class VirtualArmService:
             return settings[9] or None
         return None
 
-    # ------------------------------------------------------------ the loop
-
-    def run(self) -> None:
-        """Serve until `stop`."""
-        try:
-            self._serve()
-        finally:
-            self._world.close()  # by the thread that drew: GL wants it so
-
-    def _serve(self) -> None:
-        then = self._time.pass_on()
-        while not self.stopped:
-            now = self._time.pass_on()
-            while then + self.arm.seconds <= now:
-                self._move_hand()
-                self.arm.step()
-                then += self.arm.seconds
-            self._send_answers(now)
-            self._door.show(now, self._picture, self._objects)
-            wait = then + self.arm.seconds - self._time.now()
-            answer = self.wire.next_due()
-            if answer is not None:
-                wait = min(wait, answer - self._time.now())
-            for key, _ in self._selector.select(max(0.0, wait)):
-                key.data()
-
-    def _bus_speaks(self) -> None:
+    def _receive(self) -> None:
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._master, 4096)
             self.arm.powered = not self.wire.faults.no_power
-            self.wire.receive(data, self._time.now(), self.baud())
-            self._send_answers(self._time.now())
+            self.wire.receive(data, self.time.now(), self.baud())
+            self.answer(self.time.now())
 
-    def _send_answers(self, now: float) -> None:
+    def answer(self, now: float) -> float | None:
+        """Send the answers that are due by now, s; when the next one is."""
         data = self.wire.due(now)
         if data and not self.wire.faults.unplugged:
             with contextlib.suppress(BlockingIOError):  # nobody reads: it is lost
                 os.write(self._master, data)
+        return self.wire.next_due()
 
-    # ------------------------------------------------------------ the room
+    # ------------------------------------------------------------ clients
 
-    def _do(self, wish: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
-        arm = self.arm
-        for verb, value in wish.items():
-            if verb == "faults":
-                self.wire.faults.set(value)
-                self._turn_switches()
-            elif verb == "lay":
-                if not arm.task.env_state_dim:
-                    raise UserError(f"there is nothing to lay: it is {arm.task.name}")
-                arm.lay(int(value))
-            elif verb == "put":
-                joints = np.clip(value, *arm.model.jnt_range[:6].T)
-                arm.put(joints)
-                self._tape = None
-                # A leader stays in the hand that put it there.
-                self._hand = (joints, 1.0) if self.config.leader else None
-            elif verb == "hand":  # move there by hand, at most so fast (rad/s)
-                joints, speed = value
-                self._hand = np.asarray(joints, float), float(speed)
-            elif verb == "play":  # rows of joint angles (T, 6), so many a second
-                rows, rate = value
-                self._tape = np.asarray(rows, float).reshape(-1, 6), float(rate)
-                self._tape_time = 0.0
-            elif verb == "plug":
-                self.wire.servos = [arm.servos[int(i)] for i in value]
-            elif verb == "watch":
-                height, width = value["size"]
-                size = int(height), int(width)
-                for camera in value["cameras"]:
-                    self._picture(camera, size)  # refuses one that there is not
-                visitor.watch(value["cameras"], size, value["fps"])
-            elif verb == "follow":
-                visitor.follow(float(value))
-            elif verb == "forget":
-                arm.witness = type(arm.witness)()
-            elif verb == "power":
-                self._power(bool(value))
-            elif verb == "stop":
-                self.stopped = True
-            elif verb != "look":
-                raise UserError(f"the room knows no '{verb}'")
+    def look(self) -> dict[str, Any]:
+        """Angles (6,) rad, and which servos have torque."""
         return {
-            "success": bool(arm.success),
-            "joints": arm.data.qpos[:6].tolist(),
-            "objects": self._objects(),
-            "state": arm.data.qpos.tolist(),
-            "torque": [s.torque_on for s in arm.servos],
-            "tip_height": arm.tip_height(),
-            "witness": arm.witness.to_json(),
-            "time": self._time.now(),
+            "joints": self.arm.data.qpos[:6].tolist(),
+            "torque": [servo.torque_on for servo in self.arm.servos],
         }
 
-    def _turn_switches(self) -> None:
+    def _put(self, joints: list[float]) -> None:
+        """By hand; a leader then stays there."""
+        inside = np.clip(joints, *self.arm.model.jnt_range[:6].T)
+        self.arm.release()
+        self.arm.put(inside)
+        if self.config.leader:
+            self.arm.move(inside, 1.0)
+
+    def _plug(self, places: list[int]) -> None:
+        self.wire.servos = [self.arm.servos[int(place)] for place in places]
+
+    def _set_faults(self, switches: dict[str, Any]) -> None:
         faults = self.wire.faults
+        faults.set(switches)
         self.arm.sag = faults.sag
         self.wire.apply_faults()
         self._power(not faults.no_power)
@@ -253,45 +167,15 @@ class VirtualArmService:
         elif not on:
             for servo in self.arm.servos:
                 servo.poke("Torque_Enable", 0)
-        self.arm.powered = on
+        self.arm.powered = bool(on)
 
-    def _move_hand(self) -> None:
-        if self._tape is not None:
-            rows, rate = self._tape
-            self._tape_time += self.arm.seconds
-            place = self._tape_time * rate
-            ticks = np.arange(len(rows))
-            joints = np.array([np.interp(place, ticks, row) for row in rows.T])
-            self._hand = joints, np.inf
-            if place >= len(rows) - 1:
-                self._tape = None
-        if self._hand is None:
-            return
-        joints, speed = self._hand
-        here = self.arm.data.qpos[:6]
-        step = speed * self.arm.seconds
-        self.arm.put(here + np.clip(joints - here, -step, step))
-
-    # ------------------------------------------------------------ the cameras
-
-    def _objects(self) -> list[float]:
-        """As a policy knows them: position (m) and quaternion (wxyz) of each."""
-        return self.arm.task.env_state(self.arm.data.qpos[None])[0].tolist()
-
-    def _picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
+    def picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
+        """What a camera sees, (H, W, 3) uint8; for ever the same if it is frozen."""
         if camera in self._frozen:
             return self._frozen[camera]
-        self._world.qpos[0] = self.arm.data.qpos
-        picture = self._sensor_noise(self._world.render(camera, size))
+        picture = super().picture(camera, size)
         if camera == self.wire.faults.frozen_camera:
             self._frozen[camera] = picture
-        return picture
-
-    def _sensor_noise(self, picture: np.ndarray) -> np.ndarray:
-        """A hundredth of the values one brighter: no real picture comes twice."""
-        noisy = self._noise.integers(0, picture.size, picture.size // 100)
-        flat = picture.reshape(-1)  # a view: the renderer gave a copy of its own
-        flat[noisy] += flat[noisy] < 255
         return picture
 
 
@@ -306,7 +190,7 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
     offsets = rng.integers(-800, 800, 6)
     # At the middle of its range a joint shows 2047 once its offset is taken off.
     mounting = 2047 + offsets - SENSE[config.robot] * middle * STEPS_PER_RAD
-    arm = VirtualArm(_scene(config), mounting, config.scene, config.robot)
+    arm = VirtualArm(_scene(config), mounting, config.robot)
     calibration = Calibration.of_ranges(
         [
             middle_and_range(int(offset), float(high - low))
@@ -329,7 +213,7 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
     return arm, calibration
 
 
-def _scene(config: VirtualArmConfig) -> Task:
+def _scene(config: VirtualArmConfig) -> VirtualScene:
     """The scene that an arm stands in.
 
     Raises:
@@ -337,19 +221,17 @@ def _scene(config: VirtualArmConfig) -> Task:
     """
     known: dict[str, type] = {ALONE: AloneSO101}
     if config.robot == "so100":
-        known = {name: t for name, t in TASKS.items() if t.joints == so100.JOINTS}
+        known = {name: t for name, t in TASKS.items() if t.robot == "so100"}
     if config.task not in known:
         raise SettingError(
             f"task is '{config.task}', expected one with a {config.robot}: "
             f"{', '.join(known)}"
         )
-    return known[config.task]()
+    return VirtualScene(known[config.task](), config.scene, config.seed)
 
 
 def serve(config: VirtualArmConfig) -> None:
-    """Run a virtual arm until Ctrl-C, or until its room is told to stop."""
-    with contextlib.suppress(OSError):  # where it may: servos never wait for a CPU
-        os.nice(-10)
+    """Run a virtual arm until Ctrl-C, or until a client stops it."""
     kind = "leader" if config.leader else "arm"
     name = {"so100": "SO-100", "so101": "SO-101"}[config.robot]
     serve_until_ended(

@@ -9,9 +9,9 @@ other, but for those of `OVERLAP`.
 import mujoco
 import numpy as np
 
+from ...virtual.scene import ALONE
 from ..kinematics import JOINTS, SO101
 
-ALONE = "alone"
 BODIES = ("shoulder", "upper_arm", "lower_arm", "wrist", "gripper", "moving_jaw")
 BASE_BOX = (".0168 0 .0336", ".0478 .0555 .0360")  # centre and half size, m
 # Of each body: mass kg; centre of mass m; inertia about it, kg·m², xx yy zz xy xz yz;

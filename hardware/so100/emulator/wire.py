@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...switches import Switches
+from ...virtual.faults import Switches
 from ..protocol import BROADCAST, MAX_DATA, Fault, Instruction, Packet, Parser
 from ..registers import BAUD_RATES
 from .servo import Servo

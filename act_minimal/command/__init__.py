@@ -1,0 +1,1 @@
+"""The `act` command, one module a group of commands."""

@@ -1,0 +1,113 @@
+"""The notebooks as a class uses them: opened in JupyterLab, or handed out as a zip."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from ..support.errors import SettingError, UserError
+from ..support.files import atomic_file, check_output_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def notebooks(folder: Path | None = None) -> list[Path]:
+    """The learner's notebooks, in order.
+
+    Raises:
+        UserError: there are none: the package was installed without the repository.
+    """
+    folder = folder or ROOT / "notebooks"
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise UserError(
+            f"{folder} holds no notebooks; they come with the repository, not with the "
+            "package: clone it, and run this command there"
+        )
+    return found
+
+
+def find_lesson(number: int, folder: Path | None = None) -> Path:
+    """The notebook of a lesson.
+
+    Raises:
+        SettingError: no such lesson; lists those there are.
+    """
+    known = {int(path.name[:2]): path for path in notebooks(folder)}
+    if number not in known:
+        raise SettingError(
+            f"there is no lesson {number}; the lessons are: "
+            f"{', '.join(path.stem for path in known.values())}"
+        )
+    return known[number]
+
+
+def has_display() -> bool:
+    """Whether a browser has a screen to open on."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list[str]:
+    """The command that opens JupyterLab at a lesson; without a browser it prints where.
+
+    JupyterLab prints its address, token included, when it has started.
+    """
+    command = [sys.executable, "-m", "jupyterlab"]
+    # Not as a file to open: the address that is printed would not lead to it.
+    command.append(f"--LabApp.default_url=/lab/tree/{lesson.name}")
+    # Its own chatter left out, the address remains.
+    command += [f"--notebook-dir={lesson.parent}", "--log-level=WARN"]
+    if not browser:
+        command.append("--no-browser")
+    if port is not None:
+        command.append(f"--port={port}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers and class machines
+    return command
+
+
+def open_lab(lesson: Path, *, browser: bool, port: int | None = None) -> int:
+    """Run JupyterLab until it is stopped; returns its exit code."""
+    command = lab_command(lesson, browser=browser, port=port)
+    if os.name == "posix":  # in this process's place, so that it gets the signals
+        os.execv(command[0], command)
+    return subprocess.run(command).returncode
+
+
+def hand_out(path: Path, folder: Path | None = None) -> list[str]:
+    """Zip what a class needs to begin, without solutions, outputs or teacher's notes.
+
+    The learner's notebooks hold each solution behind a click; here those cells are
+    taken out, so that it can be given as homework.
+
+    Args:
+        path: of the zip file.
+        folder: of the notebooks.
+
+    Returns:
+        The names of the notebooks in it.
+
+    Raises:
+        SettingError: the name does not end in .zip, or cannot be written to.
+    """
+    import nbformat
+
+    check_output_file(path, "handout", ".zip")
+    names = []
+    with (
+        atomic_file(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for lesson in notebooks(folder):
+            notebook = nbformat.read(lesson, as_version=4)
+            notebook.cells = [
+                cell for cell in notebook.cells if not cell.id.endswith("-solution")
+            ]
+            # A fixed date: the same notebooks give the same file.
+            entry = zipfile.ZipInfo(f"notebooks/{lesson.name}")
+            archive.writestr(entry, nbformat.writes(notebook) + "\n")
+            names.append(lesson.name)
+    return names

@@ -1,0 +1,1 @@
+"""Folders of episodes: looked at, merged, split, repaired."""

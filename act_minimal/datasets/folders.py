@@ -1,0 +1,168 @@
+"""Folders of episodes: what one holds, and whether all are alike."""
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import h5py
+import numpy as np
+
+from ..episodes import (
+    Episode,
+    cameras_in,
+    find_episodes,
+    list_episodes,
+    load_episode,
+)
+from ..exchange.lerobot_files import INFO
+from ..support.errors import UserError
+from ..support.hdf5_files import EpisodeError, dataset_of, misnamed_files
+
+Item = TypeVar("Item")
+
+
+def kind_of(folder: str | Path) -> str:
+    """What a folder holds: "hdf5" or "lerobot".
+
+    Raises:
+        UserError: Neither, or both.
+    """
+    folder = Path(folder)
+    lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
+    if lerobot and hdf5:
+        raise UserError(f"{folder} has *.hdf5 episodes and {INFO}, expected one kind")
+    if lerobot:
+        return "lerobot"
+    if hdf5 or misnamed_files(folder):
+        find_episodes(folder)
+        return "hdf5"
+    what = "is not a folder"
+    if folder.is_dir():
+        what = f"has no *.hdf5 episodes, and no {INFO} of a LeRobot dataset"
+    raise UserError(f"{folder} {what}")
+
+
+def episodes_of(folder: str | Path) -> list[Path]:
+    """The episode files of a folder that is no LeRobot dataset.
+
+    Raises:
+        UserError: It is one, or holds no episodes.
+    """
+    if kind_of(folder) == "lerobot":
+        raise UserError(
+            f"{folder} is a LeRobot dataset; make episodes of it first with: act data "
+            f"convert {folder} OUT --to hdf5 (--skip-broken leaves broken ones out)"
+        )
+    return list_episodes(folder)
+
+
+def with_bar(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
+    """The items, with a bar on standard error where one is wanted."""
+    if not progress:
+        return items
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=what)
+
+
+# --- what has to be alike -------------------------------------------------------------
+
+
+def shape_of(path: Path) -> dict[str, Any]:
+    """What all episodes of a dataset have in common, without reading all images.
+
+    Raises:
+        EpisodeError: The file is broken.
+    """
+    sizes = {}
+    episode = load_episode(path, images=False)
+    with h5py.File(path, "r") as root:
+        for camera in cameras_in(root, path):
+            if camera.endswith("_depth"):
+                continue
+            images = dataset_of(root, f"observations/images/{camera}", path)
+            size = images.shape[1:3]
+            if images.ndim == 2 and len(images):  # JPEG
+                image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)
+                size = (0, 0) if image is None else image.shape[:2]
+            sizes[camera] = size
+    return _shape(episode, sizes)
+
+
+def _shape(episode: Episode, sizes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    shape: dict[str, Any] = {"frames a second": float(episode.fps)}
+    for name in ("qpos", "action", "env_state", "base_action"):
+        array = getattr(episode, name)
+        shape[f"numbers of {name}"] = 0 if array is None else array.shape[1]
+    cameras = (f"{c} {'x'.join(map(str, size))}" for c, size in sorted(sizes.items()))
+    return shape | {"cameras": ", ".join(cameras)}
+
+
+def unrecorded_in(paths: Sequence[Path]) -> list[str]:
+    """Which of "qvel" and "effort" no file has; broken files say nothing."""
+    missing = ["qvel", "effort"]
+    for path in paths:
+        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, "r") as root:
+            missing = [name for name in missing if f"observations/{name}" not in root]
+        if not missing:
+            break
+    return missing
+
+
+def difference_of(
+    path: Path | str, shape: dict, other: Path | str, expected: dict
+) -> str:
+    """One sentence on the first thing in which two episodes differ; "" if in none."""
+    for key, value in shape.items():
+        if value != expected[key]:
+            return (
+                f"{path}: {key}: {_said(value)}, but {_said(expected[key])} in {other}"
+            )
+    return ""
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value or "none")
+
+
+class Alike:
+    """Holds every episode of a dataset against its first one."""
+
+    def __init__(self):
+        self._first: tuple[dict[str, Any], Path | str] | None = None
+
+    def check(self, episode: Episode, where: str) -> None:
+        """Refuse an episode that cannot be of the same dataset.
+
+        Raises:
+            EpisodeError: Names both episodes and what differs.
+        """
+        sizes = {c: images.shape[1:3] for c, images in episode.images.items()}
+        self._compare(_shape(episode, sizes), where)
+
+    def check_file(self, path: Path) -> None:
+        """The same of a file, of which no more is read than needed.
+
+        Raises:
+            EpisodeError: It is broken, or names both files and what differs.
+        """
+        self._compare(shape_of(path), path)
+
+    def _compare(self, shape: dict[str, Any], where: Path | str) -> None:
+        expected, first = self._first = self._first or (shape, where)
+        if fault := difference_of(where, shape, first, expected):
+            raise EpisodeError(fault)
+
+
+def check_alike(paths: Sequence[Path], *, progress: bool = False) -> None:
+    """Refuse files that cannot be one dataset.
+
+    Raises:
+        EpisodeError: One is broken, or differs from the first one in its rate, widths
+            or cameras; names both files.
+    """
+    alike = Alike()
+    for path in with_bar(paths, "compare", progress):
+        alike.check_file(path)

@@ -1,0 +1,1 @@
+"""Policies and datasets of other projects, both ways."""

@@ -1,0 +1,242 @@
+"""A policy as one ONNX file: observations in physical units in, chunks of actions out.
+
+Normalisation is inside, images stay uint8, and what only training needs is left out, so
+whoever runs the file needs neither this package nor torch. The file is held against the
+policy before it gets its name. Letters: B batch, k chunk, A action, H W image.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import load_policy
+from ..datasets.embodiment import ABOUT_ARM
+from ..images import Resizing
+from ..policy import Policy
+from ..support.errors import UserError
+from ..support.extras import require
+from ..support.files import atomic_file, check_output_file
+
+TOLERANCE = 1e-4  # of an action's standard deviation
+METADATA = "act_minimal"
+
+
+class OnnxError(UserError):
+    """A policy that cannot be exported, or a file that does not do what it should."""
+
+
+class OnnxExport(NamedTuple):
+    """What was written, and how far it is from the policy."""
+
+    path: Path
+    inputs: dict[str, tuple[int, ...]]  # name -> shape without B
+    difference: float  # the greatest, in the units of the actions
+    deviations: float  # the greatest, in standard deviations of the actions
+
+
+class Predict(nn.Module):
+    """A policy's prediction as a function of tensors in a fixed order."""
+
+    def __init__(self, policy: Policy, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.policy, self.names = policy, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Actions (B, k, A) in physical units, from the inputs in the names' order."""
+        batch = dict(zip(self.names, inputs, strict=True))
+        actions = self.policy.module(self.policy._inputs(batch)).actions
+        return self.policy._physical(actions.float(), batch["qpos"])
+
+
+class OnnxPredictor:
+    """Runs an exported file as `Policy.predict_chunk` runs a policy.
+
+    Args:
+        file: an exported file, or its content.
+        threads: for ONNX Runtime; None leaves it the choice.
+
+    Attributes:
+        about: "cameras", "chunk_size" and so on, as the file says them.
+
+    Raises:
+        MissingExtra: ONNX Runtime is not installed.
+        OnnxError: this is no such file.
+    """
+
+    def __init__(self, file: Path | bytes, threads: int | None = None) -> None:
+        require("onnx", "onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        where = "the model" if isinstance(file, bytes) else file
+        try:
+            content = file if isinstance(file, bytes) else file.read_bytes()
+            providers = ["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(content, options, providers)
+        except Exception as error:  # its own classes, which it does not document
+            raise OnnxError(
+                f"{where} is no file that ONNX Runtime opens ({error})"
+            ) from error
+        said = self.session.get_modelmeta().custom_metadata_map
+        if METADATA not in said:
+            raise OnnxError(
+                f"{where} was not exported by act_minimal, its metadata lacks "
+                f"'{METADATA}'; expected the file of: act export-onnx"
+            )
+        self.about: dict[str, Any] = json.loads(said[METADATA])
+        self.names = [x.name for x in self.session.get_inputs()]
+        cameras = tuple(self.about["cameras"])
+        self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
+
+    def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Actions (B, k, A) from the observation that the policy would read.
+
+        Raises:
+            OnnxError: an input is missing, or is not of the file's shape and type.
+        """
+        for name in self.names:
+            if name not in observation:
+                raise OnnxError(
+                    f"the observation has no '{name}': this file reads "
+                    f"{', '.join(self.names)}"
+                )
+        inputs = {name: np.asarray(observation[name]) for name in self.names}
+        if self.resizing:
+            for camera in self.resizing.recorded:
+                name = f"images/{camera}"
+                inputs[name] = self.resizing.bring(camera, inputs[name])
+        try:
+            return np.asarray(self.session.run(None, inputs)[0])
+        except Exception as error:
+            raise OnnxError(f"ONNX Runtime refuses the observation: {error}") from error
+
+
+def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
+    """Writes a checkpoint's prediction as an ONNX file, and checks it.
+
+    The file takes any number of robots B at once, and answers as
+    `Policy.predict_chunk` does, with z = 0.
+
+    Args:
+        folder: a checkpoint, or a training run (its newest checkpoint is taken).
+        out: the file to write; an older one is replaced.
+
+    Raises:
+        SettingError: the name does not end in .onnx, or cannot be written to.
+        OnnxError: a library is not installed, or ONNX Runtime's answer differs from the
+            policy's by more than 1e-4 standard deviations of the actions.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    path = Path(out)
+    check_output_file(path, "out", ".onnx")
+    require("onnx")
+    policy = load_policy(folder)
+    shapes = _shapes(policy)
+    content = _exported(policy, shapes)
+    difference, deviations = _compare(policy, OnnxPredictor(content), shapes)
+    if not deviations <= TOLERANCE:
+        raise OnnxError(
+            f"ONNX Runtime's actions differ from those of {folder} by {deviations:.2g} "
+            f"standard deviations, expected at most {TOLERANCE:g}; nothing was written"
+        )
+    with atomic_file(path, OnnxError) as temporary:
+        temporary.write_bytes(content)
+    return OnnxExport(path, shapes, difference, deviations)
+
+
+def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
+    """What the policy reads, without the first axis."""
+    config = policy.config
+    shapes: dict[str, tuple[int, ...]] = {"qpos": (config.state_dim,)}
+    if policy.uses_env_state:
+        shapes["env_state"] = (config.env_state_dim,)
+    for camera, size in config.camera_sizes.items():
+        shapes[f"images/{camera}"] = (*size, 3)
+    return shapes
+
+
+def _observation(
+    policy: Policy, shapes: Mapping[str, tuple[int, ...]], rows: int
+) -> dict[str, np.ndarray]:
+    """Noise as wide as the demonstrations."""
+    random, seen = np.random.default_rng(rows), {}
+    for name, shape in shapes.items():
+        if name.startswith("images/"):
+            pixels = random.integers(0, 256, (rows, *shape))
+            seen[name] = pixels.astype(np.uint8)
+        else:
+            scale = policy.scale(name)
+            noise = random.standard_normal((rows, *shape))
+            seen[name] = (scale.mean.numpy() + scale.std.numpy() * noise).astype("f4")
+    return seen
+
+
+def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    # Two rows: one row would be taken for an axis that is always 1.
+    example = _observation(policy, shapes, rows=2)
+    names = tuple(example)
+    dynamic = tuple({0: torch.export.Dim.DYNAMIC} for _ in names)
+    with _quiet("onnxscript", "onnx_ir", "torch.onnx"), torch.no_grad():
+        program = torch.onnx.export(
+            Predict(policy, names).eval(),
+            tuple(torch.from_numpy(x) for x in example.values()),
+            dynamo=True,
+            input_names=list(names),
+            output_names=["actions"],
+            dynamic_shapes=(dynamic,),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    about = {
+        "kind": policy.name,
+        "cameras": list(policy.cameras),
+        "chunk_size": policy.chunk_size,
+        "action_dim": policy.config.action_dim,
+        "inputs": {name: list(shape) for name, shape in shapes.items()},
+        **{k: v for k, v in policy.card.items() if k in ABOUT_ARM},
+    }
+    if policy.resizing is not None:  # not in the file: whoever runs it does it
+        about["resizing"] = policy.resizing.to_json()
+    row = proto.metadata_props.add()
+    row.key, row.value = METADATA, json.dumps(about)
+    return proto.SerializeToString()
+
+
+def _compare(
+    policy: Policy, predictor: OnnxPredictor, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[float, float]:
+    key = "action_delta" if policy.action_target == "delta" else "action"
+    scale = policy.scale(key)
+    # An idle joint deviates by nothing, but its mean is rounded, too.
+    std = np.maximum(scale.std.numpy(), 1e-2 * np.abs(scale.mean.numpy()))
+    difference = deviations = 0.0
+    for rows in (1, 3):
+        seen = _observation(policy, shapes, rows)
+        apart = np.abs(predictor.predict_chunk(seen) - policy.predict_chunk(seen))
+        difference = max(difference, float(apart.max()))
+        deviations = max(deviations, float((apart / std).max()))
+    return difference, deviations
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keeps the exporter's remarks on its own optimiser to itself."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

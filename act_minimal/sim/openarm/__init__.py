@@ -1,0 +1,1 @@
+"""Two simulated OpenArms and their tasks."""

@@ -1,0 +1,1 @@
+"""The simulated SO-100 and its task."""

@@ -1,0 +1,305 @@
+"""Demonstrators for `so100_pick_place`: plans of joint targets, one a control tick.
+
+A demonstrator sees the start of a scene and plans the whole episode: waypoints in
+space, inverse kinematics (mink), minimum-jerk moves between them. `scripted` is clean
+and a function of the scene alone; `human` varies speed, pauses, approach, aim and
+gripper timing from one demonstration to the next, as people do.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import mink
+import mujoco
+import numpy as np
+
+from ...support.errors import UserError
+from ..world import Task
+from . import arm as so100
+from .pick_place import BIN_CENTRE
+
+PAN_AXIS = np.array([0.0, -0.0452])  # m, where the shoulder turns
+GRASP_ABOVE = 0.004  # m over the cube's middle: the leaning fingers clear the table
+OPEN, CLOSED = 0.75, 0.02  # gripper openings
+DEMONSTRATORS = ("scripted", "human")
+
+
+class PlanStyle(Protocol):
+    """What a plan asks of a style."""
+
+    speed: float
+    pauses: np.ndarray
+    pace: np.ndarray
+
+
+@dataclass
+class Style:
+    """How one demonstration is done; the defaults are the scripted expert's.
+
+    Lengths in m, angles in rad, times in s.
+    """
+
+    speed: float = 1.0  # all moves, relative
+    approach: str = "above"  # or "slide": low from the base's side, then outwards
+    hover: float = 0.07  # height over the cube before the descent
+    carry: float = 0.11  # height of the cube's carriage
+    grasp_error: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    yaw_error: float = 0.0
+    drop_error: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    open_to: float = OPEN
+    squeeze: float = 0.45  # time to close on the cube
+    early: float = 0.0  # start closing this long before the descent ends
+    release: float = 0.3  # time to open over the bin
+    pauses: np.ndarray = field(default_factory=lambda: np.zeros(6))  # after each move
+    pace: np.ndarray = field(default_factory=lambda: np.ones(6))  # of each move
+    tremor: float = 0.0  # standard deviation of slow noise on the joint targets
+
+
+def human_style(rng: np.random.Generator) -> Style:
+    """A random style: what varies between two demonstrations of one person."""
+    pauses = np.where(rng.random(6) < 0.3, rng.uniform(0.1, 1.2, 6), 0.0)
+    return Style(
+        speed=rng.uniform(0.6, 1.4),
+        approach="above" if rng.random() < 0.5 else "slide",
+        hover=rng.uniform(0.05, 0.09),
+        carry=rng.uniform(0.09, 0.13),
+        grasp_error=np.array([*rng.normal(0, 0.002, 2), rng.uniform(-0.003, 0.003)]),
+        yaw_error=rng.normal(0, 0.05),
+        drop_error=rng.uniform(-0.012, 0.012, 2),
+        open_to=rng.uniform(0.68, 0.82),
+        squeeze=rng.uniform(0.35, 0.7),
+        early=rng.uniform(0.0, 0.15),
+        release=rng.uniform(0.2, 0.5),
+        pauses=pauses,
+        pace=rng.uniform(0.8, 1.25, 6),
+        tremor=0.006,
+    )
+
+
+def known(demonstrator: str) -> str:
+    """The same name.
+
+    Raises:
+        UserError: there is no such demonstrator; lists those that there are.
+    """
+    if demonstrator not in DEMONSTRATORS:
+        raise UserError(
+            f"no demonstrator '{demonstrator}'; the demonstrators are: "
+            f"{', '.join(DEMONSTRATORS)}"
+        )
+    return demonstrator
+
+
+class Expert:
+    """Plans demonstrations of the pick-and-place task.
+
+    Args:
+        demonstrator: "scripted" or "human".
+
+    Raises:
+        UserError: unknown demonstrator; lists the known ones.
+    """
+
+    def __init__(self, task: Task, demonstrator: str = "scripted"):
+        self.demonstrator = known(demonstrator)
+        self.fps = task.fps
+        self._ik = Reach()
+
+    def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
+        """Actions (T, 6), rad and gripper opening, for a scene's start qpos (13,).
+
+        Args:
+            start: the scene's first qpos.
+            seed: of the style; the scripted expert ignores it.
+        """
+        rng = np.random.default_rng([seed, 1])
+        style = Style() if self.demonstrator == "scripted" else human_style(rng)
+        first = np.append(start[:5], so100.jaw_to_gripper(start[5]))
+        actions = self._moves(first, start[6:13], style)
+        return actions + tremor(len(actions), style.tremor, self.fps, rng)
+
+    def _moves(self, first: np.ndarray, cube: np.ndarray, style: Style) -> np.ndarray:
+        yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
+        grasp = cube[:3] + np.array([0, 0, GRASP_ABOVE]) + style.grasp_error
+        bin_xy = BIN_CENTRE + style.drop_error
+        out = grasp[:2] - PAN_AXIS
+        out /= np.linalg.norm(out)
+
+        if style.approach == "above":
+            before = grasp + np.array([0, 0, style.hover])
+        else:
+            before = grasp + np.array([*(-0.035 * out), 0.6 * style.hover])
+        above = np.array([*grasp[:2], style.carry])
+        over_bin = np.array([*bin_xy, style.carry])
+        in_bin = np.array([*bin_xy, 0.055])
+
+        reach, seed = self._ik, first[:5]
+        j_before = reach(before, yaw, seed)
+        j_grasp = reach(grasp, yaw, j_before)
+        j_above = reach(above, yaw, j_grasp)
+        j_over = reach(over_bin, None, j_above)
+        j_in = reach(in_bin, None, j_over)
+
+        track = Track(first, self.fps, style)
+        track.move(j_before, style.open_to)
+        track.move(j_grasp, style.open_to)
+        track.grip(CLOSED, style.squeeze, early=style.early)
+        track.move(j_above, CLOSED)
+        track.move(j_over, CLOSED)
+        track.move(j_in, CLOSED)
+        track.grip(style.open_to, style.release)
+        track.move(j_over, style.open_to)
+        track.hold(0.3)
+        return np.concatenate(track.rows)
+
+
+class Plan:
+    """Targets, one row a tick, appended move by move.
+
+    Args:
+        first: the row to begin with.
+        fps: rows a second.
+        style: its speed, pace and pauses are obeyed.
+    """
+
+    PEAK_SPEED = 1.5  # rad/s of the fastest joint, at speed 1
+    SHORTEST = 0.35  # s: even a small move starts and stops gently
+
+    def __init__(self, first: np.ndarray, fps: int, style: "PlanStyle"):
+        self.rows = [first[None]]
+        self.fps, self.style = fps, style
+        self.count = 0  # moves so far
+
+    def hold(self, seconds: float) -> None:
+        """Stay."""
+        steps = max(round(seconds * self.fps), 1)
+        self.rows.append(np.repeat(self.rows[-1][-1:], steps, axis=0))
+
+    def _seconds(self, distance: float) -> float:
+        """What a move takes in which the fastest joint turns by `distance` rad."""
+        # A minimum-jerk move peaks at 1.875 times its mean speed.
+        return max(1.875 * distance / self.PEAK_SPEED, self.SHORTEST)
+
+    def _ramp(self, target: np.ndarray, seconds: float) -> None:
+        """Minimum-jerk move to a row."""
+        last = self.rows[-1][-1]
+        steps = max(round(seconds * self.fps), 2)
+        s = np.linspace(0, 1, steps + 1)[1:, None]  # (T, 1)
+        s = s**3 * (10 - 15 * s + 6 * s**2)
+        self.rows.append(last + s * (target - last))
+
+    def _pause(self) -> None:
+        """End a move with the pause that the style has for it."""
+        if self.style.pauses[self.count]:
+            self.hold(self.style.pauses[self.count])
+        self.count += 1
+
+
+class Track(Plan):
+    """Joint targets of one arm, (6,) a row."""
+
+    def move(self, joints: np.ndarray, gripper: float) -> None:
+        """Minimum-jerk move to joints (5,), then this move's pause."""
+        seconds = self._seconds(np.abs(joints - self.rows[-1][-1, :5]).max())
+        seconds /= self.style.speed * self.style.pace[self.count]
+        self._ramp(np.append(joints, gripper), seconds)
+        self._pause()
+
+    def grip(self, gripper: float, seconds: float, early: float = 0.0) -> None:
+        """Move the jaw to an opening, beginning `early` s before the arm arrives."""
+        steps = round(seconds * self.fps)
+        ahead = min(round(early * self.fps), steps, len(self.rows[-1]))
+        ramp = np.linspace(self.rows[-1][-1, 5], gripper, steps + 1)[1:]
+        if ahead:
+            self.rows[-1][-ahead:, 5] = ramp[:ahead]
+        rest = np.repeat(self.rows[-1][-1:], steps - ahead + 3, axis=0)
+        rest[: steps - ahead, 5], rest[steps - ahead :, 5] = ramp[ahead:], gripper
+        self.rows.append(rest)
+
+
+class Reach:
+    """Inverse kinematics of the grasp point: position, yaw, and a sensible tilt."""
+
+    def __init__(self):
+        self.model = mujoco.MjModel.from_xml_string(
+            f"<mujoco><compiler angle='radian'/><worldbody>{so100.arm_xml()}"
+            "</worldbody></mujoco>"
+        )
+        self.configuration = mink.Configuration(self.model)
+        self.task = mink.FrameTask(
+            "grasp", "site", position_cost=1.0, orientation_cost=0.01, lm_damping=1e-4
+        )
+        self.limits = [mink.ConfigurationLimit(self.model)]
+
+    def __call__(
+        self, position: np.ndarray, yaw: float | None, seed: np.ndarray
+    ) -> np.ndarray:
+        """Joint angles (5,) rad that bring the fingers over a point.
+
+        Args:
+            position: of the grasp point, m, (3,).
+            yaw: of the cube in rad: the fingers close along its x axis; None keeps
+                the wrist as the arm's plane has it.
+            seed: joint angles (5,) to start from.
+
+        Raises:
+            UserError: the point cannot be reached to 2 cm.
+        """
+        rotation = self._rotation(position, yaw)
+        self.task.set_target(
+            mink.SE3.from_rotation_and_translation(
+                mink.SO3.from_matrix(rotation), position
+            )
+        )
+        self.configuration.update(np.append(seed, 0.5))
+        error = np.inf
+        for _ in range(60):
+            velocity = mink.solve_ik(
+                self.configuration, [self.task], 1.0, "daqp", 1e-6, limits=self.limits
+            )
+            self.configuration.integrate_inplace(velocity, 1.0)
+            error = np.linalg.norm(self.task.compute_error(self.configuration)[:3])
+            if error < 5e-4 and np.abs(velocity).max() < 1e-3:
+                break
+        if error > 2e-2:
+            raise UserError(
+                f"the arm cannot reach {np.round(position, 3)} m: the nearest it gets "
+                f"is {1000 * error:.0f} mm away"
+            )
+        return self.configuration.q[:5].copy()
+
+    def _rotation(self, position: np.ndarray, yaw: float | None) -> np.ndarray:
+        outward = position[:2] - PAN_AXIS
+        radius = np.linalg.norm(outward)
+        outward = outward / radius
+        # Straight down near the base; far out the wrist cannot, so lean outwards.
+        tilt = np.interp(radius, [0.16, 0.28], [0.0, 0.15])
+        approach = np.array([*np.sin(tilt) * outward, -np.cos(tilt)])
+        side = np.arctan2(outward[1], outward[0]) + np.pi / 2  # 0 when pan is 0
+        # The wrist follows the cube's yaw. Turning to whichever pair of faces is
+        # nearer would save motion and cost a jump: two equal cubes a degree apart
+        # would be grasped a quarter turn apart.
+        turn = side if yaw is None else yaw
+        x = np.array([np.cos(turn), np.sin(turn), 0.0])
+        y = -approach
+        x = x - (x @ y) * y
+        x /= np.linalg.norm(x)
+        return np.stack([x, y, np.cross(x, y)], axis=1)
+
+
+def tremor(
+    steps: int, scale: float, fps: int, rng: np.random.Generator, joints: int = 5
+) -> np.ndarray:
+    """Slowly varying noise (Ornstein-Uhlenbeck, 0.15 s) on one arm's joint targets.
+
+    Returns:
+        (T, joints + 1) rad; the last column, the gripper's, is 0.
+    """
+    noise = np.zeros((steps, joints + 1))
+    if scale == 0:
+        return noise
+    keep = np.exp(-1 / (0.15 * fps))
+    kicks = rng.normal(0, scale * np.sqrt(1 - keep**2), (steps, joints))
+    for t in range(1, steps):
+        noise[t, :joints] = keep * noise[t - 1, :joints] + kicks[t]
+    return noise

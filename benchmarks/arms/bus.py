@@ -1,0 +1,221 @@
+"""Virtual arms through their buses: how often a policy succeeds, how steady a loop is.
+
+Arms and program are two processes on one machine, as on a laptop with real arms. An
+OpenArm's emulated frames take the time that frames of 8 bytes take at 1 Mbit/s. A goal
+is answered with feedback, so one exchange commands a motor and reads it.
+"""
+
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act_minimal.checkpoint import find_checkpoint, load_policy
+from act_minimal.control import run
+from act_minimal.evaluation import evaluate, evaluation_scenes, wilson
+from act_minimal.execution import ExecutionConfig, make_executor
+from act_minimal.sim import make_task
+from hardware.deployment import SceneJudge, TimedPolicy, deploy
+from hardware.openarm.arm import OpenArm
+from hardware.openarm.motors import IDS
+from hardware.robots import (
+    OPENARM,
+    VIRTUAL,
+    RobotConfig,
+    make_openarm,
+    make_robot,
+    plugged_in,
+)
+from hardware.safety.safe_robot import SafeRobot
+from hardware.safety.stop import EmergencyStop
+from hardware.so100.arm import SO100
+
+from ..results import RESULTS, ROOT
+from .campaign import Swaying
+
+CHECKPOINTS = RESULTS.parent / "checkpoints"
+VISION = CHECKPOINTS / "so100_pick_place_vision"
+STATE = CHECKPOINTS / "openarm_handover_state"
+RATE = 200.0  # Hz
+SWAYING = (5, 6, 13, 14)  # the wrists
+AMPLITUDE = 0.05  # rad, of the elbows, while exchanges are counted
+
+
+def success(
+    config: RobotConfig, path: Path, task: str, n: int, seed: int
+) -> dict[str, Any]:
+    """A policy on the same scenes, in simulation and through the bus.
+
+    Args:
+        config: a virtual arm.
+        path: of the policy.
+        task: on which.
+        n: trials.
+        seed: of their scenes.
+    """
+    policy = load_policy(find_checkpoint(path))
+    sim = evaluate(policy, task, n=n, seed=seed)
+    with plugged_in(replace(config, cameras=policy.cameras), task) as here:
+        robot = make_robot(here, policy.image_sizes, EmergencyStop())
+        with contextlib.closing(SceneJudge(here.port, evaluation_scenes(seed, n))) as j:
+            robot.connect()
+            try:
+                seconds = make_task(task).max_ticks / robot.fps
+                tally = deploy(policy, robot, j, trials=n, seconds=seconds)
+            finally:
+                robot.close()
+            witness = j.scene.look()["witness"]
+    place = path.resolve()
+    name = place.relative_to(ROOT) if place.is_relative_to(ROOT) else place.name
+    return {
+        "policy": str(name),
+        "task": task,
+        "simulation": sim.to_json(),
+        "bus": {
+            "success": tally.successes / n,
+            "interval": list(wilson(tally.successes, n)),
+            "n": n,
+            "seed": seed,
+            "stopped": [t.stopped for t in tally.trials if t.stopped],
+            "failed_trials": [t.number for t in tally.trials if not t.success],
+            "jitter_ms_p99": [t.timing["jitter_ms_p99"] for t in tally.trials],
+            "interventions": dict(robot.interventions.counts),
+        },
+        "witness": witness,
+    }
+
+
+# --- loops ----------------------------------------------------------------------------
+
+
+def policy_loop(robot: SafeRobot, policy: Any, seconds: float) -> dict[str, Any]:
+    """A policy drives from the ready pose; the robot is connected."""
+    robot.go(robot.limits.ready)
+    timed = TimedPolicy(policy)
+    robot.arm.ticker.start()
+    executor = make_executor(ExecutionConfig(), policy.chunk_size)
+    run(robot, timed, executor, int(robot.fps * seconds))
+    return robot.arm.ticker.report() | {
+        "prediction_ms_p50": float(np.median(timed.ms)),
+        "prediction_ms_p99": float(np.percentile(timed.ms, 99)),
+        "interventions": dict(robot.interventions.counts),
+    }
+
+
+def so100_loop(path: Path, seconds: float) -> dict[str, Any]:
+    """30 Hz with two cameras and a vision policy; 100 Hz without either."""
+    with plugged_in(RobotConfig(VIRTUAL)) as here:
+        policy = load_policy(path)
+        robot = make_robot(here, policy.image_sizes, EmergencyStop())
+        robot.connect()
+        try:
+            with_cameras = policy_loop(robot, policy, seconds)
+            assert isinstance(robot.arm, SO100)
+            with_cameras["bus"] = vars(robot.arm.bus.traffic) | {"faults": {}}
+        finally:
+            robot.close()
+        bare = make_robot(replace(here, fps=100.0, cameras=()), {}, EmergencyStop())
+        bare.connect()
+        try:
+            here_now = bare.observe()["qpos"].astype(float)
+            bare.arm.ticker.start()
+            for _ in range(int(100 * seconds / 5)):
+                bare.observe()
+                bare.act(here_now)
+            without = bare.arm.ticker.report()
+        finally:
+            bare.close()
+    return {"repetitions": 1, "policy_30_hz": with_cameras, "bare_100_hz": without}
+
+
+class Diligent:
+    """Predicts as a policy, and sways: the arms move for minutes without a task.
+
+    Args:
+        policy: asked for every chunk that it would be asked for.
+        sway: what is sent.
+    """
+
+    def __init__(self, policy: Any, sway: Swaying):
+        self.policy, self.sway = policy, sway
+        self.cameras, self.chunk_size = policy.cameras, policy.chunk_size
+        sway.chunk_size = policy.chunk_size
+
+    def predict_chunk(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """A chunk of the sway, after the policy's own."""
+        self.policy.predict_chunk(observation)
+        return self.sway.predict_chunk(observation)
+
+
+def fresh(arm: OpenArm, since: float) -> bool:
+    """Whether every motor has answered after that moment."""
+    now = time.monotonic()
+    return all(bus.age(id) <= now - since for bus in arm.buses for id in IDS)
+
+
+def exchanges(config: RobotConfig, seconds: float) -> dict[str, Any]:
+    """16 motors commanded and read at 200 Hz, and then as fast as it goes."""
+    arm, _ = make_openarm(config)
+    arm.ticker.rate = RATE
+    arm.connect()
+    try:
+        here = arm.measure()[0]
+        old = 0
+
+        def exchange(tick: int) -> None:
+            nonlocal old
+            goal = here.copy()
+            goal[[3, 11]] += AMPLITUDE * np.sin(2 * np.pi * tick / RATE)  # the elbows
+            begin = time.monotonic()
+            arm.send(goal)
+            old += not fresh(arm, begin)
+
+        arm.ticker.start()
+        for tick in range(int(RATE * seconds)):
+            exchange(tick)
+            arm.ticker.wait()
+        paced = arm.ticker.report() | {"ticks_without_all_answers": old}
+        old, n = 0, 2000
+        begin = time.perf_counter()
+        for tick in range(n):
+            exchange(tick)
+        rate = n / (time.perf_counter() - begin)
+        return {
+            "bare_200_hz": paced,
+            "unpaced": {"rate_hz": rate, "n": n, "ticks_without_all_answers": old},
+        }
+    finally:
+        arm.close()
+
+
+def openarm_loop(path: Path, seconds: float, exchange_seconds: float) -> dict[str, Any]:
+    """Exchanges at 200 Hz and unpaced; 50 Hz with a policy, which sways.
+
+    Args:
+        path: a state policy of openarm_handover; it predicts whenever a policy would be
+            asked, and what is sent is a sway.
+        seconds: that its loop runs.
+        exchange_seconds: that the motors are commanded and read at 200 Hz.
+    """
+    virtual = RobotConfig(VIRTUAL, OPENARM)
+    with plugged_in(virtual) as here:
+        content: dict[str, Any] = {"repetitions": 1}
+        content |= exchanges(here, exchange_seconds)
+    with plugged_in(virtual) as here, EmergencyStop() as stop:
+        robot = make_robot(here, {}, stop)
+        robot.connect()
+        try:
+            sway = Swaying(robot.limits.ready, robot.fps, SWAYING)
+            driver = Diligent(load_policy(path), sway)
+            content["policy_50_hz"] = policy_loop(robot, driver, seconds)
+            assert isinstance(robot.arm, OpenArm)
+            content["buses"] = [
+                vars(bus.traffic) | {"strangers": len(bus.traffic.strangers)}
+                for bus in robot.arm.buses
+            ]
+        finally:
+            robot.close()
+    return content

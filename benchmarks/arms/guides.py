@@ -1,0 +1,179 @@
+"""The guides from teleoperation to a measured success, command by command."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act_minimal.checkpoint import find_checkpoint
+from act_minimal.episodes import list_episodes, load_episode
+from act_minimal.evaluation import wilson
+from act_minimal.support.errors import UserError
+from act_minimal.support.files import read_json
+from hardware.so100.calibration import save_calibration
+from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.virtual.client import SceneClient, VirtualArmProcess
+
+from ..results import ROOT
+from .campaign import KEPT
+
+
+def outcome(run: Path, demos: Path, deployed: Path, seed: int) -> dict[str, Any]:
+    """What came of a guide's commands.
+
+    Args:
+        run: folder of the training.
+        demos: folder of the demonstrations, recorded through a bus.
+        deployed: folder of the tally.
+        seed: of its scenes.
+    """
+    card = read_json(find_checkpoint(run) / "card.json")
+    tally = read_json(deployed / "tally.json")
+    episodes = [load_episode(p) for p in list_episodes(demos)]
+    late = [float(e.attributes["late_ticks"]) for e in episodes]
+    p99 = [float(e.attributes["period_ms_p99"]) for e in episodes]
+    return {
+        "training": {"episodes": card["episodes"], "seconds": card["seconds"]},
+        "demonstrations": {
+            "n": len(episodes),
+            "ticks": sum(len(e) for e in episodes),
+            "late_ticks": int(sum(late)),
+            "period_ms_p99": float(np.median(p99)),
+        },
+        "deploy": {
+            "success": tally["successes"] / tally["n"],
+            "interval": list(wilson(tally["successes"], tally["n"])),
+            "n": tally["n"],
+            "seed": seed,
+        },
+    }
+
+
+def act(words: list[str]) -> list[str]:
+    """What `uv run act` runs, by this very interpreter."""
+    return [sys.executable, "-m", "act_minimal.command.main", *words]
+
+
+# --- SO-100 ---------------------------------------------------------------------------
+
+SO100_GUIDE = (
+    "act record --robot so100 --out demos --n 50 --port arm --calibration arm.json "
+    "--leader leader --leader-calibration leader.json "
+    "--cameras top=virtual:arm wrist=virtual:arm --scenes 0",
+    "act train --data demos --out real --cameras top wrist --size medium "
+    "--chunk-size 50 --model cvae_actions_per_token 10 image_pool 2 --batch-size 32 "
+    "--shift-px 4 --state-noise 0.02 --steps 7500 --threads 2",
+    "act deploy --policy real --port arm --calibration arm.json "
+    "--cameras top=virtual:arm wrist=virtual:arm --scenes {seed} --trials {n}",
+)
+
+
+def so100_guide(n: int, seed: int) -> dict[str, Any]:
+    """A virtual arm and a leader of the same kind; see `outcome`."""
+    folder = KEPT / "so100_teleop"
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = [line.format(n=n, seed=seed) for line in SO100_GUIDE]
+    with contextlib.ExitStack() as arms:
+        for name, leader in (("arm", False), ("leader", True)):
+            config = VirtualArmConfig(folder / name, leader=leader, seed=5 * leader)
+            save_calibration(folder / f"{name}.json", assemble(config)[1])
+            arms.enter_context(VirtualArmProcess(config))
+        for line in commands:
+            subprocess.run(act(line.split()[1:]), cwd=folder, check=True)
+    run, demos = folder / "real", folder / "demos"
+    deployed = folder / "runs/deploy/real_so100"
+    return {"commands": commands} | outcome(run, demos, deployed, seed)
+
+
+# --- OpenArm --------------------------------------------------------------------------
+
+OPENARM_GUIDE = ROOT / "hardware" / "openarm" / "GUIDE.md"
+
+
+def guide_commands() -> list[list[str]]:
+    """The words of each `act` line of the guide's section 0, in their order."""
+    section = (
+        OPENARM_GUIDE.read_text(encoding="utf-8")
+        .partition("\n## 0.")[2]
+        .partition("\n## ")[0]
+    )
+    text = section.replace("\\\n", " ")
+    lines = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
+    return [line.partition("#")[0].split() for line in lines]
+
+
+def first_of(commands: list[list[str]]) -> dict[str, list[str]]:
+    """The first command of each name."""
+    told: dict[str, list[str]] = {}
+    for words in commands:
+        told.setdefault(words[0], words)
+    return told
+
+
+def said(words: list[str], flag: str) -> str:
+    """The value of a flag in a command."""
+    return words[words.index(flag) + 1]
+
+
+def changed(words: list[str], **flags: Any) -> list[str]:
+    """A command with other values of these flags, where it has them."""
+    words = words.copy()
+    for name, value in flags.items():
+        if value is not None and f"--{name}" in words:
+            words[words.index(f"--{name}") + 1] = str(value)
+    return words
+
+
+@contextlib.contextmanager
+def arms_up(commands: list[list[str]], folder: Path) -> Iterator[None]:
+    """The virtual arms of these commands, until the block ends."""
+    arms = {
+        folder / said(words, "--port"): subprocess.Popen(act(words), cwd=folder)
+        for words in commands
+    }
+    try:
+        for port, arm in arms.items():
+            while arm.poll() is None:
+                with contextlib.suppress(UserError), SceneClient(port):
+                    break
+                time.sleep(0.1)
+        yield
+    finally:
+        for port, arm in arms.items():
+            with contextlib.suppress(UserError), SceneClient(port) as scene:
+                scene.ask(stop=True)
+            arm.wait(10)
+
+
+def openarm_guide(
+    n: int, seed: int, episodes: int | None, steps: int | None
+) -> dict[str, Any]:
+    """The commands of its guide's section 0, with other numbers where they are given.
+
+    Args:
+        n: trials.
+        seed: of their scenes.
+        episodes: that are recorded.
+        steps: of training.
+    """
+    folder = KEPT / "openarm_guide"
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = guide_commands()
+    virtual = [words for words in commands if words[0] == "virtual"]
+    told = first_of(commands)
+    record = changed(told["record"], n=episodes)
+    train = changed(told["train"], steps=steps)
+    trials = changed(told["deploy"], trials=n, scenes=seed)
+    with arms_up(virtual, folder):
+        for words in (told["health"], record, train, trials):
+            subprocess.run(act(words), cwd=folder, check=True)
+    ran = [*virtual, told["health"], record, train, trials]
+    run, demos, deployed = (folder / said(w, "--out") for w in (train, record, trials))
+    lines = {"commands": [" ".join(["act", *words]) for words in ran]}
+    return lines | outcome(run, demos, deployed, seed)

@@ -1,0 +1,105 @@
+"""What a claim is, what its measurement can be told, and what a result file holds."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..results import write
+from ..rollouts import PICK_PLACE, Row, pooled
+
+PENDING = "Not measured yet."
+
+
+@dataclass
+class Sizes:
+    """How much is run, and where it is kept."""
+
+    runs: Path = Path("runs/benchmarks")
+    """Folder of demonstrations and training runs."""
+    jobs: int = 1
+    """Policies side by side, one thread each."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Demonstrations, weights and scenes of each seed belong together."""
+    n: int = 100
+    """Rollouts a seed."""
+
+
+@dataclass
+class Training(Sizes):
+    """The same, where policies are trained."""
+
+    steps: int = 1000
+    """Updates of every policy."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what was published, how it is measured, what we found.
+
+    Attributes:
+        number: "C3"; its result is data/results/claims/C03.json.
+        text: the claim, in a sentence.
+        published: what others reported.
+        measure: takes `settings`, and gives the content of the result file. "seconds"
+            in it is how long the work took, also that of earlier calls; "file" is
+            another name of the result. None where nothing is measured for this claim.
+        settings: defaults of what the command line can change; None for nothing.
+        others: files below data/results that bear on it, too.
+        ours: what we measured. Numbers stand as `{{file list key=value}}` (see
+            `course.toolkit.results`), or as `{{key=value}}` of this claim's summary.
+        verdict: "Holds ...", "Holds only when ...", "Does not hold here ...", or "Not
+            tested: why". A judgement, so a person writes it, after the numbers.
+    """
+
+    number: str
+    text: str
+    published: str
+    measure: Callable[[Any], Row] | None = None
+    settings: Any = None
+    others: tuple[str, ...] = ()
+    ours: str = ""
+    verdict: str = PENDING
+
+    @property
+    def file(self) -> str:
+        """Name of its result below data/results."""
+        digits = self.number.removeprefix("C")
+        return f"claims/C{digits:0>2}" if digits.isdigit() else f"claims/{self.number}"
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Files below data/results that bear on it."""
+        return ((self.file,) if self.measure else ()) + self.others
+
+    @property
+    def findings(self) -> str:
+        """`ours`, every number with its file."""
+        return re.sub(r"\{\{(?=\w+=)", f"{{{{{self.file} summary ", self.ours)
+
+    def run(self, settings: Any = None) -> None:
+        """Measure, and write the result file."""
+        assert self.measure is not None
+        start = time.perf_counter()
+        content = self.measure(settings or self.settings)
+        seconds = max(content.pop("seconds", 0.0), time.perf_counter() - start)
+        about = {"claim": self.text, "published": self.published}
+        write(content.pop("file", self.file), seconds, about | content)
+
+
+def outcome(
+    settings: Sizes,
+    rows: list[Row],
+    labels: Sequence[str],
+    more: Callable[[list[Row]], Row] | None = None,
+) -> Row:
+    """What nearly every claim's result file holds; see `pooled`."""
+    return {
+        "task": PICK_PLACE,
+        "seeds": settings.seeds,
+        "summary": pooled(rows, labels, more),
+        "runs": rows,
+        "seconds": sum(row.get("job_seconds", 0.0) for row in rows),
+    }

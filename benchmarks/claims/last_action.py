@@ -1,0 +1,73 @@
+"""C13: a single-step policy that sees its last action learns to copy it.
+
+The same network with and without the previous action as an input, for one action and
+for a chunk of 25, with targets as recorded and relative to the joints. `error_rad` is
+the error of the next action on ten demonstrations that no policy was trained on, so a
+shortcut shows as a lower error with fewer successes. `copying_rad` is the error of
+repeating the last action.
+"""
+
+import numpy as np
+
+from ..rollouts import Row
+from . import trial as t
+from .claim import Claim, Training, outcome
+from .trial import Trial
+
+TARGETS = {
+    "absolute": {},
+    "delta": {"action_target": "delta", "state_noise": 0.02, "lr": 2e-3},
+}
+
+
+def trials(settings: Training) -> list[Trial]:
+    """Both targets, both chunks, with and without the last action, every seed."""
+    return [
+        Trial(
+            f"c13_{target}_k{k}{'_last' * last}_{seed}",
+            seed,
+            {"target": target, "k": k, "last_action": last},
+            steps=settings.steps,
+            n=settings.n,
+            last_action=last,
+            settings=training | {"chunk_size": k},
+        )
+        for target, training in TARGETS.items()
+        for k in (1, 25)
+        for last in (False, True)
+        for seed in settings.seeds
+    ]
+
+
+def errors(group: list[Row]) -> Row:
+    """Of the policy and of who repeats the last action, mean over seeds."""
+    return {
+        name: float(np.mean([row["error_rad"][key] for row in group]))
+        for name, key in (("error_rad", "policy"), ("copying_rad", "copying"))
+    }
+
+
+def measure(settings: Training) -> Row:
+    """All trials."""
+    rows = t.run_trials(trials(settings), settings)
+    labels = ["target", "k", "last_action"]
+    return {"steps": settings.steps} | outcome(settings, rows, labels, errors)
+
+
+C13 = Claim(
+    "C13",
+    "A single-step policy learns to copy the last action; predicting further ahead "
+    "breaks the shortcut.",
+    "An article on driving: the copycat problem.",
+    measure,
+    t.SIZES,
+    ours="Human-like, delta targets, k = 1: without the last action as an input "
+    "{{target=delta k=1 last_action=false}} (error of the next action on held-out "
+    "demonstrations {{target=delta k=1 last_action=false -> error_rad 4}} rad), with "
+    "it {{target=delta k=1 last_action=true}} ({{target=delta k=1 last_action=true -> "
+    "error_rad 4}} rad). k = 25: {{target=delta k=25 last_action=false}} and "
+    "{{target=delta k=25 last_action=true}}.",
+    verdict="Does not hold here: seeing the last action makes the error on the "
+    "expert's states several times smaller, as the shortcut should, but it costs no "
+    "success. The small error is what misleads.",
+)

@@ -1,0 +1,1 @@
+"""Measurements of the lessons in a browser."""

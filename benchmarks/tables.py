@@ -1,0 +1,43 @@
+"""Tables of pages, filled from result files."""
+
+from typing import Any
+
+from act_minimal.support.files import read_json
+
+from .results import RESULTS
+
+Row = dict[str, Any]
+
+
+def load(name: str) -> Row | None:
+    """A result file, if it has been made."""
+    path = RESULTS / f"{name}.json"
+    return read_json(path) if path.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def made_by(result: Row) -> str:
+    """What every table ends with."""
+    seeds = result.get("seeds")
+    over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
+    # Rows that were found again may have been made on another machine than the rest.
+    runs = [r["machine"] for r in result.get("runs", ()) if "machine" in r]
+    cpus = sorted({machine["cpu"] for machine in runs or [result["machine"]]})
+    return (
+        f"\n\nMade by `{result['command']}` on {result['machine']['cores']} cores "
+        f"({' and '.join(cpus)}), torch {result['versions']['torch']}, MuJoCo "
+        f"{result['versions']['mujoco']}.{over}\n"
+    )
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n{content.strip()}\n{end}{after}"

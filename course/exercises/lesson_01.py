@@ -1,0 +1,288 @@
+"""Lesson 01: drift, its price, its distance from the data, and labels that mend it."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    exercise,
+    is_right,
+    numbers,
+    same,
+    two_parts,
+)
+
+# --- 01.drift -------------------------------------------------------------------------
+
+
+@exercise(
+    "01.drift",
+    minutes=8,
+    hints=(
+        "Two walkers start at the same place. Each acts on what it sees itself.",
+        "Keep two states: e = step(e, expert(e)) and x = step(x, policy(x)).",
+        "Append abs(x - e) before the first step, and after each: T + 1 numbers.",
+    ),
+    praise="Each walker acts on its own state: that is what closed loop means.",
+)
+def check_drift(function: Callable) -> None:
+    """`function(policy, expert, step, start, T)` gives distances (T + 1,)."""
+    start, ticks = 0.4, 5
+
+    def expert(x):
+        return 0.3 * (1.0 - x)
+
+    def policy(x):
+        return 0.3 * (1.0 - x) + 0.05 + 0.1 * x * x
+
+    def step(x, action):
+        return 0.9 * x + action
+
+    def walk(act, seen=None, keep=0.9):
+        """States of a walker that acts on what it sees: its own, by default."""
+        states = [start]
+        for tick in range(ticks):
+            acts_on = states[-1] if seen is None else seen[tick]
+            states.append(keep * states[-1] + act(acts_on))
+        return np.array(states)
+
+    mine, theirs = walk(policy), walk(expert)
+    right = np.abs(mine - theirs)
+    # One step from the same state: the policy's states, or the expert's.
+    from_mine, from_theirs = (
+        np.abs([0.0, *(policy(x) - expert(x) for x in states[:-1])])
+        for states in (mine, theirs)
+    )
+    no_sign = "a distance has no sign: take the absolute value"
+    mistakes = {
+        "the expert is asked in the policy's states, so every step starts from one "
+        "place; it should walk its own way from the start": from_mine,
+        "an action is not the next state: step(x, action) gives that": np.abs(
+            walk(policy, keep=0.0) - walk(expert, keep=0.0)
+        ),
+        "this is open loop: the policy is asked, and its step taken, from the "
+        "expert's states, so no error ever reaches the next step": from_theirs,
+        "the policy moves its own state, but is asked about the expert's: it "
+        "never sees where it really is": np.abs(walk(policy, theirs) - theirs),
+        "the expert is asked about the policy's state; it should walk its own "
+        "way": np.abs(mine - walk(expert, mine)),
+        "the start is missing: T steps have T + 1 states": right[1:],
+        "the last state is missing: T steps have T + 1 states": right[:-1],
+        no_sign: theirs - mine,
+        "these are squared distances": right**2,
+        "these are the policy's states, not distances to the expert's": mine,
+        "this is the distance summed up to each step": np.cumsum(right),
+    }
+    answer = numbers(attempt(function, policy, expert, step, start, ticks)).squeeze()
+    if is_right(answer, right, mistakes):
+        below = attempt(function, lambda x: -policy(x), expert, step, start, ticks)
+        if (numbers(below) < 0).any():
+            raise Wrong(no_sign)
+        return
+    if answer.shape != right.shape:
+        raise Wrong(f"expected T + 1 = {ticks + 1} distances, found {answer.shape}")
+    raise Wrong(
+        f"after one step the distance should be {right[1]:.3f}, after {ticks} "
+        f"{right[-1]:.3f}; yours are {answer[1]:.3f} and {answer[-1]:.3f}"
+    )
+
+
+# --- 01.cost --------------------------------------------------------------------------
+
+
+@exercise(
+    "01.cost",
+    minutes=8,
+    hints=(
+        "After t steps the walker is still on the ridge with probability (1 - eps)^t.",
+        "The expected cost of step t is the probability to be off it by then.",
+        "t = np.arange(1, T + 1): the first step can already be a mistake. Sum.",
+    ),
+    praise="εT²/2 while εT is small; a straight line once the fall is nearly certain.",
+)
+def check_cost(function: Callable) -> None:
+    """`function(T, eps)` gives the expected number of steps off the ridge."""
+    for ticks, eps in ((1, 0.1), (40, 0.03), (200, 0.002)):
+        answer = numbers(attempt(function, ticks, eps))
+        if answer.shape != ():
+            raise Wrong(f"one number is wanted, found shape {answer.shape}")
+        on, right = 1.0, 0.0
+        for _ in range(ticks):
+            on *= 1 - eps
+            right += 1 - on
+        t = np.arange(1, ticks + 1)
+        mistakes = {
+            "t runs from 1 to T, not from 0 to T - 1: the first step can be a "
+            "mistake": (1 - (1 - eps) ** (t - 1)).sum(),
+            "this counts the steps on the ridge; the cost is the steps off it": (
+                (1 - eps) ** t
+            ).sum(),
+            "eps T is the cost of somebody who is put back after each mistake": eps
+            * ticks,
+            "eps T² / 2 is what it comes to while eps T is small; here the exact "
+            "sum is asked for": eps * ticks**2 / 2,
+            "eps T (T + 1) / 2 is what it comes to while eps T is small; here the "
+            "exact sum is asked for": eps * ticks * (ticks + 1) / 2,
+            "this is the chance to have fallen by the end; the cost counts every "
+            "step after the fall": 1 - (1 - eps) ** ticks,
+            "eps T² is the bound; half of it is the sum": eps * ticks**2,
+        }
+        if ticks == 1:
+            first = (
+                "with T = 1 the cost is eps: the first step can be a mistake, so t "
+                "runs from 1 to T"
+            )
+            mistakes = {first: 0.0} | mistakes
+        if not is_right(answer, right, mistakes):
+            raise Wrong(
+                f"for T = {ticks} and eps = {eps} the cost should be {right:.4f}; "
+                f"yours is {answer:.4f}"
+            )
+
+
+# --- 01.nearest -----------------------------------------------------------------------
+
+
+@exercise(
+    "01.nearest",
+    minutes=10,
+    hints=(
+        "A millimetre and a radian cannot be added: divide by what is usual first.",
+        "Differences of all pairs: visited[:, None] - demonstrated[None], (T, M, S).",
+        "The norm over S, then the smallest over M. T numbers remain.",
+    ),
+    praise="In units of the demonstrations' own deviation, nearest one counts.",
+)
+def check_nearest(function: Callable) -> None:
+    """`function(visited (T, S), demonstrated (M, S))` gives distances (T,)."""
+    rng = np.random.default_rng(2)
+    scale = np.array([1.0, 0.05, 3.0])
+    demonstrated = rng.normal(size=(11, 3)) * scale
+    visited = rng.normal(size=(4, 3)) * scale * 2
+    std = demonstrated.std(0)
+
+    def table(unit):
+        rows = [
+            [np.sqrt((((v - d) / unit) ** 2).sum()) for d in demonstrated]
+            for v in visited
+        ]
+        return np.array(rows)
+
+    right = table(std).min(1)
+    answer = numbers(attempt(function, visited.copy(), demonstrated.copy()))
+    mistakes = {
+        "the numbers have different units and ranges: divide each by its standard "
+        "deviation over the demonstrations": table(np.ones(3)).min(1),
+        "divide by the deviation of the demonstrations, not of what was visited: "
+        "a rollout that leaves the data would widen its own ruler": table(
+            visited.std(0)
+        ).min(1),
+        "this is the mean distance to all demonstrated states; the nearest one "
+        "counts": table(std).mean(1),
+        "this is the distance to the farthest demonstrated state": table(std).max(1),
+        "these are squared distances": right**2,
+        "these are the numbers of the nearest states (argmin), not their "
+        "distances": table(std).argmin(1),
+        "one deviation for all numbers together does not make their units equal: "
+        "std(0), one for each": table(demonstrated.std()).min(1),
+        "this adds up the absolute differences; the distance is the root of their "
+        "squares' sum": (
+            (np.abs(visited[:, None] - demonstrated[None]) / std).sum(2).min(1)
+        ),
+        "the smallest is taken over the visited states: for each demonstrated "
+        "state the nearest visited one": table(std).min(0),
+        "this compares with the mean of the demonstrations, not with the nearest "
+        "of them": np.sqrt((((visited - demonstrated.mean(0)) / std) ** 2).sum(1)),
+    }
+    if is_right(answer, right, mistakes):
+        return
+    if answer.shape != right.shape:
+        raise Wrong(
+            f"expected T = {len(right)} distances, one a visited state; found shape "
+            f"{answer.shape}"
+        )
+    raise Wrong(
+        f"the first visited state is {right[0]:.3f} from the nearest demonstrated "
+        f"one; yours says {answer[0]:.3f}"
+    )
+
+
+# --- 01.disturb -----------------------------------------------------------------------
+
+
+@exercise(
+    "01.disturb",
+    minutes=10,
+    hints=(
+        "Two different actions: the one that is written down, the one that is done.",
+        "label = expert(state); the arm does label + noise[t].",
+        "Record state and label first, then state = step(state, label + noise[t]).",
+    ),
+    praise="The arm is pushed off its path, and the label says how to come back.",
+)
+def check_disturb(function: Callable) -> None:
+    """`function(expert, step, start, noise (T, A))` gives states and labels."""
+    start, noise = (
+        np.array([0.2, -0.1]),
+        np.array([[0.3, -0.2], [-0.4, 0.1], [0.2, 0.5], [0.1, -0.3]]),
+    )
+
+    def expert(x):
+        return 0.5 * (1.0 - x)
+
+    def step(x, action):
+        return x + 0.8 * action
+
+    answer = attempt(function, expert, step, start.copy(), noise.copy())
+    wanted = "things are wanted: the states and the labels"
+    answer = two_parts(answer, wanted, "one of the two is still '...'")
+    states, labels = (numbers(part) for part in answer)
+
+    def run(pushed: bool = True, seen: bool = False):
+        x, xs, ls = start, [], []
+        for push in noise:
+            label = 0.5 * (1.0 - (x + push if seen else x))
+            xs.append(x)
+            ls.append(label)
+            x = x + 0.8 * (label + (push if pushed else 0.0))
+        return np.array(xs), np.array(ls), x
+
+    xs, ls, end = run()
+    calm, calm_labels, _ = run(pushed=False)
+    mistakes = {
+        "the noise is in the labels: a policy that learns from them learns the "
+        "disturbance. Write down what is right, not what is done": (xs, ls + noise),
+        "the noise is never done: these are ordinary demonstrations": (
+            calm,
+            calm_labels,
+        ),
+        "the wrong way round: here the labels are disturbed and the arm is not": (
+            calm,
+            calm_labels + noise,
+        ),
+        "the expert is shown a disturbed state; it is the action that is disturbed, "
+        "and the expert sees where the arm really is": [
+            run(pushed, seen=True)[:2] for pushed in (True, False)
+        ],
+        "the wrong way round: first the states, then the labels": (ls, xs),
+        "the noise is added to what is written down; it belongs to the action that is "
+        "done, and moves the arm": (calm + noise, calm_labels),
+        "each label stands beside the state after it; it belongs to the state in "
+        "which the expert was asked": (np.array([*xs[1:], end]), ls),
+    }
+    if is_right((states, labels), (xs, ls), mistakes):
+        return
+    if same(states, np.array([*xs, end])):
+        raise Wrong("the state after the last action has no label: T states, T labels")
+    if states.shape != xs.shape or labels.shape != ls.shape:
+        raise Wrong(
+            f"expected states and labels of shape {xs.shape}, one row a step; found "
+            f"{states.shape} and {labels.shape}"
+        )
+    raise Wrong(
+        f"the second state should be {np.round(xs[1], 3)} with label "
+        f"{np.round(ls[1], 3)}; yours are {np.round(states[1], 3)} and "
+        f"{np.round(labels[1], 3)}"
+    )

@@ -1,0 +1,157 @@
+"""Lesson 03: reparametrisation, the KL divergence, and which beta the ELBO asks for."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+
+
+@exercise(
+    "03.sample",
+    minutes=5,
+    hints=(
+        "eps has mean 0 and deviation 1. What makes its deviation sigma, its mean mu?",
+        "logvar is the logarithm of sigma squared, so sigma = exp(logvar / 2).",
+        "mu + (0.5 * logvar).exp() * eps.",
+    ),
+    praise="The noise comes from outside, so gradients reach mu and logvar.",
+)
+def check_sample(function: Callable) -> None:
+    """`function(mu, logvar, eps)`, all (B, Z), gives z (B, Z)."""
+    random = torch.Generator().manual_seed(5)
+    mu, logvar, eps = torch.randn(3, 4, 2, generator=random, dtype=torch.float64)
+    leaf = mu.clone().requires_grad_()
+    answer = attempt(function, leaf, logvar.clone(), eps.clone())
+    found = numbers(answer)
+    if found.shape != (4, 2):
+        raise Wrong(f"z should have shape (4, 2) as mu has; yours has {found.shape}")
+    m, v, e = mu.numpy(), logvar.numpy(), eps.numpy()
+    right = np.array(  # one number at a time, with sigma = sqrt(variance)
+        [
+            [m[b, i] + math.sqrt(math.exp(v[b, i])) * e[b, i] for i in range(2)]
+            for b in range(4)
+        ]
+    )
+    mistakes = {
+        "exp(logvar) is the variance; the noise is scaled by its square root, sigma": m
+        + np.exp(v) * e,
+        "logvar is used as if it were sigma; sigma is exp(logvar / 2)": m + v * e,
+        "logvar / 2 is the logarithm of sigma: take exp of it": m + 0.5 * v * e,
+        "the sign of logvar is lost": m + np.exp(-0.5 * v) * e,
+        "eps is not used: this is always the mean": m,
+        "mu is missing: the noise is scaled but not moved": np.exp(0.5 * v) * e,
+        "sigma is not used: the noise keeps deviation 1": m + e,
+        "mu is scaled by sigma as well": np.exp(0.5 * v) * (m + e),
+    }
+    if is_right(found, right, mistakes):
+        if not isinstance(answer, Tensor) or not answer.requires_grad:
+            raise Wrong(
+                "the numbers are right, but no gradient reaches mu: stay in torch, "
+                "without detach, item or numpy"
+            )
+        return
+    again = numbers(attempt(function, mu.clone(), logvar.clone(), eps.clone()))
+    if not np.allclose(found, again):
+        raise Wrong("two calls differ: use the eps that is given, draw no other noise")
+    raise Wrong(
+        f"for mu = {m[0, 0]:.2f}, logvar = {v[0, 0]:.2f}, eps = {e[0, 0]:.2f} expected "
+        f"{right[0, 0]:.3f}, found {found[0, 0]:.3f}"
+    )
+
+
+def _kl_by_integration(mu: float, logvar: float) -> float:
+    """KL in nats from its definition, the integral of q log(q / p)."""
+    sigma = math.exp(0.5 * logvar)
+    z = np.linspace(mu - 12 * sigma, mu + 12 * sigma, 4001)
+    log_q = -0.5 * ((z - mu) / sigma) ** 2 - math.log(sigma)
+    log_p = -0.5 * z**2  # both without log sqrt(2 pi), which cancels
+    q = np.exp(log_q) / math.sqrt(2 * math.pi)
+    return float((q * (log_q - log_p)).sum() * (z[1] - z[0]))
+
+
+@exercise(
+    "03.kl",
+    minutes=8,
+    hints=(
+        "First one dimension: what is the KL where mu = 0 and logvar = 0?",
+        "Each dimension gives 0.5 * (mu ** 2 + exp(logvar) - 1 - logvar).",
+        "Sum that over the last axis (Z), then average over the batch.",
+    ),
+    praise="In nats, summed over the latent dimensions, averaged over the batch.",
+)
+def check_kl(function: Callable) -> None:
+    """`function(mu, logvar)`, both (B, Z), gives a number: sum over Z, mean over B."""
+    random = torch.Generator().manual_seed(6)
+    mu, logvar = torch.randn(2, 5, 3, generator=random, dtype=torch.float64)
+    answer = numbers(attempt(function, mu.clone(), logvar.clone()))
+    if answer.size != 1:
+        raise Wrong(
+            f"one number is wanted; yours has shape {answer.shape}. Sum over the "
+            "dimensions of z, then average over the batch"
+        )
+    m, v = mu.numpy(), logvar.numpy()
+    each = np.array(
+        [[_kl_by_integration(m[b, i], v[b, i]) for i in range(3)] for b in range(5)]
+    )
+    right = each.sum(1).mean()
+    found = float(answer.ravel()[0])
+    wrong = 0.5 * (m**2 + v - 1 - np.exp(v))  # logvar and exp(logvar) swapped
+    mistakes = {
+        "the sign is reversed: a KL is never negative": -right,
+        "this averages over the dimensions of z too; sum over them. With Z dimensions "
+        "that makes the KL Z times smaller": each.mean(),
+        "this sums over the batch; average over it": each.sum(),
+        "the factor 1/2 is missing": 2 * right,
+        "logvar and exp(logvar) have changed places": wrong.sum(1).mean(),
+        "exp(logvar) is the variance; here stands the deviation sigma": (
+            0.5 * (m**2 + np.exp(0.5 * v) - 1 - v)
+        )
+        .sum(1)
+        .mean(),
+        "mu is not squared": (0.5 * (m + np.exp(v) - 1 - v)).sum(1).mean(),
+        "the -1 of each dimension is missing: the KL of prior and prior is 0": right
+        + 1.5,
+        "the term -logvar is missing, so a narrow posterior would be free": (
+            0.5 * (m**2 + np.exp(v) - 1)
+        )
+        .sum(1)
+        .mean(),
+    }
+    if not is_right(found, right, mistakes, rtol=1e-4):
+        raise Wrong(f"expected {right:.4f} nats, found {found:.4f}")
+
+
+@exercise(
+    "03.beta",
+    minutes=6,
+    hints=(
+        "The likelihood adds up k times A errors; the package's loss averages them.",
+        "The sum is k * A * l1 / b + KL. Divide by what stands before l1.",
+        "beta = b / (k * A), and the best b is the mean error itself.",
+    ),
+    praise="An average over many numbers makes the same KL weigh much more.",
+)
+def check_beta(function: Callable) -> None:
+    """`function(l1, k, joints)` gives the beta at which the loss is an ELBO."""
+    cases = ((0.1, 50, 6), (0.2, 25, 7), (0.05, 100, 14))
+    found = [float(numbers(attempt(function, *x)).ravel()[0]) for x in cases]
+    # By the definition: scale the ELBO until one mean L1 counts once.
+    right = [1.0 / sum(1.0 / b for _ in range(k * a)) for b, k, a in cases]
+    b, k, a = np.array(cases).T
+    mistakes = {
+        "this is upside down: a long chunk makes beta small": k * a / b,
+        "the number of joints is missing: each tick has A numbers": b / k,
+        "the chunk size is missing: each joint has k numbers": b / a,
+        "b is missing: the smaller the error, the more a mistake costs": 1 / (k * a),
+        "multiplied where it should be divided": b * k * a,
+        "divided by b where it should be multiplied": 1 / (k * a * b),
+    }
+    if not is_right(found, right, mistakes):
+        raise Wrong(
+            f"for l1 = 0.1, k = 50 and 6 joints expected {right[0]:.2g}, "
+            f"found {found[0]:.2g}"
+        )

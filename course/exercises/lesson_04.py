@@ -1,0 +1,123 @@
+"""Lesson 04: the temporal ensembler, offline and online."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+
+
+def _average(
+    predictions: np.ndarray, m: float, newest_first: bool = False
+) -> np.ndarray:
+    """The definition, one prediction at a time in plain Python."""
+    rows = predictions[::-1] if newest_first else predictions
+    total, weights = np.zeros(predictions.shape[1]), 0.0
+    for i, row in enumerate(rows):
+        total, weights = total + np.exp(-m * i) * row, weights + np.exp(-m * i)
+    return total / weights
+
+
+@exercise(
+    "04.average",
+    minutes=8,
+    hints=(
+        "Row 0 of `predictions` is the oldest. How much should it weigh, by the paper?",
+        "np.exp(-m * np.arange(n)) gives one weight a prediction: (n,).",
+        "Weights that do not add up to one make the arm do too much, or too little.",
+    ),
+    praise="The oldest prediction weighs most, and the weights add up to one.",
+)
+def check_average(function: Callable) -> None:
+    """`function(predictions (n, A), m)` gives the ensembled action (A,)."""
+    rng = np.random.default_rng(0)
+    predictions, m = rng.normal(size=(7, 3)) + 2.0, 0.3
+    answer = numbers(attempt(function, predictions.copy(), m))
+    if answer.shape != (3,):
+        raise Wrong(
+            f"the action should have shape (3,), one number a joint; yours has "
+            f"{answer.shape}. Over which axis do you average?"
+        )
+    weights = np.exp(-m * np.arange(7))
+    mistakes = {
+        "the order is reversed (or m's sign, which is the same): i = 0 is the oldest "
+        "prediction, row 0, so it weighs exp(0) = 1, the most": _average(
+            predictions, m, newest_first=True
+        ),
+        "the weights are not divided by their sum": weights @ predictions,
+        "the weights fall by exp(-m) each, not by m: exp(-m i), not m ** i": (
+            m ** np.arange(7) @ predictions / (m ** np.arange(7)).sum()
+        ),
+        "this is the plain mean; m is not used": predictions.mean(0),
+        "this is the sum over n, not over the weights": weights @ predictions / 7,
+        "this is the newest prediction alone": predictions[-1],
+        "this is the oldest prediction alone": predictions[0],
+    }
+    if is_right(answer, _average(predictions, m), mistakes):
+        one = numbers(attempt(function, predictions[:1].copy(), m))
+        if not np.allclose(one, predictions[0]):
+            raise Wrong("with one prediction, the action should be that prediction")
+        return
+    raise Wrong(
+        f"for m = {m} and predictions {np.round(predictions[:, 0], 2)} of the first "
+        f"joint, expected {_average(predictions, m)[0]:.3f}, found {answer[0]:.3f}"
+    )
+
+
+@exercise(
+    "04.online",
+    minutes=12,
+    hints=(
+        "`mean` already holds `count` predictions. What share of the new mean is new?",
+        "The newest weighs exp(-m * count); all older ones together weigh "
+        "np.exp(-m * np.arange(count)).sum().",
+        "mean + share * (new - mean), with share = newest / (older + newest).",
+    ),
+    praise="One running mean a tick: nothing old has to be kept.",
+)
+def check_online(function: Callable) -> None:
+    """`function(mean (A,), count, new (A,), m)` gives the mean with `new` in it."""
+    rng = np.random.default_rng(1)
+    predictions, m = rng.normal(size=(6, 2)) + 1.0, 0.4
+    first = numbers(attempt(function, np.zeros(2), 0, predictions[0], m))
+    if first.shape != (2,):
+        raise Wrong(f"the mean should keep its shape (2,); yours has {first.shape}")
+    if not np.allclose(first, predictions[0]):
+        raise Wrong("with count = 0 there is nothing older: the mean is the new one")
+    counts = np.arange(1, 6)
+    means = np.stack([_average(predictions[:c], m) for c in counts])
+    rights = np.stack([_average(predictions[: c + 1], m) for c in counts])
+    got = np.stack(
+        [
+            numbers(attempt(function, mean.copy(), int(c), predictions[c], m))
+            for c, mean in zip(counts, means, strict=True)
+        ]
+    )
+    newest = np.exp(-m * counts)
+    older = np.cumsum(np.exp(-m * np.arange(5)))  # of the `count` before it
+    early, late = np.exp(-m * (counts - 1)), np.exp(-m * (counts + 1))
+    shares = {
+        "the newest of count + 1 predictions has i = count, not count + 1": late
+        / (older + late),
+        "the newest of count + 1 predictions has i = count, not count - 1": early
+        / (older + early),
+        "the newest should weigh exp(-m count), the least; here it weighs most: the "
+        "order is reversed": 1 / (older + newest),
+        "this is the plain running mean; m is not used": 1 / (counts + 1),
+        "an exponential moving average forgets at a fixed rate; here the share "
+        "depends on count": np.full(5, 1 - np.exp(-m)),
+        "the newest's weight is not its share: divide it by the sum of all weights, "
+        "its own too": newest,
+        "this moves the wrong share: the new mean takes `share` of the new "
+        "prediction, not of the old": older / (older + newest),
+    }
+    # A mistake has to explain every answer: with two predictions many look alike.
+    moves = predictions[1:] - means
+    mistakes = {words: means + x[:, None] * moves for words, x in shares.items()}
+    if is_right(got, rights, mistakes):
+        return
+    c = next(c for c in counts if not np.allclose(got[c - 1], rights[c - 1]))
+    raise Wrong(
+        f"after {c + 1} predictions the mean of joint 0 should be "
+        f"{rights[c - 1][0]:.3f}; yours is {got[c - 1][0]:.3f}"
+    )

@@ -1,0 +1,166 @@
+"""Lesson 06: counting updates, normalising, and comparing orders."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    exercise,
+    is_right,
+    name_the_mistake,
+    number,
+    two_parts,
+)
+
+
+@exercise(
+    "06.updates",
+    minutes=5,
+    hints=(
+        "An epoch of the original visits each training episode once, whatever its "
+        "length, and draws one window from it.",
+        "So an epoch has as many windows as training episodes: share * episodes.",
+        "A batch that is not full is an update, too: round up, math.ceil.",
+    ),
+    praise="2000 epochs sounds like much more than 10 000 updates. They are the same.",
+)
+def check_updates(function: Callable) -> None:
+    """`function(epochs, episodes, frames, batch, share)` gives a number of updates."""
+    for epochs, episodes, frames, batch, share in (
+        (2000, 50, 400, 8, 0.8),
+        (30, 50, 180, 12, 0.9),
+    ):
+        answer = attempt(function, epochs, episodes, frames, batch, share)
+        found = number(answer, "a number")
+        training = round(episodes * share)
+        full, rest = divmod(training, batch)
+        right = epochs * (full + (rest > 0))
+        everything = -(-training * frames // batch) * epochs
+        mistakes = {
+            "every frame counts here; the original draws one window an episode and "
+            "epoch": [everything, epochs * training * frames / batch],
+            "the batches are rounded down; one that is not full is an update, too": (
+                epochs * full
+            ),
+            "no rounding: an update happens or does not": epochs * training / batch,
+            "the episodes held out for validation are trained on here": [
+                epochs * -(-episodes // batch),
+                epochs * episodes / batch,
+            ],
+            "these are windows; an update takes `batch` of them": epochs * training,
+            "these are the updates of one epoch": right / epochs,
+            "round up in each epoch, not once at the end": -(
+                -epochs * training // batch
+            ),
+        }
+        if not is_right(found, right, mistakes, rtol=0, atol=1e-6):
+            raise Wrong(
+                f"{epochs} epochs over {episodes} episodes, {share:.0%} of them for "
+                f"training, in batches of {batch}: expected {right}, found {found:g}"
+            )
+
+
+@exercise(
+    "06.scale",
+    minutes=8,
+    hints=(
+        "One mean and one deviation for each joint: over which axis?",
+        "A floor is the least value that the deviation may have: np.maximum.",
+        "x.mean(0), and np.maximum(x.std(0), floor).",
+    ),
+    praise="Each joint counts alike, and one that hardly moves stays harmless.",
+)
+def check_scale(function: Callable) -> None:
+    """`function(x (M, S), floor)` gives mean (S,) and deviation (S,)."""
+    rng = np.random.default_rng(0)
+    x = rng.normal([0.5, -1.0, 2.0], [0.4, 1.5, 1e-5], (200, 3))
+    floor = 0.01
+    found = attempt(function, x.copy(), floor)
+    found = two_parts(found, "arrays are wanted: mean and deviation")
+    mean, std = (np.asarray(f, float) for f in found)
+    if mean.shape != (3,) or std.shape != (3,):
+        raise Wrong(
+            f"expected shapes (3,) and (3,), one number a joint; found {mean.shape} "
+            f"and {std.shape}. Over which axis do you go?"
+        )
+    centre = np.array([sum(column) / len(column) for column in x.T])
+    if not np.allclose(mean, centre):
+        raise Wrong(
+            f"the means are {np.round(mean, 3)}, expected {np.round(centre, 3)}"
+        )
+    squares = np.array([((c - m) ** 2).sum() for c, m in zip(x.T, centre, strict=True)])
+    plain = np.sqrt(squares / len(x))
+    right = np.array([p if p > floor else floor for p in plain])
+    if any(
+        np.allclose(
+            std, np.where(right > floor, np.sqrt(squares / m), floor), rtol=1e-9
+        )
+        for m in (len(x), len(x) - 1)
+    ):
+        return
+    mistakes = {
+        "there is no floor: the joint that hardly moves is divided by almost nothing": (
+            plain
+        ),
+        "the floor is added to every deviation; it should only replace smaller ones": (
+            plain + floor
+        ),
+        "this takes the smaller of deviation and floor; a floor holds from below": (
+            np.minimum(plain, floor)
+        ),
+        "this is the variance; the deviation is its square root": np.maximum(
+            plain**2, floor
+        ),
+        "this is the range, highest minus lowest; one outlier would decide it": (
+            np.maximum(x.max(0) - x.min(0), floor)
+        ),
+        "the floor goes under the square root here: sqrt(variance + floor)": np.sqrt(
+            plain**2 + floor
+        ),
+    }
+    name_the_mistake(std, mistakes, rtol=1e-6)
+    raise Wrong(f"the deviations are {np.round(std, 4)}, expected {np.round(right, 4)}")
+
+
+@exercise(
+    "06.ranks",
+    minutes=10,
+    hints=(
+        "The rank of a value is how many values are smaller than it.",
+        "argsort gives places in the sorted list, not ranks: of what is it the answer? "
+        "x.argsort().argsort() gives ranks.",
+        "Then Pearson's correlation of the two rank arrays: np.corrcoef(ra, rb)[0, 1].",
+    ),
+    praise="Only the order counts: no matter how a loss is scaled or bent.",
+)
+def check_ranks(function: Callable) -> None:
+    """`function(a (n,), b (n,))` gives Spearman's correlation; there are no ties."""
+    a = np.array([0.3, 0.9, 0.1, 0.5, 8.0, 0.7])
+    b = np.array([50.0, 30.0, 2.0, 40.0, 1.0, 600.0])
+    n = len(a)
+    found = number(attempt(function, a.copy(), b.copy()), "a number")
+
+    def ranks_of(x: np.ndarray) -> np.ndarray:
+        return np.array([sum(other < one for other in x) for one in x])
+
+    gaps = ranks_of(a) - ranks_of(b)
+    right = 1 - 6 * (gaps**2).sum() / (n * (n * n - 1))
+    ra, rb = ranks_of(a), ranks_of(b)
+    mistakes = {
+        "this is Pearson's correlation of the values themselves; take their ranks "
+        "first": np.corrcoef(a, b)[0, 1],
+        "argsort once gives where the sorted values stood, not ranks; argsort its "
+        "result again": np.corrcoef(a.argsort(), b.argsort())[0, 1],
+        "the sign is reversed: one of the two is ranked from the top": -right,
+        "only one of the two is ranked": [
+            np.corrcoef(ra, b)[0, 1],
+            np.corrcoef(a, rb)[0, 1],
+        ],
+        "this is the covariance of the ranks; divide by both deviations": [
+            np.cov(ra, rb, ddof=ddof)[0, 1] for ddof in (0, 1)
+        ],
+    }
+    if not is_right(found, right, mistakes, rtol=0, atol=1e-9):
+        raise Wrong(f"expected {right:.3f}, found {found:.3f}")

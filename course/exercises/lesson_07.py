@@ -1,0 +1,227 @@
+"""Lesson 07: an interval, a paired comparison, and what seeds add to chance."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from ..toolkit.checks import Wrong, attempt, exercise, is_right, number, same
+
+Z = 1.96
+EXACT = {"rtol": 0, "atol": 1e-9}
+
+
+def _crossings(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's limits by bisection: where |p - seen| is z deviations of p itself."""
+    seen = successes / n
+
+    def excess(p: float) -> float:
+        return abs(p - seen) - Z * math.sqrt(p * (1 - p) / n)
+
+    def root(outside: float, inside: float) -> float:
+        if excess(outside) <= 0:
+            return outside
+        for _ in range(200):
+            middle = (outside + inside) / 2
+            if excess(middle) > 0:
+                outside = middle
+            else:
+                inside = middle
+        return inside
+
+    return root(0.0, seen), root(1.0, seen)
+
+
+def _pair_of(function: Callable, successes: int, n: int) -> tuple[float, float]:
+    answer = attempt(function, successes, n)
+    try:
+        low, high = (float(x) for x in answer)
+    except (TypeError, ValueError):
+        raise Wrong(
+            f"return two numbers, the lower and the upper limit; yours is {answer!r}"
+        ) from None
+    return low, high
+
+
+@exercise(
+    "07.wilson",
+    minutes=12,
+    hints=(
+        "Both limits solve one equation, (1 + z²/n) p² − (2 seen + z²/n) p + seen² = "
+        "0. What are a, b and c of the formula for quadratics?",
+        "(-b ± sqrt(b² − 4ac)) / (2a), with a = 1 + z²/n, b = −(2 seen + z²/n), "
+        "c = seen².",
+        "root = np.sqrt(b * b - 4 * a * c); return (-b - root) / (2 * a), "
+        "(-b + root) / (2 * a).",
+    ),
+    praise="An interval that stays inside 0 to 1, and says something at 20 of 20.",
+)
+def check_wilson(function: Callable) -> None:
+    """`function(successes, n)` gives the lower and the upper limit, as shares."""
+    successes, n = 17, 20
+    low, high = _pair_of(function, successes, n)
+    right = _crossings(successes, n)
+    mistakes = _wrong_intervals(successes, n, right)
+    if not is_right((low, high), right, mistakes, rtol=0, atol=1e-6):
+        raise Wrong(
+            f"for {successes} of {n} expected {right[0]:.3f} to {right[1]:.3f}, found "
+            f"{low:.3f} to {high:.3f}"
+        )
+    for successes, n in ((20, 20), (0, 20), (150, 300)):
+        found = _pair_of(function, successes, n)
+        if not same(found, _crossings(successes, n), rtol=0, atol=1e-6):
+            raise Wrong(
+                f"right for 17 of 20, but for {successes} of {n} yours is "
+                f"{found[0]:.3f} to {found[1]:.3f}, expected "
+                "{:.3f} to {:.3f}".format(*_crossings(successes, n))
+            )
+
+
+def _wrong_intervals(
+    successes: int, n: int, right: tuple[float, float]
+) -> dict[str, list[tuple[float, float]]]:
+    p = successes / n
+    wald = Z * math.sqrt(p * (1 - p) / n)
+    a, b, c = 1 + Z * Z / n, -(2 * p + Z * Z / n), p * p
+    root = math.sqrt(b * b - 4 * a * c)
+    centre, half = -b / (2 * a), root / (2 * a)
+    narrow = 1.645
+    a90 = 1 + narrow**2 / n
+    b90 = -(2 * p + narrow**2 / n)
+    root90 = math.sqrt(b90 * b90 - 4 * a90 * c)
+    return {
+        "this is the textbook interval, seen ± z deviations *at the rate that was "
+        "seen*; Wilson takes the deviation at p itself": [(p - wald, p + wald)],
+        "the limits are in the wrong order: lower first": [(right[1], right[0])],
+        "these are percent; return shares from 0 to 1": [
+            (100 * right[0], 100 * right[1])
+        ],
+        "this is symmetric about the rate that was seen; the middle of Wilson's "
+        "interval is drawn towards one half": [(p - half, p + half)],
+        "divide by 2a, not by 2 alone or by nothing: a is 1 + z²/n": [
+            ((-b - root) / 2, (-b + root) / 2),
+            (-b - root, -b + root),
+        ],
+        "z is 1.96 for 95 %; this is the interval for 90 % (z = 1.645)": [
+            ((-b90 - root90) / (2 * a90), (-b90 + root90) / (2 * a90))
+        ],
+        "the square root of b² − 4ac is missing": [
+            (centre - root**2 / (2 * a), centre + root**2 / (2 * a))
+        ],
+    }
+
+
+def _coin_tail(k: int, n: int) -> Fraction:
+    """Chance of at most k heads in n fair tosses, by Pascal's triangle."""
+    row = [1]
+    for _ in range(n):
+        row = [1, *(a + b for a, b in pairwise(row)), 1]
+    return Fraction(sum(row[: k + 1]), 2**n)
+
+
+@exercise(
+    "07.paired",
+    minutes=10,
+    hints=(
+        "Where both succeed or both fail, the scene says nothing about which is "
+        "better. Which scenes are left, and what would a coin do on them?",
+        "Under a coin, P(at most k of n) is the sum of comb(n, i) / 2**n for i = 0 "
+        "to k, k the smaller count. The other tail is as large.",
+        "min(1, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n), with "
+        "n = only_a + only_b, k = min(only_a, only_b).",
+    ),
+    praise="Only the scenes on which the two differ count, and both tails do.",
+)
+def check_paired(function: Callable) -> None:
+    """`function(only_a, only_b)` gives the two-sided p value."""
+    only_a, only_b = 9, 2
+    answer = number(attempt(function, only_a, only_b))
+    k, n = min(only_a, only_b), only_a + only_b
+    tail = float(_coin_tail(k, n))
+    exactly = float(_coin_tail(k, n) - _coin_tail(k - 1, n))
+    chi = (only_a - only_b) ** 2 / n
+    chi_corrected = (abs(only_a - only_b) - 1) ** 2 / n
+    mistakes = {
+        "this is one tail; asking 'do they differ' takes both": tail,
+        "this is the chance of exactly this split; at least as uneven ones count, "
+        "too": exactly,
+        "this doubles the chance of exactly this split; at least as uneven ones "
+        "count, too": 2 * exactly,
+        "the observed split itself is missing from the sum: range(k + 1), not "
+        "range(k)": 2 * (tail - exactly),
+        "this is the χ² approximation; with so few scenes count exactly": math.erfc(
+            math.sqrt(chi / 2)
+        ),
+        "this is the χ² approximation with its correction; with so few scenes count "
+        "exactly": math.erfc(math.sqrt(chi_corrected / 2)),
+        "this is the tail from the larger count: k is the smaller one": min(
+            1.0, 2 * float(_coin_tail(max(only_a, only_b), n))
+        ),
+        "this is one minus the p value: small means surprising": 1 - 2 * tail,
+    }
+    if not is_right(answer, 2 * tail, mistakes, **EXACT):
+        raise Wrong(f"for 9 against 2 expected {2 * tail:.4f}, found {answer:.4f}")
+    other = number(attempt(function, only_b, only_a))
+    if not math.isclose(other, answer, abs_tol=1e-9):
+        raise Wrong(
+            "which policy is called A must not matter: 2 against 9 gives another p"
+        )
+    even = number(attempt(function, 4, 4))
+    if not math.isclose(even, 1.0, abs_tol=1e-9):
+        raise Wrong(
+            f"4 against 4 gives {even:.3f}: the two tails share the middle; a "
+            "probability is at most 1"
+        )
+
+
+@exercise(
+    "07.seeds",
+    minutes=8,
+    hints=(
+        "Rollouts alone make rates differ: by p(1 − p)/n, in variance. Take that "
+        "from the variance you see.",
+        "np.var(rates, ddof=1) − np.mean(rates * (1 − rates)) / n; what if that is "
+        "negative?",
+        "np.sqrt(max(0.0, rates.var(ddof=1) - (rates * (1 - rates)).mean() / n)).",
+    ),
+    praise="What is left over is what training seeds add to chance.",
+)
+def check_seeds(function: Callable) -> None:
+    """`function(rates (S,), n)` gives a standard deviation, a share."""
+    rates, n = np.array([0.62, 0.91, 0.78, 0.45]), 50
+    answer = number(attempt(function, rates.copy(), n))
+    mean = sum(rates) / len(rates)
+    squares = sum((r - mean) ** 2 for r in rates)
+    seen = squares / (len(rates) - 1)
+    chance = sum(r * (1 - r) for r in rates) / len(rates) / n
+    right = math.sqrt(seen - chance)
+    mistakes = {
+        "this is the whole spread between seeds; what rollouts alone would give has "
+        "to be taken away": math.sqrt(seen),
+        "this is a variance; the question is for a deviation, its square root": seen
+        - chance,
+        "with few seeds divide by their number less one: ddof=1": math.sqrt(
+            squares / len(rates) - chance
+        ),
+        "variances subtract, deviations do not: the roots come last": math.sqrt(seen)
+        - math.sqrt(chance),
+        "this is what rollouts alone give; the question is for the rest": math.sqrt(
+            chance
+        ),
+        "the signs are turned: chance adds to what seeds do": math.sqrt(seen + chance),
+    }
+    if not is_right(answer, right, mistakes, **EXACT):
+        if not answer > 0:
+            raise Wrong(
+                f"expected {right:.4f}, found {answer}: is p(1 − p) divided by n, the "
+                "rollouts a seed?"
+            )
+        raise Wrong(f"expected {right:.4f}, found {answer:.4f}")
+    calm = number(attempt(function, np.array([0.5, 0.52, 0.51]), 20))
+    if not calm == 0:
+        raise Wrong(
+            "seeds that differ less than chance would make them give 0, not "
+            f"{calm}: no root of a negative number"
+        )

@@ -1,0 +1,220 @@
+"""Lesson 08: a packet's bytes, steps to angles, and the last thing before the bus."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ..toolkit.checks import (
+    NotAttempted,
+    Wrong,
+    attempt,
+    exercise,
+    is_right,
+    name_the_mistake,
+    number,
+)
+
+
+def _packet(id: int, address: int, size: int) -> list[int]:
+    """A READ request, byte for byte; the checksum fills the sum up to 255 mod 256."""
+    body = [id, 4, 2, address, size]
+    rest = 255
+    for byte in body:
+        rest = (rest - byte) % 256
+    return [255, 255, *body, rest]
+
+
+@exercise(
+    "08.packet",
+    minutes=10,
+    hints=(
+        "Seven bytes are given by the table: twice FF, then id, length, 2 for READ, "
+        "address and size. What does the length count?",
+        "The length is 4: instruction, address, size, checksum. The checksum is "
+        "`~sum(body) & 0xFF`; the two FF do not belong to the body.",
+        "body = bytes([id, 4, 2, address, size]); return b'\\xff\\xff' + body + "
+        "bytes([~sum(body) & 0xFF]).",
+    ),
+    praise="A servo would answer this. Every byte of a policy's run goes this way.",
+)
+def check_packet(function: Callable) -> None:
+    """`function(id, address, size)` gives the bytes of a READ request."""
+    for case in ((3, 56, 2), (6, 56, 15), (253, 250, 3)):
+        found = _bytes_of(attempt(function, *case))
+        right = _packet(*case)
+        if found != right:
+            _name_the_bytes(found, right, case)
+
+
+def _bytes_of(answer: object) -> list[int]:
+    if not isinstance(answer, bytes | bytearray | list | tuple):
+        raise Wrong(f"return bytes; yours is {type(answer).__name__}")
+    try:
+        return list(bytes(answer))
+    except (TypeError, ValueError) as error:
+        raise Wrong(f"that cannot be sent as bytes: {error}") from None
+
+
+def _name_the_bytes(
+    found: list[int], right: list[int], case: tuple[int, int, int]
+) -> None:
+    text = " ".join(f"{b:02X}" for b in found) or "nothing"
+    if found[:2] != [255, 255]:
+        raise Wrong(f"a packet begins with FF FF; yours is {text}")
+    if len(found) != 8:
+        raise Wrong(f"a READ request has 8 bytes; yours has {len(found)}: {text}")
+    if found[2] != right[2]:
+        raise Wrong("the id comes right after FF FF")
+    if found[3] != 4:
+        raise Wrong(
+            f"the length counts what follows it (instruction, address, size, "
+            f"checksum): 4, not {found[3]}"
+        )
+    if found[4] != 2:
+        raise Wrong(f"READ is instruction 2; yours is {found[4]}")
+    if found[5:7] == right[6:4:-1]:
+        raise Wrong("address first, then size")
+    body = sum(right[2:7])
+    mistakes = {
+        "the sum is not inverted: ~sum & 0xFF": body % 256,
+        "the two FF do not count for the checksum": (255 - (body + 510)) % 256,
+        "this is minus the sum (two's complement); the checksum is its inverse, one "
+        "less": -body % 256,
+        "the id belongs to the checksum, too": (255 - (body - right[2])) % 256,
+        "the length belongs to the checksum, too": (255 - (body - 4)) % 256,
+    }
+    name_the_mistake(found[7], mistakes)
+    raise Wrong(
+        f"for id, address, size = {case} expected "
+        f"{' '.join(f'{b:02X}' for b in right)}, found {text}"
+    )
+
+
+@exercise(
+    "08.steps",
+    minutes=8,
+    hints=(
+        "At the middle of its sweep the joint is at `middle`. How many steps is it "
+        "from there, and how many radians is a step?",
+        "A full turn is 4096 steps and 2π. Where `sense` is -1, growing steps turn "
+        "the joint back.",
+        "return middle + sense * (steps - (first + last) / 2) * 2 * np.pi / 4096.",
+    ),
+    praise="A calibration is two numbers a joint: where the middle is, and which way.",
+)
+def check_steps(function: Callable) -> None:
+    """`function(steps, first, last, middle, sense)` gives the joint's angle in rad."""
+    for case in (
+        (2600, 900, 3100, -1.66, 1),
+        (1200, 1000, 3000, 0.3, -1),
+        (2000, 1000, 3000, 0.3, -1),
+    ):
+        steps, first, last, middle, sense = case
+        found = number(attempt(function, *case), "one angle, a number,")
+        half_way = first + (last - first) / 2
+        turned = math.tau * (steps - half_way) / 4096
+        right = middle + sense * turned
+        mistakes = {
+            "these are degrees; return radians": math.degrees(right),
+            "`sense` is ignored: where it is -1, growing steps turn the joint back": (
+                middle + turned
+            ),
+            "`sense` turns the steps, not the middle": sense * (middle + turned),
+            "the angle at mid-sweep, `middle`, is missing": sense * turned,
+            "count steps from the middle of the sweep, not from its start": middle
+            + sense * math.tau * (steps - first) / 4096,
+            "count steps from the middle of *this sweep*, not from 2048": middle
+            + sense * math.tau * (steps - 2048) / 4096,
+            "a full turn is 2π; this uses π": middle + sense * turned / 2,
+            "a full turn has 4096 steps, not 4095: the last one and the first are "
+            "neighbours": middle + sense * turned * 4096 / 4095,
+        }
+        if not is_right(found, right, mistakes, rtol=0, atol=1e-6):
+            raise Wrong(
+                f"for steps {steps}, sweep {first} to {last}, middle {middle}, sense "
+                f"{sense} expected {right:.4f}, found {found:.4f}"
+            )
+
+
+@exercise(
+    "08.limit",
+    minutes=10,
+    hints=(
+        "Three things stand between a wish and the bus: a number that is none, the "
+        "joint's range, and the leap from the last target. Which must come first?",
+        "`np.clip(nan, low, high)` is nan, and so is every comparison with it false: "
+        "refuse it with `np.isfinite` before anything else.",
+        "if not np.isfinite(wish).all(): raise ValueError('not finite'). Then "
+        "np.clip(np.clip(wish, low, high), last - step, last + step).",
+    ),
+    praise="Small, and it stands between every policy and every arm.",
+)
+def check_limit(function: Callable) -> None:
+    """`function(wish, last, low, high, step)` gives the target to send, (6,)."""
+    low, high = np.full(6, -1.0), np.full(6, 1.0)
+    last = np.array([0.0, 0.9, -0.9, 0.2, -0.5, 0.0])
+    wish = np.array([0.05, 1.4, -2.0, 0.9, -0.52, -0.4])
+    step = 0.3
+    kept = wish.copy()
+    right = [
+        min(max(min(max(w, a), b), t - step), t + step)
+        for w, a, b, t in zip(wish, low, high, last, strict=True)
+    ]
+    answer = attempt(function, wish, last, low, high, step)
+    try:
+        found = np.asarray(answer, float).reshape(6)
+    except (TypeError, ValueError):
+        raise Wrong(f"return 6 targets; yours is {answer!r}") from None
+    ranged = np.clip(kept, low, high)
+    leap = ranged - last
+    mistakes = {
+        "the joint's range holds, but nothing stops a leap: at most `step` from "
+        "`last`": ranged,
+        "the leap is limited, but the joint's range is not": np.clip(
+            kept, last - step, last + step
+        ),
+        "the leap is measured from the wish, not from the last target": np.clip(
+            last, kept - step, kept + step
+        ),
+        "a wish beyond the limits is dropped; come as near to it as is allowed": (
+            np.where((ranged != kept) | (np.abs(kept - last) > step), last, kept)
+        ),
+        "all joints are scaled together; each joint has its own limit": last
+        + leap * min(1.0, step / float(np.abs(leap).max())),
+    }
+    if not is_right(found, right, mistakes, rtol=0, atol=1e-9):
+        joint = int(np.argmax(np.abs(found - right)))
+        raise Wrong(
+            f"joint {joint} wishes {kept[joint]} from {last[joint]}: expected "
+            f"{right[joint]:.2f}, found {found[joint]:.2f}"
+        )
+    if not np.array_equal(wish, kept):
+        raise Wrong("your function changes the wish it was given; work on a copy")
+    for nonsense in (np.nan, np.inf, -np.inf):
+        bad = wish.copy()
+        bad[2] = nonsense
+        _expect_refusal(function, bad, nonsense, last, low, high, step)
+
+
+def _expect_refusal(
+    function: Callable, bad: np.ndarray, nonsense: float, *limits: object
+) -> None:
+    try:
+        answer = function(bad, *limits)
+    except NotImplementedError:
+        raise NotAttempted from None
+    except Exception:
+        return  # refused, as it should be
+    try:
+        passed = not np.isfinite(np.asarray(answer, float)).all()
+    except (TypeError, ValueError):
+        passed = True
+    if passed:
+        raise Wrong(
+            f"a wish of {nonsense} goes through to the servos; clip does not stop it"
+        )
+    raise Wrong(
+        f"a wish of {nonsense} is quietly replaced; something is broken upstream, so "
+        "refuse it aloud: raise ValueError"
+    )

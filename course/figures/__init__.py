@@ -1,0 +1,1 @@
+"""Figures and experiments, one module a lesson or a part of one."""

@@ -1,0 +1,404 @@
+"""Lesson 02: windows, chunk sizes, executed lengths, and a cube that is pushed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from act_minimal.control import Observation, run
+from act_minimal.dataset import Demonstrations, Windows
+from act_minimal.evaluation import (
+    Evaluation,
+    evaluation_scenes,
+    fingerprint,
+    wilson,
+)
+from act_minimal.execution import ExecutionConfig, make_executor
+from act_minimal.policy import Policy
+from act_minimal.sim import PickPlace, make_task
+from act_minimal.sim.robot import SimRobot
+from act_minimal.sim.so100.pick_place import ZONE_CENTRE, ZONE_SIZE
+from act_minimal.sim.world import Task
+from act_minimal.support.files import write_json
+
+from ..toolkit.paths import home
+from ..toolkit.plots import (
+    COLOURS,
+    MARKERS,
+    figure,
+    label,
+    log_ticks,
+    plot_rates,
+    still_layout,
+    style,
+)
+from ..toolkit.results import ResultError, load_result
+from ..toolkit.widgets import Explorer, steps
+
+JOINT = 1  # shoulder lift: it moves most
+SIZES = (1, 5, 10, 25, 50, 100)  # chunk sizes of data/results/chunk_size.json
+
+
+# --- windows --------------------------------------------------------------------------
+
+
+def window_figure(demos: Demonstrations, k: int, before_end: tuple[int, int]) -> Figure:
+    """Two windows near the end of the first episode, what is padded marked.
+
+    Args:
+        demos: the demonstrations.
+        k: chunk size.
+        before_end: where the two windows start, in ticks before the end.
+    """
+    fig, axes = figure()
+    end = int(demos.starts[0] + demos.lengths[0])
+    first = end - max(before_end) - 15
+    axes.plot(
+        np.arange(first, end) - end,
+        demos.action[first:end, JOINT],
+        color="black",
+        label="demonstrated action",
+    )
+    windows = Windows(demos, [0], k)
+    height = float(np.ptp(demos.action[first:end, JOINT]))
+    for i, start in enumerate(before_end):
+        batch = windows.batch([int(demos.lengths[0]) - start])
+        chunk, pad = batch["action"][0, :, JOINT].numpy(), batch["is_pad"][0].numpy()
+        # Lifted a little, or the windows would hide the line.
+        ticks, lifted = np.arange(k) - start, chunk + 0.15 * (i + 1) * height
+        dots = {"color": COLOURS[i], "ls": "", "ms": 4}
+        real = f"window at {-start}: {int((~pad).sum())} actions"
+        axes.plot(ticks[~pad], lifted[~pad], MARKERS[i], label=real, **dots)
+        filled = f"and {int(pad.sum())} of padding"
+        axes.plot(ticks[pad], lifted[pad], "x", label=filled, **dots)
+    axes.axvline(0, color="black", lw=0.8, ls=":")
+    label(axes, "tick, 0 = the episode is over", "shoulder lift, rad")
+    axes.legend(ncols=2, fontsize=8)
+    return fig
+
+
+def error_ahead(policy: Policy, data: Path, n: int = 512) -> np.ndarray:
+    """(k,) mean absolute error in rad of the arm, against how far ahead was predicted.
+
+    Args:
+        policy: asked at `n` random frames, with z = 0.
+        data: demonstrations, best those that it was not trained on.
+        n: frames.
+    """
+    demos = Demonstrations.load(data)
+    windows = Windows(demos, np.arange(len(demos)), policy.chunk_size)
+    chosen = np.random.default_rng(0).choice(len(windows), n, replace=False)
+    batch = windows.batch(chosen)
+    seen = {k: v for k, v in batch.items() if k in ("qpos", "env_state")}
+    error = np.abs(policy.predict_chunk(seen) - batch["action"].numpy())[..., :5]
+    valid = ~batch["is_pad"].numpy()  # (n, k)
+    return (error.mean(-1) * valid).sum(0) / np.maximum(valid.sum(0), 1)
+
+
+# --- how long a sub-motion is ---------------------------------------------------------
+
+
+def submotions(demos: Demonstrations, least: float = 0.1) -> np.ndarray:
+    """Durations in s of the arm's moves: from standing still to standing still.
+
+    Args:
+        demos: the demonstrations.
+        least: rad/s of the fastest joint; slower than this is standing still, so the
+            gentle beginning and end of a move are not counted, about 0.1 s in all.
+    """
+    width = 5  # ticks averaged, so that tremor does not count as motion
+    box, found = np.ones(width) / width, []
+    for start, length in zip(demos.starts, demos.lengths, strict=True):
+        arm = demos.action[start : start + length, :5]
+        smooth = np.stack([np.convolve(arm[:, j], box, "valid") for j in range(5)], 1)
+        speed = np.abs(np.diff(smooth, axis=0)).max(1) * demos.fps  # (T - width,)
+        moving = np.concatenate([[0], speed > least, [0]]).astype(int)
+        edges = np.flatnonzero(np.diff(moving))
+        ticks = edges[1::2] - edges[::2]
+        # Shorter stretches than that are what is left of the tremor.
+        found.append(ticks[ticks >= 6])
+    return np.concatenate(found) / demos.fps
+
+
+def rule_of_thumb(seconds: float, fps: float, step: int = 25) -> int:
+    """Actions that cover one sub-motion, rounded up to a multiple of `step`."""
+    ticks = round(seconds * fps, 6)  # 0.7 * 50 is 35.00000000000001 to a computer
+    return step * int(np.ceil(ticks / step))
+
+
+def duration_figure(found: np.ndarray, fps: float) -> Figure:
+    """A histogram of sub-motions, with their median."""
+    fig, axes = figure(height=2.6)
+    axes.hist(found, bins=np.arange(0.2, 2.4, 0.1), color=COLOURS[5], edgecolor="white")
+    middle = float(np.median(found))
+    text = f"median {middle:.2f} s = {middle * fps:.0f} ticks at {fps:g} Hz"
+    axes.axvline(middle, color="black", ls="--", label=text)
+    label(axes, "duration of a sub-motion, s", f"how many (n = {len(found)})")
+    axes.legend()
+    return fig
+
+
+# --- success against k ----------------------------------------------------------------
+
+
+def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
+    """The committed success rates against k, and a sentence that says them."""
+    fig, axes = figure()
+    said = []
+    try:
+        rows = load_result("chunk_size", folder)["summary"]
+    except ResultError:
+        axes.text(0.5, 0.5, "chunk_size.json is not measured yet", ha="center")
+        return fig, "An empty figure: success against k is not measured yet."
+    for i, (demonstrator, execution) in enumerate(
+        (("human", "half"), ("human", "whole"), ("scripted", "half"))
+    ):
+        ours = [
+            r
+            for r in rows
+            if (r["demonstrator"], r["execution"]) == (demonstrator, execution)
+            and r["cvae"]
+        ]
+        ours.sort(key=lambda r: r["k"])
+        plot_rates(
+            axes,
+            # Side by side, or the bars would hide each other.
+            np.array([r["k"] for r in ours]) * 1.03**i,
+            [r["success"] for r in ours],
+            [r["interval"] for r in ours],
+            **style(i, marker=True),
+            label=f"{demonstrator}, {execution} chunks",
+        )
+        points = [f"{100 * r['success']:.0f} % at k = {r['k']}" for r in ours]
+        said.append(f"{demonstrator}, {execution} chunks: {', '.join(points)}")
+    n = sorted({r["n"] for r in rows})
+    log_ticks(axes, SIZES)
+    axes.set_ylim(0, 105)
+    label(axes, "chunk size k", "success, %", f"n = {n[0]} rollouts a point, 3 seeds")
+    axes.legend()
+    return fig, f"Success against chunk size. {'. '.join(said)}."
+
+
+def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> Explorer:
+    """Sliders for k and the executed length over rollouts that were made before.
+
+    Args:
+        found: (k, executed length) -> its rollouts, all on the same scenes.
+        fps: ticks a second.
+    """
+    sizes = sorted({k for k, _ in found})
+    lengths = sorted({h for _, h in found})
+    fig, (left, right) = figure(2, height=3.0)
+    (line,) = left.plot([], [], color=COLOURS[0], label="shoulder lift, rad")
+    (asked,) = left.plot([], [], "o", color=COLOURS[1], ms=4, label="asked here")
+    left.set_xlim(0, max(e.rollouts[0].ticks for e in found.values()) / fps)
+    paths = np.concatenate([e.rollouts[0].qpos[:, JOINT] for e in found.values()])
+    left.set_ylim(paths.min() - 0.1, paths.max() + 0.4)
+    label(left, "time, s", "rad", "the first scene")
+    left.legend(loc="upper right", fontsize=8)
+    # Evenly spaced, and each k a little aside, or equal rates would hide each other.
+    column = {h: i for i, h in enumerate(lengths)}
+    aside = {k: 0.08 * i for i, k in enumerate(sizes)}
+    for i, k in enumerate(sizes):
+        ours = [(h, found[k, h]) for h in lengths if (k, h) in found]
+        right.plot(
+            [column[h] + aside[k] for h, _ in ours],
+            [100 * e.rate for _, e in ours],
+            **style(i, marker=True),
+            ms=5,
+            label=f"k = {k}",
+        )
+    (here,) = right.plot([], [], "o", mfc="none", mec="black", ms=13, mew=2)
+    right.set_xticks(list(column.values()), [str(h) for h in lengths])
+    right.set_ylim(-5, 105)
+    n = next(iter(found.values())).n
+    label(right, "executed length, actions", f"success, % (n = {n})")
+    right.legend(loc="lower right", fontsize=8)
+    still_layout(fig)
+
+    def draw(k: int, execute: int) -> tuple[Figure, str]:
+        h = max(h for h in lengths if h <= execute and (k, h) in found)
+        e, first = found[k, h], found[k, h].rollouts[0]
+        path = first.qpos[:, JOINT]
+        line.set_data(np.arange(len(path)) / fps, path)
+        ticks = np.arange(0, len(path), h)
+        asked.set_data(ticks / fps, path[ticks])
+        here.set_data([column[h] + aside[k]], [100 * e.rate])
+        cut = "" if h == execute else f" (a chunk of {k} has no {execute} actions)"
+        return fig, (
+            f"k = {k}, executed {h}{cut}: {e}; asked {fps / h:.1f} times a second, "
+            f"blind for up to {h / fps:.2f} s; jerk {e.jerk:.0f} rad/s³, "
+            f"{100 * e.frozen:.0f} % of the time frozen."
+        )
+
+    return Explorer(
+        "What matters more: how far ahead the policy predicts, or how soon it is "
+        "asked again?",
+        draw,
+        k=steps("chunk size k", sizes, sizes[-1]),
+        execute=steps("executed length", lengths, lengths[-1]),
+    )
+
+
+# --- a cube that is pushed ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push of the cube, as by a finger: over `PUSH_SECONDS`, upright all the way.
+
+    Attributes:
+        tick: at which it begins.
+        offset: (2,) m, where to, relative to where the cube lies.
+    """
+
+    tick: int
+    offset: np.ndarray
+
+
+PUSH_SECONDS = 0.2
+PUSH_BEGINS = (0.7, 1.4)  # s; no demonstrator has touched the cube by then
+PUSH_FAR = (0.03, 0.05)  # m
+
+
+def draw_push(scene: int, cube: np.ndarray, fps: float) -> Push:
+    """The push of a scene: the same for every policy; it ends inside the zone.
+
+    Args:
+        scene: number of the scene.
+        cube: (2,) m, where the cube lies.
+        fps: ticks a second.
+    """
+    rng = np.random.default_rng([scene, 14])
+    tick = round(rng.uniform(*PUSH_BEGINS) * fps)
+    while True:  # nearly every second one is inside
+        angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(*PUSH_FAR)
+        offset = far * np.array([np.cos(angle), np.sin(angle)])
+        if (np.abs(cube + offset - ZONE_CENTRE) < ZONE_SIZE / 2).all():
+            return Push(tick, offset)
+
+
+class PushedRobot(SimRobot):
+    """Simulated arms; in each scene somebody pushes the cube once."""
+
+    pushes: list[Push]
+
+    def connect(self) -> None:
+        """Lay out the scenes and decide their pushes."""
+        super().connect()
+        cubes = np.array(self.world.qpos)[:, 6:8]
+        rows = zip(self.seeds, cubes, strict=True)
+        self.pushes = [draw_push(scene, cube, self.fps) for scene, cube in rows]
+
+    def act(self, action: np.ndarray) -> None:
+        """One control tick; the cube moves on where it is being pushed."""
+        ticks = round(PUSH_SECONDS * self.fps)
+        for i in self.alive:
+            push, tick = self.pushes[i], self.world.ticks[i]
+            if push.tick <= tick < push.tick + ticks:
+                self.world.qpos[i, 6:8] += push.offset / ticks
+                self.world.qvel[i, 6:12] = 0.0
+        super().act(action)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What rollouts showed: each scene's success, and the rate with its interval."""
+
+    successes: list[bool]
+
+    @property
+    def n(self) -> int:
+        return len(self.successes)
+
+    @property
+    def rate(self) -> float:
+        return float(np.mean(self.successes))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(sum(self.successes), self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{100 * self.rate:.0f} % ({sum(self.successes)}/{self.n}, "
+            f"95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+        )
+
+
+def outcome(
+    policy: Policy, execute: int, *, n: int, seed: int = 0, pushed: bool = True
+) -> Outcome:
+    """Roll out on `n` fresh scenes with the cube pushed (or not); found again later.
+
+    Args:
+        policy: a state policy.
+        execute: actions of each chunk that are executed.
+        n: number of scenes.
+        seed: decides the scenes, and with them the pushes.
+        pushed: whether the cube is pushed.
+    """
+    what = f"{fingerprint(policy)}_{execute}_{n}_{seed}"
+    path = home() / "pushes" / f"{what}_{'pushed' if pushed else 'left'}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        task = make_task("so100_pick_place")
+        scenes = evaluation_scenes(seed, n)
+        robot = (PushedRobot if pushed else SimRobot)(task, scenes, threads=1)
+        write_json(path, {"successes": roll_out(policy, robot, execute)})
+    return Outcome(json.loads(path.read_text(encoding="utf-8"))["successes"])
+
+
+def roll_out(policy: Policy, robot: SimRobot, execute: int) -> list[bool]:
+    """Drive a robot's scenes to their ends; whether each succeeded."""
+
+    def over(tick: int, observation: Observation, action: np.ndarray) -> bool:
+        return len(robot.alive) == 0
+
+    way = ExecutionConfig("receding", execute=execute)
+    executor = make_executor(way, policy.chunk_size)
+    robot.connect()
+    try:
+        run(robot, policy, executor, robot.world.task.max_ticks, on_tick=over)
+    finally:
+        robot.close()
+    return [bool(x) for x in robot.world.success]
+
+
+def push_figure(found: Mapping[str, Mapping[int, Outcome]]) -> Figure:
+    """Success against executed length, a line for each of `found`."""
+    fig, axes = figure()
+    for i, (name, ours) in enumerate(found.items()):
+        plot_rates(
+            axes,
+            list(ours),
+            [one.rate for one in ours.values()],
+            [one.interval for one in ours.values()],
+            **style(i, marker=True),
+            label=name,
+        )
+    lengths = sorted({h for ours in found.values() for h in ours})
+    n = next(iter(next(iter(found.values())).values())).n
+    log_ticks(axes, lengths)
+    axes.set_ylim(0, 105)
+    label(axes, "executed length, actions", f"success, % (n = {n} a point)")
+    axes.legend(loc="lower left")
+    return fig
+
+
+def faster_task(fps: int = 50) -> Task:
+    """The same task at another control rate, with as many seconds to succeed in."""
+    task: Any = PickPlace()
+    seconds, physics = task.max_ticks / task.fps, task.fps * task.substeps
+    task.name, task.fps, task.substeps = (
+        f"{task.name}_{fps}hz",
+        fps,
+        round(physics / fps),
+    )
+    task.max_ticks = round(seconds * fps)
+    return task

@@ -1,0 +1,1 @@
+"""What all lessons use: checks, predictions, widgets, plots, results, runs."""

@@ -1,0 +1,239 @@
+"""Exercises: what was asked, hints one by one, and a check that names the mistake."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from act_minimal.support.errors import SettingError
+
+State = Literal["not attempted", "right", "wrong"]
+SIGNS = {"not attempted": "○", "right": "✓", "wrong": "✗"}
+EDGES = {"not attempted": "#999999", "right": "#0072B2", "wrong": "#D55E00"}
+
+
+class Wrong(Exception):
+    """The answer is wrong, and this is how."""
+
+
+class NotAttempted(Exception):
+    """The stub is as it was."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says."""
+
+    exercise: str
+    state: State
+    message: str
+
+    def __repr__(self) -> str:
+        return f"{SIGNS[self.state]} {self.exercise}: {self.state}. {self.message}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div style="border-left:4px solid {EDGES[self.state]};padding:.3em 1em">'
+            f"{SIGNS[self.state]} <b>{self.state}</b>. {html.escape(self.message)}"
+            "</div>"
+        )
+
+
+@dataclass
+class Exercise:
+    """One exercise: its hints, and the examiner that raises `Wrong`."""
+
+    name: str
+    minutes: int
+    hints: tuple[str, ...]
+    praise: str
+    examine: Callable[..., None]
+    given: int = 0
+    """Hints that were asked for."""
+
+
+EXERCISES: dict[str, Exercise] = {}
+
+
+def exercise(
+    name: str, *, minutes: int, hints: tuple[str, ...], praise: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register an examiner: it takes the learner's answers, and raises `Wrong`.
+
+    Args:
+        name: "04.ensemble": lesson and exercise.
+        minutes: of work.
+        hints: from a nudge to nearly the answer.
+        praise: what a right answer has shown.
+    """
+
+    def register(examine: Callable[..., None]) -> Callable[..., None]:
+        EXERCISES[name] = Exercise(name, minutes, hints, praise, examine)
+        return examine
+
+    return register
+
+
+def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the learner's function; what it raises is an answer, not a crash.
+
+    Raises:
+        NotAttempted: it is still the stub.
+        Wrong: it raised, and what.
+    """
+    if function is None or function is ...:
+        raise NotAttempted
+    if not callable(function):
+        raise Wrong(f"a function is wanted, this is {type(function).__name__}")
+    try:
+        answer = function(*args, **kwargs)
+    except NotImplementedError:
+        raise NotAttempted from None
+    except Exception as error:
+        raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
+    if answer is None or answer is ...:
+        raise NotAttempted
+    return answer
+
+
+# --- what examiners share -------------------------------------------------------------
+
+
+def numbers(answer: Any) -> np.ndarray:
+    """An answer as float64, whatever kind of array it is; `Wrong` if it is none."""
+    if isinstance(answer, Tensor):
+        answer = answer.detach()
+    try:
+        return np.asarray(answer, float)
+    except (TypeError, ValueError):
+        raise Wrong(f"numbers are wanted, this is {_described(answer)}") from None
+
+
+def number(answer: Any, wanted: str = "one number") -> float:
+    """An answer as one number; `Wrong` says what is wanted otherwise."""
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        raise Wrong(f"{wanted} is wanted, this is {_described(answer)}") from None
+
+
+def _described(answer: Any) -> str:
+    return f"{type(answer).__name__}: {answer!r:.40}"
+
+
+def two_parts(answer: Any, wanted: str, missing: str = "") -> Sequence[Any]:
+    """An answer of two parts.
+
+    Args:
+        answer: the learner's.
+        wanted: what the two are.
+        missing: what to say where one of them is still missing; by default the
+            exercise counts as not attempted.
+    """
+    pair = isinstance(answer, tuple | list) and len(answer) == 2
+    if pair and any(part is None or part is ... for part in answer):
+        raise Wrong(missing) if missing else NotAttempted
+    if not pair:
+        raise Wrong(f"two {wanted}")
+    return answer
+
+
+def same(found: Any, value: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Whether an answer has this value: numbers of one shape, bytes, or a tuple."""
+    if isinstance(value, bytes):
+        return found == value
+    if isinstance(value, tuple):
+        return all(same(*pair, rtol, atol) for pair in zip(found, value, strict=True))
+    a, b = np.asarray(found, float), np.asarray(value, float)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol))
+
+
+def name_the_mistake(found: Any, mistakes: Mapping[str, Any], **tolerance: float):
+    """Raise `Wrong` with the words of the first mistake that gives this answer.
+
+    Args:
+        found: the learner's answer.
+        mistakes: words -> the value that one gets by this mistake, or a list of values.
+        **tolerance: `rtol` and `atol`, as of `np.allclose`.
+    """
+    for words, values in mistakes.items():
+        for value in values if isinstance(values, list) else [values]:
+            if same(found, value, **tolerance):
+                raise Wrong(words)
+
+
+def is_right(
+    found: Any, right: Any, mistakes: Mapping[str, Any], **tolerance: float
+) -> bool:
+    """Whether an answer is right; where it is not, a known mistake is named.
+
+    Raises:
+        Wrong: see `name_the_mistake`.
+    """
+    if same(found, right, **tolerance):
+        return True
+    name_the_mistake(found, mistakes, **tolerance)
+    return False
+
+
+# --- what lessons call ----------------------------------------------------------------
+
+
+def check(name: str, *answers: Any) -> Verdict:
+    """Look at an answer: not attempted, right, or wrong and how.
+
+    Args:
+        name: of the exercise.
+        *answers: what the exercise asks for: functions or values.
+
+    Raises:
+        SettingError: no such exercise.
+    """
+    one = find_exercise(name)
+    try:
+        if any(answer is None or answer is ... for answer in answers):
+            raise NotAttempted
+        one.examine(*answers)
+    except NotAttempted:
+        return Verdict(
+            name,
+            "not attempted",
+            f"About {one.minutes} minutes. hint('{name}') helps; the lesson goes on "
+            "without it, too.",
+        )
+    except Wrong as mistake:
+        return Verdict(name, "wrong", str(mistake))
+    return Verdict(name, "right", one.praise)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """One hint."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f"<i>{html.escape(self.text)}</i>"
+
+
+def hint(name: str) -> Hint:
+    """The next hint of an exercise; after the last one they begin again."""
+    one = find_exercise(name)
+    i = one.given % len(one.hints)
+    one.given += 1
+    return Hint(f"Hint {i + 1} of {len(one.hints)}: {one.hints[i]}")
+
+
+def find_exercise(name: str) -> Exercise:
+    """The exercise of this name; `SettingError` lists the known."""
+    if name not in EXERCISES:
+        raise SettingError(
+            f"no exercise '{name}'; the exercises are: {', '.join(sorted(EXERCISES))}"
+        )
+    return EXERCISES[name]

@@ -1,0 +1,136 @@
+"""Predict first: a guess, kept before the measurement is shown."""
+
+import html
+import json
+from dataclasses import dataclass
+
+import ipywidgets
+
+from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.files import write_json
+
+from .paths import home
+from .plots import COLOURS, Picture, figure, label, render
+from .questions import QUESTIONS, Question
+from .results import NOT_YET, ResultError, fill, find_row, rate_text
+
+
+def _path():
+    return home() / "predictions.json"
+
+
+def read_predictions() -> dict[str, float | str]:
+    """Every prediction that was saved."""
+    path = _path()
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON ({error}); remove it to predict anew"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def save_prediction(key: str, value: float | str) -> None:
+    """Keep a prediction; an older one is replaced."""
+    find_question(key)
+    write_json(_path(), read_predictions() | {key: value})
+
+
+def find_question(key: str) -> Question:
+    """The question of this key; `SettingError` lists the known."""
+    if key not in QUESTIONS:
+        raise SettingError(
+            f"no question '{key}'; the questions are: {', '.join(sorted(QUESTIONS))}"
+        )
+    return QUESTIONS[key]
+
+
+def predict(key: str) -> ipywidgets.VBox:
+    """Ask for a prediction: a slider or a choice, and a button that saves it."""
+    question, before = find_question(key), read_predictions().get(key)
+    if question.choices:
+        control = ipywidgets.RadioButtons(
+            options=list(question.choices),
+            value=before if before in question.choices else None,
+            layout={"width": "max-content"},
+        )
+    else:
+        control = ipywidgets.IntSlider(
+            value=int(before) if isinstance(before, int | float) else question.middle,
+            min=question.low,
+            max=question.high,
+            description=question.unit,
+        )
+    button = ipywidgets.Button(description="Save my prediction")
+    state = ipywidgets.HTML("saved earlier" if before is not None else "not saved yet")
+
+    def save(_: object) -> None:
+        if control.value is None:
+            state.value = "choose one first"
+        else:
+            save_prediction(key, control.value)
+            state.value = "saved; the lesson will come back to it"
+
+    button.on_click(save)
+    asked = ipywidgets.HTML(f"<b>{html.escape(question.text)}</b>")
+    return ipywidgets.VBox([asked, control, ipywidgets.HBox([button, state])])
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """A measurement beside the prediction."""
+
+    sentence: str
+    picture: Picture | None
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        drawn = self.picture.html() if self.picture else ""
+        return f"<p>{html.escape(self.sentence)}</p>{drawn}"
+
+
+def reveal(key: str) -> Reveal:
+    """What was measured, beside what was predicted."""
+    question, guess = find_question(key), read_predictions().get(key)
+    if question.choices:
+        said = f"You predicted “{guess}”. " if guess else "You made no prediction. "
+        return Reveal(f"{said}{fill(question.answer)}", None)
+    try:
+        row = find_row(question.result, question.path, **question.labels)
+    except ResultError:
+        return Reveal(f"The answer is {NOT_YET}.", None)
+    measured = 100 * (row["success"] if "success" in row else row["rate"])
+    said = "You made no prediction."
+    if isinstance(guess, int | float):
+        low, high = (100 * x for x in row["interval"])
+        inside = low <= guess <= high
+        said = f"You predicted {guess:.0f} %, " + (
+            "inside the interval." if inside else f"{abs(guess - measured):.0f} off."
+        )
+    sentence = f"Measured: {rate_text(row)}. {said}"
+    return Reveal(sentence, _bar(row, measured, guess, sentence))
+
+
+def _bar(row: dict, measured: float, guess: object, sentence: str) -> Picture:
+    fig, axes = figure(width=6.0, height=1.1)
+    low, high = (100 * x for x in row["interval"])
+    axes.barh([0], [measured], color=COLOURS[0], height=0.5)
+    axes.errorbar(
+        [measured],
+        [0],
+        xerr=[[max(0.0, measured - low)], [max(0.0, high - measured)]],
+        color="black",
+        capsize=4,
+    )
+    if isinstance(guess, int | float):
+        axes.plot([guess], [0], "v", color=COLOURS[1], markersize=10, label="you")
+        axes.legend(loc="upper right")
+    axes.set_xlim(0, 100)
+    axes.set_yticks([])
+    label(axes, f"success, % (n = {row['n']})", "")
+    return Picture(render(fig), sentence)

@@ -1,0 +1,1 @@
+"""The commands of `act` that touch an arm."""

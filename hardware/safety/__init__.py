@@ -1,0 +1,1 @@
+"""What stands between every policy and every arm."""

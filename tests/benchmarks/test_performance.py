@@ -1,0 +1,110 @@
+"""The comparison with LeRobot: its scripts run, and the page shows their numbers."""
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from benchmarks import performance
+from benchmarks.lerobot import speed as lerobot_speed
+
+from ..lerobot_room import make_room, needs_room, run
+
+
+@pytest.mark.quick
+def test_performance_page_is_fresh():
+    text = performance.PAGE.read_text()
+    assert text == performance.page(text)
+    for name in ("speed", "memory", "gpu", "loader", "lerobot_loader", "data"):
+        block = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+        assert "| --- |" in block, f"{name} has no table"
+
+
+@pytest.mark.quick
+def test_a_ratio_has_its_range():
+    row = {"ratio": 1.3, "ratio_range": [1.2, 1.35]}
+    assert performance.ratio(row) == "1.30 × (1.20-1.35)"
+
+
+@pytest.mark.quick
+def test_no_table_judges_its_numbers():
+    for name in ("performance", "results"):
+        text = (performance.ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        heads = [line for line in text.splitlines() if line.startswith("| ")]
+        for word in ("**missed**", ", reached", "20 × reached", "| goal |"):
+            assert not any(word in line for line in heads), f"{name}: {word}"
+
+
+@pytest.mark.quick
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_gpu_command_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(lerobot_speed, "write", None)  # would fail
+    lerobot_speed.main(device="cuda")
+    assert "no GPU" in capsys.readouterr().out
+
+
+def test_our_ways_of_a_small_case_do_what_they_say(monkeypatch, tmp_path):
+    monkeypatch.setitem(lerobot_speed.CASES, "tiny", (2, 32, 64))
+    batch = lerobot_speed.batch_of("tiny", 2)
+    one = {key: x[:1] for key, x in batch.items()}
+    made = lerobot_speed.ours("tiny", "cpu")
+    before = made["inference"](one)
+    assert lerobot_speed.gflops_of(made["train"], batch) > 1
+    first = made["train"](batch)
+    for _ in range(2):
+        last = made["train"](batch)
+    assert last < first
+    assert not torch.equal(made["inference"](one), before)
+    # An exported policy has the same seed, and so the same weights, untrained.
+    assert lerobot_speed.export("tiny", tmp_path / "tiny.onnx") < 1e-4
+    onnx = lerobot_speed.exported("tiny", tmp_path, threads=1)
+    assert abs(onnx(one) - before.numpy()).max() < 1e-4
+    apart = lerobot_speed.loss_curves("tiny", 2, "cpu", steps=2)
+    assert 0 < apart["apart"] < 0.05
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
+def test_peak_memory_is_that_of_the_process_itself():
+    ballast = bytearray(2**30)  # of the parent, which the child must not count
+    ballast[:: 2**12] = b"x" * (2**30 // 2**12)
+    program = (
+        "from benchmarks.lerobot import speed as s\n"
+        "s.CASES['tiny'] = (1, 64, 64)\n"
+        "print(s.peak_memory('ours', 'tiny', 'inference'))\n"
+        "s.SIDES['ours'] = lambda *_: {'inference': lambda _: bytearray(2**30)}\n"
+        "print(s.peak_memory('ours', 'tiny', 'inference'))\n"
+    )
+    root = str(performance.ROOT)
+    said = run(sys.executable, "-c", program, PYTHONPATH=root, OMP_NUM_THREADS="1")
+    small, large = map(float, said.split())
+    # Torch and the weights, whatever they need here; then a GiB more. Who counts the
+    # parent counts its torch, too, and the ballast.
+    assert 300 < small < psutil.Process().memory_info().rss / 2**20 - 300
+    assert large - small == pytest.approx(1024, abs=200)
+    assert len(ballast) == 2**30
+
+
+@needs_room
+@pytest.mark.timeout(900)
+def test_both_sides_run_beside_each_other():
+    program = (
+        "import json\n"
+        "from benchmarks.lerobot import speed as s\n"
+        "s.CASES['tiny'] = (1, 64, 64)\n"
+        "s.GOALS['train']['tiny'] = 1000.0\n"
+        "print(json.dumps(s.compare('train', 'tiny', 2, 3, 'cpu')))\n"
+    )
+    root = str(performance.ROOT)
+    said = run(make_room(), "-c", program, PYTHONPATH=root, OMP_NUM_THREADS="1")
+    row = json.loads(said.splitlines()[-1])
+    assert row["n"] == 3
+    ours, theirs = row["ways"]["ours"], row["ways"]["lerobot"]
+    assert theirs["ratio"] == 1.0
+    assert 0 < ours["ratio_range"][0] <= ours["ratio"] <= ours["ratio_range"][1]
+    assert ours["seconds_min"] <= ours["seconds_median"] <= ours["seconds_max"]
+    assert ours["goal_reached"] is False  # nobody is a thousand times as fast
+    # Work over time over rate: nothing is faster than the machine's own products.
+    assert 0 < ours["share_of_matrix_rate"] < 1.2

@@ -1,0 +1,92 @@
+"""Numbers in the documents are the numbers in the result files."""
+
+from pathlib import Path
+
+import pytest
+
+from act_minimal.support.errors import UserError
+from benchmarks import report
+from benchmarks.claims.__main__ import find, main
+from benchmarks.claims.registry import CLAIMS, MEASURED
+from benchmarks.lerobot import versions as lerobot_versions
+from course.toolkit.results import NOT_YET
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.quick
+def test_results_page_is_fresh():
+    assert (ROOT / "docs" / "results.md").read_text() == report.results_page()
+
+
+@pytest.mark.quick
+def test_readme_numbers_are_fresh():
+    text = (ROOT / "README.md").read_text()
+    assert text == report.readme(text)
+
+
+@pytest.mark.quick
+def test_what_was_tried_with_lerobots_releases_is_fresh_and_passed():
+    releases = report.load("lerobot_versions")["releases"]
+    assert set(releases) >= {"0.4.4", "0.6.1"}
+    assert lerobot_versions.page(releases) == lerobot_versions.PAGE.read_text("utf-8")
+    for row in releases.values():
+        assert set(row["tests"]) == set(lerobot_versions.TESTS)
+        for said in row["tests"].values():
+            assert said["passed"] >= 1
+            assert not said["failed"]
+            assert not said["skipped"]
+
+
+@pytest.mark.quick
+def test_nothing_is_left_to_be_measured():
+    pages = [ROOT / "README.md", ROOT / "docs" / "results.md"]
+    pages += sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
+    assert len(pages) > 10
+    for page in pages:
+        text = page.read_text().lower()
+        for words in (NOT_YET, "not measured yet", "being measured"):
+            assert words.lower() not in text, f"{page.name}: {words}"
+
+
+@pytest.mark.quick
+def test_a_changed_number_is_noticed():
+    row = {"success": 0.91, "interval": [0.87, 0.94]}
+    assert report.success(row) == "91 % [87, 94]"
+    page = report.with_block("a <!-- x -->old<!-- /x --> b", "x", "new")
+    assert page == "a <!-- x -->\nnew\n<!-- /x --> b"
+
+
+@pytest.mark.quick
+def test_every_claim_is_listed_with_its_verdict():
+    numbers = [claim.number for claim in CLAIMS]
+    assert numbers == [*(f"C{i}" for i in range(1, 23)), "C25", "C28"]
+    page = report.claims_pages()
+    verdicts = ("Holds", "Does not hold", "Not tested")
+    for claim in CLAIMS:
+        assert f"### {claim.number}. {claim.text}" in page
+        assert claim.published
+        assert claim.verdict.startswith(verdicts), claim.number
+        if claim.verdict.startswith(("Holds", "Does not hold")):
+            assert claim.ours, f"{claim.number} has a verdict without a measurement"
+            assert any(report.load(name) for name in claim.results), claim.number
+
+
+@pytest.mark.quick
+def test_every_committed_measurement_has_its_command(capsys):
+    main([])
+    listed = capsys.readouterr().out
+    for claim in MEASURED:
+        assert find(claim.number.lower()) is claim
+        assert f"\n{claim.number} " in listed
+        for name in (n for n in claim.results if n.startswith("claims/")):
+            result = report.load(name)
+            assert result["claim"] == claim.text
+            assert result["published"] == claim.published
+            words = result["command"].split()
+            assert words[4:6] == ["benchmarks.claims", claim.number]
+            with pytest.raises(SystemExit) as end:  # tyro's help ends the program
+                main([claim.number, *words[6:], "--help"])
+            assert end.value.code == 0
+    with pytest.raises(UserError, match=r"C99.*there are: C1, C4"):
+        find("C99")

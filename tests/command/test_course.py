@@ -1,0 +1,101 @@
+"""`act course`: what it opens, where, and what a hand-out holds."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from act_minimal.command import course as classroom
+from act_minimal.support.errors import SettingError, UserError
+
+ACT = Path(sys.executable).with_name("act")
+
+
+@pytest.mark.quick
+def test_lessons_are_found_by_number():
+    assert classroom.find_lesson(4).name == "04_temporal_ensembling.ipynb"
+    with pytest.raises(SettingError, match=r"no lesson 77; the lessons are: 0\d_"):
+        classroom.find_lesson(77)
+
+
+@pytest.mark.quick
+def test_a_folder_without_notebooks_is_explained(tmp_path):
+    with pytest.raises(UserError, match="come with the repository"):
+        classroom.notebooks(tmp_path)
+
+
+@pytest.mark.quick
+def test_without_a_display_no_browser_is_opened(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not classroom.has_display()
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert classroom.has_display()
+    lesson = classroom.find_lesson(4)
+    assert "--no-browser" in classroom.lab_command(lesson, browser=False)
+    command = classroom.lab_command(lesson, browser=True, port=8123)
+    assert "--no-browser" not in command
+    assert "--port=8123" in command
+
+
+@pytest.mark.quick
+def test_a_hand_out_holds_no_solutions(tmp_path):
+    names = classroom.hand_out(tmp_path / "class.zip")
+    assert names == [path.name for path in classroom.notebooks()]
+    with zipfile.ZipFile(tmp_path / "class.zip") as archive:
+        for name in names:
+            text = archive.read(f"notebooks/{name}").decode()
+            handed = nbformat.reads(text, as_version=4)
+            whole = nbformat.read(classroom.ROOT / "notebooks" / name, as_version=4)
+            kept = [c for c in whole.cells if not c.id.endswith("-solution")]
+            assert [c.source for c in handed.cells] == [c.source for c in kept]
+            assert "The solution, one click away" not in text
+    first = (tmp_path / "class.zip").read_bytes()
+    classroom.hand_out(tmp_path / "class.zip")
+    assert (tmp_path / "class.zip").read_bytes() == first
+
+
+def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
+    """The real JupyterLab, as `act course` starts it on a machine without a display."""
+    words = ["course", "--browser", "False"]
+    with subprocess.Popen(
+        [ACT, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = ""
+            while "token=" not in said:
+                line = process.stdout.readline()
+                assert line, f"JupyterLab ended: {said}"
+                said += line
+            assert "no display here: open the address below" in said
+            [address] = re.findall(r"http://localhost\S+", said)
+            assert "/lab/tree/00_start_here.ipynb?" in address
+            base, token = re.findall(r"(http://localhost:\d+).*token=(\w+)", said)[0]
+            answer = fetch(f"{base}/api/contents/00_start_here.ipynb?token={token}")
+            assert answer["type"] == "notebook"
+        finally:
+            process.terminate()
+            process.communicate(timeout=600)
+
+
+def fetch(url, seconds=120):
+    """The JSON at an address; a server that is just starting is asked again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)

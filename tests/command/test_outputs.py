@@ -1,0 +1,258 @@
+"""No command replaces, empties or fills what it did not make, whatever it is told."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import act_minimal.command.main as cli
+from act_minimal.checkpoint import load_policy
+from act_minimal.episodes import Episode, episode_path, save_episode
+from act_minimal.exchange.lerobot_policy import export_policy, import_policy
+from act_minimal.support.files import MARKER
+from hardware.so100.calibration import load_calibration
+
+STATE = Path(__file__).parents[2] / "data" / "checkpoints" / "so100_pick_place_state"
+TINY = ["--chunk-size", "4", "--steps", "2", "--batch-size", "4", "--no-tensorboard"]
+TINY += ["--threads", "1", "--device", "cpu"]
+
+
+def save(folder, number):
+    q = np.linspace(0, 1, 60, dtype=np.float32).reshape(10, 6) + number
+    save_episode(episode_path(folder, number), Episode(q, q * 0, q * 0, q))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What the commands read."""
+    home = tmp_path_factory.mktemp("made")
+    for folder in ("demos", "more"):
+        for number in range(2):
+            save(home / folder, number)
+    export_policy(STATE, home / "there", drop_cvae=True)
+    return home
+
+
+@pytest.fixture
+def act(capsys, monkeypatch, tmp_path):
+    """Runs `act` in an own current folder: (exit code, the error's text)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(word) for word in words])
+        return end.value.code, " ".join(capsys.readouterr().err.split())
+
+    return run
+
+
+def tree(folder):
+    """Every file and folder, with content."""
+    return {
+        p.relative_to(folder): p.read_bytes() if p.is_file() else None
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+FOLDERS = {
+    "import-lerobot": ["import-lerobot", "{there}", "--out", "OUT"],
+    "export-lerobot": [
+        *("export-lerobot", "--policy", STATE, "--drop-cvae", "--out", "OUT"),
+    ],
+    "merge": ["data", "merge", "{demos}", "{more}", "--out", "OUT"],
+    "split": ["data", "split", "{demos}", "--into", "a=1", "b=1", "--out", "OUT"],
+    "convert": ["data", "convert", "{demos}", "OUT", "--to", "lerobot-v2.1"],
+    "train": ["train", "--data", "{demos}", "--out", "OUT", *TINY],
+    "record": ["record", "--out", "OUT", "--n", "1"],
+    "record on an arm": [
+        *("record", "--robot", "so100", "--port", "nowhere", "--scenes", "0"),
+        *("--leader", "nowhere", "--out", "OUT"),
+    ],
+    "eval": ["eval", "--policy", STATE, "--n", "1", "--out", "OUT"],
+    "demo": ["demo", "--out", "OUT"],
+    "deploy": ["deploy", "--policy", STATE, "--port", "nowhere", "--out", "OUT"],
+}
+
+
+def words_of(command, made, out):
+    places = {path.name: path for path in made.iterdir()}
+    return [
+        out if word == "OUT" else str(word).format(**places)
+        for word in FOLDERS[command]
+    ]
+
+
+@pytest.mark.parametrize("command", FOLDERS)
+def test_nobodys_own_folder_is_an_output(act, made, tmp_path, command, monkeypatch):
+    home = tmp_path / "homes" / "me"
+    here = tmp_path / "work" / "here"
+    for folder in (home, here):
+        folder.mkdir(parents=True)
+        (folder / "thesis.tex").write_text("three years")
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    before = tree(tmp_path)
+    for out in (".", "..", "/", home, tmp_path / "link", here, "../../homes"):
+        code, err = act(*words_of(command, made, out))
+        assert (code, "Traceback" in err) == (2, False), (out, err)
+        assert "current folder" in err or "home folder" in err
+    for out in ("~", "~/new"):
+        code, err = act(*words_of(command, made, out))
+        assert (code, f"such as {home}" in err) == (2, True), err
+    assert tree(tmp_path) == before
+
+
+# What may be there already, and which commands may go on beside it.
+THERE = {
+    "own": (
+        ["thesis.tex", "deep/data.csv"],
+        {"train", "record", "record on an arm", "eval", "deploy"},
+    ),
+    "episodes": (["episode_0.hdf5", "episode_1.hdf5"], {"record", "record on an arm"}),
+    "checkpoint": (["config.json", "model.safetensors", "train_config.json"], set()),
+    "lerobot": (["meta/info.json", "data/chunk-000/file-000.parquet"], set()),
+    "run": (["config.json", "log.jsonl", "checkpoints/9/card.json"], set()),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "there"),
+    [(c, t) for t, (_, beside) in THERE.items() for c in FOLDERS if c not in beside],
+)
+def test_a_folder_with_other_things_stays_as_it_is(act, made, tmp_path, command, there):
+    out = tmp_path / "out"
+    for name in THERE[there][0]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
+    before = tree(out)
+    code, err = act(*words_of(command, made, out))
+    assert (code, err.startswith("act: ")) == (1, True), err
+    assert "out" in err
+    assert tree(out) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", FOLDERS)
+def test_a_file_is_no_folder(act, made, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        code, err = act(*words_of(command, made, out))
+        assert code == 2, err
+        assert "is no folder" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["import-lerobot", "export-lerobot"])
+def test_what_a_command_made_it_may_replace(act, made, tmp_path, command):
+    words = words_of(command, made, tmp_path / "out")
+    assert act(*words)[0] == 0
+    first = tree(tmp_path / "out")
+    assert act(*words)[0] == 0
+    assert tree(tmp_path / "out").keys() == first.keys()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    code, err = act(*words)
+    assert code == 1
+    assert f"holds notes.txt, which act {command} did not write" in err
+    (tmp_path / "out" / "notes.txt").unlink()
+    (tmp_path / "out" / MARKER).unlink()
+    code, err = act(*words)
+    assert (code, f"not made by act {command}" in err) == (1, True), err
+    assert load_policy(STATE).chunk_size == 50
+
+
+def test_one_command_does_not_replace_what_another_made(made, tmp_path):
+    export_policy(STATE, tmp_path / "out", drop_cvae=True)
+    before = tree(tmp_path)
+    with pytest.raises(Exception, match="not made by act import-lerobot"):
+        import_policy(made / "there", tmp_path / "out")
+    assert tree(tmp_path) == before
+
+
+FILES = {
+    "inspect": (["inspect", "{demos}", "--picture", "FILE"], ".png"),
+    "replay": (["replay", "{demos}", "--film", "FILE"], ".mp4"),
+    "eval": (["eval", "--policy", STATE, "--n", "1", "--film", "FILE"], ".mp4"),
+    "course": (["course", "--handout", "FILE"], ".zip"),
+    "export-onnx": (["export-onnx", "--policy", STATE, "--out", "FILE"], ".onnx"),
+}
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command):
+    words, suffix = FILES[command]
+    places = {path.name: path for path in made.iterdir()}
+    (tmp_path / f"folder{suffix}").mkdir()
+    (tmp_path / "file").write_text("mine")
+    before = tree(tmp_path)
+    for name, fault in (
+        ("film.avi", f"expected a name that ends in {suffix}"),
+        ("film", f"expected a name that ends in {suffix}"),
+        (f"folder{suffix}", "which is a folder"),
+        (f"file/film{suffix}", "file is no folder"),
+        (os.devnull, f"expected a name that ends in {suffix}"),
+        (f"~/film{suffix}", "whose ~ the shell left"),
+    ):
+        path = name if name[0] == "~" else tmp_path / name
+        filled = [
+            path if word == "FILE" else str(word).format(**places) for word in words
+        ]
+        code, err = act(*filled)
+        assert (code, fault in err) == (2, True), err
+    assert tree(tmp_path) == before
+
+
+def test_a_calibration_is_not_written_over_another_file(act, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "hardware.so100.emulator.service.serve", lambda config: config.port.exists()
+    )
+    words = ["virtual", "--port", tmp_path / "arm", "--calibration"]
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    for line in (words, ["calibrate", "--port", "nowhere", "--calibration"]):
+        code, err = act(*line, tmp_path / "package.json")
+        assert code == 1
+        assert "package.json is there already and is never replaced" in err
+        code, err = act(*line, tmp_path)
+        assert (code, "which is a folder" in err) == (2, True)
+    assert (tmp_path / "package.json").read_text() == '{"name": "mine"}'
+    for _ in range(2):  # the same arm again: the same file
+        assert not act(*words, tmp_path / "arm.json")[0]
+    before = load_calibration(tmp_path / "arm.json")
+    code, err = act(*words, tmp_path / "arm.json", "--seed", "7")
+    assert (code, "arm.json is there already and is never replaced" in err) == (1, True)
+    assert load_calibration(tmp_path / "arm.json") == before
+
+
+def test_thumbnails_go_into_a_folder(act, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, err = act("cameras", "--thumbnails", tmp_path / "file")
+    assert (code, "file is no folder" in err) == (2, True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
+def test_a_virtual_arm_takes_no_name_that_is_taken(tmp_path, monkeypatch):
+    from act_minimal.support.errors import UserError
+    from hardware.so100.emulator.service import VirtualArmConfig, VirtualArmService
+    from hardware.virtual.server import socket_path
+
+    monkeypatch.chdir(tmp_path)
+    link, unmounted = tmp_path / "link", tmp_path / "disk" / "thesis.tex"
+    link.symlink_to(unmounted)
+    with pytest.raises(UserError, match="link is there already"):
+        VirtualArmService(VirtualArmConfig(link))
+    assert link.is_symlink()
+    taken = socket_path(tmp_path / "arm")
+    taken.write_text("mine")
+    with pytest.raises(UserError, match="is there already, and no virtual arm made it"):
+        VirtualArmService(VirtualArmConfig(tmp_path / "arm"))
+    assert taken.read_text() == "mine"
+    taken.unlink()
+    (tmp_path / "arm").unlink(missing_ok=True)
+    stale = tmp_path / "stale"  # of one that was killed
+    stale.symlink_to("/dev/pts/999999")
+    service = VirtualArmService(VirtualArmConfig(stale))
+    stale.unlink()
+    stale.write_text("somebody else's by now")
+    service.close()
+    assert stale.read_text() == "somebody else's by now"

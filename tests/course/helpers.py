@@ -1,0 +1,60 @@
+"""What the lessons' tests share: answers to exercises, made-up rollouts, sweeps."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from act_minimal.evaluation import Evaluation, Rollout, wilson
+from course.toolkit.checks import check
+from course.toolkit.widgets import Explorer
+
+Cases = Sequence[tuple[Any, str]]
+
+
+def answers(exercise: str, *, right: Cases, stubs: Cases, wrong: Cases) -> Callable:
+    """A test that checks every answer, given with words of what the check says."""
+    states = {"right": right, "not attempted": stubs, "wrong": wrong}
+    cases = [(one, state, says) for state in states for one, says in states[state]]
+
+    @pytest.mark.quick
+    @pytest.mark.parametrize(("answer", "state", "says"), cases)
+    def test(answer, state, says):
+        verdict = check(exercise, answer)
+        assert verdict.state == state, verdict
+        assert says in verdict.message, verdict
+
+    return test
+
+
+def evaluation(
+    successes: int, n: int, rollouts: Sequence[Rollout] = (), **measured: float
+) -> Evaluation:
+    """Made-up rollouts of a policy; what is not `measured` is 0."""
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("jerk", "frozen", "chunk_ms", "seed", "seconds"), 0
+    )
+    return Evaluation(
+        successes,
+        n,
+        successes / n,
+        wilson(successes, n),
+        seconds_to_success=None,
+        rollouts=list(rollouts),
+        **numbers | measured,
+    )
+
+
+def sweep(explorer: Explorer, pictures: int, **ends: Any) -> Iterator[tuple]:
+    """Set every combination of the controls' values, and yield it.
+
+    There is no error, and at the end there were so many different `pictures`.
+    """
+    shown = set()
+    for values in itertools.product(*ends.values()):
+        explorer.set(**dict(zip(ends, values, strict=True)))
+        shown.add(explorer.figure_html)
+        assert explorer.errors == []
+        yield values
+    assert len(shown) == pictures

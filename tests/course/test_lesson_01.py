@@ -1,0 +1,482 @@
+"""Lesson 01: its checks, its toys, its experts with feedback, its widgets."""
+
+import re
+
+import numpy as np
+import pytest
+
+from act_minimal.dataset import Demonstrations
+from act_minimal.evaluation import Rollout
+from act_minimal.sim.recording import scene_seed
+from act_minimal.sim.so100.arm import gripper_to_jaw
+from act_minimal.sim.world import World, start
+from act_minimal.support.errors import UserError
+from course.figures import lesson_01_corrections as corrections
+from course.figures import lesson_01_drift as drift
+
+from .helpers import answers, evaluation, sweep
+
+# ---------------------------------------------------------------- exercises
+
+
+def walked(policy, expert, step, start, T, *, policy_sees="x", expert_sees="e"):
+    """Signed distances of two walkers: x follows the policy, e the expert."""
+    x = e = start
+    found = [0.0]
+    for _ in range(T):
+        seen = {"x": x, "e": e}
+        x = step(x, policy(seen[policy_sees]))
+        e = step(e, expert(seen[expert_sees]))
+        found.append(x - e)
+    return np.array(found)
+
+
+def distances(*given, **sees):
+    return np.abs(walked(*given, **sees))
+
+
+def one_step(policy, expert, step, start, T, *, walker):
+    """Distances after a step from the same state, along one walker's way."""
+    state, found = start, [0.0]
+    for _ in range(T):
+        both = {
+            "policy": step(state, policy(state)),
+            "expert": step(state, expert(state)),
+        }
+        found.append(abs(both["policy"] - both["expert"]))
+        state = both[walker]
+    return np.array(found)
+
+
+def stepless(policy, expert, step, start, T):
+    return distances(policy, expert, lambda x, action: action, start, T)
+
+
+test_two_walkers = answers(
+    "01.drift",
+    right=[(distances, "closed loop")],
+    stubs=[(lambda *a: None, "")],
+    wrong=[
+        (lambda *a: one_step(*a, walker="policy"), "starts from one place"),
+        (stepless, "an action is not the next state"),
+        (lambda *a: one_step(*a, walker="expert"), "open loop"),
+        (lambda *a: distances(*a, policy_sees="e"), "asked about the expert's"),
+        (lambda *a: distances(*a, expert_sees="x"), "walk its own way"),
+        (walked, "no sign"),
+        (lambda *a: distances(*a)[1:], "start is missing"),
+        (lambda *a: distances(*a)[:-1], "last state is missing"),
+        (lambda *a: distances(*a) ** 2, "squared"),
+        (lambda *a: np.cumsum(distances(*a)), "summed up"),
+        (lambda *a: 2 * distances(*a), "after one step"),
+        (lambda *a: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+
+
+def cost(T, eps):
+    return sum(1 - (1 - eps) ** t for t in range(1, T + 1))
+
+
+test_the_price_of_no_way_back = answers(
+    "01.cost",
+    right=[(cost, "straight line")],
+    stubs=[(lambda T, eps: None, "")],
+    wrong=[
+        (lambda T, eps: sum(1 - (1 - eps) ** t for t in range(T)), "1 to T"),
+        (lambda T, eps: sum((1 - eps) ** t for t in range(1, T + 1)), "on"),
+        (lambda T, eps: eps * T, "put back"),
+        (lambda T, eps: eps * T * (T + 1) / 2, "while eps T is small"),
+        (lambda T, eps: 1 - (1 - eps) ** T, "every step after the fall"),
+        (lambda T, eps: eps * T**2, "bound"),
+        (lambda T, eps: np.full(T, eps), "one number"),
+        (lambda T, eps: 3.0, "should be"),
+    ],
+)
+
+
+def nearest(v, d, std=None, of=np.min, axis=1):
+    std = d.std(0) if std is None else std
+    table = np.linalg.norm((v[:, None] - d[None]) / std, axis=2)
+    return of(table, axis)
+
+
+test_the_nearest_demonstration = answers(
+    "01.nearest",
+    right=[(nearest, "nearest one counts")],
+    stubs=[(lambda v, d: None, "")],
+    wrong=[
+        (lambda v, d: nearest(v, d, np.ones(3)), "different units"),
+        (lambda v, d: nearest(v, d, v.std(0)), "its own ruler"),
+        (lambda v, d: nearest(v, d, of=np.mean), "mean distance"),
+        (lambda v, d: nearest(v, d, of=np.max), "farthest"),
+        (lambda v, d: nearest(v, d) ** 2, "squared"),
+        (lambda v, d: nearest(v, d, axis=0), "over the visited"),
+        (lambda v, d: nearest(v, d, of=np.argmin), "argmin"),
+        (lambda v, d: nearest(v, d, d.std()), "std(0), one for each"),
+        (
+            lambda v, d: (np.abs(v[:, None] - d) / d.std(0)).sum(2).min(1),
+            "absolute differences",
+        ),
+        (lambda v, d: nearest(v, d).sum(), "one a visited state"),
+        (lambda v, d: 0 * nearest(v, d), "first visited state"),
+    ],
+)
+
+
+def disturbed(expert, step, start, noise, *, label=0.0, done=1.0, seen=0.0, after=0):
+    """DART's loop, with a knob for each way to get it wrong."""
+    states, labels, state = [], [], start
+    for push in noise:
+        right = expert(state + seen * push)
+        states.append(state)
+        labels.append(right + label * push)
+        state = step(state, right + done * push)
+        if after:
+            states[-1] = state
+    return np.array(states), np.array(labels)
+
+
+test_a_disturbed_demonstration = answers(
+    "01.disturb",
+    right=[(disturbed, "how to come back")],
+    stubs=[(lambda *a: None, "")],
+    wrong=[
+        (lambda *a: disturbed(*a, label=1.0), "noise is in the labels"),
+        (lambda *a: disturbed(*a, done=0.0), "never done"),
+        (lambda *a: disturbed(*a, done=0.0, label=1.0), "wrong way round"),
+        (lambda *a: disturbed(*a, seen=1.0), "where the arm really is"),
+        (lambda *a: disturbed(*a, after=1), "the state after it"),
+        (lambda *a: disturbed(*a)[::-1], "first the states"),
+        (
+            lambda e, s, x, noise: (
+                disturbed(e, s, x, 0 * noise)[0] + noise,
+                disturbed(e, s, x, 0 * noise)[1],
+            ),
+            "moves the arm",
+        ),
+        (lambda *a: disturbed(*a)[0], "two things"),
+        (lambda *a: tuple(x[1:] for x in disturbed(*a)), "shape (4, 2)"),
+        (lambda *a: tuple(2 * x for x in disturbed(*a)), "second state"),
+    ],
+)
+
+
+# ---------------------------------------------------------------- toys
+
+
+@pytest.mark.quick
+def test_the_ridge_costs_what_the_formula_says():
+    for eps, ticks in ((0.01, 60), (0.1, 20)):
+        walked = drift.cliff(ticks, eps, n=20_000).sum(1)
+        error = walked.std() / np.sqrt(len(walked))
+        assert abs(walked.mean() - cost(ticks, eps)) < 4 * error
+    # With a sure way back a mistake costs one step: eps / (1 + eps) of the time.
+    back = drift.cliff(400, 0.1, back=1.0, n=5000)[:, 50:].mean()
+    assert back == pytest.approx(0.1 / 1.1, rel=0.03)
+    assert drift.ridge_figure(n=50).axes
+
+
+@pytest.mark.quick
+def test_tracking_agrees_with_a_simulation():
+    noise = np.random.default_rng(0).normal(size=(20_000, 40))
+    for correction in (0.0, 0.1, 0.5):
+        e = np.zeros(len(noise))
+        one_way, t = 0.0, []
+        for kick in noise.T:
+            e = (1 - correction) * e + 0.03 * kick
+            one_way = (1 - correction) * one_way + 0.03
+            t.append(np.abs(e).mean())
+        np.testing.assert_allclose(
+            drift.tracking(40, 0.03, correction, False), t, rtol=0.03
+        )
+        assert drift.tracking(40, 0.03, correction, True)[-1] == pytest.approx(one_way)
+
+
+@pytest.mark.quick
+def test_every_slider_of_the_toy_goes_to_both_ends():
+    explorer = drift.tracking_explorer(ticks=100)
+    shown = {explorer.figure_html}
+    for kind in ("all one way", "either way"):
+        for name in ("mistake", "correction"):
+            control = explorer.controls[name]
+            for end in (control.min, control.max):
+                explorer.set(kind=kind, **{name: end})
+                shown.add(explorer.figure_html)
+    assert explorer.errors == []
+    assert len(shown) >= 7
+    explorer.set(kind="all one way", mistake=0.01, correction=0.0)
+    assert "100 steps 1.000 away" in explorer.says
+    # T (T + 1) / 2 against half of that horizon.
+    power = np.log2(100 * 101 / (50 * 51))
+    assert f"T^{power:.2f}" in explorer.says
+    explorer.set(correction=0.5)
+    assert "100 steps 0.020 away" in explorer.says
+    assert float(re.search(r"T\^([\d.]+)", explorer.says)[1]) == pytest.approx(
+        1.0, abs=0.03
+    )
+
+
+# ---------------------------------------------------------------- the arm
+
+
+@pytest.fixture(scope="module")
+def corrector():
+    return corrections.Corrector()
+
+
+@pytest.fixture(scope="module")
+def feedback(tmp_path_factory):
+    return corrections.record(tmp_path_factory.mktemp("feedback"), 2, "feedback")
+
+
+def test_the_expert_with_feedback_does_the_task(corrector):
+    world = World(corrections.make_task(corrections.TASK))
+    for scene in (scene_seed(3, 0), scene_seed(3, 1), 11):
+        world.reset([scene])
+        episode = corrections.play(world, scene, lambda tick, qpos: corrector(qpos))
+        assert episode.attributes["success"]
+        assert len(episode) < 200
+
+
+def test_the_expert_with_feedback_comes_back(corrector):
+    """Pushed off its way, and with the cube let go in mid-air, it starts over."""
+    world, scene = World(corrections.make_task(corrections.TASK)), scene_seed(3, 2)
+    world.reset([scene])
+    noise = corrections.slow_noise(500, 0.1, 30, np.random.default_rng(0))
+
+    def clumsy(tick, qpos):
+        action = corrector(qpos)
+        if 55 <= tick < 75:
+            action[5] = 0.9  # whatever is held falls
+        return action
+
+    corrections.play(
+        world, scene, lambda tick, qpos: corrector(qpos), drive=clumsy, ticks=75
+    )
+    assert not world.success[0]
+    corrections.play(
+        world, scene, lambda tick, qpos: corrector(qpos), noise=0.2 * noise
+    )
+    assert world.success[0]
+
+
+def test_the_same_state_gets_the_same_action(corrector):
+    qpos = start(corrections.make_task(corrections.TASK), 5)
+    other = corrections.Corrector()
+    other(start(corrections.make_task(corrections.TASK), 6))
+    np.testing.assert_allclose(corrector(qpos), other(qpos), atol=1e-6)
+
+
+def test_stages_follow_where_the_cube_is(corrector):
+    task = corrections.make_task(corrections.TASK)
+    qpos = start(task, 0)
+    assert corrector.stage(qpos) == "approach"
+    in_bin = qpos.copy()
+    in_bin[6:9] = [*corrections.BIN_CENTRE, 0.0125]
+    assert corrector.stage(in_bin) == "leave"
+    assert corrector(in_bin)[5] > 0.3  # the jaw opens
+    held = qpos.copy()
+    held[5] = gripper_to_jaw(0.11)
+    held[6:9] = corrector.fingers(held)
+    assert corrector.stage(held) in ("carry", "lift")
+    assert corrector(held)[5] < 0.11  # it keeps squeezing
+
+
+def test_disturbed_demonstrations_have_clean_labels():
+    """Scripted plans are a function of the scene: the labels must be that plan."""
+    world = World(corrections.make_task(corrections.TASK))
+    expert = corrections.make_expert("scripted")
+    scene = scene_seed(1, 0)
+    calm = None
+    for scale in (0.0, 0.05):
+        world.reset([scene])
+        act = expert(np.array(world.qpos[0]), scene)
+        noise = corrections.slow_noise(500, scale, 30, np.random.default_rng(1))
+        episode = corrections.play(world, scene, act, noise=noise, ticks=60)
+        if calm is None:
+            calm = episode
+    np.testing.assert_array_equal(episode.action, calm.action)
+    apart = np.abs(episode.qpos - calm.qpos)[:, :5].max()
+    assert 0.01 < apart < 0.3
+
+
+@pytest.mark.quick
+def test_slow_noise_has_its_deviation_and_spares_the_jaw():
+    noise = corrections.slow_noise(20_000, 0.04, 30, np.random.default_rng(0))
+    assert noise[1000:, :5].std() == pytest.approx(0.04, rel=0.1)
+    assert not noise[:, 5].any()
+    x = noise[1000:, 0]
+    one_later = np.corrcoef(x[:-1], x[1:])[0, 1]
+    assert one_later == pytest.approx(np.exp(-1 / (0.15 * 30)), abs=0.02)
+
+
+@pytest.mark.quick
+def test_pauses_are_in_the_plans():
+    task = corrections.make_task(corrections.TASK)
+    qpos = start(task, scene_seed(0, 0))
+    plain = corrections.make_expert("scripted")(qpos, 1)
+    lengths = {}
+    for kind, expected in (("paused", 6 * 15), ("hesitant", None)):
+        planner = corrections.Paused(corrections.PAUSES[kind])
+        lengths[kind] = len(planner.plan(qpos, 1))
+        base = len(corrections.Paused((0.0, 0.0)).plan(qpos, 1))
+        more = lengths[kind] - base
+        assert more == expected if expected else 0 < more < 6 * 30
+    assert plain(0, qpos) is not None
+    assert plain(5000, qpos) is None
+
+
+def test_recorded_demonstrations_are_found_again(feedback):
+    demos = Demonstrations.load(feedback)
+    assert len(demos) == 2
+    before = [p.stat().st_mtime_ns for p in sorted(feedback.glob("*.hdf5"))]
+    assert corrections.record(feedback, 2, "feedback") == feedback
+    assert before == [p.stat().st_mtime_ns for p in sorted(feedback.glob("*.hdf5"))]
+    ahead = np.abs(demos.action - demos.qpos)[:, :5].max()
+    assert ahead == pytest.approx(corrections.LEAD, rel=0.01)
+
+
+# ---------------------------------------------------------------- measures
+
+
+@pytest.mark.quick
+def test_the_distance_to_the_data(feedback):
+    known, demos = drift.Known(feedback), Demonstrations.load(feedback)
+    states = np.concatenate([demos.qpos, demos.env_state], 1)
+    assert known.distance(states[::7]).max() < 1e-4
+    moved = states[:5].copy()
+    moved[:, 0] += 0.5
+    std = np.maximum(states.std(0), 0.01)
+    brute = [np.sqrt((((states - m) / std) ** 2).sum(1)).min() for m in moved]
+    np.testing.assert_allclose(known.distance(moved), brute, rtol=1e-3)
+
+
+@pytest.mark.quick
+def test_errors_of_made_up_paths():
+    path = drift.Path13(np.zeros((4, 13)), np.zeros((4, 6)))
+    state = np.zeros((6, 13))
+    state[:, 1], state[:, 5] = 0.1 * np.arange(6), 9.0  # the jaw does not count
+    (error,) = drift.path_errors([state], [path])
+    np.testing.assert_allclose(error, 0.1 * np.arange(4))
+    table = drift.padded([np.ones(2), np.ones(5)], 4)
+    np.testing.assert_array_equal(np.isnan(table).sum(1), [2, 0])
+    t = np.arange(1, 201.0)
+    assert drift.horizon_power(np.cumsum(t)) == pytest.approx(1.96, abs=0.02)
+    assert drift.horizon_power(np.cumsum(np.ones(200))) == pytest.approx(1.0)
+
+
+def test_the_experts_path_is_its_own():
+    (path,) = drift.expert_paths([3])
+    assert path.qpos.shape == (len(path.action), 13)
+    first = start(drift.TASK, 3)
+    np.testing.assert_allclose(path.qpos[0, :5], first[:5], atol=1e-6)
+    assert 0 <= path.qpos[0, 5] <= 1
+
+
+class Says:
+    """A policy that wants the arm where it is, plus 0.1 rad in one joint."""
+
+    def predict_chunk(self, seen):
+        said = seen["qpos"].copy()
+        said[:, 2] += 0.1
+        return said[:, None]
+
+
+@pytest.mark.quick
+def test_open_loop_errors():
+    qpos = np.random.default_rng(0).normal(size=(7, 13))
+    path = drift.Path13(qpos, qpos[:, :6].copy())
+    (error,) = drift.action_errors(Says(), [path])
+    np.testing.assert_allclose(error, 0.1)
+
+
+def made_up(n=3, ticks=40):
+    """Rollouts that move away from scene 0 at different speeds."""
+    rolls = []
+    for i in range(n):
+        qpos = np.repeat(start(drift.TASK, 0)[None], ticks, 0)
+        qpos[:, 1] += 0.02 * (i + 1) * np.arange(ticks)
+        rolls.append(Rollout(i, i == 0, ticks, 0.0, 0.0, qpos.astype(np.float32)))
+    return evaluation(1, n, rolls)
+
+
+@pytest.mark.quick
+def test_every_control_of_the_rollouts_goes_to_both_ends(feedback):
+    found, known = made_up(), drift.Known(feedback)
+    states = drift.visited(found)
+    assert states[0].shape == (40, 13)
+    explorer = drift.leave_explorer(known, {"one": states, "other": states[::-1]}, 1.0)
+    assert list(sweep(explorer, 4, policy=("one", "other"), scene=(0, 2)))
+    explorer.set(policy="one", scene=2)
+    far = known.distance(states[2])
+    share = f"{100 * (far > 1).mean():.0f} % of the time"
+    assert share in explorer.says
+    first = np.flatnonzero(far > 1)[0] / 30
+    assert f"at {first:.1f} s" in explorer.says
+
+
+@pytest.mark.quick
+def test_the_pictures_draw(feedback):
+    found, known = made_up(), drift.Known(feedback)
+    states = drift.visited(found)
+    rows = {"a": [known.distance(s) for s in states], "b": [np.ones(30)] * 2}
+    assert drift.over_time(rows, "distance").axes
+    figure = drift.where(known, states, found)
+    assert len(figure.axes[0].lines) == 1 + 2 * 2  # two failures: a line and an end
+    long = {"a": [np.linspace(0, 1, 200)] * 3}
+    assert drift.horizon_figure(long).axes
+    with pytest.raises(UserError, match="no demonstrator"):
+        corrections.make_expert("nobody")
+
+
+# ---------------------------------------------------------------- the trials
+
+
+@pytest.mark.parametrize("target", ["absolute", "delta"])
+def test_a_rollout_sees_what_the_demonstrations_showed(tmp_path, target):
+    """Doing a demonstration's actions gives the inputs that training had."""
+    from act_minimal.episodes import list_episodes, load_episode
+    from act_minimal.sim.robot import SimRobot
+    from benchmarks.claims import trial as t
+
+    trial = t.Trial(
+        "x",
+        0,
+        {},
+        history=3,
+        last_action=True,
+        settings={"action_target": target},
+    )
+    data = corrections.record(tmp_path / "data", 1, "scripted")
+    wide = load_episode(list_episodes(t.widen(trial, data, tmp_path / "wide"))[0])
+    plain = load_episode(list_episodes(data)[0])
+    scene = int(plain.attributes["scene"])
+    robot = t.Remembering(SimRobot(t.TASK, [scene], threads=1), trial, 0.0, 0)
+    robot.connect()
+    for tick in range(40):
+        seen = robot.observe()["env_state"][0]
+        np.testing.assert_allclose(seen, wide.env_state[tick], atol=1e-4)
+        robot.act(plain.action[tick][None])
+    # Two steps back, from the definition: positions then minus positions now.
+    row = wide.env_state[20]
+    np.testing.assert_allclose(row[:7], plain.env_state[20])
+    np.testing.assert_allclose(
+        row[7 + 13 : 7 + 19], plain.qpos[18] - plain.qpos[20], atol=1e-6
+    )
+    last = plain.action[19] - (plain.qpos[20] if target == "delta" else 0.0)
+    np.testing.assert_allclose(row[-6:], last, atol=1e-6)
+
+
+@pytest.mark.quick
+def test_every_claim_asks_for_equal_budgets():
+    from benchmarks.claims import drift, last_action, pauses
+    from benchmarks.claims.trial import SIZES
+
+    for module in (drift, pauses, last_action):
+        found = module.trials(SIZES)
+        assert len({trial.name for trial in found}) == len(found)
+        assert len({(x.demonstrations, x.steps, x.n) for x in found}) == 1
+        for trial in found:
+            assert trial.labels
+            # Labels are looked up from prose, where a space ends a word.
+            assert not any(" " in str(x) for x in trial.labels.values())

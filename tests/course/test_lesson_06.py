@@ -1,0 +1,245 @@
+"""Lesson 06: its checks, its runs, its numbers, its widget."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from act_minimal.dataset import Demonstrations, Statistics, Windows
+from course.figures import lesson_06 as training
+from course.toolkit.paths import ROOT
+from course.toolkit.training_plot import LiveCurve
+
+from .helpers import answers, evaluation, sweep
+
+pytestmark = pytest.mark.quick
+
+
+# ---------------------------------------------------------------- the exercises
+
+
+def counted(epochs, episodes, frames, batch, share):
+    return epochs * int(np.ceil(round(episodes * share) / batch))
+
+
+test_counting_updates = answers(
+    "06.updates",
+    right=[(counted, "They are the same")],
+    stubs=[(lambda e, n, f, b, s: None, "")],
+    wrong=[
+        (
+            lambda e, n, f, b, s: e * int(np.ceil(round(n * s) * f / b)),
+            "every frame counts here",
+        ),
+        (lambda e, n, f, b, s: e * (round(n * s) // b), "rounded down"),
+        (lambda e, n, f, b, s: e * n * s / b, "no rounding"),
+        (lambda e, n, f, b, s: e * int(np.ceil(n / b)), "held out"),
+        (lambda e, n, f, b, s: e * round(n * s), "these are windows"),
+        (lambda e, n, f, b, s: counted(1, n, f, b, s), "of one epoch"),
+        (lambda e, n, f, b, s: int(np.ceil(e * round(n * s) / b)), "in each epoch"),
+        (lambda e, n, f, b, s: 17, "expected 10000"),
+        (lambda e, n, f, b, s: "many", "a number is wanted"),
+    ],
+)
+
+
+def test_the_original_s_epochs():
+    assert counted(2000, 50, 400, 8, 0.8) == 10_000
+
+
+test_normalising = answers(
+    "06.scale",
+    right=[
+        (lambda x, f: (x.mean(0), np.maximum(x.std(0), f)), "harmless"),
+        (lambda x, f: (x.mean(0), np.maximum(x.std(0, ddof=1), f)), ""),
+    ],
+    stubs=[(lambda x, f: None, ""), (lambda x, f: (None, None), "")],
+    wrong=[
+        (lambda x, f: (x.mean(0), x.std(0)), "there is no floor"),
+        (lambda x, f: (x.mean(0), x.std(0) + f), "added to every"),
+        (lambda x, f: (x.mean(0), np.minimum(x.std(0), f)), "holds from below"),
+        (lambda x, f: (x.mean(0), np.maximum(x.var(0), f)), "the variance"),
+        (lambda x, f: (x.mean(0), np.sqrt(x.var(0) + f)), "square root"),
+        (lambda x, f: (x.mean(0), np.maximum(np.ptp(x, 0), f)), "range"),
+        (lambda x, f: (x.mean(1), x.std(1)), "Over which axis"),
+        (lambda x, f: (x.mean(), x.std()), "Over which axis"),
+        (lambda x, f: (np.median(x, 0), x.std(0)), "the means are"),
+        (lambda x, f: x.mean(0), "two arrays"),
+        (lambda x, f: (x.mean(0), 0 * x.std(0)), "the deviations are"),
+    ],
+)
+
+
+def ranks(x):
+    return x.argsort().argsort()
+
+
+def correlation(a, b):
+    return np.corrcoef(a, b)[0, 1]
+
+
+test_rank_correlation = answers(
+    "06.ranks",
+    right=[(lambda a, b: correlation(ranks(a), ranks(b)), "Only the order")],
+    stubs=[(lambda a, b: None, "")],
+    wrong=[
+        (correlation, "of the values themselves"),
+        (
+            lambda a, b: correlation(a.argsort(), b.argsort()),
+            "argsort its result again",
+        ),
+        (lambda a, b: correlation(ranks(a), ranks(-b)), "sign is reversed"),
+        (lambda a, b: correlation(ranks(a), b), "only one of the two"),
+        (lambda a, b: correlation(a, ranks(b)), "only one of the two"),
+        (lambda a, b: np.cov(ranks(a), ranks(b))[0, 1], "covariance"),
+        (lambda a, b: 0.5, "expected"),
+        (lambda a, b: ranks(a), "a number is wanted"),
+    ],
+)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_the_course_s_rank_correlation_shares_ranks():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 9))
+    gaps = ranks(a) - ranks(b)
+    right = 1 - 6 * (gaps**2).sum() / (9 * 80)
+    assert training.rank_correlation(a, b) == pytest.approx(right)
+    assert training.rank_correlation(a, np.exp(a)) == pytest.approx(1)
+    # Ties: ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3.
+    tied = training.rank_correlation([1, 2, 2, 5], [1, 2, 3, 4])
+    assert tied == pytest.approx(correlation([0, 1.5, 1.5, 3], [0, 1, 2, 3]))
+    assert np.isnan(training.rank_correlation([1, 1], [1, 2]))
+
+
+def test_smoothing_is_a_running_mean():
+    values = np.array([4.0, 2, 9, 1, 5])
+    right = [np.mean(values[max(0, i - 2) : i + 1]) for i in range(5)]
+    np.testing.assert_allclose(training.smooth(values, 3), right)
+    np.testing.assert_allclose(training.smooth(values, 1), values)
+    assert training.smooth(values, 99)[-1] == pytest.approx(values.mean())
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return Demonstrations.load(ROOT / "data/samples/state")
+
+
+def test_a_short_run_learns_and_repeats(demos):
+    small = {"chunk_size": 5, "width": 32, "feedforward": 32}
+    policy, losses = training.short_run(demos, steps=25, **small)
+    _, again = training.short_run(demos, steps=25, **small)
+    np.testing.assert_array_equal(losses, again)
+    assert losses[-5:].mean() < 0.8 * losses[:5].mean()
+    drawn, zero = training.both_losses(policy, demos, frames=32)
+    assert 0 < drawn < 2
+    assert 0 < zero < 2
+
+
+def test_a_short_run_that_comes_apart_ends_in_nan(demos):
+    plain = Windows(demos, [0], 5).statistics()
+    mean = {**plain.mean, "qpos": plain.mean["qpos"] * np.nan}
+    _, losses = training.short_run(
+        demos, Statistics(mean, plain.std), steps=3, chunk_size=5, width=32
+    )
+    assert np.isnan(losses).all()
+
+
+def test_the_still_joint(demos):
+    seven = training.still_joint(demos, tremor=1e-4)
+    assert demos.qpos.shape[1] == 6  # as it was
+    np.testing.assert_array_equal(seven.qpos[:, :6], demos.qpos)
+    assert seven.qpos[:, 6].mean() == pytest.approx(0.5, abs=1e-4)
+    assert seven.qpos[:, 6].std() == pytest.approx(1e-4, rel=0.2)
+    windows = Windows(seven, range(len(seven)), 5)
+    found = {}
+    for floor in (0.01, 1e-8):
+        statistics = windows.statistics(floor)
+        least = max(floor, float(seven.qpos[:, 6].std()))
+        assert statistics.std["qpos"][6] == pytest.approx(least, rel=1e-3)
+        policy, _ = training.short_run(
+            seven, statistics, steps=10, chunk_size=5, width=32
+        )
+        found[floor] = training.error_when_moved(policy, seven, [0.0, 0.02], frames=32)
+    # 0.02 rad are two deviations with the floor, and 200 without.
+    assert abs(found[0.01][1] - found[0.01][0]) < abs(found[1e-8][1] - found[1e-8][0])
+
+
+def test_joints_are_told(demos):
+    line = training.joint_lines(demos)[1]
+    assert f"mean {demos.action[:, 1].mean():6.2f}" in line
+    assert line.startswith("shoulder lift")
+
+
+# ---------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ACT_MINIMAL_COURSE", str(tmp_path_factory.mktemp("course")))
+    settings = {"chunk_size": 5, "steps": 30, "batch_size": 8, "val_fraction": 0.4}
+    settings |= {"val_every": 10, "save_every": 10, "val_frames": 16}
+    data = ROOT / "data/samples/state"
+    first = training.train_live(data, **settings)
+    again = training.train_live(data, **settings)
+    patch.undo()
+    assert again.folder == first.folder
+    assert again.losses == first.losses  # with their times: found, not made again
+    return first
+
+
+def test_all_checkpoints_are_kept(run):
+    assert list(training.checkpoints(run)) == [10, 20, 30]
+
+
+@pytest.fixture
+def rolled():
+    return {step: evaluation(s, 20) for step, s in ((10, 0), (20, 9), (30, 20))}
+
+
+def test_the_run_explorer_goes_to_both_ends(run, rolled):
+    explorer = training.run_explorer(run, rolled)
+    losses = [r["l1"] for r in run.losses if "l1" in r]
+    for window, checkpoint in sweep(explorer, 6, window=(1, 200), checkpoint=rolled):
+        rate = 100 * rolled[checkpoint].rate
+        assert f"success {rate:.0f} % (n = 20" in explorer.says
+        said = float(re.search(r"training L1 ([\d.]+)", explorer.says)[1])
+        right = np.mean(losses[max(0, checkpoint - window) : checkpoint])
+        assert said == pytest.approx(right, abs=6e-4)
+
+
+def test_figures_are_drawn(run):
+    assert training.loss_figure(run).axes
+    assert training.rate_figure({0.1: np.ones(9), 1.0: np.full(9, np.nan)}).axes
+    assert training.moved_figure([0, 1], {"floor": [1, 2]}).axes
+
+
+def test_the_live_curve_shows_pictures_with_descriptions(monkeypatch):
+    shown = []
+    handle = SimpleNamespace(update=shown.append)
+
+    def display(picture, display_id):
+        shown.append(picture)
+        return handle
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", display)
+    curve = LiveCurve(every=0.0)
+    curve({"step": 10, "l1": 0.5})
+    curve({"step": 20, "val_l1": 0.4})
+    assert len(shown) == 2
+    assert "Loss of the run" in shown[1].html()
+    slow = LiveCurve(every=1000.0)
+    slow({"step": 10, "l1": 0.5})
+    slow({"step": 20, "l1": 0.5})
+    assert len(shown) == 3
+
+
+def test_outside_a_notebook_nothing_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    LiveCurve(every=0.0)({"step": 10, "l1": 0.5})
+    assert capsys.readouterr().out == ""

@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
     for kind, name, text in BLOCK.findall(PAGE):
         if kind == "python":
             (folder / name).write_text(text, encoding="utf-8")
+    (folder / "broken.py").write_text("class Task(:", encoding="utf-8")
     return folder
 
 
@@ -86,6 +87,12 @@ def test_files_get_no_code_imported(folder):
         ("act record --out o --task newest:Newest", "newest:Newest lacks name, robot"),
         ("act train --data d --out o --policy newest:Newest", "lacks Config, forward"),
         ("act record --out o --task reach.Reach", "expected one of"),
+        ("act record --out o --task broken:Task", "cannot be imported (SyntaxError"),
+        (
+            f"act export-lerobot --policy {STATE} --out o --drop-cvae "
+            "--mode newest:Newest",
+            "which LeRobot does not have",
+        ),
     ],
 )
 def test_what_is_not_there_is_one_sentence(folder, line, says):

@@ -261,7 +261,16 @@ def _settings_out(
 
 
 def _execution_out(execution: ExecutionConfig, chunk_size: int) -> dict[str, Any]:
-    """How LeRobot's `select_action` does the same."""
+    """How LeRobot's `select_action` does the same.
+
+    Raises:
+        SettingError: it cannot.
+    """
+    if ":" in execution.mode:
+        raise SettingError(
+            f"mode is '{execution.mode}', which LeRobot does not have, expected "
+            "open_loop, receding or ensemble"
+        )
     if execution.mode == "ensemble":
         if execution.every != 1:
             raise SettingError(

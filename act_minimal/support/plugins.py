@@ -50,9 +50,13 @@ def load_class(path: str, needs: tuple[str, ...]) -> Any:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0] and error.name != module:
-            raise  # it is there, but something that it imports is not
+    except Exception as error:  # of whatever kind: it is somebody's own code
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        if missing not in (module, module.partition(".")[0]):
+            raise SettingError(
+                f"'{module}' of {path} cannot be imported ({type(error).__name__}: "
+                f"{error})"
+            ) from error
         raise SettingError(
             f"there is no module '{module}' for {path}; expected it installed, or as "
             f"{module.replace('.', '/')}.py in {here}"

@@ -14,7 +14,7 @@ def plot_losses(records: list[Record], axes: Any = None) -> Any:
     """Draw L1 in training and, where there is one, in validation.
 
     Args:
-        records: of `TrainResult.losses` or `run_folder.read_log`.
+        records: of `TrainResult.losses` or `checkpoint.read_log`.
         axes: matplotlib axes to draw on; new ones by default.
 
     Returns:

@@ -5,10 +5,11 @@ control loop never waits for a camera, and never sees a picture that queued some
 
     opencv     a USB camera, or any file or stream that OpenCV can open
     virtual    a camera of a virtual arm, from its socket
+    own        a class of one's own, see docs/bring_your_own.md
 
 A camera is named in one line: ``top=0``, ``wrist=/dev/video2``, ``top=film.mp4``,
-``top=virtual:virtual_so100``; what is fixed follows after commas, as in
-``top=0,exposure=150,white_balance=4600,rotate=180``.
+``top=virtual:virtual_so100``, ``top=module:Class``; what is fixed follows after commas,
+as in ``top=0,exposure=150,white_balance=4600,rotate=180``.
 """
 
 import sys
@@ -24,6 +25,7 @@ import numpy as np
 from act_minimal.command.devices import CAMERA_BACKENDS
 from act_minimal.images import resize
 from act_minimal.support.errors import UserError
+from act_minimal.support.plugins import load_class
 from act_minimal.support.validation import Count, Positive, check_settings
 
 from .clock import clock_of
@@ -54,7 +56,8 @@ class CameraConfig:
     """
 
     source: str
-    """A number, a device, a file, or virtual:<port of the virtual arm>."""
+    """A number, a device, a file, module:Class, or virtual:<port of the virtual arm>,
+    where #<camera> follows if it is called otherwise there."""
     size: tuple[Count, Count] = USUAL_SIZE
     """(H, W) of the pictures handed out."""
     capture: tuple[Count, Count] = (480, 640)
@@ -129,7 +132,7 @@ class StreamCamera(Stream):
         config, clock, seconds = self.config, COMPUTER, FIRST_FRAME
         next_picture, stop = self._open(config)
         if config.source.startswith(VIRTUAL_CAMERA):
-            clock = clock_of(config.source.removeprefix(VIRTUAL_CAMERA))
+            clock = clock_of(virtual_camera(config.source)[0])
             seconds = FIRST_DRAWN
 
         def take() -> tuple[np.ndarray, float]:
@@ -152,6 +155,22 @@ class StreamCamera(Stream):
                 f"{frame.time - frame.changed:.1f} s; unplug it and plug it in again"
             )
         return frame
+
+
+def virtual_camera(source: str) -> tuple[str, str]:
+    """virtual:PORT#CAMERA -> the virtual arm's port, and its camera or ""."""
+    port, _, camera = source.removeprefix(VIRTUAL_CAMERA).partition("#")
+    return port, camera
+
+
+def open_own(path: str, config: CameraConfig) -> Source:
+    """A camera by a class of one's own, as module:Class.
+
+    Raises:
+        SettingError: there is no such class, or it is no camera.
+    """
+    camera = load_class(path, ("take", "close"))(config)
+    return camera.take, camera.close
 
 
 def fit(image: np.ndarray, size: tuple[int, int], rotate: int = 0) -> np.ndarray:

@@ -388,17 +388,17 @@ def _said(scenes: Sequence[int | None]) -> str:
 
 
 class SceneJudge:
-    """For a virtual arm: lays scene after scene, and sees whether the task was done.
+    """For virtual arms: lays scene after scene, and sees whether the task was done.
 
     Args:
-        port: of the virtual arm.
+        ports: of the virtual arms; each does the task in a scene of its own.
         scenes: one a trial.
     """
 
-    def __init__(self, port: str | Path, scenes: Sequence[int]):
-        from .virtual.client import SceneClient
+    def __init__(self, ports: Sequence[str | Path], scenes: Sequence[int]):
+        from .virtual.client import Scenes
 
-        self.scene, self.scenes = SceneClient(port), list(scenes)
+        self.scene, self.scenes = Scenes(ports), list(scenes)
         self._asked = 0.0
 
     def prepare(self, trial: int) -> None:
@@ -411,11 +411,11 @@ class SceneJudge:
         if now - self._asked < 0.1:
             return False
         self._asked = now
-        return bool(self.scene.look()["success"])
+        return self.scene.done()
 
     def verdict(self) -> bool:
         """Whether the task is done now."""
-        return bool(self.scene.look()["success"])
+        return self.scene.done()
 
     def close(self) -> None:
         """Disconnect."""

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,17 +26,31 @@ def opened(bus: AnyBus) -> Iterator[AnyBus]:
         bus.close()
 
 
+@dataclass(kw_only=True)
+class Health:
+    """What the motors say about themselves, (A,) each."""
+
+    temperature: np.ndarray  # °C
+    load: np.ndarray  # share of the peak torque, -1 to 1
+    torque: np.ndarray  # N·m
+    age: np.ndarray  # s since each motor was measured
+    faults: dict[str, Any] = field(default_factory=dict)
+    """Joint -> what its motor complains of, with `words()`; the others are left out."""
+
+
 class ArmDriver:
     """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
 
+    A driver has `start`, `measure`, `send` and `disable`, and better `soften` too.
+
     Args:
         fps: control ticks a second, Hz.
-        cameras: by name.
+        cameras: by name; `start` opens them.
     """
 
     n = 1
-    buses: Any
-    """A tuple of the driver's own."""
+    buses: tuple[Any, ...] = ()
+    """What the motors are on, if it has a `close` and the `clock` that counts."""
 
     def __init__(self, fps: float, cameras: dict[str, Camera] | None = None):
         self.fps = float(fps)
@@ -50,8 +65,8 @@ class ArmDriver:
 
     @property
     def clock(self) -> Clock:
-        """Whose seconds count: the buses'."""
-        return self.buses[0].clock
+        """Whose seconds count: the buses', or the computer's."""
+        return self.buses[0].clock if self.buses else Clock()
 
     def connect(self) -> None:
         """Check every motor, and hold the arm where it is; nothing moves.
@@ -60,14 +75,19 @@ class ArmDriver:
             UserError: a motor is missing, of another type, unwell, or fed wrongly.
         """
         try:
-            self._connect()
+            self.start()
         except BaseException as error:
             self.abandon(error)
             raise
         self.ticker.clock = self.clock
         self.ticker.start()
 
-    def _connect(self) -> None:
+    def start(self) -> None:
+        """Open the buses, check the motors, torque on at the measured pose; cameras.
+
+        Raises:
+            UserError: as `connect`.
+        """
         raise NotImplementedError
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -95,6 +115,10 @@ class ArmDriver:
     def send(self, state: np.ndarray) -> None:
         """Joint targets (A,), at once."""
         raise NotImplementedError
+
+    def soften(self) -> None:
+        """Let the torque fade, then off: an arm that cannot be laid down sinks."""
+        self.disable()
 
     def disable(self) -> None:
         """Torque off, whatever it takes; every motor is tried.

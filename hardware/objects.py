@@ -9,6 +9,7 @@ and a pose that is too old is refused. One source is here:
 Another is a class with the same methods.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,47 @@ FIRST = 60.0  # s that the first pose may take on a busy computer
 
 class TrackerError(UserError):
     """A source of poses that cannot be opened, or says nothing new."""
+
+
+def make_tracker(source: str) -> "Tracker | Trackers":
+    """By its source; "virtual:LEFT,RIGHT" are two, one after the other.
+
+    Raises:
+        SettingError: there is no such kind of source.
+    """
+    kind, _, ports = source.partition(":")
+    trackers = [Tracker(f"{kind}:{port}") for port in ports.split(",")]
+    return Trackers(trackers) if len(trackers) > 1 else trackers[0]
+
+
+class Trackers:
+    """Several sources as one: their objects follow one another.
+
+    Args:
+        trackers: in order; each has the methods of a `Tracker`.
+    """
+
+    def __init__(self, trackers: "Sequence[Tracker]"):
+        self.trackers = tuple(trackers)
+        self.source = ",".join(one.source for one in trackers)
+
+    def open(self) -> None:
+        """Start all; see `Tracker.open`."""
+        for one in self.trackers:
+            one.open()
+
+    def read(self) -> np.ndarray:
+        """The newest poses of all objects, (E,) float32; see `Tracker.read`."""
+        return np.concatenate([one.read() for one in self.trackers])
+
+    def look(self) -> np.ndarray:
+        """See `Tracker.look`."""
+        return np.concatenate([one.look() for one in self.trackers])
+
+    def close(self) -> None:
+        """Stop all."""
+        for one in self.trackers:
+            one.close()
 
 
 class Tracker(Stream):

@@ -1,8 +1,9 @@
 """Which arm, on which port, with which cameras: one set of flags for every command."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from act_minimal.support.errors import SettingError
-from act_minimal.support.validation import Bounds, Positive, check_settings
+from act_minimal.support.plugins import load_class
+from act_minimal.support.validation import (
+    CLASS_PATH,
+    Bounds,
+    ClassPath,
+    Positive,
+    check_settings,
+)
 
 from .cameras import (
     USUAL_SIZE,
@@ -19,15 +27,21 @@ from .cameras import (
     CameraConfig,
     StreamCamera,
     open_opencv,
+    open_own,
 )
-from .objects import Tracker
+from .objects import make_tracker
 from .safety.safe_robot import SafeRobot, so100_limits
 from .safety.stop import EmergencyStop
 
 VIRTUAL = "virtual"  # as a port: plug in a virtual arm for as long as the command runs
 OPENARM = "openarm"
-# The simulated task that a virtual arm stands in, if nobody says otherwise.
+PAIR = "so100_pair"
+# The simulated task that a virtual arm stands in, if nobody says otherwise; of a pair
+# each arm stands in one of its own.
 TASKS = {"so100": "so100_pick_place", "so101": "alone", OPENARM: "openarm_handover"}
+TASKS |= {PAIR: TASKS["so100"]}
+OWN_ARM = ("name", "joints", "action_dim", "start", "measure", "send", "disable")
+VIRTUAL_APART = 1.0  # m between the virtual arms of a pair: out of each other's reach
 
 
 @dataclass(frozen=True)
@@ -36,26 +50,31 @@ class RobotConfig:
 
     port: str
     """Serial port of its bus; `act ports` finds it. For OpenArms two buses, the right
-    arm's first, such as can0,can1, or a file that names them. 'virtual' plugs in a
-    virtual arm for as long as the command runs."""
-    robot: Literal["so100", "so101", "openarm"] = "so100"
-    """Which arm."""
+    arm's first, such as can0,can1, or a file that names them; for so100_pair two ports,
+    the left arm's first. 'virtual' plugs in a virtual arm for as long as the command
+    runs."""
+    robot: Literal["so100", "so101", "openarm", "so100_pair"] | ClassPath = "so100"
+    """Which arm; one of your own as module:Class."""
     fps: Positive | None = None
     """Control ticks a second; without this 30, OpenArm 50. A policy whose card names
     another rate is refused, unless this says at which it shall drive."""
     calibration: Path = Path("calibration.json")
-    """Its calibration file, ours or LeRobot's; OpenArms keep their zero themselves."""
+    """Its calibration file, ours or LeRobot's; a pair's are called so with _left and
+    _right at the end. OpenArms keep their zero themselves."""
     cameras: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             help="name=source, such as top=0 wrist=/dev/video2; virtual:PORT is a "
-            "virtual arm's. Fixed settings follow: top=0,exposure=150,"
-            "white_balance=4600,rotate=180."
+            "virtual arm's, module:Class one of your own. Fixed settings follow: "
+            "top=0,exposure=150,white_balance=4600,rotate=180."
         ),
     ] = ()
     objects: str | None = None
     """Who knows where the objects are, for policies without cameras: virtual:PORT, the
-    scene of a virtual arm, in place of a motion tracker."""
+    scene of a virtual arm, in place of a motion tracker; of two virtual:LEFT,RIGHT."""
+    apart: Annotated[float, Bounds(0.2, 3)] | None = None
+    """so100_pair: m between the axes about which the two shoulders turn, so that the
+    arms are kept from each other."""
     fd: bool | None = None
     """OpenArm: speak CAN-FD, or not; without this as its port says, or CAN-FD."""
     table: Annotated[float, Bounds(-1, 2)] | None = None
@@ -90,44 +109,99 @@ def plugged_in(
         return
     if config.robot == OPENARM and config.version != "v2":
         raise SettingError(f"a virtual OpenArm is a v2, not a {config.version}")
-    task = task or TASKS[config.robot]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _process(config.robot, Path(folder) / "arm", task, scene) as process,
-    ):
-        here = f"virtual:{process.port}"
-        cameras = config.cameras or (
-            ("top", "wrist") if config.robot != OPENARM else ()
+    if ":" in config.robot:
+        raise SettingError(
+            f"port is '{VIRTUAL}', but there is no virtual {config.robot}; expected "
+            "the port of a real one"
         )
-        told = config.objects or _has_objects(config.robot, task)
+    task = task or TASKS[config.robot]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        processes = [
+            stack.enter_context(process)
+            for process in virtual_arms(config.robot, Path(folder) / "arm", task, scene)
+        ]
+        ports = ",".join(process.port for process in processes)
+        told = config.objects or (config.robot == OPENARM and task != "alone")
         yield replace(
             config,
-            port=process.port,
+            port=ports,
             calibration=Path(folder) / "arm.json",
-            cameras=tuple(f"{c.partition('=')[0]}={here}" for c in cameras),
-            objects=here if told else None,
+            cameras=_virtual_cameras(config, [process.port for process in processes]),
+            objects=f"virtual:{ports}" if told else None,
+            apart=config.apart or VIRTUAL_APART,
         )
 
 
-def _has_objects(robot: str, task: str) -> bool:
-    """Whether a policy without cameras is told of what lies in the scene."""
-    return robot == OPENARM and task != "alone"
+def _virtual_cameras(config: RobotConfig, ports: list[str]) -> tuple[str, ...]:
+    """Cameras by name, in the virtual arms at these ports; all where none is named."""
+    names = tuple(word.partition("=")[0] for word in config.cameras)
+    if config.robot != PAIR:
+        names = names or (("top", "wrist") if config.robot != OPENARM else ())
+        return tuple(f"{name}=virtual:{ports[0]}" for name in names)
+    there = {
+        f"{side}_{name}": f"{side}_{name}=virtual:{port}#{name}"
+        for side, port in zip(("left", "right"), ports, strict=True)
+        for name in ("top", "wrist")
+    }
+    if unknown := [name for name in names if name not in there]:
+        raise SettingError(
+            f"camera '{unknown[0]}': a virtual {PAIR} has {', '.join(there)}"
+        )
+    return tuple(there[name] for name in names or there)
 
 
-def _process(robot: str, port: Path, task: str, scene: int) -> Any:
-    """A virtual arm in a process of its own, not yet started."""
-    from .virtual.client import VirtualArmProcess
+def virtual_arms(
+    robot: str,
+    port: Path,
+    task: str,
+    scene: int = 0,
+    *,
+    leader: bool = False,
+    seed: int = 0,
+    calibration: Path | None = None,
+) -> list[Any]:
+    """Virtual arms in processes of their own, not yet started; of a pair two.
+
+    Args:
+        robot: which arm.
+        port: its name; of a pair, with _left and _right at the end.
+        task: the scene that each stands in.
+        scene: number of its start.
+        leader: leader arms.
+        seed: how the servos of a SO-100 are mounted.
+        calibration: written for arms with servos; beside the port if not given.
+    """
+    from .virtual.client import OTHER_SCENES, VirtualArmProcess
 
     if robot == OPENARM:
         from .openarm.emulator.service import virtual_openarm
 
-        return VirtualArmProcess(virtual_openarm(port, task, number=scene))
+        config = virtual_openarm(port, task, leader=leader, number=scene)
+        return [VirtualArmProcess(config)]
     from .so100.calibration import save_calibration
     from .so100.emulator.service import VirtualArmConfig, assemble
+    from .so100.pair import SIDES, of_side
 
-    arm = VirtualArmConfig(port, task, scene, robot=robot)
-    save_calibration(port.with_suffix(".json"), assemble(arm)[1])
-    return VirtualArmProcess(arm)
+    calibration = calibration or port.with_suffix(".json")
+    arms = [(port, calibration, 0)]
+    if robot == PAIR:
+        arms = [
+            (of_side(port, side), of_side(calibration, side), number)
+            for number, side in enumerate(SIDES)
+        ]
+    processes = []
+    for place, file, number in arms:
+        config = VirtualArmConfig(
+            place,
+            task,
+            scene + number * OTHER_SCENES,
+            leader,
+            seed=seed + number,
+            robot="so100" if robot == PAIR else robot,
+        )
+        save_calibration(file, assemble(config)[1])
+        processes.append(VirtualArmProcess(config))
+    return processes
 
 
 def make_robot(
@@ -149,20 +223,64 @@ def make_robot(
         SettingError: the port or a camera is not as expected.
     """
     eyes = parse_cameras(config.cameras, size)
-    tracker = Tracker(config.objects) if config.objects else None
+    tracker = make_tracker(config.objects) if config.objects else None
+    if ":" in config.robot:
+        arm = load_class(config.robot, ("limits", *OWN_ARM))(config, eyes)
+        return SafeRobot(arm, arm.limits, log, stop, tracker)
     if config.robot == OPENARM:
         from .openarm.limits import openarm_limits
 
         arm, table = make_openarm(config, eyes)
         limits = openarm_limits(config.version, table)
+    elif config.robot == PAIR:
+        arm, limits = make_pair(config, eyes)
     else:
         from .so100.arm import SO100, SO100Config
 
-        settings = SO100Config(config.port, config.calibration, config.robot)
+        model = "so101" if config.robot == "so101" else "so100"
+        settings = SO100Config(config.port, config.calibration, model)
         if config.fps is not None:
             settings = replace(settings, fps=config.fps)
-        arm, limits = SO100(settings, eyes), so100_limits(config.robot)
+        arm, limits = SO100(settings, eyes), so100_limits(model)
     return SafeRobot(arm, limits, log, stop, tracker)
+
+
+def make_pair(config: RobotConfig, eyes: dict[str, Any] | None = None) -> Any:
+    """Two SO-100 without limits, and the limits.
+
+    Raises:
+        SettingError: there are not two ports, or nobody said how far they are apart.
+    """
+    from .so100.arm import SO100Config
+    from .so100.pair import SIDES, SO100Pair, of_side, pair_limits
+
+    if config.apart is None:
+        raise SettingError(
+            "apart is not given: measure how many m the left and the right arm's "
+            "shoulders stand apart, as in --apart 0.5"
+        )
+    left, right = (
+        SO100Config(
+            port, of_side(config.calibration, side), fps=config.fps or SO100Config.fps
+        )
+        for port, side in zip(two_ports(config.port), SIDES, strict=True)
+    )
+    return SO100Pair(left, right, eyes), pair_limits(config.apart)
+
+
+def two_ports(port: str, flag: str = "port") -> list[str]:
+    """The left and the right arm's port of "left,right".
+
+    Raises:
+        SettingError: these are not two different ones.
+    """
+    ports = port.split(",")
+    if len(ports) != 2 or "" in ports or len(set(ports)) != 2:
+        raise SettingError(
+            f"{flag} is '{port}', expected the left arm's and the right arm's, such as "
+            "/dev/ttyACM0,/dev/ttyACM1"
+        )
+    return ports
 
 
 def make_openarm(
@@ -198,6 +316,8 @@ def make_camera(name: str, config: CameraConfig) -> StreamCamera:
         from .virtual.client import open_virtual_camera
 
         return StreamCamera(name, config, lambda c: open_virtual_camera(name, c))
+    if re.fullmatch(CLASS_PATH, config.source):
+        return StreamCamera(name, config, lambda c: open_own(c.source, c))
     return StreamCamera(name, config, open_opencv)
 
 

@@ -1,7 +1,7 @@
 """Where a person's wishes come from: a leader arm, a gamepad, or keys."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -117,6 +117,38 @@ class Leader(ByHand):
     def close(self) -> None:
         """Close its bus."""
         self.bus.close()
+
+
+class LeaderPair(ByHand):
+    """Two leaders, of which each moves one arm of a pair.
+
+    Args:
+        leaders: the left one, the right one.
+        keys: of the terminal, for starting and stopping.
+    """
+
+    def __init__(self, leaders: Sequence[Leader], keys: Keys | None = None):
+        self.leaders, self.keys = tuple(leaders), keys
+
+    def open(self) -> None:
+        """Open both; see `Leader.open`."""
+        try:
+            for leader in self.leaders:
+                leader.open()
+        except BaseException:
+            self.close()
+            raise
+
+    def wish(self, here: np.ndarray) -> np.ndarray:
+        """Where the leaders are."""
+        parts = np.split(here, len(self.leaders))
+        wishes = [a.wish(part) for a, part in zip(self.leaders, parts, strict=True)]
+        return np.concatenate(wishes)
+
+    def close(self) -> None:
+        """Close their buses."""
+        for leader in self.leaders:
+            leader.close()
 
 
 class OpenArmLeader(ByHand):

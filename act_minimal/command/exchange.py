@@ -13,7 +13,7 @@ from ..exchange.lerobot_units import PolicyUnits
 from ..execution import ExecutionConfig
 from ..support.errors import SettingError
 from ..support.results import Json, Result
-from ..support.validation import Count, check_settings
+from ..support.validation import ClassPath, Count, check_settings
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ def import_lerobot(
     )
 
 
-def export_onnx(policy: Path, out: Path, json: Json = False) -> Result:
+def export_onnx(
+    policy: Path, out: Path, network: ClassPath | None = None, json: Json = False
+) -> Result:
     """Write a policy's prediction as one ONNX file, and check it with ONNX Runtime.
 
     Normalisation is inside and images stay uint8: in go "qpos" (B, S) in rad,
@@ -167,10 +169,11 @@ def export_onnx(policy: Path, out: Path, json: Json = False) -> Result:
     Args:
         policy: A checkpoint folder, or a training run (its newest checkpoint is taken).
         out: The file to write.
+        network: The network of your own that it was trained with, as module:Class.
     """
     from ..exchange.onnx import export_onnx as export
 
-    done = export(policy, out)
+    done = export(policy, out, network)
     size = done.path.stat().st_size
     return Result(
         {

@@ -120,7 +120,9 @@ class OnnxPredictor:
             raise OnnxError(f"ONNX Runtime refuses the observation: {error}") from error
 
 
-def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
+def export_onnx(
+    folder: Path | str, out: Path | str, network: str | None = None
+) -> OnnxExport:
     """Writes a checkpoint's prediction as an ONNX file, and checks it.
 
     The file takes any number of robots B at once, and answers as
@@ -129,6 +131,7 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
     Args:
         folder: a checkpoint, or a training run (its newest checkpoint is taken).
         out: the file to write; an older one is replaced.
+        network: the class that it was trained with, where that is one's own.
 
     Raises:
         SettingError: the name does not end in .onnx, or cannot be written to.
@@ -139,7 +142,7 @@ def export_onnx(folder: Path | str, out: Path | str) -> OnnxExport:
     path = Path(out)
     check_output_file(path, "out", ".onnx")
     require("onnx")
-    policy = load_policy(folder)
+    policy = load_policy(folder, network=network)
     shapes = _shapes(policy)
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)

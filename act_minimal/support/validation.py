@@ -92,7 +92,8 @@ Seed = Annotated[int, Bounds(0, 2**63 - 1)]  # as far as torch's go
 Side = Annotated[int, Bounds(16)]  # pixels; the small backbone makes one cell of less
 Port = Annotated[int, Bounds(1, 65535)]  # of TCP
 # A class of a user's own; see `plugins.load_class`.
-ClassPath = Annotated[str, Pattern(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:Class")]
+CLASS_PATH = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+ClassPath = Annotated[str, Pattern(CLASS_PATH, "module:Class")]
 
 TaskName = Literal["so100_pick_place", "openarm_handover", "openarm_insertion"]
 SceneName = Literal[TaskName, "alone"]  # what a virtual arm stands in

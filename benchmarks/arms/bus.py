@@ -60,14 +60,15 @@ def success(
     sim = evaluate(policy, task, n=n, seed=seed)
     with plugged_in(replace(config, cameras=policy.cameras), task) as here:
         robot = make_robot(here, policy.image_sizes, EmergencyStop())
-        with contextlib.closing(SceneJudge(here.port, evaluation_scenes(seed, n))) as j:
+        judge = SceneJudge([here.port], evaluation_scenes(seed, n))
+        with contextlib.closing(judge):
             robot.connect()
             try:
                 seconds = make_task(task).max_ticks / robot.fps
-                tally = deploy(policy, robot, j, trials=n, seconds=seconds)
+                tally = deploy(policy, robot, judge, trials=n, seconds=seconds)
             finally:
                 robot.close()
-            witness = j.scene.look()["witness"]
+            witness = judge.scene.clients[0].look()["witness"]
     place = path.resolve()
     name = place.relative_to(ROOT) if place.is_relative_to(ROOT) else place.name
     return {

@@ -2,6 +2,7 @@
 
     uv run python -m benchmarks.arms.guard_bodies
     uv run python -m benchmarks.arms.guard_bodies --minutes 7
+    uv run python -m benchmarks.arms.guard_bodies --arms so100_pair
 
 Random wishes, uniform over the joints' ranges and each held for some ticks, go through
 the `Governor` into physics. The judge is MuJoCo's own collision detection between the
@@ -9,7 +10,8 @@ arm's shapes: those of the virtual SO-100 and SO-101, the convex meshes of the O
 v2's maker (v1's model is on no package index). It knows nothing of the guard's
 distances; but the virtual SO-101's shapes are boxes as wide as the guard's, for its
 meshes are not at hand. What was measured is found again, so the second line, repeated,
-does it piece by piece. Writes data/results/guard_bodies.json.
+does it piece by piece. Writes data/results/guard_bodies.json, or of
+other arms guard_bodies_<arms>.json.
 """
 
 import time
@@ -33,13 +35,16 @@ from hardware.safety.safe_robot import so100_limits
 from hardware.so100.emulator import so101
 from hardware.so100.emulator.arm import GRIPPER_RESERVE
 from hardware.so100.kinematics import ARMS
+from hardware.so100.pair import pair_limits
 from hardware.virtual.contacts import DEEP, LASTING, Touch
 
 from ..results import write
 from .campaign import KEPT
 
-Name = Literal["so100", "so101", "openarm", "openarm_at_table"]
+Name = Literal["so100", "so101", "openarm", "openarm_at_table", "so100_pair"]
+USUAL: tuple[Name, ...] = ("so100", "so101", "openarm", "openarm_at_table")
 TABLE = 0.40  # m, of the OpenArm's
+PAIR_APART = 0.4  # m: two SO-100 that reach each other's elbows
 HELD = (1, 1, 2, 4, 8)  # ticks that a wish lasts, one of these
 CHUNK = 250  # wishes from one start at the ready pose
 PROFILE = 39.0, 5.2  # rad/s² and rad/s of a servo's own profile
@@ -63,8 +68,18 @@ def so101_alone() -> mujoco.MjSpec:
     return spec
 
 
+def pair_alone() -> mujoco.MjSpec:
+    """Two simulated SO-100 on one table."""
+    spec = so100_alone()
+    spec.delete(spec.body("base"))
+    for side, x in (("left", PAIR_APART / 2), ("right", -PAIR_APART / 2)):
+        frame = spec.worldbody.add_frame(pos=[x, 0, 0])
+        frame.attach_body(so100_alone().body("base"), f"{side}_", "")
+    return spec
+
+
 class SOArm:
-    """A SO-100 or SO-101: position servos with a profile of motion, at 30 Hz.
+    """A SO-100 or SO-101, or two: position servos with a profile of motion, at 30 Hz.
 
     Args:
         name: which.
@@ -73,38 +88,44 @@ class SOArm:
     period, steps = 1 / 30, 10
 
     def __init__(self, name: str):
-        self.limits, self.arm = so100_limits(name), ARMS[name]
-        spec = so100_alone() if name == "so100" else so101_alone()
+        model = "so101" if name == "so101" else "so100"
+        self.arm = ARMS[model]
+        pair = name == "so100_pair"
+        self.limits = pair_limits(PAIR_APART) if pair else so100_limits(model)
+        spec = pair_alone() if pair else so100_alone()
+        spec = so101_alone() if name == "so101" else spec
         for body in spec.bodies[1:]:
             for geom in body.geoms:
                 geom.contype, geom.conaffinity = 1, 1
         spec.geom("table").contype, spec.geom("table").conaffinity = 1, 1
-        spec.add_exclude(bodyname1="base", bodyname2="shoulder")
+        for side in ("left_", "right_") if pair else ("",):
+            spec.add_exclude(bodyname1=f"{side}base", bodyname2=f"{side}shoulder")
         self.model = spec.compile()
         self.model.opt.timestep = self.period / self.steps
         self.data = mujoco.MjData(self.model)
+        self.jaws = list(self.limits.grippers)
         self._force = self.model.actuator_forcerange[:, 1].copy()
-        self._force[5] *= GRIPPER_RESERVE[name]
+        self._force[self.jaws] *= GRIPPER_RESERVE[model]
 
     def _angles(self, state: np.ndarray) -> np.ndarray:
-        closed, opened = self.arm.ranges[5]
-        return np.append(state[:5], closed + state[5] * (opened - closed))
+        angles, (closed, opened) = np.array(state, float), self.arm.ranges[5]
+        angles[self.jaws] = closed + angles[self.jaws] * (opened - closed)
+        return angles
 
     def put(self, state: np.ndarray) -> None:
-        """At rest, in a state (6,)."""
+        """At rest, in a state (A,)."""
         self._goal = self.data.qpos[:] = self._angles(state)
-        self._speed = np.zeros(6)
+        self._speed = np.zeros(len(state))
         mujoco.mj_forward(self.model, self.data)
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """State and load, (6,) each."""
-        state = self.data.qpos.copy()
-        closed, opened = self.arm.ranges[5]
-        state[5] = (state[5] - closed) / (opened - closed)
+        """State and load, (A,) each."""
+        state, (closed, opened) = self.data.qpos.copy(), self.arm.ranges[5]
+        state[self.jaws] = (state[self.jaws] - closed) / (opened - closed)
         return state, self.data.actuator_force / self._force
 
     def send(self, target: np.ndarray) -> None:
-        """What the servos shall go to, (6,)."""
+        """What the servos shall go to, (A,)."""
         self._target = self._angles(target)
 
     def step(self) -> None:
@@ -263,13 +284,13 @@ def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(
-    arms: tuple[Name, ...] = ("so100", "so101", "openarm", "openarm_at_table"),
+    arms: tuple[Name, ...] = USUAL,
     n: int = 100_000,
     seed: int = 0,
     jobs: int = 2,
     minutes: float | None = None,
 ) -> None:
-    """Measure; write data/results/guard_bodies.json once all is there.
+    """Measure; write the result once all is there.
 
     What was measured is kept, and found again by the next call.
 
@@ -310,7 +331,8 @@ def main(
     }
     content = {"n": n, "seeds": [seed], "wishes_a_chunk": CHUNK, "arms": table}
     seconds = sum(kept[str(one)]["seconds"] for one in wanted)
-    write("guard_bodies", seconds, content)
+    name = "guard_bodies" if arms == USUAL else f"guard_bodies_{'_'.join(arms)}"
+    write(name, seconds, content)
 
 
 if __name__ == "__main__":

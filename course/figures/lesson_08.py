@@ -371,7 +371,7 @@ def trials(
     """Let the policy drive the virtual arm in fresh scenes; returns the tally."""
     from hardware.deployment import SceneJudge, deploy
 
-    judge = SceneJudge(arm.port, evaluation_scenes(seed, n))
+    judge = SceneJudge([arm.port], evaluation_scenes(seed, n))
     try:
         return deploy(policy, robot, judge, trials=n)
     finally:

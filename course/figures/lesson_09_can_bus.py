@@ -378,7 +378,7 @@ def trials(
     """Let a policy drive the virtual arms in fresh scenes; returns the tally."""
     from hardware.deployment import SceneJudge, deploy
 
-    judge = SceneJudge(arms.port, evaluation_scenes(seed, n))
+    judge = SceneJudge([arms.port], evaluation_scenes(seed, n))
     try:
         return deploy(policy, robot, judge, trials=n, seconds=18)
     finally:

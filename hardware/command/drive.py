@@ -25,7 +25,15 @@ from act_minimal.support.validation import (
     Whole,
 )
 
-from ..robots import OPENARM, TASKS, VIRTUAL, RobotConfig, make_openarm
+from ..robots import (
+    OPENARM,
+    PAIR,
+    TASKS,
+    VIRTUAL,
+    RobotConfig,
+    make_openarm,
+    two_ports,
+)
 
 Live = Annotated[
     int,
@@ -202,7 +210,7 @@ def _judge(
                 "virtual arm give --scenes"
             )
         return Judging(keys, robot)
-    judge = SceneJudge(port, scenes)
+    judge = SceneJudge(_ports(config, port), scenes)
     last.callback(judge.close)
     return judge
 
@@ -211,7 +219,7 @@ def _scenes(config: DeployConfig) -> list[int] | None:
     """The scenes that are laid, one a trial; None where a person lays the objects."""
     from act_minimal.evaluation import evaluation_scenes
 
-    alone = (config.task or TASKS[config.robot]) == "alone"  # nothing is judged there
+    alone = _task(config) == "alone"  # nothing is judged there
     if config.scenes is None and (config.port != VIRTUAL or alone):
         return None
     return evaluation_scenes(config.scenes or 0, config.trials)
@@ -330,16 +338,32 @@ def _source(
 
 
 def _make_source(config: TeleopConfig, keys: Any, robot: Any) -> Any:
-    from ..teleop import Gamepad, Keyboard, Leader, OpenArmLeader
+    from ..teleop import Gamepad, Keyboard, Leader, LeaderPair, OpenArmLeader
 
-    arms = len(robot.limits.grippers)
+    arms = robot.limits.arms
     if config.leader and config.robot == OPENARM:
         plugged = replace(config, port=config.leader)
         return OpenArmLeader(make_openarm(plugged, flag="leader")[0], keys)
+    if config.leader and config.robot == PAIR:
+        from ..so100.pair import SIDES, of_side
+
+        ports, file = two_ports(config.leader, "leader"), config.leader_calibration
+        leaders = [
+            Leader(port, of_side(file, side))
+            for port, side in zip(ports, SIDES, strict=True)
+        ]
+        return LeaderPair(leaders, keys)
+    if config.leader and ":" in config.robot:
+        raise SettingError(
+            f"leader is '{config.leader}', but a {config.robot} has none; move it by "
+            "keys, or write a source as in hardware/teleop.py"
+        )
     if config.leader:
         return Leader(config.leader, config.leader_calibration, config.robot, keys)
-    if config.gamepad and arms > 1:
-        raise SettingError("gamepad moves a SO-100; OpenArms have a leader, or keys")
+    if config.gamepad and config.robot not in ("so100", "so101"):
+        raise SettingError(
+            f"gamepad moves one SO-100 or SO-101, and no {config.robot}; that has keys"
+        )
     if config.gamepad:
         return Gamepad(robot.fps)
     return Keyboard(keys, robot.action_dim // arms, arms)
@@ -398,7 +422,7 @@ def record_arm(config: tyro.conf.OmitArgPrefixes[RecordConfig]) -> int:
                 cameras=arm.cameras,
                 seconds=config.seconds or 60.0,
                 attributes=lambda: {
-                    "task": _task(config),
+                    **({"task": task} if (task := _task(config)) else {}),
                     "recorded": time.time(),
                     "scene": who.number,
                 },
@@ -424,10 +448,18 @@ def _demonstrator(
     from ..virtual.simulated_operator import SimulatedOperator, scenes_left
 
     scenes = scenes_left(config.out, config.scenes)
-    operator = SimulatedOperator(port, config.leader, scenes, task=_task(config))
+    operator = SimulatedOperator(
+        _ports(config, port), _ports(config, config.leader), scenes, task=_task(config)
+    )
     last.callback(operator.close)
     return operator
 
 
 def _task(config: DeployConfig | TeleopConfig) -> str:
-    return config.task or TASKS[config.robot]
+    """What the arm does; of one's own arm nobody knows it if it is not said."""
+    return config.task or TASKS.get(config.robot, "")
+
+
+def _ports(config: DeployConfig | TeleopConfig, port: str) -> list[str]:
+    """The virtual arms that a port names."""
+    return two_ports(port) if config.robot == PAIR else [port]

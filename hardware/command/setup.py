@@ -4,6 +4,8 @@
 that let it do something for long are in `drive.py`.
 """
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,7 @@ from act_minimal.support.files import check_output_file, write_bytes
 from act_minimal.support.results import Json, Result
 from act_minimal.support.validation import Positive, SceneName, Whole
 
-from ..robots import OPENARM, TASKS
+from ..robots import OPENARM, PAIR, TASKS, virtual_arms
 from .drive import deploy, record_arm, teleop
 
 Port = Annotated[
@@ -27,7 +29,7 @@ Calibrated = Annotated[
 
 def virtual(
     port: Path | None = None,
-    robot: Literal["so100", "so101", "openarm"] = "so100",
+    robot: Literal["so100", "so101", "openarm", "so100_pair"] = "so100",
     calibration: Path | None = None,
     task: SceneName | None = None,
     scene: Whole = 0,
@@ -44,10 +46,12 @@ def virtual(
     $ act virtual --port leader --leader
     $ act virtual --robot so101 --calibration virtual_so101.json
     $ act virtual --robot openarm --task openarm_handover
+    $ act virtual --robot so100_pair --calibration virtual_pair.json
 
     Args:
-        port: Its name; virtual_so100, virtual_so101 or virtual_openarm if not given.
-        robot: Which arm; openarm is two of them.
+        port: Its name; virtual_ and the robot's if not given. A pair's arms have _left
+            and _right at the end.
+        robot: Which arm; openarm and so100_pair are two of them.
         calibration: SO-100, SO-101: also write the arm's calibration file there; one
             of another arm is not replaced.
         task: The scene that it stands in; so100_pick_place or openarm_handover if not
@@ -70,6 +74,11 @@ def virtual(
             )
         serve_openarm(virtual_openarm(port, scenery, leader=leader, number=scene))
         return 0
+    if robot == PAIR:
+        if fresh:
+            raise SettingError("fresh is of one SO-100 or SO-101, not of a pair")
+        _serve_pair(port, scenery, scene, leader, seed, calibration)
+        return 0
     from ..so100.calibration import save_calibration
     from ..so100.emulator.service import VirtualArmConfig, assemble, serve
 
@@ -78,6 +87,34 @@ def virtual(
         save_calibration(calibration, assemble(config)[1])
     serve(config)
     return 0
+
+
+def _serve_pair(
+    port: Path,
+    task: str,
+    scene: int,
+    leader: bool,
+    seed: int,
+    calibration: Path | None,
+) -> None:
+    """Serve two virtual SO-100 until Ctrl-C, or until this program is stopped."""
+    arms = virtual_arms(
+        PAIR,
+        port,
+        task,
+        scene,
+        leader=leader,
+        seed=seed,
+        calibration=calibration,
+    )
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(arm).port for arm in arms]
+        print(
+            f"two virtual SO-100 {'leaders' if leader else 'arms'} are at "
+            f"{','.join(ports)}; Ctrl-C unplugs them",
+            flush=True,
+        )
+        threading.Event().wait()
 
 
 def ports(json: Json = False) -> int:

@@ -9,7 +9,7 @@ is laid down first, or sinks (`soften`).
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from act_minimal.support.validation import Bounds, NotNegative, check_settings
 
 from ..cameras import Camera
 from ..clock import Clock, Ticker
-from ..driver import ArmDriver
+from ..driver import ArmDriver, Health
 from ..errors import BusError
 from .bus import Bus
 from .kinematics import ARMS
@@ -76,18 +76,6 @@ class OpenArmConfig:
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
         check_settings(self)
-
-
-@dataclass
-class Health:
-    """What the motors say about themselves, (16,) each."""
-
-    temperature: np.ndarray  # °C, of the hotter of driver and coils
-    load: np.ndarray  # share of the peak torque, -1 to 1
-    torque: np.ndarray  # N·m
-    age: np.ndarray  # s since each motor's feedback
-    faults: dict[str, Status] = field(default_factory=dict)
-    """Joint -> why its motor gives no torque; joints that work are left out."""
 
 
 class OpenArm(ArmDriver):
@@ -158,7 +146,7 @@ class OpenArm(ArmDriver):
         self._peak = np.array([type.peak for side in types for type in side])
         self.check_zero()
 
-    def _connect(self) -> None:
+    def start(self) -> None:
         self._attach()
         # A camera may take seconds to start: before the motors wait for commands.
         for camera in self.sources.values():

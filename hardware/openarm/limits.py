@@ -76,6 +76,7 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
         ready=ready,
         rest=rest,
         grippers=GRIPPERS,
+        arms=2,
         grip=0.5,  # its spring is soft: what it is asked to squeeze is no share of it
         temperature=75.0,  # the motors themselves stop at 100
     )

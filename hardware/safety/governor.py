@@ -56,6 +56,8 @@ class Limits:
     """Pose in which the arm may lose torque without falling."""
     grippers: tuple[int, ...] = (5,)
     """Which entries are grippers."""
+    arms: int = 1
+    """How many arms it is; their joints follow one another, as many of each."""
     grip: float = 0.2
     """Most load of a gripper, as a share of its stall torque."""
     load: float = 0.9
@@ -313,7 +315,7 @@ class Governor:
         Returns:
             The stops, the last is `end`; none if there is no such way.
         """
-        joints = len(start) // len(self.limits.grippers)
+        joints = len(start) // self.limits.arms
         bits = np.arange(len(start)) % joints
 
         def at(done: int) -> np.ndarray:

@@ -37,7 +37,8 @@ class Guard:
         links: their names, in the order of the frames.
         frames_of: state (..., A) -> frames of the links.
         boxes: at least one a link.
-        pairs: (link, link, m): which may not come nearer than that to each other.
+        pairs: (link, link, m): which may not come nearer than that to each other;
+            none for an arm that cannot meet itself.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class Guard:
             for b, second in enumerate(boxes)
             if first.link == one and second.link == other
         ]
-        self._a, self._b = np.array([row[:2] for row in rows]).T
-        self._margin = np.array([row[2] for row in rows])
+        indices = np.array([row[:2] for row in rows], int).reshape(-1, 2)
+        self._a, self._b = indices.T
+        self._margin = np.array([row[2] for row in rows], float)
         self._reach = self._round[self._a] + self._round[self._b]
         self.pairs = [(boxes[a].link, boxes[b].link) for a, b, _ in rows]
 

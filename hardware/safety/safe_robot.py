@@ -26,7 +26,7 @@ from act_minimal.support.errors import SettingError, UserError
 
 from ..cameras import Camera, Frame
 from ..clock import Ticker, ask_patiently
-from ..objects import Tracker
+from ..objects import Tracker, Trackers
 from .governor import Governor, Limits
 from .stop import EmergencyStop, Interventions, Stop
 
@@ -126,7 +126,7 @@ class SafeRobot:
     limits: Limits
     log: Path | None = None
     stop: EmergencyStop = field(default_factory=EmergencyStop)
-    tracker: Tracker | None = None
+    tracker: Tracker | Trackers | None = None
 
     def __post_init__(self) -> None:
         self.n, self.fps = self.arm.n, self.arm.fps

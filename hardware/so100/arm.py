@@ -1,6 +1,6 @@
 """The SO-100 / SO-101 behind the Robot contract of `control.py`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from act_minimal.support.errors import UserError
 from act_minimal.support.validation import Bounds, check_settings
 
 from ..cameras import Camera
-from ..driver import ArmDriver
+from ..driver import ArmDriver, Health
 from ..errors import BusError
 from .bus import Bus
 from .calibration import Calibration, check_sweep, load_calibration
@@ -44,26 +44,12 @@ class SO100Config:
         check_settings(self)
 
 
-@dataclass
-class Health:
-    """What the servos say about themselves, (6,) each."""
+@dataclass(kw_only=True)
+class ServoHealth(Health):
+    """What the servos say about themselves, one entry a servo."""
 
     voltage: np.ndarray  # V
-    temperature: np.ndarray  # °C
-    load: np.ndarray  # share of the stall torque, -1 to 1
     current: np.ndarray  # A
-    faults: dict[str, Fault] = field(default_factory=dict)
-    """Joint -> what its servo complains of; joints without complaint are left out."""
-
-    @property
-    def torque(self) -> np.ndarray:
-        """(6,) N·m."""
-        return self.load * STALL_TORQUE
-
-    @property
-    def age(self) -> np.ndarray:
-        """(6,) s since each servo was measured: in the exchange that just ended."""
-        return np.zeros(len(self.load))
 
 
 class SO100(ArmDriver):
@@ -95,7 +81,7 @@ class SO100(ArmDriver):
         """Its only one."""
         return self.buses[0]
 
-    def _connect(self) -> None:
+    def start(self) -> None:
         """Open the bus, check every servo, set it up, and hold the arm where it is.
 
         Raises:
@@ -113,7 +99,7 @@ class SO100(ArmDriver):
         for camera in self.sources.values():
             camera.open()
 
-    def measure(self) -> tuple[np.ndarray, np.ndarray, Health]:
+    def measure(self) -> tuple[np.ndarray, np.ndarray, ServoHealth]:
         """State (6,) rad and opening, velocity (6,), and health, in one exchange."""
         data = self.bus.sync_read(IDS, BLOCK, BLOCK_SIZE)
         block = {name: _column(data, name) for name in _MEASURED}
@@ -126,12 +112,15 @@ class SO100(ArmDriver):
             for joint, status in zip(JOINTS, block["Status"], strict=True)
             if status & 0x2F
         }
-        health = Health(
-            voltage=block["Present_Voltage"] / 10,
+        load = block["Present_Load"] / 1000 * self.kinematics.sense
+        health = ServoHealth(
             temperature=block["Present_Temperature"].astype(float),
-            load=block["Present_Load"] / 1000 * self.kinematics.sense,
-            current=block["Present_Current"] * CURRENT_UNIT,
+            load=load,
+            torque=load * STALL_TORQUE,
+            age=np.zeros(len(load)),  # all in the exchange that just ended
             faults=faults,
+            voltage=block["Present_Voltage"] / 10,
+            current=block["Present_Current"] * CURRENT_UNIT,
         )
         return state, velocity, health
 
@@ -170,11 +159,15 @@ class SO100(ArmDriver):
             seconds: that it takes.
         """
         for share in np.linspace(1.0, 0.0, 21)[1:]:
-            weak = {id: round(share * limit) for id, limit in self._strength.items()}
-            self.bus.write_all("Torque_Limit", weak)  # nobody has to answer
-            self.bus.clock.wait_until(self.bus.clock.now() + seconds / 20)
+            self.weaken(float(share))
+            self.clock.wait_until(self.clock.now() + seconds / 20)
         self.disable()  # a servo that did not hear it stays as weak as it is
-        self.bus.write_all("Torque_Limit", self._strength)
+        self.weaken(1.0)
+
+    def weaken(self, share: float) -> None:
+        """Leave the servos this share of their strength; nobody has to answer."""
+        limits = {id: round(share * limit) for id, limit in self._strength.items()}
+        self.bus.write_all("Torque_Limit", limits)
 
     def disable(self) -> None:
         """Torque off, whatever it takes; every servo is tried.

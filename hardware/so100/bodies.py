@@ -57,14 +57,14 @@ BOXES = {
 
 # Neighbours may touch, for a joint holds them together, and some never meet.
 _LONG = ("lower_arm", "wrist", "fixed_jaw", "moving_jaw")
-_MEET = [
-    *((one, other) for one in ("base", "shoulder") for other in _LONG),
-    *(("upper_arm", other) for other in _LONG[1:]),
+PAIRS = [
+    *((one, other, APART) for one in ("base", "shoulder") for other in _LONG),
+    *(("upper_arm", other, APART) for other in _LONG[1:]),
 ]
+"""Links of one arm, and how far they stay from each other, m."""
 
 
 @cache
 def guard_of(model: str) -> Guard:
     """Of "so100" or "so101"."""
-    pairs = [(one, other, APART) for one, other in _MEET]
-    return Guard(LINKS, ARMS[model].frames_of, BOXES[model], pairs)
+    return Guard(LINKS, ARMS[model].frames_of, BOXES[model], PAIRS)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 
 from act_minimal.support.errors import UserError
 
-from ..cameras import FIRST_DRAWN, VIRTUAL_CAMERA, CameraConfig
+from ..cameras import FIRST_DRAWN, CameraConfig, virtual_camera
 from ..clock import BUSY
 from ..stream import Source
 from .server import short_name, socket_path
@@ -79,6 +79,39 @@ class SceneClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+OTHER_SCENES = 50_000  # numbers between what lies before the arms of a pair
+
+
+class Scenes:
+    """The scenes of several virtual arms, each of which does the task by itself.
+
+    Args:
+        ports: of the arms.
+
+    Raises:
+        UserError: at one of them no virtual arm runs.
+    """
+
+    def __init__(self, ports: Sequence[str | Path]):
+        self.clients = [SceneClient(port) for port in ports]
+
+    def lay(self, scene: int) -> list[int]:
+        """Put the objects of all; the number of the scene that lies before each."""
+        numbers = [scene + i * OTHER_SCENES for i in range(len(self.clients))]
+        for client, number in zip(self.clients, numbers, strict=True):
+            client.lay(number)
+        return numbers
+
+    def done(self) -> bool:
+        """Whether all have done the task."""
+        return all(client.look()["success"] for client in self.clients)
+
+    def close(self) -> None:
+        """Disconnect."""
+        for client in self.clients:
+            client.close()
 
 
 def open_connection(port: Path) -> tuple[socket.socket, Any]:
@@ -138,9 +171,12 @@ def _read_line(file: Any) -> dict[str, Any]:
 
 def open_virtual_camera(name: str, config: CameraConfig) -> Source:
     """A camera of a virtual arm, free-running at its own rate."""
-    port = Path(config.source.removeprefix(VIRTUAL_CAMERA))
+    port, camera = virtual_camera(config.source)
+    name = camera or name
     wanted = {"cameras": [name], "size": config.size, "fps": config.fps}
-    file, stop = subscribe(port, {"watch": wanted}, f"camera '{name}'", FIRST_DRAWN)
+    file, stop = subscribe(
+        Path(port), {"watch": wanted}, f"camera '{name}'", FIRST_DRAWN
+    )
 
     def take() -> tuple[np.ndarray, float]:
         head = _read_line(file)

@@ -6,7 +6,7 @@ leader as the demonstrator `human` would, and says which episodes were successes
 is recorded comes through both buses and both cameras like everything else.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -21,64 +21,70 @@ from act_minimal.sim.recording import scene_seed
 from act_minimal.sim.so100.arm import gripper_to_jaw
 from act_minimal.sim.world import Task, start
 
-from .client import SceneClient
+from .client import SceneClient, Scenes
 
 PATIENCE = 1.5  # s that the follower may take to be done after the leader is
 
 
 class SimulatedOperator:
-    """Shows a task by a virtual leader; answers as a person at the keys would.
+    """Shows a task by virtual leaders; answers as a person at the keys would.
 
     Args:
-        follower: port of the virtual arm that stands in the scene.
-        leader: port of the virtual leader.
+        followers: ports of the virtual arms, each of which stands in a scene.
+        leaders: ports of their virtual leaders.
         scenes: tried one after the other.
-        task: the follower's task.
+        task: the followers' task.
         demonstrator: "human" or "scripted".
     """
 
     def __init__(
         self,
-        follower: str | Path,
-        leader: str | Path,
+        followers: Sequence[str | Path],
+        leaders: Sequence[str | Path],
         scenes: Iterable[int],
         *,
         task: str = "so100_pick_place",
         demonstrator: str = "human",
     ):
         self.task = make_task(task)
-        self.scene, self.leader = SceneClient(follower), SceneClient(leader)
+        self.scene = Scenes(followers)
+        self.leaders = [SceneClient(port) for port in leaders]
         self._scenes = iter(scenes)
         self.number = -1  # of the scene that lies there now
         self._expert = make_expert(self.task, demonstrator)
-        self._plan = np.zeros((0, self.task.action_dim))  # as the leader takes it
+        self._plans: list[np.ndarray] = []  # (T, A) as each leader takes it
 
     def prepare(self, number: int) -> None:
         """Lay the next scene, and hold the leader where the demonstration begins."""
         self.number = next(self._scenes)
-        self.scene.lay(self.number)
-        plan = self._expert.plan(start(self.task, self.number), self.number)
-        self._plan = _held(self.task, plan)
-        self.leader.put(self._plan[0])
+        self._plans = []
+        for leader, scene in zip(
+            self.leaders, self.scene.lay(self.number), strict=True
+        ):
+            plan = self._expert.plan(start(self.task, scene), scene)
+            self._plans.append(_held(self.task, plan))
+            leader.put(self._plans[-1][0])
 
     def over(self, tick: int) -> bool:
         """Begin at the first tick; over when the task is done, or too late."""
         if tick == 0:
-            self.leader.ask(play=[self._plan.tolist(), self.task.fps])
-        seconds = (tick - len(self._plan)) / self.task.fps
+            for leader, plan in zip(self.leaders, self._plans, strict=True):
+                leader.ask(play=[plan.tolist(), self.task.fps])
+        seconds = (tick - max(map(len, self._plans))) / self.task.fps
         if seconds < 0:
             return False
         # As a person does: let go of the keys once it is seen to be done.
-        return seconds > PATIENCE or bool(self.scene.look()["success"])
+        return seconds > PATIENCE or self.scene.done()
 
     def verdict(self) -> Literal["keep", "discard"]:
         """Only successes are kept."""
-        return "keep" if self.scene.look()["success"] else "discard"
+        return "keep" if self.scene.done() else "discard"
 
     def close(self) -> None:
-        """Disconnect from both."""
+        """Disconnect from all."""
         self.scene.close()
-        self.leader.close()
+        for leader in self.leaders:
+            leader.close()
 
 
 def _held(task: Task, plan: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ ON_ARMS = [*cli.ARM_COMMANDS, "record --robot so100"]
 FINITE = {"--m"}  # any finite number can be meant
 # What takes a module:Class alone.
 CLASSES = {("replay", "--task"), ("eval", "--network"), ("deploy", "--network")}
+CLASSES |= {("export-onnx", "--network")}
 
 # What has to be there before anything else is looked at.
 NEEDED = {
@@ -250,6 +251,7 @@ ELSEWHERE = {
     ("train", "--compile"): "a minute of compiling; test_training.py",
     ("replay", "--task"): "test_bring_your_own.py",
     ("eval", "--network"): "test_bring_your_own.py",
+    ("export-onnx", "--network"): "test_bring_your_own.py",
 }
 
 
@@ -328,6 +330,7 @@ ARM_FLAGS: dict[str, tuple[str, Any]] = {
     "--calibration": ("mine.json", Path("mine.json")),
     "--cameras": ("top=0 wrist=2", ("top=0", "wrist=2")),
     "--objects": ("virtual:x", "virtual:x"),
+    "--apart": ("0.5", 0.5),
     "--fd": ("False", False),
     "--table": ("0.4", 0.4),
     "--gains": ("gentle", "gentle"),

@@ -63,7 +63,7 @@ class FakeArm(ArmDriver):
             faults={},
         )
 
-    def _connect(self):
+    def start(self):
         self.torque = True
 
     def _speak(self):

@@ -401,7 +401,7 @@ def test_scenes_go_on_after_the_last_episode(tmp_path, monkeypatch):
 
 def test_the_hand_needs_a_virtual_arm(tmp_path):
     with pytest.raises(UserError, match="no virtual arm at"):
-        SimulatedOperator(tmp_path / "arm", tmp_path / "leader", [1])
+        SimulatedOperator([tmp_path / "arm"], [tmp_path / "leader"], [1])
 
 
 # ---------------------------------------------------------------- doctor and guide

@@ -67,7 +67,7 @@ def test_the_vision_policy_succeeds_through_the_bus(tmp_path, policy):
     with virtual(tmp_path) as process:
         with safe(tmp_path, process, ("top", "wrist")) as robot:
             said = []
-            with contextlib.closing(SceneJudge(process.port, scenes)) as judge:
+            with contextlib.closing(SceneJudge([process.port], scenes)) as judge:
                 tally = deploy(
                     policy, robot, judge, trials=4, out=tmp_path, say=said.append
                 )
@@ -89,7 +89,7 @@ def test_the_vision_policy_succeeds_through_the_bus(tmp_path, policy):
         # A second call finds the trials done.
         with (
             safe(tmp_path, process, ("top", "wrist")) as robot,
-            contextlib.closing(SceneJudge(process.port, scenes)) as judge,
+            contextlib.closing(SceneJudge([process.port], scenes)) as judge,
         ):
             again = deploy(policy, robot, judge, trials=4, out=tmp_path)
         assert again.successes == tally.successes

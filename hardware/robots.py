@@ -222,18 +222,18 @@ def make_robot(
     Raises:
         SettingError: the port or a camera is not as expected.
     """
-    eyes = parse_cameras(config.cameras, size)
+    cameras = parse_cameras(config.cameras, size)
     tracker = make_tracker(config.objects) if config.objects else None
     if ":" in config.robot:
-        arm = load_class(config.robot, ("limits", *OWN_ARM))(config, eyes)
+        arm = load_class(config.robot, ("limits", *OWN_ARM))(config, cameras)
         return SafeRobot(arm, arm.limits, log, stop, tracker)
     if config.robot == OPENARM:
         from .openarm.limits import openarm_limits
 
-        arm, table = make_openarm(config, eyes)
+        arm, table = make_openarm(config, cameras)
         limits = openarm_limits(config.version, table)
     elif config.robot == PAIR:
-        arm, limits = make_pair(config, eyes)
+        arm, limits = make_pair(config, cameras)
     else:
         from .so100.arm import SO100, SO100Config
 
@@ -241,11 +241,11 @@ def make_robot(
         settings = SO100Config(config.port, config.calibration, model)
         if config.fps is not None:
             settings = replace(settings, fps=config.fps)
-        arm, limits = SO100(settings, eyes), so100_limits(model)
+        arm, limits = SO100(settings, cameras), so100_limits(model)
     return SafeRobot(arm, limits, log, stop, tracker)
 
 
-def make_pair(config: RobotConfig, eyes: dict[str, Any] | None = None) -> Any:
+def make_pair(config: RobotConfig, cameras: dict[str, Any] | None = None) -> Any:
     """Two SO-100 without limits, and the limits.
 
     Raises:
@@ -265,7 +265,7 @@ def make_pair(config: RobotConfig, eyes: dict[str, Any] | None = None) -> Any:
         )
         for port, side in zip(two_ports(config.port), SIDES, strict=True)
     )
-    return SO100Pair(left, right, eyes), pair_limits(config.apart)
+    return SO100Pair(left, right, cameras), pair_limits(config.apart)
 
 
 def two_ports(port: str, flag: str = "port") -> list[str]:
@@ -284,7 +284,7 @@ def two_ports(port: str, flag: str = "port") -> list[str]:
 
 
 def make_openarm(
-    config: RobotConfig, eyes: dict[str, Any] | None = None, flag: str = "port"
+    config: RobotConfig, cameras: dict[str, Any] | None = None, flag: str = "port"
 ) -> tuple[Any, float | None]:
     """Two OpenArms without limits, and the height of their table."""
     from .openarm.arm import OpenArm, OpenArmConfig
@@ -301,7 +301,7 @@ def make_openarm(
     )
     if config.fps is not None:
         settings = replace(settings, fps=config.fps)
-    arm = OpenArm(settings, eyes)
+    arm = OpenArm(settings, cameras)
     if config.version == "v2":
         arm.gravity = gravity_of(load_alone(), arm.kinematics)
     return arm, plug.table if config.table is None else config.table

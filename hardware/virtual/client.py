@@ -226,6 +226,7 @@ class VirtualArmProcess:
             encoding="utf-8",
             errors="replace",
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,  # Ctrl-C is for who drives it: it has to land first
         )
         assert self._process.stdout
         said = ""

@@ -37,7 +37,7 @@ def replay(
 
     Raises:
         UserError: no episodes, or an episode that was not recorded in a simulated
-            task, or at another rate.
+            task, at another rate, or with other joints.
     """
     if film:
         check_output_file(film, "film", ".mp4")
@@ -66,6 +66,11 @@ def replay(
             raise UserError(
                 f"{path} has {episode.fps:g} frames a second, but {made.name} ticks at "
                 f"{made.fps} Hz: its actions would come at another speed"
+            )
+        if (joints := episode.action.shape[1]) != made.action_dim:
+            raise UserError(
+                f"{path} has actions of {joints} joints, but {made.name} has "
+                f"{made.action_dim}"
             )
         world = World(made)
         world.reset([int(scene)])

@@ -27,8 +27,9 @@ from .kinematics import JOINTS, LINKS
 from .kinematics import SO100 as KINEMATICS
 
 SIDES = ("left", "right")
-APART = 0.01  # m that the two arms stay from each other,
-MEET = -0.001  # and their jaws, which may hold one thing
+# m that the two arms stay from each other, and their jaws, which hand things over. Both
+# arms lag behind their targets, each in its own way, so this is more than within an arm.
+APART, MEET = 0.02, 0.006
 JAWS = ("fixed_jaw", "moving_jaw")
 FADING = 20  # steps in which the torque fades
 
@@ -154,6 +155,8 @@ def pair_limits(apart: float) -> Limits:
     return replace(
         one,
         **both,
+        closing=4.0,  # found with random wishes, as those of one arm
+        bow=1.2,
         box_low=one.box_low - aside,
         box_high=one.box_high + aside,
         guard=pair_guard(apart),

@@ -28,7 +28,7 @@ from .kinematics import SO100 as KINEMATICS
 
 SIDES = ("left", "right")
 # m that the two arms stay from each other, and their jaws, which hand things over. Both
-# arms lag behind their targets, each in its own way, so this is more than within an arm.
+# arms lag behind their targets, each in its own way: more than within one arm.
 APART, MEET = 0.02, 0.006
 JAWS = ("fixed_jaw", "moving_jaw")
 FADING = 20  # steps in which the torque fades

@@ -43,10 +43,9 @@ def small_backbone() -> nn.Sequential:
 class Kept:
     """What was computed from weights, kept until one of them changes.
 
-    For inference only: where gradients are wanted it computes anew, as it does while
-    `torch.compile` or an export looks on. Weights are known by their place in memory
-    and by torch's count of writes to them, so that an optimizer's step, a loaded
-    checkpoint and a move to another device are all seen.
+    For inference only, and not while `torch.compile` or an export looks on. Weights are
+    known by their place in memory and by torch's count of writes to them, so that an
+    optimizer's step, a loaded checkpoint and a move to another device are all seen.
     """
 
     def __init__(self) -> None:
@@ -86,7 +85,7 @@ class FrozenNorm(nn.Module):
 
 
 class NormedConv(nn.Module):
-    """A convolution that has the frozen batch norm behind it in its own weights.
+    """A convolution with the frozen batch norm behind it in its own weights.
 
     To scale the weights is a thousandth of the work of scaling the features, and the
     gradient goes through it all the same.
@@ -100,7 +99,6 @@ class NormedConv(nn.Module):
         self.kept = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve and norm (B, C, H, W)."""
         weight, bias = self.kept(self.folded, self.weight, *self.norm[0].buffers())
         return F.conv2d(x, weight, bias, self.stride, self.padding)
 
@@ -108,17 +106,13 @@ class NormedConv(nn.Module):
     def folded(
         weight: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, var: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias that do both; those of the norm are (C,)."""
+        """Weight and bias of both; those of the norm are (C,)."""
         scale = gain * (var + 1e-5).rsqrt()
         return weight * scale[:, None, None, None], bias - mean * scale
 
 
 def resnet(name: str, pretrained: bool) -> nn.Sequential:
-    """A ResNet's convolutions with frozen batch norm: a 32nd of the image's size.
-
-    Raises:
-        UserError: the ImageNet weights could not be downloaded.
-    """
+    """A ResNet's convolutions with frozen batch norm: a 32nd of the image's size."""
     import torchvision  # slow to import, and only ResNets need it
 
     net = torchvision.models.get_model(name, norm_layer=FrozenNorm)
@@ -178,7 +172,7 @@ class Keypoints(nn.Module):
 
     @staticmethod
     def cell_positions(height: int, width: int) -> Tensor:
-        """Row and column of each cell of a feature map, (h w, 2)."""
+        """Row and column of each cell, (h w, 2)."""
         rows, columns = (torch.linspace(-1, 1, n) for n in (height, width))
         return torch.cartesian_prod(rows, columns)
 
@@ -198,18 +192,15 @@ class Grid(nn.Module):
         self.proj = nn.Linear(channels, width)  # a 1 x 1 convolution
 
     def forward(self, features: Tensor) -> Tensor:
-        """Reshape (B N, C, h, w) to (B N, h w, D)."""
+        """From (B N, C, h, w) to (B N, h w, D)."""
         return self.proj(features.flatten(2).mT)
 
 
 class Cameras(nn.Module):
     """Images of all cameras to tokens and their positions.
 
-    Cameras of one size go through the backbone in one batch.
-
-    Args:
-        config: cameras, image_size, backbone, image_tokens and so on.
-        pretrained_weights: False when a checkpoint will replace them anyway.
+    Cameras of one size go through the backbone in one batch. `pretrained_weights` is
+    False when a checkpoint will replace them anyway.
     """
 
     position: Tensor  # (t, D) where in the image a keypoint token comes from
@@ -259,15 +250,12 @@ class Cameras(nn.Module):
             )
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Tokens of the images.
+        """Tokens (B, N t, D), camera after camera, and their positions (N t, D).
 
         Args:
             images: (B, N, 3, H, W) RGB, uint8 or float in [0, 1]; or, for cameras of
                 different sizes, one (B, 3, H, W) a camera. A permuted view of
                 (B, N, H, W, 3) is best: its memory is already channels-last.
-
-        Returns:
-            tokens (B, N t, D), camera after camera, and their positions (N t, D).
 
         Raises:
             ValueError: the images are not of the config's shape.

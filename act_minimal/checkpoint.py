@@ -31,25 +31,19 @@ from .dataset import Statistics
 from .datasets.embodiment import expect_card
 from .images import Resizing
 from .policy import Policy
-from .settings import (
-    ActionTarget,
-    PolicyKind,
-    TrainConfig,
-    as_json,
-    network_config,
-)
+from .settings import ActionTarget, PolicyKind, TrainConfig, as_json, network_config
 from .support.errors import UserError
 from .support.files import (
     atomic_folder,
     check_output_folder,
     explained,
+    read_object,
     remove_folder,
     tidy,
     write_bytes,
     write_json,
     write_text,
 )
-from .support.files import read_json as read_any_json
 
 
 class CheckpointError(UserError):
@@ -63,30 +57,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_bytes(path, save(plain))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+def _missing(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is missing: {path.parent} is not a whole checkpoint folder"
+    )
 
-    Raises:
-        CheckpointError: the file is missing, cut short or not an object.
-    """
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; CheckpointError if it is missing or damaged."""
     if not path.exists():
-        raise CheckpointError(
-            f"{path} is missing: {path.parent} is not a whole checkpoint folder"
-        )
-    content = read_any_json(path, CheckpointError)
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}, expected an object"
-        )
-    return content
+        raise _missing(path)
+    return read_object(path, CheckpointError)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What is known of a checkpoint, as `save_policy` was told; {} without a card.
-
-    Raises:
-        UserError: the card is damaged, or says of its arm what cannot be meant.
-    """
+    """What is known of a checkpoint, as `save_policy` was told; {} without a card."""
     path = folder / "card.json"
     if not path.exists():
         return {}
@@ -96,17 +81,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, cut short or another format.
-    """
+    """Reads a safetensors file; CheckpointError if it is missing or damaged."""
     try:
         return load(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing: {path.parent} is not a whole checkpoint folder"
-        ) from None
+        raise _missing(path) from None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({error})"
@@ -116,11 +95,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_tensors(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Compares names and shapes of what a file held with what a module needs.
-
-    Raises:
-        CheckpointError: names the file and the first key that disagrees.
-    """
+    """CheckpointError for the first name or shape that is not what a module needs."""
     for key, tensor in expected.items():
         if key not in found:
             raise CheckpointError(f"{path} lacks '{key}', which its config.json needs")
@@ -134,6 +109,12 @@ def check_tensors(
             raise CheckpointError(
                 f"{path} holds '{key}', which its config.json does not know"
             )
+
+
+def _load(module: torch.nn.Module, path: Path) -> None:
+    weights = read_tensors(path)
+    check_tensors(weights, module.state_dict(), path)
+    module.load_state_dict(weights)
 
 
 def card_text(title: str, about: str, card: Mapping[str, Any]) -> str:
@@ -153,18 +134,19 @@ def card_text(title: str, about: str, card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _saved(run: Path) -> list[Path]:
+    """The checkpoints of a training run's folder, the oldest first."""
+    found = [p for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def newest_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a training run's folder, if there is one."""
-    found = [p for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
-    return max(found, key=lambda path: int(path.name), default=None)
+    return next(reversed(_saved(run)), None)
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a person means: the folder itself, or a run's newest.
-
-    Raises:
-        CheckpointError: neither; names the folder, and what was expected in it.
-    """
+    """The checkpoint that a person means: the folder itself, or a run's newest."""
     if not path.is_dir():
         tidy(path.parent)  # a writer may have been killed while it replaced the folder
     if not path.is_dir():
@@ -200,7 +182,6 @@ def save_policy(
 
     Args:
         folder: where; an older checkpoint there is replaced if the same writer made it.
-        policy: what.
         card: what a person wants to know of it: data, seed, steps, success, command.
             Library versions are added.
         made_by: who writes it, such as "act demo".
@@ -239,15 +220,11 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
 
 
 def load_policy(
-    folder: Path | str,
-    device: str | torch.device = "cpu",
-    network: str | None = None,
+    folder: Path | str, device: str | torch.device = "cpu", network: str | None = None
 ) -> Policy:
     """Reads a checkpoint folder, or the newest checkpoint of a training run.
 
     Args:
-        folder: which.
-        device: where the weights go.
         network: the class of one's own that the checkpoint was trained with, as
             "module:Class": what a checkpoint names is not imported unasked.
 
@@ -256,10 +233,7 @@ def load_policy(
     """
     folder = find_checkpoint(Path(folder))
     policy = _untrained(folder / "config.json", folder / "stats.safetensors", network)
-    path = folder / "model.safetensors"
-    weights = read_tensors(path)
-    check_tensors(weights, policy.module.state_dict(), path)
-    policy.module.load_state_dict(weights)
+    _load(policy.module, folder / "model.safetensors")
     policy.card = read_card(folder)
     return policy.to(device).eval()
 
@@ -317,11 +291,7 @@ Record = dict[str, Any]
 
 
 def check_run_folder(run: Path, data: Path) -> None:
-    """Refuses to train into a folder that is no training run's, or the data's.
-
-    Raises:
-        UserError: names what is there already.
-    """
+    """Refuses to train into a folder that is no training run's, or the data's."""
     check_output_folder(run, "a training run", apart_from=data)
     found = [name for name in WRITTEN if (run / name).exists()]
     newest = newest_checkpoint(run)
@@ -347,7 +317,7 @@ def save_checkpoint(
 ) -> Path:
     """Writes checkpoints/<step> and removes all but the newest `keep` (0 keeps all).
 
-    What training did not write is not removed: an imported policy, or somebody's notes.
+    What training did not write stays.
     """
     folder = run / "checkpoints" / str(progress["step"])
     tensors = {f"weights.{k}": v for k, v in policy.module.state_dict().items()}
@@ -357,9 +327,7 @@ def save_checkpoint(
         write_policy(temporary, averaged, card)
         write_tensors(temporary / "training.safetensors", tensors)
         write_json(temporary / "progress.json", progress)
-    saved = [p for p in folder.parent.iterdir() if p.name.isdecimal()]
-    saved.sort(key=lambda path: int(path.name))
-    for old in saved[:-keep] if keep else []:
+    for old in _saved(run)[:-keep] if keep else []:
         remove_folder(old, MADE_BY)
     return folder
 
@@ -406,10 +374,7 @@ def resume(
                 f"{run} was trained on other data ('{key}' of the demonstrations "
                 f"differs): choose another output folder, or the same data"
             )
-    path = folder / "model.safetensors"
-    weights = read_tensors(path)
-    check_tensors(weights, averaged.module.state_dict(), path)
-    averaged.module.load_state_dict(weights)
+    _load(averaged.module, folder / "model.safetensors")
     path = folder / "training.safetensors"
     tensors = read_tensors(path)
     raw = _below("weights.", tensors)
@@ -441,13 +406,7 @@ class RunLog:
     """config.json, log.jsonl and TensorBoard.
 
     What a crash left is tidied up: half-written checkpoints, and lines of the log
-    beyond the checkpoint that the run goes on from.
-
-    Args:
-        run: the run's folder.
-        step: steps done.
-        tensorboard: whether to write TensorBoard's files too.
-        settings: for config.json.
+    beyond `step`, the checkpoint that the run goes on from.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -469,11 +428,7 @@ class RunLog:
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, records: list[Record]) -> None:
-        """Appends records; TensorBoard gets the last one only.
-
-        Raises:
-            UserError: the disk is full.
-        """
+        """Appends records, UserError if the disk is full; TensorBoard gets the last."""
         self.records += records
         with explained(self.path):
             self.file.writelines(_line(record) for record in records)
@@ -485,7 +440,7 @@ class RunLog:
                     self.board.add_scalar(key, value, last["step"])
 
     def close(self) -> None:
-        """Closes the files; a full disk has been reported already."""
+        # A full disk has been reported already.
         with suppress(OSError):
             self.file.close()
         if self.board is not None:

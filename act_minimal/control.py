@@ -15,9 +15,7 @@ class Predictor(Protocol):
     """What the loop needs of a `Policy`."""
 
     @property
-    def cameras(self) -> tuple[str, ...]:
-        """The cameras that it wants to see."""
-        ...
+    def cameras(self) -> tuple[str, ...]: ...
 
     def predict_chunk(self, observation: Observation) -> np.ndarray:
         """The next k actions of each arm, (n, k, A)."""
@@ -66,9 +64,7 @@ def run(
 
     Args:
         robot: connected.
-        policy: predicts chunks.
         executor: turns chunks into one action a tick; it is reset here.
-        max_ticks: stop after so many.
         on_tick: called with tick, observation and action (n, A) before the action is
             sent; a true return value ends the run before that.
 

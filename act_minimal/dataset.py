@@ -1,11 +1,9 @@
 """From episode files to training batches: windows of k actions, with their statistics.
 
 `Demonstrations` holds a folder of episodes as long arrays, one episode after another:
-the numbers in memory, the images in a memory-mapped file per camera, made once. With
-that, `Windows.batch` is a handful of array look-ups, whatever the batch. Opening an
-HDF5 file for each sample, as the original does, is many times slower.
-
-Images stay uint8 until they are on the device; `augment` works there, on a batch.
+the numbers in memory, the images in a memory-mapped file per camera, made once. So
+`Windows.batch` is a handful of array look-ups; opening an HDF5 file for each sample, as
+the original does, is many times slower.
 """
 
 import functools
@@ -32,9 +30,7 @@ STD_FLOOR = 1e-2  # the original's; see Statistics
 class Statistics:
     """Mean and standard deviation of each number a policy reads or writes.
 
-    Attributes:
-        mean: key ("qpos", "action", "env_state") -> (numbers,) float32.
-        std: The same keys -> (numbers,) float32, never below the floor.
+    By key ("qpos", "action", "env_state"): (numbers,) float32.
     """
 
     mean: dict[str, np.ndarray]
@@ -57,18 +53,9 @@ class Statistics:
             std[key] = np.maximum(wide.std(axis=0), std_floor).astype(np.float32)
         return cls(mean, std)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """A flat dict, as safetensors stores it: "qpos.mean", "qpos.std", ..."""
-        pairs = {"mean": self.mean, "std": self.std}
-        return {f"{k}.{n}": a for n, d in pairs.items() for k, a in d.items()}
-
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Statistics":
-        """The inverse of `to_arrays`.
-
-        Raises:
-            UserError: A mean without its standard deviation, or the other way round.
-        """
+        """From "qpos.mean", "qpos.std", ..., as a checkpoint stores them, in pairs."""
         mean = {k[:-5]: np.asarray(a) for k, a in arrays.items() if k[-5:] == ".mean"}
         std = {k[:-4]: np.asarray(a) for k, a in arrays.items() if k[-4:] == ".std"}
         if mean.keys() != std.keys():
@@ -82,16 +69,13 @@ class Demonstrations:
     """All frames of some episodes, one after another (M frames altogether).
 
     Attributes:
-        folder: Where the files are.
         names: File names, in numeric order.
         starts: (episodes,) index of each episode's first frame.
         lengths: (episodes,) frames of each episode.
         qpos: (M, S) float32, rad.
         action: (M, A) float32, rad.
         env_state: (M, E) float32, or None.
-        images: camera -> (M, H, W, 3) uint8, memory-mapped: read as it is needed, and
-            dropped from memory by the system when something else needs the room.
-        fps: Frames a second, the same in all episodes.
+        images: camera -> (M, H, W, 3) uint8, memory-mapped.
         attributes: One dict of free extras per episode.
         resizing: How the images got their size; None: they are as recorded.
         arm: What the episodes say of their arm, as a card has it: robot, joints, units.
@@ -112,7 +96,6 @@ class Demonstrations:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras, in the order asked for."""
         return tuple(self.images)
 
     @classmethod
@@ -133,16 +116,15 @@ class Demonstrations:
             folder: Holds episode_0.hdf5, episode_1.hdf5, ...
             cameras: Which cameras to offer; none by default.
             use_env_state: Whether to offer the state of the scene, where files have it.
-            limit: Only the first so many episodes; None for all.
-            progress: Shows a bar while the image cache is made.
+            limit: Only the first so many episodes.
             cache: Where the image cache goes; `folder`/.cache by default.
             resizing: Of all images; None leaves them as recorded.
 
         Raises:
             EpisodeError: A file is broken, or differs from the first one in its
                 widths, rate or cameras; the message names it.
-            UserError: Two files say that they are of different arms.
-            UserError: No episodes, fewer than `limit`, or no room for the cache.
+            UserError: Two files are of different arms; no episodes, fewer than `limit`,
+                or no room for the cache.
         """
         folder = Path(folder)
         paths = find_episodes(folder)
@@ -174,6 +156,7 @@ class Demonstrations:
         said = {str(p): e.attributes for p, e in zip(paths, episodes, strict=True)}
         arm = arm_of(said, first.action.shape[1])
         lengths = np.array([len(e) for e in episodes])
+        states = [e.env_state for e in episodes if e.env_state is not None]
         images = {}
         if cameras:
             if cache:  # may be shared by several datasets
@@ -193,11 +176,7 @@ class Demonstrations:
             lengths=lengths,
             qpos=np.concatenate([e.qpos for e in episodes]),
             action=np.concatenate([e.action for e in episodes]),
-            env_state=None
-            if first.env_state is None
-            else np.concatenate(
-                [e.env_state for e in episodes if e.env_state is not None]
-            ),
+            env_state=np.concatenate(states) if states else None,
             images=images,
             fps=first.fps,
             attributes=[e.attributes for e in episodes],
@@ -206,18 +185,17 @@ class Demonstrations:
         )
 
     def __len__(self) -> int:
-        """Number of episodes."""
         return len(self.lengths)
 
     def split(self, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Divides the episodes into training and validation, whole episodes each.
 
-        By episode, because frames of one episode are almost copies of each other: a
-        split by frame would validate on what was trained on.
+        Frames of one episode are almost copies of each other: a split by frame would
+        validate on what was trained on.
 
         Returns:
             Sorted ids of the training and of the validation episodes. A fraction above
-            zero gives at least one of each; zero gives no validation.
+            zero gives at least one of each.
         """
         if not 0 <= val_fraction < 1:
             raise UserError(
@@ -240,12 +218,9 @@ class Windows:
     """Training samples: what is seen at one frame, and the k actions from there on.
 
     Near the end of an episode the chunk reaches past it. What is filled in there is
-    marked in `is_pad`, and the loss leaves it out by default; what the filling is
-    matters only to a loss or an encoder that does look at it.
+    marked in `is_pad`, and the loss leaves it out by default.
 
     Args:
-        demos: The demonstrations.
-        episode_ids: Which episodes of them.
         chunk_size: k, actions a sample.
         pad: "last" repeats the episode's last action, a command that the arm could
             follow (LeRobot's way); "zero" fills in raw zeros before normalisation, the
@@ -284,14 +259,10 @@ class Windows:
         self.ends = np.repeat(starts + lengths, lengths)
 
     def __len__(self) -> int:
-        """Number of windows: one starts at every frame."""
         return len(self.frames)
 
     def batch(self, indices: np.ndarray | Sequence[int]) -> dict[str, Tensor]:
-        """The windows of the given numbers, as one batch on the CPU.
-
-        Args:
-            indices: (B,) integers, each in [0, len(self)).
+        """The windows of these numbers (B,), as one batch on the CPU.
 
         Returns:
             qpos (B, S), action (B, k, A), is_pad (B, k) bool, env_state (B, E) if there
@@ -317,11 +288,8 @@ class Windows:
     ) -> Statistics:
         """Statistics over the frames of these episodes, each frame once.
 
-        Args:
-            std_floor: Least standard deviation.
-            delta: Adds the key "action_delta": action minus the qpos at the window's
-                start, over all steps of all windows that are not padding. For
-                policies that predict relative to where the arm is.
+        `delta` adds the key "action_delta": action minus the qpos at the window's
+        start, over all steps of all windows that are not padding.
         """
         demos = self.demos
         arrays = {"qpos": demos.qpos[self.frames], "action": demos.action[self.frames]}
@@ -352,9 +320,8 @@ def indices_for_step(n: int, batch_size: int, step: int, seed: int) -> np.ndarra
     """Which windows make the batch of a training step: (batch_size,) integers.
 
     Every window once an epoch, in an order that depends on the seed and the epoch
-    alone. There is no state to save: a run that resumes at step t asks for step t. And
-    each of several processes takes its slice of the same global batch. A batch may
-    reach over the end of an epoch into the next.
+    alone, so that there is no state to save, and each of several processes takes its
+    slice of the same batch. A batch may reach over the end of an epoch into the next.
     """
     position = step * batch_size + np.arange(batch_size)
     epochs, offsets = np.divmod(position, n)

@@ -14,9 +14,6 @@ read by the original's loader, and its files (and Mobile ALOHA's) can be read he
     /observations/env_state    (T, E) float32, ours: what a state policy may see
     /observations/images/<cam> (T, H, W, 3) uint8 in chunks of one frame, or, with
                                JPEG, (T, bytes) uint8: one padded JPEG a row
-
-A file is written under a temporary name and renamed when it is complete, so that a
-recording that dies leaves a whole valid episode or nothing.
 """
 
 import io
@@ -84,8 +81,19 @@ class Episode:
     base_action: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Number of frames T."""
         return len(self.action)
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The arrays of numbers that there are, by their places in the file."""
+        arrays = {
+            "/action": self.action,
+            "/observations/qpos": self.qpos,
+            "/observations/qvel": self.qvel,
+            "/observations/effort": self.effort,
+            "/observations/env_state": self.env_state,
+            "/base_action": self.base_action,
+        }
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 def episode_path(folder: str | Path, index: int) -> Path:
@@ -96,9 +104,8 @@ def episode_path(folder: str | Path, index: int) -> Path:
 def list_episodes(folder: str | Path) -> list[Path]:
     """The finished episode files of a folder, in numeric order.
 
-    Numeric, because sorting names as text puts episode_10 before episode_2, a known
-    fault of converters. Temporary files and other hidden files are left out. A folder
-    that does not exist holds no episodes.
+    Numeric, because text would put episode_10 before episode_2. A folder that does not
+    exist holds none.
     """
 
     def key(path: Path) -> list[tuple[int, int | str]]:
@@ -110,11 +117,7 @@ def list_episodes(folder: str | Path) -> list[Path]:
 
 
 def find_episodes(folder: str | Path) -> list[Path]:
-    """`list_episodes`, of a folder that must have some, all of them with that ending.
-
-    Raises:
-        UserError: There are none, or files of another ending that would be left out.
-    """
+    """`list_episodes`, or UserError if there are none, or some of another ending."""
     folder, paths = Path(folder), list_episodes(folder)
     if not paths and (folder / "meta" / "info.json").is_file():
         made = folder.parent / f"{folder.resolve().name}_hdf5"
@@ -145,11 +148,7 @@ def speeds_of(qpos: np.ndarray, fps: float) -> np.ndarray:
 
 
 def next_episode(folder: str | Path) -> int:
-    """The number of a folder's next episode: the highest one and 1.
-
-    Not how many there are: after one was removed from the middle, that is the number
-    of another one.
-    """
+    """The number after the highest one: some may have been removed between."""
     names = (re.fullmatch(r"episode_(\d+)", p.stem) for p in list_episodes(folder))
     return max((int(name[1]) + 1 for name in names if name), default=0)
 
@@ -161,10 +160,9 @@ def save_next_episode(
     compression: Literal["raw", "jpeg"] = "raw",
     quality: int = 90,
 ) -> Path:
-    """Writes an episode under the next number; see `save_episode`.
+    """`save_episode` under the next number; returns the path.
 
-    Returns:
-        Its path; a number that another process takes meanwhile is passed over.
+    A number that another process takes meanwhile is passed over.
     """
     while True:
         path = episode_path(folder, next_episode(folder))
@@ -206,16 +204,10 @@ def save_episode(
     images, lengths = episode.images, None
     if compression == "jpeg" and images:
         images, lengths = _jpeg_rows(images, quality, path)
-    arrays = {
-        "action": episode.action,
-        "base_action": episode.base_action,
-        "compress_len": lengths,
-        "observations/qpos": episode.qpos,
-        "observations/qvel": episode.qvel,
-        "observations/effort": episode.effort,
-        "observations/env_state": episode.env_state,
-    }
-    size = sum(4 * a.size for a in arrays.values() if a is not None)
+    arrays = episode.numbers()
+    if lengths is not None:
+        arrays["/compress_len"] = lengths
+    size = sum(4 * a.size for a in arrays.values())
     size += sum(a.nbytes for a in images.values())
     size += sum(4 * len(v) for v in episode.attributes.values() if isinstance(v, str))
     with (
@@ -230,8 +222,7 @@ def save_episode(
         if lengths is not None:
             root.attrs["compress"] = True
         for name, array in arrays.items():
-            if array is not None:
-                root.create_dataset(name, data=np.asarray(array, np.float32))
+            root.create_dataset(name, data=np.asarray(array, np.float32))
         group = root.create_group("observations/images")
         for camera, frames in images.items():
             shape = (1, *frames.shape[1:])  # a chunk a frame: cheap random access
@@ -255,11 +246,7 @@ def _new_file(path: Path, size: int) -> h5py.File:
 def _jpeg_rows(
     images: dict[str, np.ndarray], quality: int, path: Path
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Mobile ALOHA's form: rows padded with zeros to the longest of all cameras.
-
-    Returns:
-        camera -> (T, bytes) uint8, and (N, T) the length of each image.
-    """
+    """Camera -> rows (T, bytes) padded with zeros, and lengths (N, T)."""
     if not 1 <= quality <= 100:
         raise EpisodeError(f"{path}: JPEG quality is {quality}, expected 1 to 100")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -291,14 +278,12 @@ def load_episode(
 ) -> Episode:
     """Reads an episode: ours, the original ALOHA's or Mobile ALOHA's.
 
-    Takes float32 and float64 (gives float32), raw images and rows of JPEG, files
-    without `sim`, `qvel`, `effort` or a rate. JPEG rows are decoded without looking at
-    `compress_len`, which some files lack and whose order of cameras differs between
-    writers: the padding is zeros and a JPEG never ends in one. Attributes that are no
-    single values are left out.
+    Gives float32, whatever the file has. `sim`, `qvel`, `effort` and the rate may be
+    missing. JPEG rows are decoded without `compress_len`, which some files lack and
+    whose order of cameras differs between writers: the padding is zeros and a JPEG
+    never ends in one. Attributes that are no single values are left out.
 
     Args:
-        path: The file.
         cameras: Which cameras to read, in this order; None for all of them (depth
             images, `*_depth`, are left out).
         images: False skips the images altogether, which is much faster.
@@ -357,11 +342,7 @@ def load_episode(
 
 
 def cameras_in(root: h5py.File, path: Path) -> list[str]:
-    """The cameras of an open episode file; none where it has no images at all.
-
-    Raises:
-        EpisodeError: The group of images is damaged, or is none.
-    """
+    """The cameras of an open episode file; none where it has no images at all."""
     key = "observations/images"
     group = member(root, key, path)
     if group is None:
@@ -439,25 +420,16 @@ def _read_images(
 def check_episode(episode: Episode, path: str | Path) -> None:
     """Raises EpisodeError, naming `path` and the fault, when an episode is not valid.
 
-    Valid: at least one frame; two-dimensional finite numbers; the same number of
-    frames everywhere; velocities and efforts as wide as positions; images (T, H, W, 3)
-    uint8; a positive rate; attributes that are single values.
+    Valid: at least one frame; two-dimensional finite numbers; as many frames
+    everywhere; velocities and efforts as wide as positions; images (T, H, W, 3) uint8;
+    a positive rate; attributes that are single values.
     """
 
     def fail(fault: str) -> None:
         raise EpisodeError(f"{path}: {fault}")
 
-    arrays = {
-        "/action": episode.action,
-        "/observations/qpos": episode.qpos,
-        "/observations/qvel": episode.qvel,
-        "/observations/effort": episode.effort,
-        "/observations/env_state": episode.env_state,
-        "/base_action": episode.base_action,
-    }
+    arrays = episode.numbers()
     for name, array in arrays.items():
-        if array is None:
-            continue
         if array.ndim != 2 or array.shape[1] == 0:
             fail(f"{name} has shape {array.shape}, expected (frames, numbers)")
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
@@ -467,7 +439,7 @@ def check_episode(episode: Episode, path: str | Path) -> None:
     if frames == 0:
         fail("the episode has no frames")
     for name, array in arrays.items():
-        if array is not None and len(array) != frames:
+        if len(array) != frames:
             fail(f"{name} has {len(array)} frames, /action has {frames}")
     for name in ("/observations/qvel", "/observations/effort"):
         shape = np.shape(arrays[name])

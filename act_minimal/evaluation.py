@@ -103,11 +103,7 @@ class Evaluation:
 
 
 def evaluation_scenes(seed: int, n: int) -> list[int]:
-    """Scene numbers of evaluation `seed`; no demonstration starts from any of them.
-
-    Raises:
-        SettingError: more scenes than a seed has, or no such seed.
-    """
+    """Scene numbers of evaluation `seed`; no demonstration starts from any of them."""
     if not 0 < n <= SEEDS_A_RUN:
         raise SettingError(f"n is {n}, expected from 1 to {SEEDS_A_RUN} rollouts")
     if not 0 <= seed < SEEDS:
@@ -129,16 +125,13 @@ def evaluate(
     """Roll a policy out on `n` scenes that no demonstration started from.
 
     Args:
-        policy: the policy.
         task: a simulated task, or its name. A changed task needs a name of its own:
             rollouts in `out` are known again by it.
         execution: how chunks become actions; by default half of each chunk is executed.
-        n: number of rollouts.
         seed: decides the scenes.
         out: folder that keeps the rollouts; those of an evaluation that was killed are
             found again there.
         threads: that step the scenes; 0 uses all CPUs.
-        progress: whether to show a bar.
 
     Raises:
         SettingError: `execution` does not suit the policy's chunks, or n or seed are
@@ -197,11 +190,7 @@ def evaluate(
 
 
 def check_fit(policy: Policy, task: "Task") -> None:
-    """Whether a policy can drive a task's arm with what its cameras show.
-
-    Raises:
-        UserError: names what differs.
-    """
+    """UserError, which names what differs, if a policy cannot drive a task's arm."""
     if unknown := [c for c in policy.cameras if c not in task.cameras]:
         raise UserError(
             f"the policy looks through camera '{unknown[0]}', but {task.name} has "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .support.errors import SettingError
 from .support.plugins import load_class
-from .support.validation import ClassPath, Count, check_settings
+from .support.validation import ClassPath, Count, check_settings, check_value
 
 Array = NDArray[np.floating]
 Mode = Literal["open_loop", "receding", "ensemble"]
@@ -46,12 +46,8 @@ class Executor(Protocol):
 class RecedingHorizon:
     """Execute the first `execute` actions of each chunk, then ask for another.
 
-    The original's `query_frequency`. Executing the whole chunk is open loop: fewest
-    predictions, slowest reaction.
-
-    Args:
-        chunk_size: k.
-        execute: actions of each chunk to execute; None = all k.
+    The original's `query_frequency`. Executing the whole chunk (None) is open loop:
+    fewest predictions, slowest reaction.
 
     Raises:
         SettingError: execute is not in 1..chunk_size.
@@ -60,8 +56,10 @@ class RecedingHorizon:
     """
 
     def __init__(self, chunk_size: int, execute: int | None = None):
-        self.chunk_size = _whole("chunk_size", chunk_size)
-        self.execute = chunk_size if execute is None else _whole("execute", execute)
+        self.chunk_size = chunk_size
+        self.execute = chunk_size if execute is None else execute
+        check_value("chunk_size", chunk_size, Count)
+        check_value("execute", self.execute, Count)
         if self.execute > chunk_size:
             raise SettingError(
                 f"execute is {execute}, expected at most the chunk size {chunk_size}"
@@ -94,15 +92,12 @@ class TemporalEnsemble:
     prediction", every value counts.
 
     Args:
-        chunk_size: k.
         m: decay per prediction; 0 = the mean, any sign and size.
-        oldest_first: whether i counts from the oldest prediction (the paper).
         every: ask for a chunk at every `every`-th tick; 1 in the paper.
 
     Raises:
         SettingError: m is not finite, every is not in 1..chunk_size.
-        ValueError: from `step`, a chunk is missing, unasked for, or of the wrong
-            length.
+        ValueError: from `step`, as `RecedingHorizon`.
     """
 
     def __init__(
@@ -112,16 +107,15 @@ class TemporalEnsemble:
         oldest_first: bool = True,
         every: int = 1,
     ):
-        self.chunk_size = _whole("chunk_size", chunk_size)
-        self.m = float(m)
+        check_value("chunk_size", chunk_size, Count)
+        check_value("every", every, Count)
+        check_value("m", m, float)
+        self.chunk_size, self.m, self.every = chunk_size, float(m), every
         self.oldest_first = oldest_first
-        self.every = _whole("every", every)
         if self.every > chunk_size:
             raise SettingError(
                 f"every is {every}, expected at most the chunk size {chunk_size}"
             )
-        if not np.isfinite(self.m):
-            raise SettingError(f"m is {m}, expected a finite number")
         self.reset()
 
     def reset(self) -> None:
@@ -176,13 +170,7 @@ def newest_share(count: NDArray[np.integer], m: float, oldest_first: bool) -> Ar
 def ensemble_offline(chunks: Array, m: float, oldest_first: bool = True) -> Array:
     """What `TemporalEnsemble` returns over an episode, from the definition.
 
-    Args:
-        chunks: (T, n, k, A), the chunk predicted at each tick.
-        m: decay per prediction.
-        oldest_first: whether weight exp(-m i) counts i from the oldest prediction.
-
-    Returns:
-        actions (T, n, A).
+    From chunks (T, n, k, A), one predicted at each tick, to actions (T, n, A).
     """
     ticks, n, k, size = chunks.shape
     actions = np.empty((ticks, n, size))
@@ -214,7 +202,7 @@ class ExecutionConfig:
     """ensemble: ask for a chunk at every so many ticks; the paper: 1."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant; what the chunk size decides comes later."""
+        # What the chunk size decides comes later.
         check_settings(self)
         if self.mode != "receding" and self.execute is not None:
             raise SettingError(
@@ -224,11 +212,7 @@ class ExecutionConfig:
 
 
 def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
-    """The executor of these settings for a policy with chunks of `chunk_size`.
-
-    Raises:
-        SettingError: names the setting, what was found and what was expected.
-    """
+    """The executor of these settings; SettingError if they do not suit the chunks."""
     if config.mode == "ensemble":
         oldest_first = config.order == "oldest_first"
         return TemporalEnsemble(chunk_size, config.m, oldest_first, config.every)
@@ -236,18 +220,7 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
         return RecedingHorizon(chunk_size)
     if config.mode != "receding":
         return load_class(config.mode, ("reset", "needs_chunk", "step"))(chunk_size)
-    half = max(1, chunk_size // 2)
-    return RecedingHorizon(
-        chunk_size, half if config.execute is None else config.execute
-    )
-
-
-def _whole(name: str, value: int) -> int:
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise SettingError(
-            f"{name} is {value!r}, expected a whole number of at least 1"
-        )
-    return int(value)
+    return RecedingHorizon(chunk_size, config.execute or max(1, chunk_size // 2))
 
 
 def _check_chunk(chunk: Array | None, needed: bool, chunk_size: int) -> bool:

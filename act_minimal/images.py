@@ -1,10 +1,4 @@
-"""Images on their way to the network: resized, kept in one file, varied in training.
-
-Resizing is the same code in training and at run time. The cache holds the images of
-many episodes in one memory-mapped file per camera, made once: reading a frame is
-copying bytes that the system keeps in spare memory, and gives back when something else
-needs the room. Random shifts and colours are made in batches, on the device.
-"""
+"""Images on their way to the network: resized, kept in one file, varied in training."""
 
 import hashlib
 import json
@@ -19,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .episodes import load_episode
 from .settings import Augmentation, ResizeMode
@@ -34,13 +29,10 @@ PROPORTIONS = 0.02  # share by which two ratios of height to width may differ
 def resize(
     image: np.ndarray, size: tuple[int, int], mode: ResizeMode = "stretch"
 ) -> np.ndarray:
-    """One image (H, W, 3) uint8 at another size; as it is where it has that size.
+    """One image (H, W, 3) uint8 RGB at `size` (H, W).
 
-    Args:
-        image: RGB.
-        size: (H, W) wanted.
-        mode: "stretch" changes the proportions where they differ; "pad" keeps them,
-            with the image in the middle and black beside it.
+    "stretch" changes the proportions where they differ; "pad" keeps them, with the
+    image in the middle and black beside it.
     """
     height, width = image.shape[:2]
     if (height, width) == tuple(size):
@@ -77,11 +69,7 @@ class Resizing:
 
     @classmethod
     def from_json(cls, content: Any, cameras: tuple[str, ...]) -> "Resizing | None":
-        """From a checkpoint's config.json; None stays None.
-
-        Raises:
-            ValueError: It is not what `to_json` wrote for these cameras.
-        """
+        """From a config.json (None stays None); ValueError if it is damaged."""
         if content is None:
             return None
         try:
@@ -102,7 +90,6 @@ class Resizing:
         return made
 
     def to_json(self) -> dict[str, Any]:
-        """The inverse of `from_json`."""
         return asdict(self)
 
     def seen(self, images: Mapping[str, np.ndarray]) -> "Resizing":
@@ -155,11 +142,9 @@ def cached_images(
 
     Args:
         paths: The episode files, all in one folder.
-        cameras: Which cameras.
         lengths: (episodes,) frames of each.
         cache: Where the cache is, for this folder of episodes alone.
         resizing: Of the images, before they are kept.
-        progress: Shows a bar while it is made.
 
     Returns:
         camera -> (M, H, W, 3) uint8, memory-mapped, read-only; M is the sum of lengths.
@@ -219,14 +204,9 @@ def _write_cache(
     resizing: Resizing | None,
     progress: bool,
 ) -> None:
-    """Writes one camera's images of all episodes into one .npy file."""
     shape = None
     with atomic_file(target) as temporary, open(temporary, "wb") as file:
-        bar = paths
-        if progress:
-            from tqdm.auto import tqdm  # on standard error, which --json leaves free
-
-            bar = tqdm(paths, desc=f"images of {camera}")
+        bar = tqdm(paths, desc=f"images of {camera}", disable=not progress)
         for path, length in zip(bar, lengths, strict=True):
             images = load_episode(path, cameras=[camera]).images[camera]
             images = resizing(images) if resizing else images
@@ -262,8 +242,7 @@ def augment_draws(
 ) -> dict[str, Tensor]:
     """Random numbers for `augment`, drawn for the whole (global) batch on the CPU.
 
-    Apart from `augment`, so that several processes draw the same numbers and each
-    slices its own rows: `{k: v[rows] for k, v in draws.items()}`.
+    Apart from `augment`, so that each of several processes slices its rows of the same.
 
     Returns:
         "shift" (B, N, 2) in [0, 1), down and right; "colour" (B, N, 3) in [-1, 1),
@@ -279,15 +258,9 @@ def augment_draws(
 def augment(
     batch: Mapping[str, Tensor], draws: Mapping[str, Tensor], settings: Augmentation
 ) -> dict[str, Tensor]:
-    """A batch with its images shifted and recoloured; everything else as it was.
+    """A batch with its images/<camera> (B, H, W, 3) uint8 shifted and recoloured.
 
-    Args:
-        batch: With images/<camera> (B, H, W, 3) uint8, on any device.
-        draws: From `augment_draws`, B rows; camera n is the n-th image of the batch.
-        settings: How strongly.
-
-    Returns:
-        The same keys; images are new uint8 tensors of the same shape and device.
+    Row n of `draws` (from `augment_draws`, B rows) is for the n-th camera of the batch.
     """
     out = dict(batch)
     if not settings.enabled:
@@ -309,12 +282,7 @@ def augment(
 
 
 def shift_images(images: Tensor, shift: Tensor) -> Tensor:
-    """Moves images by whole pixels, repeating the pixels at the edge.
-
-    Args:
-        images: (B, H, W, 3).
-        shift: (B, 2) integers: how far down, how far right.
-    """
+    """Images (B, H, W, 3) moved down and right by pixels (B, 2); edges are repeated."""
     b, h, w, _ = images.shape
     device = images.device
     rows = (torch.arange(h, device=device) - shift[:, :1]).clamp(0, h - 1)  # (B, H)
@@ -326,12 +294,8 @@ def shift_images(images: Tensor, shift: Tensor) -> Tensor:
 def recolour_images(images: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and saturation, as one linear map of an image's colours.
 
-    Args:
-        images: (B, H, W, 3) uint8.
-        factors: (B, 3) factors of brightness, contrast, saturation; 1 leaves as is.
-
-    Returns:
-        uint8, rounded and clipped once, at the end.
+    Images (B, H, W, 3) uint8; `factors` (B, 3), where 1 leaves as is. Rounded and
+    clipped once, at the end.
     """
     b, h, w, _ = images.shape
     x = images.permute(0, 3, 1, 2).reshape(b, 3, h * w).float()  # (B, 3, HW)
@@ -344,14 +308,8 @@ def _colour_map(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """The map of `recolour_images`: out = matrix @ x + offset for each pixel x.
 
     With b, c, s the factors, g a pixel's grey and m the mean grey of its image:
-    out = b c (s x + (1 - s) g) + (1 - c) b m.
-
-    Args:
-        mean: (B, 3) mean colour of each image.
-        factors: (B, 3).
-
-    Returns:
-        (B, 3, 3) and (B, 3, 1).
+    out = b c (s x + (1 - s) g) + (1 - c) b m. From mean colours (B, 3) and factors
+    (B, 3) to (B, 3, 3) and (B, 3, 1).
     """
     grey = torch.tensor(GREY, device=mean.device)
     b, c, s = factors[:, :, None].split(1, dim=1)  # (B, 1, 1) each

@@ -43,10 +43,9 @@ def sinusoid_1d(length: int, width: int) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """Torch's; on a CPU it draws its random numbers six times as fast.
+    """Torch's; on a CPU one draw of 64 bits decides on four numbers: six times as fast.
 
-    One draw of 64 bits decides on four numbers. Torch draws anew for each, which for
-    the MLP's 3200 channels took as long as the matrix product before it.
+    Torch's draw for the MLP's 3200 channels took as long as the matrix product before.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -77,9 +76,9 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Attend: query (B, T, D) over key and value (B, T', D); mask (B, T').
+        """Attend: query (B, T, D) over key and value (B, T', D).
 
-        The mask is True where a query may look.
+        The mask (B, T') is True where a query may look.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = map(F.linear, (query, key, value), weights, biases)
@@ -266,9 +265,6 @@ class ACT(nn.Module):
                 when the batch has "action" and the model a CVAE. Zeros give the
                 posterior's mean. Without "action", z = 0 (the prior's mean).
 
-        Returns:
-            normalised actions (B, k, A), and the posterior where z came from it.
-
         Raises:
             ValueError: eps is missing, or images are not of the config's shape.
         """
@@ -341,13 +337,10 @@ def act_loss(
     config: ACTConfig,
     valid_count: Tensor | float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Reconstruction plus kl_weight times KL.
+    """Reconstruction plus kl_weight times KL, of normalised actions (B, k, A).
 
     Args:
-        output: of `ACT.forward`.
-        action: (B, k, A) normalised target.
         is_pad: (B, k) True beyond the episode's end.
-        config: the model's.
         valid_count: what to divide by instead of this batch's number of valid steps
             (several processes: the global number / world size); "exclude" only.
 
@@ -381,11 +374,7 @@ def act_loss(
 
 
 class MLP(nn.Module):
-    """Normalised [qpos, env_state, image features] to k normalised actions.
-
-    Args:
-        config: the shape.
-    """
+    """Normalised [qpos, env_state, image features] to k normalised actions."""
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
@@ -405,16 +394,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
     def forward(self, batch: dict[str, Any], eps: Tensor | None = None) -> ACTOutput:
-        """Predicts a chunk; `eps` is accepted and ignored: there is no latent here.
-
-        Args:
-            batch: "qpos" (B, S), optional "env_state" (B, E) and "images"
-                (B, N, 3, H, W), all normalised.
-            eps: unused.
-
-        Returns:
-            Actions (B, k, A), normalised, with no posterior.
-        """
+        """As `ACT.forward`; there is no latent, so `eps` is ignored."""
         parts = [batch["qpos"]]
         if self.config.env_state_dim:
             parts.append(batch["env_state"])

@@ -1,8 +1,8 @@
 """A policy: observations in physical units in, chunks of actions out.
 
-The network (`model.py`) sees normalised tensors only. A `Policy`
-puts the normalisation around it, so whoever drives a robot, simulated or real, deals
-in radians and pixels. `checkpoint.py` writes and reads policies.
+The network (`model.py`) sees normalised tensors only. A `Policy` puts the normalisation
+around it, so whoever drives a robot deals in radians and pixels. `checkpoint.py` writes
+and reads policies.
 
 Letters: B batch, k chunk, A action, S state, E env_state, N cameras, H W image,
 Z latent.
@@ -61,8 +61,7 @@ class Policy(nn.Module):
     """What the control loop, the evaluation and the training loop know of a policy.
 
     Args:
-        config: which network it has: ACT, a perceptron or one's own. It maps normalised
-            tensors to normalised actions (B, k, A).
+        config: which network it has: ACT, a perceptron or one's own.
         statistics: mean and deviation of "qpos", of "action" (or "action_delta", see
             `action_target`) and, if the network reads it, of "env_state".
         action_target: "absolute" predicts joint targets as recorded; "delta" predicts
@@ -154,8 +153,17 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return self.scale("qpos").mean.device
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What an observation must bring, at the network's sizes, without B."""
+        shapes: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
+        if self.uses_env_state:
+            shapes["env_state"] = (self.config.env_state_dim,)
+        for camera, size in self.config.camera_sizes.items():
+            shapes[f"images/{camera}"] = (*size, 3)
+        return shapes
 
     def scale(self, key: str) -> Scale:
         """Mean and deviation of "qpos", "env_state" or the target."""
@@ -194,32 +202,22 @@ class Policy(nn.Module):
         eps: Tensor | None = None,
         valid_count: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Training loss of a batch in physical units.
+        """Training loss of a batch in physical units, and its parts ("l1", "kl").
 
         Args:
             batch: "qpos" (B, S), "action" (B, k, A), "is_pad" (B, k), and what else
                 the policy reads.
-            eps: standard normal noise (B, Z) for the CVAE's sample. Ignored without
-                a CVAE.
-            valid_count: denominator of the L1 instead of this batch's own count; see
-                `model.act_loss`.
-
-        Returns:
-            The loss to minimise, and its parts by name ("l1", "kl").
+            eps: standard normal noise (B, Z) for the CVAE's sample.
+            valid_count: see `model.act_loss`.
         """
         target = self._target(batch)
         inputs = self._inputs(batch)
         inputs |= {"action": target, "is_pad": batch["is_pad"]}
         return self.module.loss(inputs, eps, valid_count)
 
-    def forward(
-        self,
-        batch: Mapping[str, Tensor],
-        eps: Tensor | None = None,
-        valid_count: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same as `loss`: the name that DistributedDataParallel calls."""
-        return self.loss(batch, eps, valid_count)
+    def forward(self, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """`loss`, by the name that DistributedDataParallel calls."""
+        return self.loss(*arguments)
 
     @torch.no_grad()
     def validation_loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -276,12 +274,7 @@ class Policy(nn.Module):
     def _read(
         self, observation: Mapping[str, np.ndarray | Tensor]
     ) -> dict[str, Tensor]:
-        """Checks an observation and moves it to the device."""
-        expected: dict[str, tuple[int, ...]] = {"qpos": (self.config.state_dim,)}
-        if self.uses_env_state:
-            expected["env_state"] = (self.config.env_state_dim,)
-        for camera, size in self.config.camera_sizes.items():
-            expected[f"images/{camera}"] = (*size, 3)
+        expected = self.input_shapes
         batch: dict[str, Tensor] = {}
         rows = None
         for key, shape in expected.items():
@@ -334,9 +327,7 @@ def make_policy(
     Args:
         kind: "act"; "bc_transformer" (ACT with a chunk of one and no CVAE);
             "bc_mlp"; or a network of one's own, as "module:Class".
-        statistics: see `Policy`.
         size: the dial of `ACTConfig.of_size`; the perceptron has one size only.
-        action_target: see `Policy`.
         **settings: fields of `ACTConfig` or `MLPConfig`: state_dim and action_dim
             always, cameras, chunk_size and so on as needed.
 

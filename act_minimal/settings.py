@@ -1,7 +1,6 @@
 """What can be set, with a reason beside each: the network's and a training run's.
 
-The command line's flags and a notebook's arguments are the same dataclasses. Nothing
-heavy is imported here, so that a wrong flag is refused at once.
+The command line's flags and a notebook's arguments are the same dataclasses.
 """
 
 from __future__ import annotations
@@ -137,12 +136,11 @@ class ACTConfig(NetworkConfig):
 
     @classmethod
     def of_size(cls, size: Size, **settings: Any) -> ACTConfig:
-        """The settings of one size: "small", "medium" or "paper".
+        """The settings of one size, and fields to set or override.
 
         Args:
             size: "small" for state policies on a laptop, "medium" for its vision
                 policies, "paper" for the published network (a GPU's work).
-            **settings: fields to set or override; state_dim and action_dim at least.
 
         Raises:
             SettingError: the size or a setting is not valid.
@@ -231,11 +229,7 @@ def network_config(kind: PolicyKind | ClassPath) -> type[NetworkConfig]:
 def make_config(
     kind: PolicyKind | ClassPath, size: Size = "small", **settings: Any
 ) -> NetworkConfig:
-    """The settings of a network; see `policy.make_policy`.
-
-    Raises:
-        SettingError: an unknown kind or setting; the message lists the known.
-    """
+    """The settings of a network; see `policy.make_policy`."""
     check_value("policy", kind, PolicyKind | ClassPath)
     config = network_config(kind)
     check_named(config, settings)
@@ -267,12 +261,10 @@ class Augmentation:
     saturation: Share = 0.0  # distance from each pixel's grey times 1 - s to 1 + s
 
     def __post_init__(self) -> None:
-        """Refuses what would turn an image inside out."""
         check_settings(self)
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is varied."""
         return self != Augmentation()
 
 
@@ -378,7 +370,7 @@ class TrainConfig:
     """Whether to write TensorBoard's files beside log.jsonl."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant; what the network refuses comes later."""
+        # What the network refuses comes later.
         check_settings(self)
         if self.policy == "bc_transformer" and self.chunk_size not in (None, 1):
             raise SettingError(
@@ -395,7 +387,6 @@ class TrainConfig:
 
     @property
     def augmentation(self) -> Augmentation:
-        """How images are varied."""
         return Augmentation(
             self.shift_px, self.brightness, self.contrast, self.saturation
         )

@@ -1,8 +1,8 @@
 """Training: one loop, on one machine or many. `train` reads from top to bottom.
 
-Whatever is random in a step depends on the seed and the number of the step alone, not
-on how the run got there. So a run that was killed goes on as if nothing had happened,
-and several processes, each with its slice of the batch, compute what one would.
+Whatever is random in a step depends on the seed and the number of the step alone. So a
+run that was killed goes on as if nothing had happened, and several processes, each with
+its slice of the batch, compute what one would.
 
     torchrun --nproc_per_node=2 -m act_minimal train ...
 
@@ -45,13 +45,6 @@ from .support.errors import UserError
 from .support.files import sole_writer
 from .support.processes import World, catch_interrupts, join, private_state
 
-__all__ = [
-    "TrainConfig",
-    "TrainResult",
-    "TrainingInterrupted",
-    "train",
-]
-
 
 @dataclass
 class TrainResult:
@@ -87,11 +80,9 @@ def train(
     have computed without (with the same number of threads).
 
     Args:
-        config: the settings.
         demonstrations: saves loading `config.data` again; must be the same.
         on_step: called with the newest record every `log_every` steps, and with each
             validation's; the course's `LiveCurve` is one for a notebook.
-        progress: whether to show a bar.
 
     Raises:
         UserError: bad settings or data, another run in `out`, a loss that is not
@@ -111,8 +102,7 @@ def train(
         chunk_size = config.chunk_size or default_chunk(config)
         train_ids, val_ids = demos.split(config.val_fraction, config.seed)
         windows = Windows(demos, train_ids, chunk_size, config.pad)
-        delta = config.action_target == "delta"
-        statistics = windows.statistics(delta=delta)
+        statistics = windows.statistics(delta=config.action_target == "delta")
 
         # The policy, its average over time, the optimizer.
         torch.manual_seed(mix(config.seed, 0))
@@ -247,13 +237,13 @@ def load_demonstrations(
     config: TrainConfig, *, progress: bool = False
 ) -> Demonstrations:
     """The demonstrations that a configuration asks for."""
-    use_env_state = config.use_env_state
-    if use_env_state is None:
-        use_env_state = not config.cameras
+    no_cameras = not config.cameras
     return Demonstrations.load(
         config.data,
         cameras=config.cameras,
-        use_env_state=use_env_state,
+        use_env_state=no_cameras
+        if config.use_env_state is None
+        else config.use_env_state,
         cache=config.cache,
         resizing=Resizing(config.resize, config.resize_mode) if config.resize else None,
         limit=config.limit,
@@ -316,10 +306,7 @@ def rows(config: TrainConfig, world: World) -> slice:
 
 
 def mix(*numbers: int) -> int:
-    """One seed out of several numbers, without the collisions of a sum.
-
-    Zeros at the end count for nothing: mix(1, 2) is mix(1, 2, 0).
-    """
+    """One seed out of several numbers, without the collisions of a sum."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
@@ -405,11 +392,7 @@ def log_records(
 
 
 def refuse_nan(records: list[Record], config: TrainConfig) -> None:
-    """Stops a run that has come apart, before it reaches a checkpoint.
-
-    Raises:
-        UserError: names the step, and the checkpoint that is left.
-    """
+    """Stops a run that has come apart, before it reaches a checkpoint."""
     for record in records:
         for key in ("loss", "grad_norm"):
             if not math.isfinite(record[key]):

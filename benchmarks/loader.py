@@ -10,7 +10,6 @@ with one thread, with warm file caches (the episodes have just been written): th
 case for the baseline, since what is measured is its work and not the disk's.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+import tyro
 
 from act_minimal.dataset import Demonstrations, Windows, indices_for_step
 from act_minimal.episodes import Episode, episode_path, save_episode
@@ -28,28 +28,22 @@ from .results import write
 CAMERAS = ("top", "wrist")
 CHUNK = 100
 BATCH = 32
+FRAMES = 250  # of an episode at most
 SEED = 0
 
 
-def record(folder: Path, episodes: int, frames: int, height: int, width: int) -> None:
+def record(folder: Path, episodes: int, height: int, width: int) -> None:
     """Episodes of noise: their content does not matter, only their size."""
     rng = np.random.default_rng(SEED)
     for i in range(episodes):
-        length = int(frames * rng.uniform(0.8, 1.0))
-
-        def numbers(n: int, length: int = length) -> np.ndarray:
-            return rng.normal(size=(length, n)).astype(np.float32)
-
+        length = int(FRAMES * rng.uniform(0.8, 1.0))
         shape = (length, height, width, 3)
         images = {c: rng.integers(0, 256, shape, dtype=np.uint8) for c in CAMERAS}
-        episode = Episode(
-            qpos=numbers(6),
-            qvel=numbers(6),
-            effort=numbers(6),
-            action=numbers(6),
-            images=images,
-            fps=30.0,
-        )
+        rows = ("qpos", "qvel", "effort", "action")
+        numbers: dict = {
+            k: rng.normal(size=(length, 6)).astype(np.float32) for k in rows
+        }
+        episode = Episode(**numbers, images=images, fps=30.0)
         save_episode(episode_path(folder, i), episode)
 
 
@@ -86,13 +80,23 @@ def batch_from_files(demos: Demonstrations, frames: np.ndarray) -> dict:
     return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
 
-def measure(
-    episodes: int, frames: int, size: tuple[int, int], repetitions: int, batches: int
-) -> dict:
-    """Both ways in turns over the same batches; medians over the repetitions."""
+def compared(rates: dict[str, list[float]], digits: int) -> dict:
+    """Medians of two loaders' samples a second, and of their ratio turn by turn."""
+    first, second = map(np.array, rates.values())
+    ratios = first / second
+    low, high = (round(float(r), digits) for r in (ratios.min(), ratios.max()))
+    return {
+        **{name: round(float(np.median(each)), 1) for name, each in rates.items()},
+        "ratio": round(float(np.median(ratios)), digits),
+        "ratio_range": [low, high],
+    }
+
+
+def measure(episodes: int, size: tuple[int, int], turns: int, batches: int) -> dict:
+    """Both ways in turns over the same batches; medians over the turns."""
     with tempfile.TemporaryDirectory(prefix="loader-") as name:
         folder = Path(name)
-        record(folder, episodes, frames, *size)
+        record(folder, episodes, *size)
         began = time.perf_counter()
         demos = Demonstrations.load(folder, cameras=CAMERAS)
         first = time.perf_counter() - began
@@ -101,10 +105,9 @@ def measure(
         again = time.perf_counter() - began
         windows = Windows(demos, range(len(demos)), CHUNK, pad="zero")
         rates: dict[str, list[float]] = {"ours": [], "baseline": []}
-        for repetition in range(repetitions + 1):
+        for turn in range(turns + 1):
             seconds = np.zeros(2)
-            for i in range(batches):
-                step = repetition * batches + i
+            for step in range(turn * batches, (turn + 1) * batches):
                 indices = indices_for_step(len(windows), BATCH, step, SEED)
                 began = time.perf_counter()
                 ours = windows.batch(indices)
@@ -115,33 +118,26 @@ def measure(
                 assert torch.equal(both, theirs["images"])  # the very same samples
                 for key in ("qpos", "action", "is_pad"):
                     assert torch.equal(ours[key], theirs[key])
-            if repetition:  # the first turn warms up
+            if turn:  # the first one warms up
                 rates["ours"].append(batches * BATCH / seconds[0])
                 rates["baseline"].append(batches * BATCH / seconds[1])
-    ratios = np.array(rates["ours"]) / np.array(rates["baseline"])
     return {
         "image_size": list(size),
         "episodes": episodes,
         "frames": len(windows),
-        "ours": round(float(np.median(rates["ours"])), 1),
-        "baseline": round(float(np.median(rates["baseline"])), 1),
-        "ratio": round(float(np.median(ratios)), 2),
-        "ratio_range": [round(float(r), 2) for r in (ratios.min(), ratios.max())],
+        **compared(rates, 2),
         "seconds_to_load_first_time": round(first, 2),
         "seconds_to_load_again": round(again, 3),
     }
 
 
-def main() -> None:
+def main(repetitions: int = 7) -> None:
     """Measures small and large images, and writes the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--repetitions", type=int, default=7)
-    args = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
     results = {
-        "96x128": measure(50, 250, (96, 128), args.repetitions, batches=8),
-        "480x640": measure(6, 250, (480, 640), args.repetitions, batches=2),
+        "96x128": measure(50, (96, 128), repetitions, batches=8),
+        "480x640": measure(6, (480, 640), repetitions, batches=2),
     }
     write(
         "loader",
@@ -149,9 +145,7 @@ def main() -> None:
         {
             "what": "samples a second, random access, two cameras, chunk 100, batch 32",
             "seeds": [SEED],
-            "n": args.repetitions,
-            "goal": "ratio of at least 20",
-            "goal_reached": {k: r["ratio"] >= 20 for k, r in results.items()},
+            "n": repetitions,
             "results": results,
             "load_average": round(os.getloadavg()[0], 1),  # what else the machine did
             "hdf5": h5py.version.hdf5_version,
@@ -160,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

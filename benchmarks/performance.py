@@ -8,7 +8,7 @@
 from act_minimal.support.files import write_text
 
 from .results import ROOT
-from .tables import Row, load, made_by, table, with_block
+from .tables import Columns, Row, load, made_by, table_of, with_block
 
 PAGE = ROOT / "docs" / "performance.md"
 TIMES = ("median", "min", "max")
@@ -35,23 +35,22 @@ def ms(seconds: float) -> str:
 
 def speed(result: Row) -> str:
     """Ours against LeRobot's, way by way."""
-    rows = []
-    for cell in result["rows"]:
-        for name, way in cell["ways"].items():
-            median, low, high = (ms(way[f"seconds_{x}"]) for x in TIMES)
-            rows.append(
-                [
-                    f"{cell['what']}, batch {cell['batch']}",
-                    CASES[cell["case"]],
-                    WAYS.get(name, f"ours, {name}"),
-                    f"{median} ms ({low}-{high})",
-                    "" if name == "lerobot" else ratio(way),
-                    f"{100 * way['share_of_matrix_rate']:.0f} %",
-                    str(cell["n"]),
-                ]
-            )
-    head = ["what", "cameras", "whose", "median (range)", "LeRobot's time over it"]
-    head += ["share of matrix rate", "n"]
+    rows = [
+        cell | way | {"name": name}
+        for cell in result["rows"]
+        for name, way in cell["ways"].items()
+    ]
+    columns: Columns = {
+        "what": "{what}, batch {batch}",
+        "cameras": lambda r: CASES[r["case"]],
+        "whose": lambda r: WAYS.get(r["name"], f"ours, {r['name']}"),
+        "median (range)": lambda r: "{} ms ({}-{})".format(
+            *(ms(r[f"seconds_{x}"]) for x in TIMES)
+        ),
+        "LeRobot's time over it": lambda r: "" if r["name"] == "lerobot" else ratio(r),
+        "share of matrix rate": lambda r: f"{100 * r['share_of_matrix_rate']:.0f} %",
+        "n": "{n}",
+    }
     rates = [f"{cell['matrix_gflop_per_s']:.0f}" for cell in result["rows"]]
     work = {
         f"{cell['what']} {CASES[cell['case']]}": f"{cell['gflop']:.0f}"
@@ -62,7 +61,7 @@ def speed(result: Row) -> str:
         f"\n\nMatrix products of 2048 × 2048 ran at {', '.join(rates)} GFLOP/s right "
         f"after each pair. GFLOP: {said}."
     )
-    return table(head, rows) + note + made_by(result)
+    return table_of(rows, columns) + note + made_by(result)
 
 
 def gpu(result: Row) -> str:
@@ -81,51 +80,46 @@ def memory(result: Row) -> str:
     rows = []
     for key, sides in result["peak_memory_mib"].items():
         what, case = key.split(" ")
-        numbers = [f"{sides[side]:,.0f}" for side in ("ours", "lerobot")]
-        rows.append([what, CASES[case], *numbers])
-    head = ["two steps of", "cameras", "ours, MiB", "LeRobot's, MiB"]
-    return table(head, rows)
+        rows.append({"what": what, "case": CASES[case]} | sides)
+    columns: Columns = {
+        "two steps of": "{what}",
+        "cameras": "{case}",
+        "ours, MiB": "{ours:,.0f}",
+        "LeRobot's, MiB": "{lerobot:,.0f}",
+    }
+    return table_of(rows, columns)
 
 
 def loader(result: Row) -> str:
     """Ours against a file per sample, the original's way, and LeRobot's dataset."""
-    rows = []
-    first = next(iter(result["results"].values()))
-    other, theirs = next((key, whose) for key, whose in OTHERS if key in first)
-    for size, r in result["results"].items():
-        low, high = r["ratio_range"]
-        rows.append(
-            [
-                f"two {size.replace('x', ' × ')}",
-                f"{r['ours']:,.0f}",
-                f"{r[other]:,.0f}",
-                f"{r['ratio']:.0f} × ({low:.0f}-{high:.0f})",
-                str(result["n"]),
-            ]
-        )
-    head = ["cameras", "ours, samples/s", f"{theirs}, samples/s", "ratio (range)", "n"]
-    return table(head, rows) + made_by(result)
+    found = result["results"]
+    rows = [row | {"size": size, "turns": result["n"]} for size, row in found.items()]
+    other, theirs = next((key, whose) for key, whose in OTHERS if key in rows[0])
+    columns: Columns = {
+        "cameras": lambda r: f"two {r['size'].replace('x', ' × ')}",
+        "ours, samples/s": "{ours:,.0f}",
+        f"{theirs}, samples/s": f"{{{other}:,.0f}}",
+        "ratio (range)": "{ratio:.0f} × ({ratio_range[0]:.0f}-{ratio_range[1]:.0f})",
+        "n": "{turns}",
+    }
+    return table_of(rows, columns) + made_by(result)
 
 
 def data(result: Row) -> str:
     """Import and export against decoding the dataset's video once."""
-    rows = []
-    for name, r in result["results"].items():
-        s = r["seconds"]
-        rows.append(
-            [
-                name,
-                *(f"{s[key]:.1f}" for key in ("usual", "export", "import")),
-                *(ratio(r[f"{way}_against_usual"]) for way in ("export", "import")),
-                f"{r['import_against_fastest']['ratio']:.2f} ×",
-                f"{r['psnr_db']:.0f}",
-            ]
-        )
-    head = ["dataset", "decoding once, s", "export, s", "import, s"]
-    head += ["decoding over export", "decoding over import"]
-    head += ["fastest decoding over import", "PSNR, dB"]
+    columns: Columns = {
+        "dataset": "{name}",
+        "decoding once, s": "{seconds[usual]:.1f}",
+        "export, s": "{seconds[export]:.1f}",
+        "import, s": "{seconds[import]:.1f}",
+        "decoding over export": lambda r: ratio(r["export_against_usual"]),
+        "decoding over import": lambda r: ratio(r["import_against_usual"]),
+        "fastest decoding over import": "{import_against_fastest[ratio]:.2f} ×",
+        "PSNR, dB": "{psnr_db:.0f}",
+    }
+    rows = [{"name": name} | row for name, row in result["results"].items()]
     note = f"\n\n{result['episodes']} episodes, n = {result['n']}."
-    return table(head, rows) + note + made_by(result)
+    return table_of(rows, columns) + note + made_by(result)
 
 
 BLOCKS = (

@@ -7,7 +7,6 @@ A test fails when they differ from the result files.
 
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 
 from act_minimal.support.files import write_text
 from course.toolkit.results import fill
@@ -15,7 +14,7 @@ from course.toolkit.results import fill
 from . import performance
 from .claims.registry import CLAIMS
 from .results import ROOT
-from .tables import Row, load, made_by, table, with_block
+from .tables import Columns, Row, load, made_by, table, table_of, with_block
 
 
 def success(row: Row) -> str:
@@ -36,125 +35,111 @@ def seconds(row: Row) -> str:
     return f"{low:.0f}-{high:.0f} s" if round(low) != round(high) else f"{low:.0f} s"
 
 
-def rates(
-    rows: list[Row], labels: dict[str, str], more: dict[str, Callable[[Row], str]]
-) -> str:
-    """A table of success rates over seeds.
-
-    Args:
-        rows: of a summary.
-        labels: heads of the first columns, and the keys below them.
-        more: heads of the last columns, and what they say of a row.
-    """
-    head = [*labels, "success", "n", "each seed, %", *more]
-    lines = [
-        [*(str(r[key]) for key in labels.values()), success(r), str(r["n"])]
-        + [per_seed(r), *(say(r) for say in more.values())]
-        for r in rows
-    ]
-    return table(head, lines)
-
-
-def frozen(row: Row) -> str:
-    """Share of ticks without motion."""
-    return f"{100 * row['frozen']:.0f} %"
-
-
-def state(result: Row) -> str:
-    """State policies against single-step cloning."""
-    names = {"act": "ACT", "bc": "single-step cloning"}
-    rows = [r | {"policy": names[r["policy"]]} for r in result["summary"]]
-    labels = {"50 demonstrations": "demonstrator", "policy": "policy"}
-    more = {"training": seconds, "standing still": frozen}
-    return rates(rows, labels, more) + made_by(result)
-
-
 def best_first(row: Row) -> float:
     """What tables are sorted by."""
     return -row["success"]
 
 
+RATE: Columns = {"success": success, "n": "{n}"}
+SEEDS: Columns = RATE | {"each seed, %": per_seed}
+
+
+def state(result: Row) -> str:
+    """State policies against single-step cloning."""
+    names = {"act": "ACT", "bc": "single-step cloning"}
+    columns: Columns = {
+        "50 demonstrations": "{demonstrator}",
+        "policy": lambda r: names[r["policy"]],
+        **SEEDS,
+        "training": seconds,
+        "standing still": lambda r: f"{100 * r['frozen']:.0f} %",
+    }
+    return table_of(result["summary"], columns) + made_by(result)
+
+
 def openarm(result: Row) -> str:
     """State policies of two arms."""
-    rows = sorted(sorted(result["summary"], key=best_first), key=itemgetter("task"))
-    labels = {"task": "task", "50 demonstrations": "demonstrator"}
-    return rates(rows, labels, {}) + made_by(result)
+    rows = sorted(result["summary"], key=lambda r: (r["task"], best_first(r)))
+    labels: Columns = {"task": "{task}", "50 demonstrations": "{demonstrator}"}
+    return table_of(rows, labels | SEEDS) + made_by(result)
 
 
-def sides(result: Row) -> dict[str, Row]:
+def sides(result: Row) -> list[Row]:
     """What `act demo` compared."""
-    return {"ACT": result["act"], "single-step cloning": result["single_step"]}
+    names = {"act": "ACT", "single_step": "single-step cloning"}
+    return [{"name": name} | result[key] for key, name in names.items()]
 
 
 def demo(result: Row) -> str:
     """What `act demo` said."""
-    rows = [
-        [title, success(r), str(r["n"]), f"{r['train_seconds']:.0f} s"]
-        for title, r in sides(result).items()
-    ]
+    columns = {"": "{name}", **RATE, "training": "{train_seconds:.0f} s"}
     stages = ", ".join(f"{k} {v:.0f}" for k, v in result["stages"].items())
     note = f"\n\nSeconds of each stage: {stages}."
     if gpu := result.get("gpu"):
         note += f" Trained on one {gpu}. {result['note']}"
-    return table(["", "success", "n", "training"], rows) + note + made_by(result)
+    return table_of(sides(result), columns) + note + made_by(result)
 
 
 def single_step(result: Row) -> str:
     """The search for the best baseline."""
     rows = sorted(result["summary"], key=best_first)
-    labels = {"single-step variant": "variant"}
-    return rates(rows, labels, {"training": seconds}) + made_by(result)
+    label: Columns = {"single-step variant": "{variant}"}
+    return table_of(rows, label | SEEDS | {"training": seconds}) + made_by(result)
 
 
 def chunk_size(result: Row) -> str:
     """Success against k."""
-    columns = ["half", "whole", "ensemble"]
-    groups: dict[tuple, dict[str, Row]] = {}
+    groups: dict[tuple, Row] = {}
     for r in result["summary"]:
         key = (r["demonstrator"], r["cvae"], r["k"])
-        groups.setdefault(key, {})[r["execution"]] = r
-    rows = []
-    for (demonstrator, cvae, k), cells in groups.items():
-        text = [success(cells[c]) if c in cells else "" for c in columns]
-        one = next(iter(cells.values()))
-        rows.append(
-            [demonstrator, "yes" if cvae else "no", str(k), *text, str(one["n"])]
-        )
-    head = ["demonstrations", "CVAE", "k", "half the chunk", "whole chunk"]
-    return table([*head, "ensemble, m = 0.01", "n"], rows) + made_by(result)
+        groups.setdefault(key, dict(r))[r["execution"]] = success(r)
+    columns: Columns = {
+        "demonstrations": "{demonstrator}",
+        "CVAE": lambda r: "yes" if r["cvae"] else "no",
+        "k": "{k}",
+        "half the chunk": "{half}",
+        "whole chunk": lambda r: r.get("whole", ""),
+        "ensemble, m = 0.01": lambda r: r.get("ensemble", ""),
+        "n": "{n}",
+    }
+    return table_of(groups.values(), columns) + made_by(result)
 
 
 def vision(result: Row) -> str:
     """Vision policies against the number of demonstrations."""
     rows = result["summary"]
-    labels = {"demonstrations": "demonstrations"}
+    label: Columns = {"demonstrations": "{demonstrations}"}
     threads = (
         "\n\nTraining with 200 had two threads to itself; with fewer demonstrations it "
         "had one, beside another training, so those times say little."
     )
     note = threads * (len(rows) > 1)
-    return rates(rows, labels, {"training": seconds}) + note + made_by(result)
+    return (
+        table_of(rows, label | SEEDS | {"training": seconds}) + note + made_by(result)
+    )
 
 
 def simulation(result: Row) -> str:
     """What the simulator costs."""
-
-    def ms(row: Row) -> list[str]:
-        return [f"{row['median']:.2f}", f"{row['min']:.2f}-{row['max']:.2f}"]
-
-    rows = [
-        ["control step, ms", *ms(result["control_step_ms"])],
-        ["two images 96 × 128, ms", *ms(result["two_images_96x128_ms"])],
-        ["one image 480 × 640, ms", *ms(result["one_image_480x640_ms"])],
-        ["ten scenes over one, ×", *ms(result["ten_scenes_throughput_over_one"])],
-    ]
+    names = {
+        "control_step_ms": "control step, ms",
+        "two_images_96x128_ms": "two images 96 × 128, ms",
+        "one_image_480x640_ms": "one image 480 × 640, ms",
+        "ten_scenes_throughput_over_one": "ten scenes over one, ×",
+    }
+    rows = [{"name": name} | result[key] for key, name in names.items()]
+    columns: Columns = {
+        "": "{name}",
+        "median": "{median:.2f}",
+        "range": "{min:.2f}-{max:.2f}",
+    }
     experts = "; ".join(
         f"{name} {r['successes']} of {r['n']} fresh scenes"
         for name, r in result["experts"].items()
     )
     rates = result["demonstrations_per_second"]
     return (
-        table(["", "median", "range"], rows)
+        table_of(rows, columns)
         + f"\n\nDemonstrators: {experts}. Demonstrations a second: "
         f"{rates['no_images']:.1f} without images, {rates['both']:.2f} with both "
         "cameras." + made_by(result)
@@ -163,33 +148,24 @@ def simulation(result: Row) -> str:
 
 def ensembling(result: Row) -> str:
     """What temporal ensembling costs."""
-    rows = [
-        [
-            str(r["scenes"]),
-            str(r["actions"]),
-            f"{r['ms_per_tick_median']:.3f}",
-            f"{r['ms_per_tick_min']:.3f}-{r['ms_per_tick_max']:.3f}",
-        ]
-        for r in result["results"]
-    ]
-    head = ["scenes", "actions", "ms a tick, k = 100", "range"]
-    return table(head, rows) + made_by(result)
+    columns: Columns = {
+        "scenes": "{scenes}",
+        "actions": "{actions}",
+        "ms a tick, k = 100": "{ms_per_tick_median:.3f}",
+        "range": "{ms_per_tick_min:.3f}-{ms_per_tick_max:.3f}",
+    }
+    return table_of(result["results"], columns) + made_by(result)
 
 
 def checkpoints(result: Row) -> str:
     """The committed policies."""
-    rows = [
-        [
-            f"`{r['checkpoint']}`",
-            str(r["demonstrations"]),
-            f"{r['train_seconds']:.0f} s",
-            success(r),
-            str(r["n"]),
-        ]
-        for r in result["checkpoints"]
-    ]
-    head = ["checkpoint", "demonstrations", "training", "success", "n"]
-    return table(head, rows) + made_by(result)
+    columns = {
+        "checkpoint": "`{checkpoint}`",
+        "demonstrations": "{demonstrations}",
+        "training": "{train_seconds:.0f} s",
+        **RATE,
+    }
+    return table_of(result["checkpoints"], columns) + made_by(result)
 
 
 def arm_loop(result: Row) -> str:
@@ -200,19 +176,15 @@ def arm_loop(result: Row) -> str:
         "policy_50_hz": "50 Hz, state policy",
         "bare_200_hz": "200 Hz, no policy",
     }
-    rows = [
-        [
-            name,
-            f"{result[key]['ticks']:.0f}",
-            f"{result[key]['rate_hz']:.2f}",
-            f"{result[key]['jitter_ms_p99']:.2f}",
-            f"{result[key]['jitter_ms_max']:.1f}",
-            f"{100 * result[key]['late_share']:.3f} %",
-        ]
-        for key, name in names.items()
-        if key in result
-    ]
-    head = ["loop", "ticks", "Hz", "off by, ms (99 %)", "at worst, ms", "late ticks"]
+    rows = [{"name": name} | result[k] for k, name in names.items() if k in result]
+    columns: Columns = {
+        "loop": "{name}",
+        "ticks": "{ticks:.0f}",
+        "Hz": "{rate_hz:.2f}",
+        "off by, ms (99 %)": "{jitter_ms_p99:.2f}",
+        "at worst, ms": "{jitter_ms_max:.1f}",
+        "late ticks": lambda r: f"{100 * r['late_share']:.3f} %",
+    }
     note = "\n\nA tick is late when it lasts more than one and a half periods."
     if free := result.get("unpaced"):
         note += (
@@ -220,22 +192,19 @@ def arm_loop(result: Row) -> str:
             "each with a goal for every motor and every motor's answer. At 50 Hz the "
             "policy predicts whenever it is asked; what is sent is a slow sway."
         )
-    return table(head, rows) + note + made_by(result)
+    return table_of(rows, columns) + note + made_by(result)
 
 
 def arm_success(result: Row) -> str:
     """The same policy on the same scenes, in simulation and through the bus."""
-    rows = [
-        [name, success(r), str(r["n"])]
-        for r, name in (
-            (result["simulation"], "in simulation"),
-            (result["bus"], "through the bus"),
-        )
-    ]
     bus = result["bus"]
+    rows = [
+        {"name": "in simulation"} | result["simulation"],
+        {"name": "through the bus"} | bus,
+    ]
     kinds = [f"{k} {v}" for k, v in bus["interventions"].items()]
     note = f"\n\nInterventions in all {bus['n']} trials: {', '.join(kinds) or 'none'}."
-    return table(["", "success", "n"], rows) + note + made_by(result)
+    return table_of(rows, {"": "{name}", **RATE}) + note + made_by(result)
 
 
 def arm_teleop(result: Row) -> str:
@@ -288,17 +257,14 @@ def arm_faults(result: Row, safe: str) -> str:
 
 def guard_bodies(result: Row) -> str:
     """How deep arms came into things under random wishes, by the physics' contacts."""
-    head = ["arm", "random wishes", "deepest", "over 15 N on the table, longest"]
-    rows = [
-        [
-            name.replace("_", " "),
-            str(arm["n"]),
-            f"{arm['deepest_mm']:.1f} mm",
-            f"{arm['longest_over_15_N_s']:.2f} s",
-        ]
-        for name, arm in result["arms"].items()
-    ]
-    return table(head, rows) + made_by(result)
+    columns: Columns = {
+        "arm": "{name}",
+        "random wishes": "{n}",
+        "deepest": "{deepest_mm:.1f} mm",
+        "over 15 N on the table, longest": "{longest_over_15_N_s:.2f} s",
+    }
+    arms = [{"name": k.replace("_", " ")} | v for k, v in result["arms"].items()]
+    return table_of(arms, columns) + made_by(result)
 
 
 SO100_SAFE = (
@@ -388,20 +354,22 @@ def results_page() -> str:
 def readme(text: str) -> str:
     """README.md with today's numbers."""
     if demo := load("demo"):
-        rows = []
-        for title, r in sides(demo).items():
-            low, high = r["interval"]
-            interval = f"{100 * low:.0f}-{100 * high:.0f} %"
-            rate, training = f"{100 * r['rate']:.0f} %", f"{r['train_seconds']:.0f} s"
-            rows.append([title, rate, str(r["n"]), interval, training])
-        head = ["", "success", "n", "95 % interval", "training"]
+        columns: Columns = {
+            "": "{name}",
+            "success": lambda r: f"{100 * r['rate']:.0f} %",
+            "n": "{n}",
+            "95 % interval": lambda r: "{:.0f}-{:.0f} %".format(
+                *(100 * x for x in r["interval"])
+            ),
+            "training": "{train_seconds:.0f} s",
+        }
         note = (
             f"\n\n(`act demo --seed {demo['seed']}`: {demo['seconds']:.0f} s in all on "
             f"{demo['machine']['cores']} cores)"
         )
-        text = with_block(text, "demo", table(head, rows) + note)
+        text = with_block(text, "demo", table_of(sides(demo), columns) + note)
     if seen := load("demo_vision"):
-        said = ", ".join(f"{title} {success(r)}" for title, r in sides(seen).items())
+        said = ", ".join(f"{r['name']} {success(r)}" for r in sides(seen))
         text = with_block(
             text,
             "demo_vision",

@@ -15,7 +15,7 @@ only; how much seeds differ stands beside them.
 import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ from .results import RESULTS, machine, write
 HALF = ExecutionConfig()
 ENSEMBLE = ExecutionConfig("ensemble", m=0.01)
 FINALISTS = 3
+DEMONSTRATORS = ("human", "scripted")
 PICK_PLACE = "so100_pick_place"
 
 Row = dict[str, Any]
@@ -101,55 +102,66 @@ class Settings:
     """Run only the policies whose name holds this: state_act, vision_200, ..."""
 
 
-def state_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+def every_seed(
+    seeds: tuple[int, ...],
+    name: str,
+    labels: Row,
+    settings: dict[str, Any],
+    executions: dict[str, ExecutionConfig],
+    demonstrator: str = "human",
+    demonstrations: int = 50,
+    **more: Any,
+) -> list[Job]:
+    """The same job with every seed; `more` are fields of `Job`."""
+    return [
+        Job(
+            f"{name}_{seed}",
+            demonstrator,
+            demonstrations,
+            seed,
+            settings,
+            executions,
+            labels=labels,
+            **more,
+        )
+        for seed in seeds
+    ]
+
+
+def state_jobs(seeds: tuple[int, ...]) -> list[Job]:
     """ACT and single-step cloning on joints and cube pose; cloning gets 120 s."""
-    for demonstrator in ("human", "scripted"):
-        for seed in seeds:
-            for name, settings in (("act", STATE.act), ("bc", STATE.single_step)):
-                yield Job(
-                    f"state_{name}_{demonstrator}_{seed}",
-                    demonstrator,
-                    50,
-                    seed,
-                    settings,
-                    {"demo": STATE.execution if name == "act" else HALF},
-                    seconds=None if name == "act" else 120.0,
-                    labels={"policy": name, "demonstrator": demonstrator},
-                )
+    kinds = (
+        ("act", STATE.act, STATE.execution, None),
+        ("bc", STATE.single_step, HALF, 120.0),
+    )
+    jobs: list[Job] = []
+    for who, seed, kind in itertools.product(DEMONSTRATORS, seeds, kinds):
+        name, settings, execution, seconds = kind
+        labels, ways = {"policy": name, "demonstrator": who}, {"demo": execution}
+        name = f"state_{name}_{who}"
+        jobs += every_seed((seed,), name, labels, settings, ways, who, seconds=seconds)
+    return jobs
 
 
-def chunk_size_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+def chunk_size_jobs(seeds: tuple[int, ...]) -> list[Job]:
     """Success against k, with and without CVAE, chunks executed three ways."""
-    for demonstrator in ("human", "scripted"):
-        for k in (1, 5, 10, 25, 50, 100):
-            for cvae in (True, False):
-                for seed in seeds:
-                    pack = 5 if cvae and k % 5 == 0 else 1
-                    model = STATE.act.get("model", {}) | {
-                        "use_cvae": cvae,
-                        "cvae_actions_per_token": pack,
-                    }
-                    settings = STATE.act | {
-                        "chunk_size": k,
-                        "steps": 2000,
-                        "model": model,
-                        "threads": 1,
-                    }
-                    executions = {"half": HALF}
-                    if k > 1:
-                        executions |= {
-                            "whole": ExecutionConfig("open_loop"),
-                            "ensemble": ENSEMBLE,
-                        }
-                    yield Job(
-                        f"k{k}_{'cvae' if cvae else 'plain'}_{demonstrator}_{seed}",
-                        demonstrator,
-                        50,
-                        seed,
-                        settings,
-                        executions,
-                        labels={"demonstrator": demonstrator, "k": k, "cvae": cvae},
-                    )
+    jobs: list[Job] = []
+    sizes = (1, 5, 10, 25, 50, 100)
+    for who, k, cvae in itertools.product(DEMONSTRATORS, sizes, (True, False)):
+        model = STATE.act.get("model", {}) | {
+            "use_cvae": cvae,
+            "cvae_actions_per_token": 5 if cvae and k % 5 == 0 else 1,
+        }
+        settings = {"chunk_size": k, "steps": 2000, "model": model, "threads": 1}
+        executions = {"half": HALF}
+        if k > 1:
+            executions |= {"whole": ExecutionConfig("open_loop"), "ensemble": ENSEMBLE}
+        name = f"k{k}_{'cvae' if cvae else 'plain'}_{who}"
+        labels = {"demonstrator": who, "k": k, "cvae": cvae}
+        jobs += every_seed(
+            seeds, name, labels, STATE.act | settings, executions, demonstrator=who
+        )
+    return jobs
 
 
 VARIANTS = (
@@ -197,64 +209,53 @@ def variant_settings(name: str) -> dict[str, Any]:
     return settings
 
 
-def single_step_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+def single_step_jobs(seeds: tuple[int, ...]) -> list[Job]:
     """The search for the best single-step baseline: 120 s each, as ACT gets.
 
     All variants with the first seed; the best three go on with the others.
     """
+    jobs: list[Job] = []
     for variant in VARIANTS:
-        for seed in seeds:
-            yield Job(
-                f"single_{variant.replace(' ', '_')}_{seed}",
-                "human",
-                50,
-                seed,
-                {"threads": 1} | variant_settings(variant),
-                {"half": HALF},
-                # Chosen by rollouts on scenes that no other result is measured on.
-                seconds=120.0,
-                labels={"variant": variant},
-            )
+        name, labels = f"single_{variant.replace(' ', '_')}", {"variant": variant}
+        settings = {"threads": 1} | variant_settings(variant)
+        jobs += every_seed(seeds, name, labels, settings, {"half": HALF}, seconds=120.0)
+    return jobs
 
 
-def vision_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+def vision_jobs(seeds: tuple[int, ...]) -> list[Job]:
     """Cameras instead of the cube's pose; 200 demonstrations, then fewer."""
-    for demonstrations in (200, 100, 50):
-        for seed in seeds:
-            yield Job(
-                f"vision_{demonstrations}_{seed}",
-                "human",
-                200,
-                seed,
-                VISION.act
-                | {"cameras": VISION.cameras, "limit": demonstrations}
-                # Training time is a result for 200 only; one thread lets two run.
-                | ({"threads": 1} if demonstrations < 200 else {}),
-                {"demo": VISION.execution},
-                labels={"demonstrations": demonstrations},
-            )
+    jobs: list[Job] = []
+    for n in (200, 100, 50):
+        settings = VISION.act | {"cameras": VISION.cameras, "limit": n}
+        # Training time is a result for 200 only; one thread lets two run.
+        settings |= {"threads": 1} if n < 200 else {}
+        labels, executions = {"demonstrations": n}, {"demo": VISION.execution}
+        jobs += every_seed(
+            seeds, f"vision_{n}", labels, settings, executions, demonstrations=200
+        )
+    return jobs
 
 
-def openarm_jobs(seeds: tuple[int, ...]) -> Iterator[Job]:
+def openarm_jobs(seeds: tuple[int, ...]) -> list[Job]:
     """Two arms: ACT on joints and objects' poses, after a person and a planner."""
-    tasks = ("openarm_handover", "openarm_insertion")
-    for task in tasks:
+    jobs: list[Job] = []
+    for task in ("openarm_handover", "openarm_insertion"):
         recipe = recipe_for(task, vision=False)
-        for demonstrator in ("human", "scripted"):
-            for seed in seeds:
-                yield Job(
-                    f"{task}_{demonstrator}_{seed}",
-                    demonstrator,
-                    recipe.demonstrations,
-                    seed,
-                    # Training time is act demo's to tell; one thread lets others work.
-                    recipe.act | {"threads": 1},
-                    {"demo": recipe.execution},
-                    labels={"task": task, "demonstrator": demonstrator},
-                )
+        for who in DEMONSTRATORS:
+            jobs += every_seed(
+                seeds,
+                f"{task}_{who}",
+                {"task": task, "demonstrator": who},
+                # Training time is act demo's to tell; one thread lets others work.
+                recipe.act | {"threads": 1},
+                {"demo": recipe.execution},
+                who,
+                recipe.demonstrations,
+            )
+    return jobs
 
 
-EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], Iterator[Job]]] = {
+EXPERIMENTS: dict[str, Callable[[tuple[int, ...]], list[Job]]] = {
     "state": state_jobs,
     "chunk_size": chunk_size_jobs,
     "single_step": single_step_jobs,
@@ -273,15 +274,8 @@ def record_once(
 ) -> Path:
     """`record`, or what it made before; gives the folder back."""
     what = make_task(task) if isinstance(task, str) else task
-    record(
-        what,
-        folder,
-        n,
-        demonstrator=demonstrator,
-        seed=seed,
-        cameras=cameras,
-        progress=False,
-    )
+    how: Any = {"demonstrator": demonstrator, "seed": seed, "cameras": cameras}
+    record(what, folder, n, **how, progress=False)
     return folder
 
 
@@ -294,16 +288,8 @@ def roll_out(
     execution: ExecutionConfig = HALF,
 ) -> Evaluation:
     """`evaluate` on one thread, since others work beside it."""
-    return evaluate(
-        policy,
-        task,
-        execution,
-        n=n,
-        seed=seed,
-        out=out,
-        threads=1,
-        progress=False,
-    )
+    how: Any = {"n": n, "seed": seed, "out": out, "threads": 1, "progress": False}
+    return evaluate(policy, task, execution, **how)
 
 
 def run_job(job: Job, runs: Path) -> list[Row]:
@@ -395,10 +381,7 @@ def pooled(
 ) -> list[Row]:
     """Rows over all seeds, one for each way of execution and set of labels.
 
-    Args:
-        rows: of all seeds.
-        labels: what they are told apart by, beside the way of execution.
-        more: says what else a group of rows has in common.
+    `more` says what else a group of rows has in common.
     """
     return [
         label
@@ -470,20 +453,18 @@ def committed_rows(job: Job, rows: list[Row]) -> list[Row]:
 
 def main(settings: Settings) -> None:
     """Run one experiment and write data/results/<experiment>.json."""
-    jobs = list(EXPERIMENTS[settings.experiment](settings.seeds))
+    jobs = EXPERIMENTS[settings.experiment](settings.seeds)
     jobs = [job for job in jobs if settings.only in job.name]
+    later: list[Job] = []
     if settings.experiment == "single_step":
-        rows = run_jobs(
-            [job for job in jobs if job.seed == settings.seeds[0]], settings
-        )
+        later = [job for job in jobs if job.seed != settings.seeds[0]]
+        jobs = [job for job in jobs if job.seed == settings.seeds[0]]
+    rows = run_jobs(jobs, settings)
+    if later:
         best = sorted(rows, key=lambda row: -row["rate"])[:FINALISTS]
         finalists = {row["variant"] for row in best}
-        later = [job for job in jobs if job.seed != settings.seeds[0]]
-        rows += run_jobs(
-            [job for job in later if job.labels["variant"] in finalists], settings
-        )
-    else:
-        rows = run_jobs(jobs, settings)
+        later = [job for job in later if job.labels["variant"] in finalists]
+        rows += run_jobs(later, settings)
     write(
         settings.experiment,
         sum(row.get("job_seconds", 0.0) for row in rows),

@@ -14,14 +14,14 @@ import numpy as np
 
 from act_minimal.evaluation import wilson
 from act_minimal.sim import World, make_task
-from act_minimal.sim.recording import demonstrate, record
+from act_minimal.sim.recording import demonstrate
 from act_minimal.sim.so100.expert import DEMONSTRATORS, Expert
 
 from .results import write
+from .rollouts import PICK_PLACE, record_once
 
 REPEATS = 7
 EXPERT_SEED = 7  # of no other result
-TASK = "so100_pick_place"
 
 
 def spread(seconds: list[float], unit: float = 1e3) -> dict[str, float]:
@@ -45,13 +45,13 @@ def timed(call: Callable[[], Any], times: int) -> list[float]:
     return series
 
 
-def playback(n: int, threads: int = 0) -> tuple[World, Callable[[], None]]:
+def playback(n: int) -> tuple[World, Callable[[], None]]:
     """Scenes in which the expert's plans are carried out over and over, a tick a call.
 
     Contacts cost most of the time, so a resting arm would flatter the simulator.
     """
-    task = make_task(TASK)
-    world, expert = World(task, n, threads=threads), Expert(task)
+    task = make_task(PICK_PLACE)
+    world, expert = World(task, n), Expert(task)
     world.reset(range(n))
     plans = [expert.plan(world.qpos[i], i) for i in range(n)]
     length = min(map(len, plans))
@@ -85,7 +85,9 @@ def main() -> None:
         attempts = range(50_000, 50_100)
         ok = [
             bool(episode.attributes["success"])
-            for _, episode in demonstrate(make_task(TASK), attempts, name, EXPERT_SEED)
+            for _, episode in demonstrate(
+                make_task(PICK_PLACE), attempts, name, EXPERT_SEED
+            )
         ]
         interval = wilson(sum(ok), len(ok))
         experts[name] = {"successes": sum(ok), "n": len(ok), "interval": interval}
@@ -94,22 +96,14 @@ def main() -> None:
     for label, cameras, n in (("no_images", (), 60), ("both", ("top", "wrist"), 16)):
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
-            record(
-                make_task(TASK),
-                Path(folder) / "data",
-                n,
-                demonstrator="human",
-                seed=8,
-                cameras=cameras,
-                progress=False,
-            )
+            record_once(Path(folder) / "data", "human", n, 8, PICK_PLACE, cameras)
             rates[label] = n / (time.perf_counter() - begin)
 
     write(
         "simulation",
         time.perf_counter() - start,
         {
-            "task": TASK,
+            "task": PICK_PLACE,
             "repetitions": REPEATS,
             "control_step_ms": spread(one),
             "two_images_96x128_ms": spread(images),

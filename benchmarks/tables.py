@@ -1,5 +1,6 @@
 """Tables of pages, filled from result files."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from act_minimal.support.files import read_json
@@ -7,6 +8,8 @@ from act_minimal.support.files import read_json
 from .results import RESULTS
 
 Row = dict[str, Any]
+Columns = dict[str, str | Callable[[Row], str]]
+"""Head -> what stands below it: "{n} of {total}", with a row's keys, or a function."""
 
 
 def load(name: str) -> Row | None:
@@ -19,6 +22,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def table_of(rows: Iterable[Row], columns: Columns) -> str:
+    """A Markdown table with a line for each row."""
+    lines = [
+        [say(r) if callable(say) else say.format_map(r) for say in columns.values()]
+        for r in rows
+    ]
+    return table([*columns], lines)
 
 
 def made_by(result: Row) -> str:

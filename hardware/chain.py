@@ -9,11 +9,7 @@ Frames = tuple[np.ndarray, np.ndarray]
 
 
 class Chain:
-    """Turning joints, one behind the other.
-
-    Args:
-        links: a row a joint; axes have length 1.
-    """
+    """Turning joints, one behind the other, a row each; axes have length 1."""
 
     def __init__(self, links: tuple[Row, ...]):
         self._offsets = np.array([p for p, _, _ in links], float)  # (J, 3)
@@ -24,32 +20,30 @@ class Chain:
         self._sine = frames @ cross
         self._rest = frames @ cross @ cross
 
-    def turns(self, angles: np.ndarray) -> np.ndarray:
-        """(..., J) rad -> (..., J, 3, 3), each joint's rotation in the frame before."""
-        angles = np.asarray(angles, float)[..., None, None]
-        sine, rest = np.sin(angles), 1 - np.cos(angles)
-        return self._still + sine * self._sine + rest * self._rest
-
     def walk(
         self, angles: np.ndarray, position: np.ndarray, rotation: np.ndarray
     ) -> Frames:
-        """Along the chain, from a place (..., 3) m and a rotation (..., 3, 3).
-
-        Args:
-            angles: (..., J) rad.
-            position: where the chain begins.
-            rotation: how it is turned there.
+        """Along the chain with its angles (..., J) rad, from a place (..., 3) m.
 
         Returns:
             (..., J, 3) m, the frames' origins; (..., J, 3, 3), how they are turned.
         """
-        turns, points, rotations = self.turns(angles), [], []
+        angles = np.asarray(angles, float)[..., None, None]
+        sine, rest = np.sin(angles), 1 - np.cos(angles)
+        turns = self._still + sine * self._sine + rest * self._rest
+        points, rotations = [], []
         for i, offset in enumerate(self._offsets):
             position = position + rotation @ offset
             points.append(position)
             rotation = rotation @ turns[..., i, :, :]
             rotations.append(rotation)
         return np.stack(points, axis=-2), np.stack(rotations, axis=-3)
+
+
+def joined(*frames: Frames) -> Frames:
+    """Frames of the same states, one after the other."""
+    points, rotations = zip(*frames, strict=True)
+    return np.concatenate(points, axis=-2), np.concatenate(rotations, axis=-3)
 
 
 def matrix(quat: tuple) -> np.ndarray:

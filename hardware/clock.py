@@ -50,7 +50,6 @@ class Clock:
     """s that who finds nothing new waits for a thread of ours that is behind."""
 
     def now(self) -> float:
-        """Seconds, never running backwards."""
         return time.monotonic()
 
     def wait_until(self, end: float) -> float:
@@ -76,11 +75,7 @@ class Clock:
 
 
 class ArmClock(Clock):
-    """The time of a virtual arm.
-
-    Args:
-        path: file that its `ArmTime` keeps.
-    """
+    """The time of a virtual arm, from the file that its `ArmTime` keeps."""
 
     patience = 0.5  # a thread that wants Python's lock sleeps: no system counts that
     _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
@@ -100,11 +95,10 @@ class ArmClock(Clock):
     def now(self) -> float:
         """Its seconds; they stand still while it is held up."""
         seen, lost = self._read()
-        here = time.monotonic()
-        return min(here, seen + SLACK) - lost + max(0.0, here - seen - GONE)
+        now = time.monotonic()
+        return min(now, seen + SLACK) - lost + max(0.0, now - seen - GONE)
 
     def wait_until(self, end: float) -> float:
-        """Sleep until it is as late as this there; never awake, which holds it up."""
         while (now := self.now()) < end:
             time.sleep(max(end - now, 0.0001))
         return now
@@ -132,13 +126,12 @@ class ArmClock(Clock):
         """When its program last looked, and what it had lost by then, s."""
         while True:  # again only if the program has written twice meanwhile
             count = self._shared[COUNT]
-            place = TIMES + 2 * (int(count) % 2)
-            seen, lost = self._shared[place], self._shared[place + 1]
+            slot = TIMES + 2 * (int(count) % 2)
+            seen, lost = self._shared[slot], self._shared[slot + 1]
             if self._shared[COUNT] == count:
                 return seen, lost
 
     def fault(self) -> str:
-        """Whether its program gives no sign."""
         seen, _ = self._read()
         if time.monotonic() - seen < GONE:
             return ""
@@ -196,13 +189,13 @@ class ArmTime:
 
     def pass_on(self) -> float:
         """Let time pass up to now, except what this program was held up by."""
-        here = time.monotonic()
-        self.lost += max(0.0, here - self._seen - SLACK)
-        self._seen = here
+        now = time.monotonic()
+        self.lost += max(0.0, now - self._seen - SLACK)
+        self._seen = now
         self._write()
-        if here - self._since > REPORT:
-            self._report(here)
-        return here - self.lost
+        if now - self._since > REPORT:
+            self._report(now)
+        return now - self.lost
 
     def close(self) -> None:
         """For who still reads it, time is the computer's from now on."""
@@ -215,23 +208,23 @@ class ArmTime:
         # The time that others may be reading stays, and the count comes last.
         # A memoryview stores a number in one piece; struct.pack_into writes a 0 first.
         self._count += 1
-        place = TIMES + 2 * (self._count % 2)
+        slot = TIMES + 2 * (self._count % 2)
         for shared in self._shared:
-            shared[place], shared[place + 1] = self._seen, self.lost
+            shared[slot], shared[slot + 1] = self._seen, self.lost
             shared[COUNT] = self._count
 
-    def _report(self, here: float) -> None:
-        seconds = here - self._since
+    def _report(self, now: float) -> None:
+        seconds = now - self._since
         share = 1 - (self.lost - self._lost_then) / seconds
-        if share < SLOW and here > self._quiet:
+        if share < SLOW and now > self._quiet:
             print(
                 f"{BUSY}: the virtual arm ran at {100 * share:.0f} % of its speed for "
                 f"the last {seconds:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
-            self._quiet = here + QUIET
-        self._since, self._lost_then = here, self.lost
+            self._quiet = now + QUIET
+        self._since, self._lost_then = now, self.lost
 
 
 def clock_path(address: str | Path) -> Path:
@@ -253,15 +246,11 @@ def clock_of(address: str | Path) -> Clock:
 
 @dataclass
 class Ticker:
-    """Waits for the end of each control tick.
+    """Waits for the end of each control tick, `rate` a second.
 
     Ticks lie on a fixed grid, so that one late tick does not shift all that follow. A
     tick that is more than a whole period late moves the grid: ticks that were missed
     are gone, the arm is not hurried to make up for them.
-
-    Args:
-        rate: ticks a second, Hz.
-        clock: whose seconds.
     """
 
     rate: float
@@ -271,14 +260,12 @@ class Ticker:
     clock: Clock = field(default_factory=Clock, repr=False)
 
     def start(self) -> None:
-        """Begin the first tick now."""
         now = self.clock.now()
         self._next = now + 1 / self.rate
         self.times = [now]
         self.missed = 0
 
     def wait(self) -> None:
-        """Sleep until this tick's end."""
         now = self.clock.wait_until(self._next)
         self.times.append(now)
         late = now - self._next
@@ -307,20 +294,16 @@ class Ticker:
 
 def ask_patiently(
     ask: Callable[[], Answer],
+    clock: Clock,
     between: Callable[[], object] = lambda: None,
-    clock: Clock | None = None,
 ) -> Answer:
     """What `ask` returns; a bus that is silent is asked again for about a second.
 
-    Args:
-        ask: speaks on the bus.
-        between: called before each question; what it raises ends the waiting.
-        clock: whose second; by default the computer's.
+    `between` is called before each question; what it raises ends the waiting.
 
     Raises:
         BusError: the bus was silent all the time.
     """
-    clock = clock or Clock()
     end = clock.now() + SILENCE
     while True:
         between()

@@ -113,7 +113,6 @@ class ArmDriver:
         return seen
 
     def send(self, state: np.ndarray) -> None:
-        """Joint targets (A,), at once."""
         raise NotImplementedError
 
     def soften(self) -> None:
@@ -121,15 +120,10 @@ class ArmDriver:
         self.disable()
 
     def disable(self) -> None:
-        """Torque off, whatever it takes; every motor is tried.
-
-        Raises:
-            BusError: some motor did not confirm it.
-        """
+        """Torque off, whatever it takes; every motor is tried."""
         raise NotImplementedError
 
     def act(self, action: np.ndarray) -> None:
-        """Send joint targets (1, A) and wait for the end of the tick."""
         self.send(action[0])
         self.ticker.wait()
 
@@ -145,7 +139,7 @@ class ArmDriver:
         """What could not be closed besides the torque."""
         try:
             if self.torque:
-                ask_patiently(self.disable, clock=self.ticker.clock)
+                ask_patiently(self.disable, self.ticker.clock)
         finally:
             for bus in self.buses:
                 self._close("a bus", bus)

@@ -6,11 +6,7 @@ from act_minimal.support.errors import UserError
 
 
 class BusError(UserError):
-    """The bus or a motor did not do what it was asked; says which, where and why.
-
-    Attributes:
-        silent: ids that did not answer.
-    """
+    """The bus or a motor did not do what it was asked; `silent` ids did not answer."""
 
     def __init__(self, message: str, silent: Sequence[int] = ()):
         super().__init__(message)

@@ -82,7 +82,6 @@ class LiveView:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
         self._stopping = True
         self._server.shutdown()
         self._server.server_close()

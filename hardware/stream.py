@@ -36,17 +36,11 @@ class Message:
 
     @property
     def age(self) -> float:
-        """Seconds since it was taken."""
         return self.clock.age(self.time, self.held)
 
 
 class Stream:
-    """Keeps the newest message of a source.
-
-    Args:
-        name: in errors.
-        stale: s after which the newest message is refused.
-    """
+    """Keeps the newest message of a source; one older than `stale` s is refused."""
 
     kind: ClassVar[type[Message]] = Message
     error: ClassVar[type[UserError]] = UserError
@@ -68,13 +62,8 @@ class Stream:
     def start(self, source: Source, clock: Clock, seconds: float) -> bool:
         """Start the thread, which closes the source at its end.
 
-        Args:
-            source: open.
-            clock: by which it tells the time.
-            seconds: that the first message may take.
-
         Returns:
-            Whether one came; if not, everything is closed.
+            Whether a message came in so many seconds; if not, everything is closed.
         """
         self.newest, self.failure, self.clock = None, "", clock
         self._stopping = False
@@ -116,7 +105,6 @@ class Stream:
         return found
 
     def close(self) -> None:
-        """Stop it."""
         self._stopping = True
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)

@@ -48,6 +48,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(cores + 1, int(gigabytes / 2.5)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a `mostly_quick` file, every test is `quick` that is not `slow`."""
+    for item in items:
+        if item.get_closest_marker("mostly_quick") and not item.get_closest_marker(
+            "slow"
+        ):
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _kernels_are_gone():
     """Notebooks run first, and their kernels may be forgotten before they have ended.

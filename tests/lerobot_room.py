@@ -29,17 +29,9 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 # Borrowed, or asked for and not needed here: viewers, trackers, keys, build tools.
 LEFT_OUT = (
-    *(
-        "torchcodec",
-        "rerun-sdk",
-        "wandb",
-        "pynput",
-        "cmake",
-        "setuptools",
-        "hf-transfer",
-    ),
+    *("torchcodec", "rerun-sdk", "wandb", "pynput", "cmake", "setuptools"),
+    "hf-transfer",
 )
-
 TORCH = ("torch", "torchvision")
 OURS = ("-r", ROOT / "pyproject.toml", "--extra", "sim", "--extra", "arms")
 
@@ -59,10 +51,8 @@ def newer(version: str) -> bool:
 def make_room(version: str = VERSION) -> Path:
     """A Python in which `import lerobot` works; made once, then found again."""
     extras = "feetech,damiao,dataset" if newer(version) else "feetech"
-    folder, lerobot = (
-        ROOT / ".cache" / f"lerobot-{version}",
-        f"lerobot[{extras}]=={version}",
-    )
+    folder = ROOT / ".cache" / f"lerobot-{version}"
+    lerobot = f"lerobot[{extras}]=={version}"
     borrows = sys.version_info >= (3, 12) or not newer(version)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     ready = folder / "ready.txt"

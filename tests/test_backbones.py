@@ -1,6 +1,7 @@
 """Cameras: one batched pass, frozen batch norm, positions, and who is who."""
 
 import copy
+import functools
 import math
 from typing import Any
 from urllib.error import URLError
@@ -24,16 +25,9 @@ from act_minimal.support.errors import UserError
 
 
 def config_of(**changes: Any) -> ACTConfig:
-    settings = {
-        "state_dim": 2,
-        "action_dim": 2,
-        "chunk_size": 4,
-        "width": 16,
-        "feedforward": 16,
-        "heads": 2,
-        "cameras": ("top", "wrist"),
-        "image_size": (32, 48),
-    }
+    settings = {"state_dim": 2, "action_dim": 2, "chunk_size": 4, "heads": 2}
+    settings |= {"width": 16, "feedforward": 16}
+    settings |= {"cameras": ("top", "wrist"), "image_size": (32, 48)}
     return ACTConfig(**{**settings, **changes})
 
 
@@ -76,9 +70,7 @@ def test_one_batched_pass_equals_camera_by_camera(image_tokens):
     for i in range(2):
         scaled = images[:, i].float() / 255  # (B, 3, H, W)
         scaled = (scaled - cameras.mean[i]) / cameras.std[i]
-        places = (
-            (Keypoints.cell_positions(4, 6),) if image_tokens == "keypoints" else ()
-        )
+        places = [Keypoints.cell_positions(4, 6)] if image_tokens == "keypoints" else []
         alone = cameras.tokens(cameras.backbone(scaled), *places)  # (B, t, D)
         close(tokens[:, i * t : (i + 1) * t], alone, atol=1e-5, rtol=1e-4)
 
@@ -99,9 +91,8 @@ def test_bytes_floats_and_views_are_the_same_picture():
 @pytest.mark.quick
 def test_statistics_are_imagenets_and_travel_with_the_weights():
     cameras = Cameras(config_of())
-    assert (
-        cameras.mean[:, :, 0, 0].tolist() == [pytest.approx([0.485, 0.456, 0.406])] * 2
-    )
+    mean = pytest.approx([0.485, 0.456, 0.406])
+    assert cameras.mean[:, :, 0, 0].tolist() == [mean] * 2
     assert {"mean", "std"} <= set(cameras.state_dict())
 
 
@@ -161,13 +152,8 @@ def test_resnets_are_torchvisions_with_frozen_batch_norm(name, channels):
     features = ours.double().train()(x)
     theirs.double()
     assert features.shape == (2, channels, 2, 3)
-    for layer in (
-        "conv1",
-        "bn1",
-        "relu",
-        "maxpool",
-        *(f"layer{i}" for i in range(1, 5)),
-    ):
+    layers = ["conv1", "bn1", "relu", "maxpool", *(f"layer{i}" for i in (1, 2, 3, 4))]
+    for layer in layers:
         x = getattr(theirs, layer)(x)
     close(features, x, atol=1e-8, rtol=1e-8)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in ours.modules())
@@ -208,9 +194,6 @@ def test_imagenet_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
     with pytest.raises(UserError, match=r"resnet18-.*\.pth.*no network.*'none'"):
         ACT(config)
     ACT(config, pretrained_weights=False)  # a checkpoint will bring them
-
-
-# ------------------------------------------------------- norms folded into weights
 
 
 def picture_and_resnet() -> tuple[nn.Sequential, Tensor]:
@@ -255,47 +238,38 @@ def test_the_folded_norm_is_the_norm_with_its_gradient():
     assert not any(x.requires_grad for x in norm.buffers())
 
 
-def change_by_optimizer(net: nn.Sequential) -> None:
+def by_optimizer(net: nn.Sequential) -> None:
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2, fused=True)
     with torch.enable_grad():
         net(torch.randn(1, 3, 64, 96)).sum().backward()
     optimizer.step()
 
 
-def change_by_average(net: nn.Sequential) -> None:
+def by_average(net: nn.Sequential) -> None:
     weights = list(net.parameters())
     torch._foreach_lerp_([w.detach() for w in weights], [w * 2 for w in weights], 0.5)
 
 
-def change_by_checkpoint(net: nn.Sequential) -> None:
-    state = net.state_dict()
-    net.load_state_dict({k: 1.1 * x for k, x in state.items()})
-
-
-def change_by_assignment(net: nn.Sequential) -> None:
+def by_checkpoint(net: nn.Sequential, assign: bool = False) -> None:
     state = {k: 1.1 * x for k, x in net.state_dict().items()}
-    net.load_state_dict(state, assign=True)
+    net.load_state_dict(state, assign=assign)
 
 
-def change_of_a_norm(net: nn.Sequential) -> None:
-    net.get_submodule("layer2.0.bn1").get_buffer("running_mean").add_(0.5)
-
-
-def change_of_data(net: nn.Sequential) -> None:
+def by_data(net: nn.Sequential) -> None:
     for parameter in net.parameters():
         parameter.data = 1.1 * parameter.data
+
+
+def of_a_norm(net: nn.Sequential) -> None:
+    net.get_submodule("layer2.0.bn1").get_buffer("running_mean").add_(0.5)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize(
     "change",
     [
-        change_by_optimizer,
-        change_by_average,
-        change_by_checkpoint,
-        change_by_assignment,
-        change_of_a_norm,
-        change_of_data,
+        *(by_optimizer, by_average, by_checkpoint, by_data, of_a_norm),
+        functools.partial(by_checkpoint, assign=True),
     ],
 )
 def test_what_was_folded_is_forgotten_when_a_weight_changes(change, mode):
@@ -324,7 +298,7 @@ def test_a_copy_keeps_nothing_and_goes_its_own_way():
     convs = [m for m in other.modules() if isinstance(m, NormedConv)]
     norms = [m for m in other.modules() if isinstance(m, FrozenNorm)]
     assert [id(c.norm[0]) for c in convs] == [id(n) for n in norms]
-    change_by_checkpoint(other)
+    by_checkpoint(other)
     with torch.inference_mode():
         close(net(x), first, atol=0, rtol=0)
         assert not torch.equal(other(x), first)
@@ -337,9 +311,6 @@ def test_training_keeps_no_second_set_of_weights():
     assert kept_weights(net)
     net(x)
     assert not kept_weights(net)
-
-
-# ------------------------------------------------------- sizes of cameras
 
 
 @pytest.mark.quick

@@ -81,12 +81,9 @@ def test_a_robot_is_neither_connected_nor_closed_by_the_loop(diary):
 
 
 def test_on_tick_ends_the_run_before_the_action_is_sent(diary):
-    robot = FakeRobot(diary)
-    executor = RecedingHorizon(1)
-    ticks = run(
-        robot, FakePolicy(diary, 1), executor, 10, on_tick=lambda t, o, a: t == 4
-    )
-    assert ticks == 4
+    robot, policy = FakeRobot(diary), FakePolicy(diary, 1)
+    end = {"on_tick": lambda tick, observation, action: tick == 4}
+    assert run(robot, policy, RecedingHorizon(1), 10, **end) == 4
     assert len(robot.sent) == 4
     assert diary[-1] == "predict"
 
@@ -107,27 +104,18 @@ def test_the_executor_starts_afresh(diary):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_action_that_is_no_number_is_never_sent(diary, bad):
+@pytest.mark.parametrize(("arms", "of_arm"), [(2, " of arm 1"), (1, "")])
+def test_an_action_that_is_no_number_is_never_sent(diary, bad, arms, of_arm):
     class Broken(FakePolicy):
         def predict_chunk(self, observation):
             chunk = super().predict_chunk(observation)
-            chunk[1, 2, 1] = bad  # arm 1, the chunk's third action, joint 1
+            chunk[-1, 2, 1] = bad  # the last arm, the chunk's third action, joint 1
             return chunk
 
     robot = FakeRobot(diary)
-    words = rf"tick 2 is {bad} for joint 1 of arm 1.*not sent"
+    robot.n = arms
+    words = rf"tick 2 is {bad} for joint 1{of_arm}, expected.*not sent"
     with pytest.raises(UserError, match=words):
         run(robot, Broken(diary, 4), RecedingHorizon(4), 10)
     assert len(robot.sent) == 2
     assert np.isfinite(robot.sent).all()
-
-
-def test_one_arm_is_not_numbered(diary):
-    class Broken(FakePolicy):
-        def predict_chunk(self, observation):
-            return np.full((1, 1, 3), np.nan)
-
-    robot = FakeRobot(diary)
-    robot.n = 1
-    with pytest.raises(UserError, match="tick 0 is nan for joint 0, expected"):
-        run(robot, Broken(diary, 1), RecedingHorizon(1), 1)

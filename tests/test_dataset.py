@@ -1,6 +1,6 @@
 """Windows against a plain loop; the image cache; statistics; augmentation."""
 
-import json
+import itertools
 import shutil
 import subprocess
 import sys
@@ -33,24 +33,18 @@ from act_minimal.settings import Augmentation
 from act_minimal.support.errors import UserError
 from act_minimal.support.hdf5_files import EpisodeError
 
+from .made_up import random_episode
+
+pytestmark = pytest.mark.mostly_quick
+
 LENGTHS = (9, 5, 7, 12)
 CAMERAS = ("top", "wrist")
 
 
 def make_episode(frames: int, seed: int, **changes) -> Episode:
-    rng = np.random.default_rng(seed)
-
-    def numbers(width: int) -> np.ndarray:
-        return rng.normal(size=(frames, width)).astype(np.float32)
-
-    shape = (frames, 6, 8, 3)
-    images = {c: rng.integers(0, 256, shape).astype(np.uint8) for c in CAMERAS}
-    episode = Episode(
-        numbers(6), numbers(6), numbers(6), numbers(6), images, numbers(7), 30.0
+    return random_episode(
+        frames, seed, cameras=dict.fromkeys(CAMERAS, (6, 8)), **changes
     )
-    for name, value in changes.items():
-        setattr(episode, name, value)
-    return episode
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +84,6 @@ def expected_windows(ids, k: int, pad: str) -> list[dict[str, np.ndarray]]:
     return samples
 
 
-# --- windows --------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize("pad", ["last", "zero"])
 @pytest.mark.parametrize("k", [1, 4, 12])
 def test_windows_equal_a_plain_loop(source, k, pad):
@@ -112,7 +102,6 @@ def test_windows_equal_a_plain_loop(source, k, pad):
         assert value.numpy().dtype == truth.dtype
 
 
-@pytest.mark.quick
 def test_a_batch_is_a_copy(source):
     demos = Demonstrations.load(source, cameras=CAMERAS)
     windows = Windows(demos, [0], 4)
@@ -122,7 +111,6 @@ def test_a_batch_is_a_copy(source):
     assert windows.batch([0])["images/top"].any()
 
 
-@pytest.mark.quick
 def test_optional_parts(source):
     demos = Demonstrations.load(source, use_env_state=False, limit=2)
     assert (len(demos), demos.cameras, demos.fps) == (2, (), 30.0)
@@ -132,7 +120,6 @@ def test_optional_parts(source):
     assert order == ("wrist", "top")
 
 
-@pytest.mark.quick
 def test_bad_windows(source):
     demos = Demonstrations.load(source)
     with pytest.raises(UserError, match="chunk size is 13, expected 1 to 12"):
@@ -148,7 +135,6 @@ def test_bad_windows(source):
         Windows(demos, [1], 1, pad="edge")
 
 
-@pytest.mark.quick
 def test_split_by_episode(source):
     demos = Demonstrations.load(source)
     for seed in range(5):
@@ -166,10 +152,6 @@ def test_split_by_episode(source):
         Demonstrations.load(source, limit=1).split(0.1, 0)
 
 
-# --- statistics -----------------------------------------------------------------------
-
-
-@pytest.mark.quick
 def test_statistics_of_the_training_episodes_alone(source):
     demos = Demonstrations.load(source)
     windows = Windows(demos, [0, 2], 4)
@@ -179,21 +161,16 @@ def test_statistics_of_the_training_episodes_alone(source):
         rows = np.concatenate([getattr(e, key) for e in episodes])
         np.testing.assert_allclose(statistics.mean[key], rows.mean(0), atol=1e-6)
         np.testing.assert_allclose(statistics.std[key], rows.std(0), rtol=1e-5)
-    rows = [
-        e.action[t + i] - e.qpos[t]
-        for e in episodes
-        for t in range(len(e))
-        for i in range(4)
-        if t + i < len(e)
-    ]
-    np.testing.assert_allclose(
-        statistics.mean["action_delta"], np.mean(rows, 0), atol=1e-6
-    )
-    np.testing.assert_allclose(statistics.std["action_delta"], np.std(rows, 0), 1e-5)
+    rows = []
+    for e in episodes:
+        times = itertools.product(range(len(e)), range(4))
+        rows += [e.action[t + i] - e.qpos[t] for t, i in times if t + i < len(e)]
+    mean, std = (x["action_delta"] for x in (statistics.mean, statistics.std))
+    np.testing.assert_allclose(mean, np.mean(rows, 0), atol=1e-6)
+    np.testing.assert_allclose(std, np.std(rows, 0), 1e-5)
     assert "action_delta" not in windows.statistics().mean
 
 
-@pytest.mark.quick
 def test_floor_of_the_deviation_and_large_means():
     rows = np.zeros((1000, 3), np.float32)
     rows[:, 1] = 5.0 + 1e-4 * np.random.default_rng(0).normal(size=1000)
@@ -204,12 +181,13 @@ def test_floor_of_the_deviation_and_large_means():
     assert Statistics.compute({"qpos": rows}, std_floor=2).std["qpos"].min() == 2
 
 
-@pytest.mark.quick
 def test_statistics_survive_safetensors():
     from safetensors.numpy import load, save
 
     statistics = Statistics.compute({"qpos": np.eye(3), "action": np.ones((2, 4))})
-    back = Statistics.from_arrays(load(save(statistics.to_arrays())))
+    arrays = {f"{k}.mean": mean for k, mean in statistics.mean.items()}
+    arrays |= {f"{k}.std": std for k, std in statistics.std.items()}
+    back = Statistics.from_arrays(load(save(arrays)))
     for key in ("qpos", "action"):
         np.testing.assert_array_equal(back.mean[key], statistics.mean[key])
         np.testing.assert_array_equal(back.std[key], statistics.std[key])
@@ -217,9 +195,7 @@ def test_statistics_survive_safetensors():
         Statistics.from_arrays({"qpos.mean": np.zeros(3)})
 
 
-# --- which samples when ---------------------------------------------------------------
-
-
+@pytest.mark.slow
 @given(st.integers(1, 50), st.integers(1, 120), st.integers(0, 1000), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_every_window_once_an_epoch(n, batch, first, seed):
@@ -230,7 +206,6 @@ def test_every_window_once_an_epoch(n, batch, first, seed):
         assert sorted(stream[start : start + n]) == list(range(n))
 
 
-@pytest.mark.quick
 def test_the_order_depends_on_seed_and_epoch():
     a = indices_for_step(100, 100, 0, 0)
     assert a.tolist() == indices_for_step(100, 100, 0, 0).tolist()
@@ -242,10 +217,6 @@ def test_the_order_depends_on_seed_and_epoch():
     assert indices_for_step(100, 100, 0, 0).any()
 
 
-# --- files that do not fit ------------------------------------------------------------
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -270,7 +241,6 @@ def test_a_file_that_differs_is_named(folder, changes, message):
     assert not list((folder / ".cache").glob("*/top.npy"))
 
 
-@pytest.mark.quick
 def test_missing_and_broken_folders(folder, tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder"):
         Demonstrations.load(tmp_path / "nowhere")
@@ -285,14 +255,10 @@ def test_missing_and_broken_folders(folder, tmp_path):
         Demonstrations.load(folder)
 
 
-# --- the image cache ------------------------------------------------------------------
-
-
 def cache_files(folder: Path) -> list[str]:
     return sorted(p.name for p in (folder / ".cache").glob("*/*"))
 
 
-@pytest.mark.quick
 def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
     first = Demonstrations.load(folder, cameras=CAMERAS)
     assert cache_files(folder) == ["files.json", "top.npy", "wrist.npy"]
@@ -307,7 +273,6 @@ def test_the_cache_is_made_once_and_is_memory_mapped(folder, monkeypatch):
     np.testing.assert_array_equal(fewer.images["wrist"], first.images["wrist"][:14])
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("mode", ["pad", "stretch"])
 def test_images_of_any_size_are_brought_to_one(folder, mode):
     """Another size in each episode: each is resized by itself, once."""
@@ -321,17 +286,15 @@ def test_images_of_any_size_are_brought_to_one(folder, mode):
             wanted[camera] += [resize(x, (16, 24), mode) for x in images[camera]]
         episode_path(folder, i).unlink(missing_ok=True)
         save_episode(episode_path(folder, i), make_episode(frames, i, images=images))
-    with pytest.raises(
-        EpisodeError, match=r"resize brings all to one size, as in: --resize 96 128"
-    ):
+    words = r"resize brings all to one size, as in: --resize 96 128"
+    with pytest.raises(EpisodeError, match=words):
         Demonstrations.load(folder, cameras=CAMERAS)
     wish = Resizing((16, 24), mode)
     demos = Demonstrations.load(folder, cameras=CAMERAS, resizing=wish)
     for camera in CAMERAS:
         np.testing.assert_array_equal(demos.images[camera], np.stack(wanted[camera]))
-    assert demos.resizing == replace(
-        wish, recorded={"top": (20, 33), "wrist": (20, 24)}
-    )
+    recorded = {"top": (20, 33), "wrist": (20, 24)}
+    assert demos.resizing == replace(wish, recorded=recorded)
     square = Resizing((32, 32), mode)
     other = Demonstrations.load(folder, cameras=CAMERAS, resizing=square)
     assert other.images["top"].shape[1:] == (32, 32, 3)  # not the other's cache
@@ -339,7 +302,6 @@ def test_images_of_any_size_are_brought_to_one(folder, mode):
     np.testing.assert_array_equal(again.images["top"], demos.images["top"])
 
 
-@pytest.mark.quick
 def test_the_cache_follows_the_files(folder):
     before = Demonstrations.load(folder, cameras=CAMERAS)
     episode_path(folder, 1).unlink()
@@ -355,7 +317,6 @@ def test_the_cache_follows_the_files(folder):
     assert len(Demonstrations.load(folder, cameras=CAMERAS).images["top"]) == 36
 
 
-@pytest.mark.quick
 def test_the_cache_can_live_elsewhere(folder, tmp_path):
     demos = Demonstrations.load(folder, cameras=["top"], cache=tmp_path / "fast")
     assert demos.images["top"].shape == (33, 6, 8, 3)
@@ -367,18 +328,15 @@ def test_the_cache_can_live_elsewhere(folder, tmp_path):
     assert len(list((tmp_path / "fast").glob("demos-*/images-*/top.npy"))) == 2
 
 
-@pytest.mark.quick
 def test_a_damaged_listing_only_costs_time(folder):
     Demonstrations.load(folder, cameras=["top"])
     (listing,) = (folder / ".cache").glob("*/files.json")
     listing.write_text("[[")
     demos = Demonstrations.load(folder, cameras=["top"])
-    np.testing.assert_array_equal(
-        demos.images["top"][:9], make_episode(9, 0).images["top"]
-    )
+    expected = make_episode(9, 0).images["top"]
+    np.testing.assert_array_equal(demos.images["top"][:9], expected)
 
 
-@pytest.mark.quick
 def test_no_room_for_the_cache(folder, monkeypatch):
     usage = shutil.disk_usage(folder)._replace(free=1000)
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: usage)
@@ -401,18 +359,15 @@ print(hashlib.sha256(b"".join(i.tobytes() for i in images.values())).hexdigest()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_cache_at_once(folder):
     command = [sys.executable, "-c", CHILD, str(folder)]
-    children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    pipe = {"stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, **pipe) for _ in range(2)]
     outputs = [child.communicate(timeout=600)[0] for child in children]
     assert all(child.returncode == 0 for child in children)
     assert outputs[0] == outputs[1] != ""
     assert cache_files(folder) == ["files.json", "top.npy", "wrist.npy"]
-
-
-# --- augmentation ---------------------------------------------------------------------
 
 
 def random_images(b: int = 5, h: int = 11, w: int = 14) -> torch.Tensor:
@@ -439,7 +394,6 @@ def recoloured_by_hand(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.clip(luma + (x - luma) * factors[2], 0, 255)
 
 
-@pytest.mark.quick
 def test_shift_repeats_the_edge():
     images = random_images()
     shift = torch.tensor([[0, 0], [3, -2], [-3, 2], [1, 13], [-10, 0]])
@@ -450,7 +404,6 @@ def test_shift_repeats_the_edge():
         np.testing.assert_array_equal(result, shifted_by_hand(image, down, right))
 
 
-@pytest.mark.quick
 def test_colours_follow_their_formula():
     images = random_images()
     generator = torch.Generator().manual_seed(1)
@@ -460,17 +413,13 @@ def test_colours_follow_their_formula():
         assert np.abs(result - recoloured_by_hand(image, f)).max() < 0.51
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     "strength",
     [Augmentation(4), Augmentation(0, 0.3, 0.2, 0.5), Augmentation(3, 0.9, 0.9, 0.9)],
 )
 def test_the_cpu_form_equals_the_device_form(strength):
-    batch = {
-        "qpos": torch.zeros(5, 6),
-        "images/top": random_images(),
-        "images/wrist": random_images().flip(2),  # not contiguous
-    }
+    batch = {"qpos": torch.zeros(5, 6), "images/top": random_images()}
+    batch["images/wrist"] = random_images().flip(2)  # not contiguous
     draws = augment_draws(5, 2, torch.Generator().manual_seed(2))
     result = augment(batch, draws, strength)
     assert result["qpos"] is batch["qpos"]
@@ -487,7 +436,6 @@ def test_the_cpu_form_equals_the_device_form(strength):
         assert not torch.equal(result[key], batch[key])
 
 
-@pytest.mark.quick
 def test_rows_of_the_global_batch_can_be_sliced():
     batch = {"images/top": random_images(6), "images/wrist": random_images(6)}
     draws = augment_draws(6, 2, torch.Generator().manual_seed(3))
@@ -495,16 +443,12 @@ def test_rows_of_the_global_batch_can_be_sliced():
     whole = augment(batch, draws, strength)
     assert not torch.equal(whole["images/top"], whole["images/wrist"])  # own draws
     for rows in (slice(0, 3), slice(3, 6)):
-        part = augment(
-            {k: v[rows] for k, v in batch.items()},
-            {k: v[rows] for k, v in draws.items()},
-            strength,
-        )
+        parts = [{k: v[rows] for k, v in x.items()} for x in (batch, draws)]
+        part = augment(*parts, strength)
         for key in batch:
             assert torch.equal(part[key], whole[key][rows])
 
 
-@pytest.mark.quick
 def test_draws_cover_their_range_and_come_from_the_generator():
     draws = augment_draws(4000, 1, torch.Generator().manual_seed(4))
     again = augment_draws(4000, 1, torch.Generator().manual_seed(4))
@@ -517,7 +461,6 @@ def test_draws_cover_their_range_and_come_from_the_generator():
     assert draws["colour"].max() > 0.99
 
 
-@pytest.mark.quick
 def test_augmentation_that_is_off_or_absurd():
     batch = {"images/top": random_images()}
     draws = augment_draws(5, 1, torch.Generator().manual_seed(5))
@@ -529,6 +472,7 @@ def test_augmentation_that_is_off_or_absurd():
         Augmentation(shift_px=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_augmentation_on_a_gpu():
     batch = {"images/top": random_images()}
@@ -540,14 +484,6 @@ def test_augmentation_on_a_gpu():
     assert difference.abs().max() <= 1
 
 
-def test_listing_is_plain_json(folder):
-    Demonstrations.load(folder, cameras=["top"])
-    (listing,) = (folder / ".cache").glob("*/files.json")
-    names = [entry[0] for entry in json.loads(listing.read_text())]
-    assert names == [f"episode_{i}.hdf5" for i in range(4)]
-
-
-@pytest.mark.quick
 def test_a_folder_that_is_no_cache_is_not_removed(folder):
     cache = folder / ".cache"
     stale = '[["episode_9.hdf5", 1, 1]]'

@@ -2,10 +2,6 @@
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
-import time
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -35,10 +31,10 @@ from act_minimal.sim import recording as sim_recording
 from act_minimal.sim.so100.expert import Expert
 from act_minimal.support.errors import SettingError, UserError
 
+from .programs import kill
+
 OPEN_LOOP = ExecutionConfig(mode="open_loop")
 K = 320  # covers the longest scripted plan
-
-# --- the interval ---------------------------------------------------------------------
 
 
 @pytest.mark.quick
@@ -72,23 +68,9 @@ def test_wilson_solves_its_equation(count):
     rate, z = successes / n, 1.96
     a, b, c = 1 + z**2 / n, -(2 * rate + z**2 / n), rate**2
     roots = np.sort(np.real(np.roots([a, b, c])))
-    assert wilson(successes, n) == pytest.approx(roots, abs=1e-6)
-
-
-@pytest.mark.quick
-@given(counts)
-def test_wilson_behaves(count):
-    successes, n = count
     low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-    mirrored = wilson(n - successes, n)
-    assert mirrored == pytest.approx((1 - high, 1 - low))
-    more = wilson(4 * successes, 4 * n)
-    assert more[1] - more[0] < high - low
-    if successes < n:
-        above = wilson(successes + 1, n)
-        assert above[0] > low
-        assert above[1] > high
+    assert (low, high) == pytest.approx(roots, abs=1e-6)
+    assert 0 <= low <= rate <= high <= 1
 
 
 @pytest.mark.quick
@@ -96,9 +78,6 @@ def test_wilson_behaves(count):
 def test_wilson_refuses_what_is_no_count(successes, n):
     with pytest.raises(ValueError, match="expected 0 <= successes <= n"):
         wilson(successes, n)
-
-
-# --- smoothness -----------------------------------------------------------------------
 
 
 @pytest.mark.quick
@@ -136,9 +115,6 @@ def test_no_demonstration_starts_from_an_evaluated_scene():
             evaluation_scenes(seed, n)
 
 
-# --- rollouts -------------------------------------------------------------------------
-
-
 class FakePolicy:
     """What `evaluate` needs to know of a policy, without a network."""
 
@@ -174,9 +150,8 @@ class Plan(FakePolicy):
     def predict_chunk(self, observation):
         expert = Expert(make_task("so100_pick_place"), "scripted")
         rows = []
-        for qpos, cube in zip(
-            observation["qpos"], observation["env_state"], strict=True
-        ):
+        seen = observation["qpos"], observation["env_state"]
+        for qpos, cube in zip(*seen, strict=True):
             start = np.concatenate([qpos, cube]).astype(np.float64)
             start[5] = -0.174 + start[5] * (1.75 + 0.174)
             plan = expert.plan(start, 0)
@@ -231,13 +206,11 @@ def test_a_grippers_jerk_is_not_the_arms(monkeypatch):
     from act_minimal.sim.openarm.handover import Handover
 
     monkeypatch.setattr(Handover, "max_ticks", 60)
-    snaps = {
-        joint: evaluate(
-            Snap(joint), "openarm_handover", OPEN_LOOP, n=1, progress=False
-        ).jerk
-        for joint in (6, 7, 15)  # a wrist, and both grippers
-    }
-    assert snaps[6] > 5 * max(snaps[7], snaps[15])
+    wrist, *grippers = (
+        evaluate(Snap(i), "openarm_handover", OPEN_LOOP, n=1, progress=False).jerk
+        for i in (6, 7, 15)
+    )
+    assert wrist > 5 * max(grippers)
 
 
 def test_the_first_state_of_a_rollout_is_the_scenes_start(monkeypatch):
@@ -282,9 +255,8 @@ def test_a_policy_is_asked_only_about_scenes_that_are_not_over():
                 self.plans = super().predict_chunk(observation)
             if asked[-1] == 1:  # the one whose cube still lies there
                 left = self.cubes[[self.cubes[:, 0].argmax()]]
-                np.testing.assert_allclose(
-                    observation["env_state"][:, :3], left, atol=2e-3
-                )
+                seen = observation["env_state"][:, :3]
+                np.testing.assert_allclose(seen, left, atol=2e-3)
             start = 40 * (len(asked) - 1)
             times = np.minimum(np.arange(start, start + 40), K - 1)
             return self.plans[-asked[-1] :, times]
@@ -300,8 +272,6 @@ def test_a_policy_is_asked_only_about_scenes_that_are_not_over():
     assert asked == sorted(asked, reverse=True)
     assert set(asked) == {2, 1}
 
-
-# --- keeping rollouts -----------------------------------------------------------------
 
 KILLED = """
 import sys
@@ -322,15 +292,7 @@ def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(PickPlace, "max_ticks", 40)
     monkeypatch.setattr(evaluation, "TOGETHER", 2)
     out = tmp_path / "rollouts"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)])
-    try:
-        until = time.monotonic() + 600
-        while len(list(out.glob("rollouts_*"))) < 2 and time.monotonic() < until:
-            assert process.poll() is None, "ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill("-c", KILLED, out, ready=lambda: len(list(out.glob("rollouts_*"))) >= 2)
     made = {p: p.stat().st_mtime_ns for p in out.glob("rollouts_*.safetensors")}
     assert 2 <= len(made) < 2000
     n = 2 * len(made) + 4
@@ -401,30 +363,23 @@ def test_rollouts_do_not_go_into_a_folder_of_another_kind(tmp_path, other):
         roll_out(Stay(), 2, out=tmp_path)
 
 
-# --- what does not fit ----------------------------------------------------------------
-
-
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    ("shape", "words"),
+    ("shape", "cameras", "words"),
     [
-        ({"state_dim": 14}, "trained with 14 joints, but so100_pick_place has 6"),
-        ({"action_dim": 7}, "trained with 7 actions, but so100_pick_place has 6"),
-        ({"env_state_dim": 3}, "trained with 3 numbers of env_state, .* has 7"),
+        ({"state_dim": 14}, (), "trained with 14 joints, but so100_pick_place has 6"),
+        ({"action_dim": 7}, (), "trained with 7 actions, but so100_pick_place has 6"),
+        ({"env_state_dim": 3}, (), "trained with 3 numbers of env_state, .* has 7"),
+        (
+            *({"env_state_dim": 0}, ("top", "cam_high")),
+            "camera 'cam_high'.* has the cameras top, wrist",
+        ),
     ],
 )
-def test_a_policy_of_another_shape_is_refused(shape, words):
+def test_a_policy_of_another_shape_is_refused(shape, cameras, words):
+    policy = Stay(**shape)
+    policy.cameras = cameras
     with pytest.raises(UserError, match=words):
-        roll_out(Stay(**shape))
-
-
-@pytest.mark.quick
-def test_a_policy_with_another_camera_is_refused():
-    policy = Stay(env_state_dim=0)
-    policy.cameras = ("top", "cam_high")
-    with pytest.raises(
-        UserError, match=r"camera 'cam_high'.* has the cameras top, wrist"
-    ):
         roll_out(policy)
 
 
@@ -434,15 +389,6 @@ def test_bad_settings_are_refused_before_anything_runs():
         evaluate(Stay(), execution=ExecutionConfig(execute=999), n=1)
     with pytest.raises(UserError, match=r"no task 'nope'.*so100_pick_place"):
         evaluate(Stay(), "nope", n=1)
-
-
-def test_a_policy_that_breaks_down_is_reported():
-    class Broken(Stay):
-        def predict_chunk(self, observation):
-            return np.full((len(observation["qpos"]), K, 6), np.nan)
-
-    with pytest.raises(UserError, match="action at tick 0 is nan"):
-        roll_out(Broken(), 1)
 
 
 def test_cameras_are_drawn_at_the_size_that_the_policy_wants(monkeypatch):

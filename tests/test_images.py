@@ -7,13 +7,14 @@ import pytest
 
 from act_minimal.images import Resizing, resize
 
+pytestmark = pytest.mark.quick
+
 
 def picture(height: int, width: int) -> np.ndarray:
     random = np.random.default_rng(0)
     return random.integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-@pytest.mark.quick
 def test_shrinking_takes_the_mean_of_an_area():
     image = picture(48, 64)
     small = resize(image, (24, 16))
@@ -22,7 +23,6 @@ def test_shrinking_takes_the_mean_of_an_area():
     assert resize(image, (48, 64)) is image
 
 
-@pytest.mark.quick
 def test_padding_keeps_the_proportions_and_fills_up_with_black():
     wide = np.full((30, 80, 3), 200, np.uint8)
     out = resize(wide, (40, 40), "pad")  # 15 x 40, in the middle
@@ -35,7 +35,6 @@ def test_padding_keeps_the_proportions_and_fills_up_with_black():
     assert resize(line, (16, 16), "pad").any(axis=(1, 2)).sum() == 1  # never nothing
 
 
-@pytest.mark.quick
 def test_enlarging_is_smooth():
     step = np.zeros((16, 16, 3), np.uint8)
     step[:, 8:] = 240
@@ -44,7 +43,6 @@ def test_enlarging_is_smooth():
     assert (np.diff(large) >= 0).all()
 
 
-@pytest.mark.quick
 def test_only_images_of_the_recorded_proportions_are_brought_to_size():
     resizing = Resizing((24, 32), "pad", {"top": (480, 640)})
     for size in ((480, 640), (240, 320), (960, 1280), (100, 133)):
@@ -60,7 +58,6 @@ def test_only_images_of_the_recorded_proportions_are_brought_to_size():
     assert resizing.bring("top", small) is small
 
 
-@pytest.mark.quick
 def test_there_and_back_as_json():
     images = {"top": np.zeros((2, 480, 640, 3)), "wrist": np.zeros((2, 240, 320, 3))}
     resizing = Resizing((96, 128), "stretch").seen(images)

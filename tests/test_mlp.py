@@ -10,20 +10,19 @@ from act_minimal.model import MLP
 from act_minimal.settings import MLPConfig
 from act_minimal.support.errors import SettingError
 
+pytestmark = pytest.mark.quick
+
 
 def batch(config, rows=3):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(
-        rows, len(config.cameras), 3, *config.image_size, generator=generator
-    )
+    g = torch.Generator().manual_seed(0)
+    shape = (rows, len(config.cameras), 3, *config.image_size)
     return {
-        "qpos": torch.randn(rows, config.state_dim, generator=generator),
-        "env_state": torch.randn(rows, config.env_state_dim, generator=generator),
-        "images": images,
+        "images": torch.rand(shape, generator=g),
+        "qpos": torch.randn(rows, config.state_dim, generator=g),
+        "env_state": torch.randn(rows, config.env_state_dim, generator=g),
     }
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("cameras", [(), ("top", "wrist")])
 @pytest.mark.parametrize("chunk_size", [1, 7])
 def test_shapes(cameras, chunk_size):
@@ -34,7 +33,6 @@ def test_shapes(cameras, chunk_size):
     assert output.logvar is None
 
 
-@pytest.mark.quick
 def test_is_the_textbook_perceptron():
     config = MLPConfig(4, 2, hidden=8, depth=2, chunk_size=3)
     network = MLP(config).eval()
@@ -42,9 +40,7 @@ def test_is_the_textbook_perceptron():
     layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
     x = rows["qpos"].numpy().astype(np.float64)
     for i, layer in enumerate(layers):
-        weight, bias = (
-            p.detach().numpy().astype(np.float64) for p in layer.parameters()
-        )
+        weight, bias = (p.detach().double().numpy() for p in layer.parameters())
         x = x @ weight.T + bias
         if i < len(layers) - 1:
             x = x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
@@ -52,7 +48,6 @@ def test_is_the_textbook_perceptron():
     np.testing.assert_allclose(network(rows).actions.detach(), expected, atol=1e-5)
 
 
-@pytest.mark.quick
 def test_every_input_matters():
     config = MLPConfig(6, 5, 7, ("top",), image_size=(48, 64))
     network = MLP(config).eval()
@@ -63,7 +58,6 @@ def test_every_input_matters():
         assert not torch.allclose(network(changed).actions, before), key
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("field", "value"), [("hidden", 0), ("depth", 0)])
 def test_bad_settings_are_named(field, value):
     with pytest.raises(SettingError, match=f"{field} is {value}, expected"):

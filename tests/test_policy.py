@@ -18,18 +18,21 @@ from act_minimal.images import Resizing, resize
 from act_minimal.policy import ObservationError, Policy, Scale, make_policy
 from act_minimal.support.errors import SettingError, UserError
 
+from .made_up import random_statistics
+
+pytestmark = pytest.mark.quick
+
 S, E, K, B = 3, 4, 5, 2
 TINY = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
 SIZE = (16, 24)
+TURNED = np.zeros((B, 24, 16, 3), np.uint8)
 KINDS = ("act", "bc_transformer", "bc_mlp")
 
 
 def statistics() -> Statistics:
-    random = np.random.default_rng(0)
-    keys = {"qpos": S, "action": S, "action_delta": S, "env_state": E}
-    mean = {k: random.normal(size=n).astype(np.float32) for k, n in keys.items()}
-    std = {k: random.uniform(0.1, 3, n).astype(np.float32) for k, n in keys.items()}
-    return Statistics(mean, std)
+    return random_statistics(
+        {"qpos": S, "action": S, "action_delta": S, "env_state": E}
+    )
 
 
 def policy(kind="act", cameras=(), target="absolute", **changes) -> Policy:
@@ -39,23 +42,14 @@ def policy(kind="act", cameras=(), target="absolute", **changes) -> Policy:
     shape |= {"state_dim": S, "action_dim": S, "env_state_dim": E, **changes}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = make_policy(
-            kind,
-            statistics(),
-            action_target=target,
-            cameras=cameras,
-            image_size=SIZE,
-            **shape,
-        )
-    return made
+        shape |= {"action_target": target, "cameras": cameras, "image_size": SIZE}
+        return make_policy(kind, statistics(), **shape)
 
 
 def observation(cameras=(), rows=B) -> dict[str, np.ndarray]:
     random = np.random.default_rng(1)
-    images = {
-        f"images/{camera}": random.integers(0, 256, (rows, *SIZE, 3), np.uint8)
-        for camera in cameras
-    }
+    shapes = {f"images/{camera}": (rows, *SIZE, 3) for camera in cameras}
+    images = {k: random.integers(0, 256, s, np.uint8) for k, s in shapes.items()}
     qpos = random.normal(size=(rows, S)).astype(np.float32)
     env_state = random.normal(size=(rows, E)).astype(np.float32)
     return {"qpos": qpos, "env_state": env_state, **images}
@@ -70,7 +64,6 @@ def batch(rows=B, k=K) -> dict[str, torch.Tensor]:
     return {**numbers, "action": action, "is_pad": is_pad}
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cameras", [(), ("top", "wrist")])
 def test_every_kind_predicts_and_comes_back_from_its_folder(kind, cameras, tmp_path):
@@ -86,14 +79,12 @@ def test_every_kind_predicts_and_comes_back_from_its_folder(kind, cameras, tmp_p
     np.testing.assert_array_equal(back.predict_chunk(seen), chunk)
 
 
-@pytest.mark.quick
 def test_single_step_transformer_is_act_without_chunks_and_cvae():
     config = policy("bc_transformer").config
     assert config.chunk_size == 1
     assert not config.use_cvae
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("target", ["absolute", "delta"])
 def test_prediction_is_in_physical_units(target):
     made, seen, stats = policy(target=target).eval(), observation(), statistics()
@@ -110,7 +101,6 @@ def test_prediction_is_in_physical_units(target):
     np.testing.assert_allclose(made.predict_chunk(seen), expected, atol=1e-5)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("target", ["absolute", "delta"])
 @pytest.mark.parametrize("kind", ["act", "bc_mlp"])
 def test_loss_compares_in_the_units_of_the_target(target, kind):
@@ -128,7 +118,6 @@ def test_loss_compares_in_the_units_of_the_target(target, kind):
     assert parts["kl"].item() == 0
 
 
-@pytest.mark.quick
 def test_delta_targets_see_the_difference_and_not_the_place():
     made, data = policy("bc_mlp", target="delta"), batch()
     seen = made._target(data)
@@ -136,7 +125,6 @@ def test_delta_targets_see_the_difference_and_not_the_place():
     np.testing.assert_allclose(made._target(moved), seen, atol=1e-5)
 
 
-@pytest.mark.quick
 def test_validation_is_at_z_0_without_padding_in_physical_units():
     made, data = policy(dropout=0.5), batch()
     made.train()
@@ -149,34 +137,26 @@ def test_validation_is_at_z_0_without_padding_in_physical_units():
     assert l1.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.quick
-def test_a_prediction_leaves_the_mode_as_it_was():
-    made, seen = (
-        policy(dropout=0.5),
-        {k: v for k, v in batch().items() if k != "action"},
-    )
+def test_a_prediction_leaves_the_mode_and_global_state_as_they_were():
+    made, seen = policy(dropout=0.5), observation()
     made.train()
+    before = torch.random.get_rng_state()
     chunk = made.predict_chunk(seen)
     assert made.training
     assert all(module.training for module in made.modules())
-    np.testing.assert_array_equal(chunk, made.eval().predict_chunk(seen))
+    np.testing.assert_array_equal(made.predict_chunk(seen), chunk)
+    np.testing.assert_array_equal(made.eval().predict_chunk(seen), chunk)
     assert not made.training
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("asked", [{"chunk_size": 50}, {"use_cvae": True}])
 def test_a_single_step_baseline_is_not_given_what_it_has_not(asked):
     with pytest.raises(SettingError, match="but a bc_transformer has"):
         make_policy("bc_transformer", statistics(), state_dim=S, action_dim=S, **asked)
 
 
-@pytest.mark.quick
-def test_a_target_that_is_none_is_refused():
-    with pytest.raises(SettingError, match="action_target is 'relative', expected one"):
-        policy(target="relative")
-
-
-@pytest.mark.quick
 def test_noise_of_the_cvae_matters_in_training_only():
     made, data = policy(), batch()
     assert made.latent_dim == made.config.latent_dim
@@ -186,17 +166,6 @@ def test_noise_of_the_cvae_matters_in_training_only():
     assert policy(use_cvae=False).latent_dim == 0
 
 
-@pytest.mark.quick
-def test_prediction_leaves_global_state_alone():
-    made, before = policy(dropout=0.5), torch.random.get_rng_state()
-    made.train()
-    first = made.predict_chunk(observation())
-    np.testing.assert_array_equal(made.predict_chunk(observation()), first)
-    assert torch.is_grad_enabled()
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.quick
 def test_cameras_go_by_name_and_other_keys_are_ignored():
     made, seen = policy(cameras=("top", "wrist")), observation(("wrist", "top"))
     chunk = made.predict_chunk(seen)
@@ -207,7 +176,6 @@ def test_cameras_go_by_name_and_other_keys_are_ignored():
     assert not np.array_equal(made.predict_chunk(swapped), chunk)
 
 
-@pytest.mark.quick
 def test_nan_is_not_hidden():
     seen = observation()
     seen["qpos"][1, 0] = np.nan
@@ -216,7 +184,6 @@ def test_nan_is_not_hidden():
     assert np.isfinite(chunk[0]).all()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -225,11 +192,7 @@ def test_nan_is_not_hidden():
         ("qpos", np.zeros(S), r"'qpos'.*\(3,\).*expects \(B, 3\)"),
         ("env_state", np.zeros((B, E + 1)), r"\(2, 5\).*expects \(B, 4\)"),
         ("env_state", np.zeros((B + 1, E)), "holds 3 robots, but 'qpos' holds 2"),
-        (
-            "images/top",
-            np.zeros((B, 24, 16, 3), np.uint8),
-            r"\(2, 24, 16, 3\).*expects \(B, 16, 24, 3\)",
-        ),
+        ("images/top", TURNED, r"\(2, 24, 16, 3\).*expects \(B, 16, 24, 3\)"),
         ("images/top", np.zeros((B, 16, 24, 3)), "float64.*expects uint8"),
     ],
 )
@@ -241,21 +204,22 @@ def test_bad_observations_are_named(key, value, message):
         policy(cameras=("top",)).predict_chunk(seen)
 
 
-@pytest.mark.quick
-def test_unknown_names_list_the_known():
-    with pytest.raises(UserError, match=r"'diffusion', expected one of .'act', 'bc_tr"):
-        policy("diffusion")
-    with pytest.raises(UserError, match=r"no setting 'widht': known are .*width"):
-        policy(widht=3)
-    with pytest.raises(UserError, match=r"no setting 'width': known are .*hidden"):
-        policy("bc_mlp", width=3)
-    with pytest.raises(UserError, match="heads is 3"):
-        policy(heads=3)
-    with pytest.raises(UserError, match="hidden is 0"):
-        policy("bc_mlp", hidden=0)
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("diffusion", {}, r"'diffusion', expected one of .'act', 'bc_tr"),
+        ("act", {"target": "relative"}, "action_target is 'relative', expected one"),
+        ("act", {"widht": 3}, r"no setting 'widht': known are .*width"),
+        ("bc_mlp", {"width": 3}, r"no setting 'width': known are .*hidden"),
+        ("act", {"heads": 3}, "heads is 3"),
+        ("bc_mlp", {"hidden": 0}, "hidden is 0"),
+    ],
+)
+def test_unknown_names_list_the_known(kind, settings, message):
+    with pytest.raises(SettingError, match=message):
+        policy(kind, **settings)
 
 
-@pytest.mark.quick
 def test_statistics_must_fit():
     few = statistics()
     del few.mean["env_state"]
@@ -267,7 +231,6 @@ def test_statistics_must_fit():
         policy("bc_mlp", target="delta", state_dim=4)
 
 
-@pytest.mark.quick
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(-10, 10, width=32), min_size=S, max_size=S),
@@ -280,16 +243,12 @@ def test_scale_restores_what_it_normalised(values, std):
     np.testing.assert_allclose(back, x, atol=1e-4, rtol=1e-4)
 
 
-# --- the checkpoint folder ------------------------------------------------------------
-
-
 @pytest.fixture
 def folder(tmp_path):
     card = {"data": "demos", "success": "9/10", "command": "act train | tee"}
     return save_policy(tmp_path / "p", policy(), card)
 
 
-@pytest.mark.quick
 def test_folder_is_for_people_too(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -303,7 +262,6 @@ def test_folder_is_for_people_too(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["p"]
 
 
-@pytest.mark.quick
 def test_full_disk_keeps_the_older_checkpoint(folder, monkeypatch):
     before = load_policy(folder).predict_chunk(observation())
 
@@ -334,7 +292,6 @@ def edit_tensors(path, change):
     save_file(tensors, path)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", ["model.safetensors", "stats.safetensors"])
 def test_damaged_tensors_are_named(folder, name):
     whole = (folder / name).read_bytes()
@@ -347,7 +304,6 @@ def test_damaged_tensors_are_named(folder, name):
         load_policy(folder)
 
 
-@pytest.mark.quick
 def test_checkpoints_that_disagree_with_themselves_are_named(folder):
     model, stats = folder / "model.safetensors", folder / "stats.safetensors"
     edit_tensors(model, lambda t: t.update(extra=t["queries"]))
@@ -365,7 +321,6 @@ def test_checkpoints_that_disagree_with_themselves_are_named(folder):
         load_policy(folder)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -383,7 +338,6 @@ def test_bad_configs_are_named(folder, change, message):
     assert "config.json" in str(found.value)
 
 
-@pytest.mark.quick
 def test_what_is_no_checkpoint_is_named(folder, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
@@ -397,10 +351,6 @@ def test_what_is_no_checkpoint_is_named(folder, tmp_path):
         load_policy(tmp_path)
 
 
-# ------------------------------------------------------------ sizes of images
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", KINDS)
 def test_cameras_may_differ_in_size(kind, tmp_path):
     sizes = {"top": (32, 48), "wrist": (41, 19)}
@@ -410,11 +360,9 @@ def test_cameras_may_differ_in_size(kind, tmp_path):
     torch.manual_seed(0)
     made = type(made)(config, statistics(), name=kind)
     assert made.image_sizes == sizes
-    random = np.random.default_rng(0)
-    seen = observation() | {
-        f"images/{c}": random.integers(0, 256, (B, *size, 3), np.uint8)
-        for c, size in sizes.items()
-    }
+    random, seen = np.random.default_rng(0), observation()
+    for camera, size in sizes.items():
+        seen[f"images/{camera}"] = random.integers(0, 256, (B, *size, 3), np.uint8)
     chunk = made.predict_chunk(seen)
     data = batch(k=made.chunk_size)
     data |= {key: torch.from_numpy(x) for key, x in seen.items() if "images" in key}
@@ -428,7 +376,6 @@ def test_cameras_may_differ_in_size(kind, tmp_path):
         made.predict_chunk(seen | {"images/wrist": seen["images/top"]})
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("mode", ["pad", "stretch"])
 def test_a_policy_resizes_what_it_is_shown_as_its_folder_says(mode, tmp_path):
     made = policy("act", ("top",))
@@ -445,21 +392,16 @@ def test_a_policy_resizes_what_it_is_shown_as_its_folder_says(mode, tmp_path):
         chunk = back.predict_chunk(seen | {"images/top": images})
         np.testing.assert_array_equal(chunk, by_hand)
     other = large[:, :, :60]
-    with pytest.raises(
-        ObservationError, match=r"\(B, 16, 24, 3\), or 60 x 100 pixels, or the"
-    ):
+    words = r"\(B, 16, 24, 3\), or 60 x 100 pixels, or the"
+    with pytest.raises(ObservationError, match=words):
         back.predict_chunk(seen | {"images/top": other})
     with pytest.raises(ObservationError, match=r"float32.*uint8"):
         back.predict_chunk(seen | {"images/top": small.astype(np.float32)})
-    path = tmp_path / "p" / "config.json"
-    content = json.loads(path.read_text())
-    content["resizing"]["mode"] = "crop"
-    path.write_text(json.dumps(content))
+    edit_config(tmp_path / "p", lambda c: c["resizing"].update(mode="crop"))
     with pytest.raises(CheckpointError, match=r"config\.json: .*the mode 'crop'"):
         load_policy(tmp_path / "p")
 
 
-@pytest.mark.quick
 def test_a_checkpoint_without_resizing_is_written_as_before(tmp_path):
     save_policy(tmp_path / "p", policy("act", ("top",)), {})
     content = json.loads((tmp_path / "p" / "config.json").read_text())

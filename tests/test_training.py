@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +40,14 @@ from act_minimal.training import (
     update_average,
 )
 
+from .programs import python
+
+pytestmark = pytest.mark.mostly_quick
+
 TINY = {"width": 16, "feedforward": 32, "heads": 2, "encoder_layers": 1}
+# On the CPU all of this holds to the bit.
+SMALL = {"chunk_size": 5, "batch_size": 16, "warmup_steps": 4, "state_noise": 0.02}
+SMALL |= {"device": "cpu", "threads": 1, "tensorboard": False}
 
 
 def write_demonstrations(folder: Path, cameras: tuple[str, ...] = ()) -> Path:
@@ -57,19 +62,11 @@ def write_demonstrations(folder: Path, cameras: tuple[str, ...] = ()) -> Path:
             actions.append(action)
             qpos = action
         n = len(states)
-        qpos_array = np.array(states, np.float32)
-        episode = Episode(
-            qpos=qpos_array,
-            qvel=np.zeros_like(qpos_array),
-            effort=np.zeros_like(qpos_array),
-            action=np.array(actions, np.float32),
-            env_state=np.tile(goal, (n, 1)).astype(np.float32),
-            images={
-                c: random.integers(0, 256, (n, 16, 16, 3), np.uint8) for c in cameras
-            },
-            fps=30.0,
-            attributes={"task": "reach"},
-        )
+        rows, shape = np.array(states, np.float32), (n, 16, 16, 3)
+        episode = Episode(rows, 0 * rows, 0 * rows, np.array(actions, np.float32))
+        episode.env_state = np.tile(goal, (n, 1)).astype(np.float32)
+        episode.images = {c: random.integers(0, 256, shape, np.uint8) for c in cameras}
+        episode.fps, episode.attributes = 30.0, {"task": "reach"}
         save_episode(episode_path(folder, i), episode)
     return folder
 
@@ -86,21 +83,18 @@ def vision_data(tmp_path_factory):
 
 @pytest.fixture
 def config(state_data, tmp_path):
-    return TrainConfig(
-        data=state_data,
-        out=tmp_path / "run",
-        chunk_size=5,
-        model=dict(TINY),
-        steps=12,
-        batch_size=16,
-        warmup_steps=4,
-        state_noise=0.02,
-        save_every=5,
-        val_every=6,
-        device="cpu",  # where all of this holds to the bit
-        threads=1,
-        tensorboard=False,
-    )
+    more = {"model": dict(TINY), "steps": 12, "save_every": 5, "val_every": 6}
+    return TrainConfig(data=state_data, out=tmp_path / "run", **SMALL, **more)
+
+
+READ_SETTINGS = """
+import json, sys
+from pathlib import Path
+from act_minimal.training import TrainConfig, train
+settings = json.loads(sys.argv[1])
+settings |= {k: Path(settings[k]) for k in ('data', 'out')}
+settings['cameras'] = tuple(settings['cameras'])
+"""
 
 
 def curve(records):
@@ -117,10 +111,6 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-# --- what a run does ------------------------------------------------------------------
-
-
-@pytest.mark.quick
 def test_it_learns_and_leaves_a_policy(config):
     settings = {"policy": "bc_mlp", "chunk_size": None, "model": {"hidden": 32}}
     config = replace(config, **settings, steps=60, save_every=100, lr=1e-2)
@@ -141,7 +131,6 @@ def test_it_learns_and_leaves_a_policy(config):
     assert result.seconds >= result.losses[-1]["seconds"] > 0
 
 
-@pytest.mark.quick
 def test_same_seed_same_run_and_global_state_is_left_alone(config, tmp_path):
     torch.manual_seed(5)
     threads, before = torch.get_num_threads(), torch.random.get_rng_state()
@@ -156,7 +145,6 @@ def test_same_seed_same_run_and_global_state_is_left_alone(config, tmp_path):
     assert first.losses[0]["loss"] != other.losses[0]["loss"]
 
 
-@pytest.mark.quick
 def test_validation_is_what_the_saved_policy_gets(config):
     result = run(replace(config, val_fraction=0.4, val_frames=10**6))
     record = result.losses[-1]
@@ -177,6 +165,7 @@ def test_validation_is_what_the_saved_policy_gets(config):
     assert record["val_l1"] == pytest.approx((error / std).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_vision_with_augmentation_delta_and_a_frozen_backbone(vision_data, config):
     config = replace(config, data=vision_data, cameras=("wrist", "top"), steps=3)
     config = replace(config, shift_px=2, brightness=0.2, action_target="delta")
@@ -198,17 +187,14 @@ def untrained(config, demos):
     """The policy as `train` starts with it."""
     windows = Windows(demos, demos.split(config.val_fraction, config.seed)[0], 5)
     statistics = windows.statistics(delta=config.action_target == "delta")
+    settings = network_settings(config, demos) | {"action_target": config.action_target}
     with torch.random.fork_rng():
         torch.manual_seed(training.mix(config.seed, 0))
-        policy = make_policy(
-            config.policy,
-            statistics,
-            action_target=config.action_target,
-            **network_settings(config, demos),
-        )
+        policy = make_policy(config.policy, statistics, **settings)
     return policy, windows
 
 
+@pytest.mark.slow
 def test_bf16_and_compile_change_little(config, tmp_path, monkeypatch):
     config = replace(config, steps=4, val_fraction=0)
     plain = run(config).losses[-1]["loss"]
@@ -229,6 +215,7 @@ def test_bf16_and_compile_change_little(config, tmp_path, monkeypatch):
     assert load_policy(result.folder).chunk_size == 5
 
 
+@pytest.mark.slow
 def test_curves_reach_tensorboard_and_the_notebook(config):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -249,14 +236,12 @@ def test_curves_reach_tensorboard_and_the_notebook(config):
         draw(record)
 
 
-@pytest.mark.quick
 def test_only_the_newest_checkpoints_are_kept(config):
     run(replace(config, save_every=2, keep=2, val_fraction=0))
     names = {path.name for path in (config.out / "checkpoints").iterdir()}
     assert names == {"10", "12"}
 
 
-@pytest.mark.quick
 def test_what_training_did_not_save_is_not_removed(config):
     short = replace(config, save_every=2, keep=1, val_fraction=0, tensorboard=False)
     noted = config.out / "checkpoints" / "2"
@@ -273,33 +258,20 @@ def test_what_training_did_not_save_is_not_removed(config):
     assert (noted / "notes.txt").read_text() == "the best one"
 
 
-# --- interruptions --------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module", params=[(), ("top", "wrist")], ids=["state", "vision"])
 def uninterrupted(request, tmp_path_factory):
     """A run with everything in it that is random."""
     cameras = request.param
-    config = TrainConfig(
-        data=request.getfixturevalue("vision_data" if cameras else "state_data"),
-        cameras=cameras,
-        shift_px=1 if cameras else 0,
-        out=tmp_path_factory.mktemp("whole") / "run",
-        chunk_size=5,
-        model={**TINY, "dropout": 0.1},
-        steps=30,
-        batch_size=16,
-        warmup_steps=4,
-        state_noise=0.02,
-        save_every=8,
-        val_every=10,
-        log_every=3,
-        threads=1,
-        tensorboard=False,
-    )
+    data = request.getfixturevalue("vision_data" if cameras else "state_data")
+    out = tmp_path_factory.mktemp("whole") / "run"
+    more = {"cameras": cameras, "shift_px": 1 if cameras else 0}
+    more |= {"model": {**TINY, "dropout": 0.1}, "steps": 30}
+    more |= {"save_every": 8, "val_every": 10, "log_every": 3}
+    config = TrainConfig(data=data, out=out, **SMALL, **more)
     return config, run(config)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     config, whole = uninterrupted
     config = replace(config, out=tmp_path / "run")
@@ -324,17 +296,17 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path):
     assert same_weights(again.policy, whole.policy)
 
 
-@pytest.mark.quick
-def test_ctrl_c_while_the_data_load_trains_nothing(config, monkeypatch):
-    load, reached = training.load_demonstrations, []
+@pytest.mark.parametrize("moment", ["load_demonstrations", "RunLog"])
+def test_ctrl_c_before_the_first_step_trains_nothing(config, monkeypatch, moment):
+    real, reached = getattr(training, moment), []
 
-    def interrupted(config, **settings):
+    def interrupted(*args, **settings):
         os.kill(os.getpid(), signal.SIGINT)
-        demos = load(config, **settings)
+        done = real(*args, **settings)
         reached.append("Ctrl-C was put off")
-        return demos
+        return done
 
-    monkeypatch.setattr(training, "load_demonstrations", interrupted)
+    monkeypatch.setattr(training, moment, interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         run(config)
     assert not isinstance(caught.value, TrainingInterrupted)
@@ -342,18 +314,6 @@ def test_ctrl_c_while_the_data_load_trains_nothing(config, monkeypatch):
     assert not config.out.exists()
 
 
-@pytest.mark.quick
-def test_ctrl_c_anywhere_before_the_first_step_trains_nothing(config, monkeypatch):
-    monkeypatch.setattr(
-        training, "RunLog", lambda *a: os.kill(os.getpid(), signal.SIGINT)
-    )
-    with pytest.raises(KeyboardInterrupt) as caught:
-        run(config)
-    assert not isinstance(caught.value, TrainingInterrupted)
-    assert not config.out.exists()
-
-
-@pytest.mark.quick
 def test_a_run_from_before_a_setting_existed_goes_on(config):
     half = replace(config, steps=4, tensorboard=False)
     run(half)
@@ -371,13 +331,11 @@ def test_a_run_from_before_a_setting_existed_goes_on(config):
             run(replace(half, **{name: value}))
 
 
-@pytest.mark.quick
 def test_what_a_run_was_before_a_setting_existed_is_its_default():
     assert BEFORE.keys() == training.as_json(TrainConfig(Path("a"), Path("b"))).keys()
     assert (BEFORE["grad_clip"], BEFORE["pad"], BEFORE["model"]) == (10.0, "last", {})
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("place", [".", "runs", "runs/deep"])
 def test_nothing_is_trained_into_the_data_folder(config, tmp_path, place):
     before = sorted(config.data.rglob("*"))
@@ -391,7 +349,6 @@ def test_nothing_is_trained_into_the_data_folder(config, tmp_path, place):
     assert sorted(config.data.rglob("*")) == before
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -414,23 +371,19 @@ def test_a_folder_of_somebody_else_is_not_trained_into(config, name, content, wo
     assert [p for p in config.out.rglob("*") if p.is_file()] == [path]
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_was_saved(uninterrupted, tmp_path):
     config, whole = uninterrupted
     config = replace(config, out=tmp_path / "run")
     script = tmp_path / "killed.py"
     script.write_text(
-        "import json, os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from act_minimal.training import TrainConfig, train\n"
-        "settings = json.loads(sys.argv[1])\n"
-        "settings |= {k: Path(settings[k]) for k in ('data', 'out')}\n"
-        "settings['cameras'] = tuple(settings['cameras'])\n"
+        READ_SETTINGS + "import os, signal\n"
         "def die(record):\n"
         "    if record['step'] >= 21:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "train(TrainConfig(**settings), on_step=die, progress=False)\n"
     )
-    done = launch([str(script), json.dumps(training.as_json(config))])
+    done = launch(script, json.dumps(training.as_json(config)))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert max(r["step"] for r in read_log(config.out)) == 21
     assert load_policy(config.out).chunk_size == 5
@@ -445,17 +398,10 @@ def test_kill_9_loses_nothing_that_was_saved(uninterrupted, tmp_path):
     assert not list((config.out / "checkpoints").glob(".*"))
 
 
-def launch(arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+def launch(*arguments, **environment):
+    return python("-W", "error", *arguments, OMP_NUM_THREADS="1", **environment)
 
 
-@pytest.mark.quick
 def test_a_full_disk_keeps_the_checkpoint_before(config, monkeypatch):
     config = replace(config, val_fraction=0)
     whole = run(replace(config, out=config.out.with_name("whole")))
@@ -476,7 +422,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(config, monkeypatch):
     assert curve(run(config).losses) == curve(whole.losses)
 
 
-@pytest.mark.quick
 def test_another_run_in_the_same_folder_is_refused(config, tmp_path):
     run(replace(config, steps=5, val_fraction=0))
     config = replace(config, steps=5, val_fraction=0)
@@ -499,7 +444,6 @@ def test_another_run_in_the_same_folder_is_refused(config, tmp_path):
         run(config)
 
 
-@pytest.mark.quick
 def test_a_loss_that_is_not_finite_stops_the_run(config):
     config = replace(config, save_every=1, log_every=1, val_fraction=0)
     with pytest.raises(UserError, match=r"(loss|grad_norm) is (nan|inf) at step \d"):
@@ -508,7 +452,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(config):
         assert np.isfinite(tensor).all()
 
 
-@pytest.mark.quick
 def test_training_works_outside_the_main_thread(config):
     results = []
     config = replace(config, steps=2, val_fraction=0)
@@ -518,9 +461,7 @@ def test_training_works_outside_the_main_thread(config):
     assert results[0].steps == 2
 
 
-# --- several processes ----------------------------------------------------------------
-
-
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("options", [{}, {"bf16": True}], ids=["float32", "bf16"])
 def test_a_gpu_trains_goes_on_and_agrees(vision_data, config, tmp_path, options):
@@ -537,11 +478,11 @@ def test_a_gpu_trains_goes_on_and_agrees(vision_data, config, tmp_path, options)
     seen = {f"images/{c}": x[:1] for c, x in demos.images.items()}
     seen["qpos"] = demos.qpos[:1]
     back = load_policy(there.folder)  # on the CPU
-    np.testing.assert_allclose(
-        back.predict_chunk(seen), there.policy.predict_chunk(seen), atol=5e-3
-    )
+    chunk = there.policy.predict_chunk(seen)
+    np.testing.assert_allclose(back.predict_chunk(seen), chunk, atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     gpus = torch.cuda.device_count()
@@ -552,19 +493,14 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(vision_data, config, tmp_path):
     config = replace(config, data=vision_data, cameras=("top",), steps=10)
     config = replace(config, shift_px=2, contrast=0.2, use_env_state=True)
     whole = run(config)
     script = tmp_path / "many.py"
     script.write_text(
-        "import json, sys\n"
-        "from pathlib import Path\n"
-        "from act_minimal.training import TrainConfig, train\n"
-        "settings = json.loads(sys.argv[1])\n"
-        "settings |= {k: Path(settings[k]) for k in ('data', 'out')}\n"
-        "settings['cameras'] = tuple(settings['cameras'])\n"
-        "result = train(TrainConfig(**settings), progress=False)\n"
+        READ_SETTINGS + "result = train(TrainConfig(**settings), progress=False)\n"
         "assert result.steps == 10 and result.folder.name == '10'\n"
     )
     both = replace(config, out=tmp_path / "both")
@@ -573,10 +509,8 @@ def test_two_processes_compute_what_one_does(vision_data, config, tmp_path):
         port = free.getsockname()[1]
     where = ["--master-addr=127.0.0.1", f"--master-port={port}"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", *where]
-    done = launch(
-        [*torchrun, str(script), json.dumps(training.as_json(both))],
-        PYTHONWARNINGS="error",
-    )
+    settings = json.dumps(training.as_json(both))
+    done = launch(*torchrun, script, settings, PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stderr
     for one, two in zip(whole.losses, read_log(both.out), strict=True):
         for key in ("loss", "l1", "kl", "grad_norm", "val_l1"):
@@ -600,7 +534,6 @@ def test_two_processes_compute_what_one_does(vision_data, config, tmp_path):
     assert np.mean(compared) > 0.9
 
 
-@pytest.mark.quick
 def test_slices_of_a_batch_are_slices_of_what_one_process_sees(vision_data, config):
     config = replace(config, data=vision_data, cameras=("top", "wrist"), shift_px=3)
     config = replace(config, brightness=0.3, use_env_state=True)
@@ -622,19 +555,14 @@ def test_slices_of_a_batch_are_slices_of_what_one_process_sees(vision_data, conf
         training.rows(config, World(0, 3, device))
 
 
-# --- parts ----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 def test_noise_has_the_deviation_asked_for(config):
     config = replace(config, batch_size=4096, state_noise=0.1)
     demos = load_demonstrations(config)
     policy, windows = untrained(config, demos)
     rows, device = slice(0, 4096), torch.device("cpu")
     noisy, _ = make_batch(config, policy, windows, 0, rows, device)
-    clean, _ = make_batch(
-        replace(config, state_noise=0), policy, windows, 0, rows, device
-    )
+    quiet = replace(config, state_noise=0)
+    clean, _ = make_batch(quiet, policy, windows, 0, rows, device)
     for key in ("qpos", "env_state"):
         noise = (noisy[key] - clean[key]) / policy.scale(key).std
         np.testing.assert_allclose(noise.std(0), 0.1, rtol=0.1)
@@ -642,7 +570,6 @@ def test_noise_has_the_deviation_asked_for(config):
     assert torch.equal(noisy["action"], clean["action"])
 
 
-@pytest.mark.quick
 @given(st.integers(1, 10**6), st.integers(0, 10**4), st.data())
 def test_rate_warms_up_and_falls_to_nothing(steps, warmup, data):
     config = TrainConfig(Path(), Path(), steps=steps, warmup_steps=warmup)
@@ -658,7 +585,6 @@ def test_rate_warms_up_and_falls_to_nothing(steps, warmup, data):
         assert learning_rate(constant, step) == pytest.approx((step + 1) / warmup)
 
 
-@pytest.mark.quick
 def test_average_follows_its_recursion():
     random = np.random.default_rng(0)
     values, expected = random.normal(size=(300, 4)).astype(np.float32), np.zeros(4)
@@ -671,7 +597,6 @@ def test_average_follows_its_recursion():
     np.testing.assert_allclose(average.detach(), expected, atol=1e-5)
 
 
-@pytest.mark.quick
 def test_backbone_has_a_rate_of_its_own(vision_data, config):
     config = replace(config, data=vision_data, cameras=("top",), backbone_lr=1e-5)
     policy, _ = untrained(config, load_demonstrations(config))
@@ -685,7 +610,6 @@ def test_backbone_has_a_rate_of_its_own(vision_data, config):
     assert count == len(names)
 
 
-@pytest.mark.quick
 def test_steps_that_fit_counts_real_steps(config, monkeypatch):
     clock, trials = [0.0], []
     real = training.train
@@ -708,7 +632,6 @@ def test_steps_that_fit_counts_real_steps(config, monkeypatch):
     assert not config.out.exists()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -732,7 +655,6 @@ def test_bad_settings_are_named(config, change, message):
         run(replace(config, **change))
 
 
-@pytest.mark.quick
 def test_settings_are_flags():
     flags = "--data d --out o --cameras top wrist --model use_cvae False kl_weight 2.5"
     config = tyro.cli(TrainConfig, args=flags.split())
@@ -741,89 +663,59 @@ def test_settings_are_flags():
     assert json.loads(json.dumps(training.as_json(config)))["data"] == "d"
 
 
-# ------------------------------------------------------------ sizes of images
-
-
 def write_pictures(folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
     random = np.random.default_rng(0)
     for i in range(3):
         q = random.normal(size=(8, 3)).astype(np.float32)
-        images = {
-            camera: random.integers(0, 256, (8, *size, 3), np.uint8)
-            for camera, size in sizes.items()
-        }
-        save_episode(
-            episode_path(folder, i), Episode(q, q * 0, q * 0, q + 0.1, images, fps=30.0)
-        )
+        shapes = {camera: (8, *size, 3) for camera, size in sizes.items()}
+        images = {c: random.integers(0, 256, s, np.uint8) for c, s in shapes.items()}
+        episode = Episode(q, q * 0, q * 0, q + 0.1, images, fps=30.0)
+        save_episode(episode_path(folder, i), episode)
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["act", "bc_mlp"])
 def test_cameras_of_different_sizes_train_and_come_back(tmp_path, kind):
     sizes = {"top": (32, 40), "wrist": (21, 37)}
-    config = TrainConfig(
-        data=write_pictures(tmp_path / "data", sizes),
-        out=tmp_path / "run",
-        policy=kind,
-        cameras=tuple(sizes),
-        model=dict(TINY) if kind == "act" else {"hidden": 16},
-        chunk_size=5,
-        steps=2,
-        batch_size=4,
-        shift_px=2,
-        brightness=0.1,
-        device="cpu",
-        threads=1,
-        tensorboard=False,
-    )
+    data = write_pictures(tmp_path / "data", sizes)
+    more = {"policy": kind, "cameras": tuple(sizes), "steps": 2, "shift_px": 2}
+    more |= {"model": dict(TINY) if kind == "act" else {"hidden": 16}, "batch_size": 4}
+    config = TrainConfig(data, tmp_path / "run", brightness=0.1, **SMALL | more)
     result = run(config)
     back = load_policy(result.folder)
     assert back.image_sizes == sizes
     seen = {f"images/{c}": np.zeros((1, *s, 3), np.uint8) for c, s in sizes.items()}
     seen["qpos"] = np.zeros((1, 3), np.float32)
-    np.testing.assert_array_equal(
-        back.predict_chunk(seen), result.policy.predict_chunk(seen)
-    )
+    chunk = result.policy.predict_chunk(seen)
+    np.testing.assert_array_equal(back.predict_chunk(seen), chunk)
 
 
-@pytest.mark.parametrize("words", [("--resize", "16", "24"), ()])
-def test_resize_is_a_flag_and_holds_at_run_time(tmp_path, words):
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["--resize 16 24", ""])
+def test_resize_is_a_flag_and_holds_at_run_time(tmp_path, more):
     """Without it, the same images train as they are."""
     sizes = {"top": (33, 60), "wrist": (50, 44)}
     data = write_pictures(tmp_path / "data", sizes)
-    config = tyro.cli(
-        TrainConfig,
-        args=[
-            *("--data", str(data), "--out", str(tmp_path / "run"), "--steps", "2"),
-            *("--cameras", "top", "wrist", "--batch-size", "4", "--threads", "1"),
-            *(
-                "--chunk-size",
-                "5",
-                "--no-tensorboard",
-                "--model",
-                "width",
-                "16",
-                "heads",
-                "2",
-                *words,
-            ),
-        ],
+    flags = (
+        f"--data {data} --out {tmp_path}/run --steps 2 --cameras top wrist "
+        f"--threads 1 --batch-size 4 --chunk-size 5 --no-tensorboard "
+        f"--model width 16 heads 2 {more}"
     )
+    config = tyro.cli(TrainConfig, args=flags.split())
     policy = load_policy(run(config).folder)
     assert policy.image_sizes == sizes
-    network = dict.fromkeys(sizes, (16, 24)) if words else sizes
+    network = dict.fromkeys(sizes, (16, 24)) if more else sizes
     assert policy.config.camera_sizes == network
     demos = load_demonstrations(config)
     first = load_episode(episode_path(data, 0))
     seen = {f"images/{c}": x[:1] for c, x in first.images.items()}
     trained = {f"images/{c}": x[:1].copy() for c, x in demos.images.items()}
     qpos = {"qpos": first.qpos[:1]}
-    np.testing.assert_array_equal(
-        policy.predict_chunk(seen | qpos), policy.predict_chunk(trained | qpos)
-    )
+    chunks = [policy.predict_chunk(images | qpos) for images in (seen, trained)]
+    np.testing.assert_array_equal(*chunks)
 
 
-@pytest.mark.quick
 def test_sizes_that_cannot_be_meant(vision_data, config):
     with pytest.raises(SettingError, match=r"resize is \(8, 96\).*at least 16"):
         replace(config, resize=(8, 96))
@@ -833,7 +725,6 @@ def test_sizes_that_cannot_be_meant(vision_data, config):
         network_settings(wanted, demos)
 
 
-@pytest.mark.quick
 def test_settings_come_back_from_json_as_they_went(config):
     """Or a run that has them would not go on."""
     asked = as_json(replace(config, cameras=("top",), resize=(32, 24)))

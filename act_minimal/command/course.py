@@ -13,11 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def notebooks(folder: Path | None = None) -> list[Path]:
-    """The learner's notebooks, in order.
-
-    Raises:
-        UserError: there are none: the package was installed without the repository.
-    """
+    """The learner's notebooks, in order; UserError without the repository."""
     folder = folder or ROOT / "notebooks"
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
@@ -28,13 +24,9 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     return found
 
 
-def find_lesson(number: int, folder: Path | None = None) -> Path:
-    """The notebook of a lesson.
-
-    Raises:
-        SettingError: no such lesson; lists those there are.
-    """
-    known = {int(path.name[:2]): path for path in notebooks(folder)}
+def find_lesson(number: int) -> Path:
+    """The notebook of a lesson; SettingError if there is no such."""
+    known = {int(path.name[:2]): path for path in notebooks()}
     if number not in known:
         raise SettingError(
             f"there is no lesson {number}; the lessons are: "
@@ -51,10 +43,7 @@ def has_display() -> bool:
 
 
 def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list[str]:
-    """The command that opens JupyterLab at a lesson; without a browser it prints where.
-
-    JupyterLab prints its address, token included, when it has started.
-    """
+    """The command that opens JupyterLab at a lesson, or prints its address."""
     command = [sys.executable, "-m", "jupyterlab"]
     # Not as a file to open: the address that is printed would not lead to it.
     command.append(f"--LabApp.default_url=/lab/tree/{lesson.name}")
@@ -77,18 +66,11 @@ def open_lab(lesson: Path, *, browser: bool, port: int | None = None) -> int:
     return subprocess.run(command).returncode
 
 
-def hand_out(path: Path, folder: Path | None = None) -> list[str]:
+def hand_out(path: Path) -> list[str]:
     """Zip what a class needs to begin, without solutions, outputs or teacher's notes.
 
     The learner's notebooks hold each solution behind a click; here those cells are
-    taken out, so that it can be given as homework.
-
-    Args:
-        path: of the zip file.
-        folder: of the notebooks.
-
-    Returns:
-        The names of the notebooks in it.
+    taken out, so that it can be given as homework. Returns the notebooks' names.
 
     Raises:
         SettingError: the name does not end in .zip, or cannot be written to.
@@ -101,7 +83,7 @@ def hand_out(path: Path, folder: Path | None = None) -> list[str]:
         atomic_file(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for lesson in notebooks(folder):
+        for lesson in notebooks():
             notebook = nbformat.read(lesson, as_version=4)
             notebook.cells = [
                 cell for cell in notebook.cells if not cell.id.endswith("-solution")

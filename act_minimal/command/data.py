@@ -25,9 +25,7 @@ usage: act data VERB [flags]          act data VERB --help teaches each one
 
 
 def merge(
-    folders: tyro.conf.Positional[tuple[Path, ...]],
-    out: Path,
-    json: Json = False,
+    folders: tyro.conf.Positional[tuple[Path, ...]], out: Path, json: Json = False
 ) -> Result:
     """Several folders of episodes as one, in the order given, numbered anew.
 
@@ -84,11 +82,7 @@ def split(
 
 
 def read_parts(words: tuple[str, ...]) -> dict[str, int | float]:
-    """`train=0.8` and `few=10` as numbers: shares are floats, counts are ints.
-
-    Raises:
-        SettingError: A word that is neither, or a name twice.
-    """
+    """`train=0.8` and `few=10` as numbers: shares are floats, counts are ints."""
     parts: dict[str, int | float] = {}
     for word in words:
         name, _, value = word.partition("=")
@@ -218,11 +212,7 @@ VERBS: dict[str, Callable[..., Result]] = {
 
 
 def find_verb(words: Sequence[str]) -> Callable[..., Result]:
-    """The function for the words after `act data`.
-
-    Raises:
-        SettingError: No such verb.
-    """
+    """The function for the words after `act data`."""
     if not words or words[0] not in VERBS:
         said = f"no verb {words[0]!r}" if words else "a verb is missing"
         raise SettingError(f"act data: {said}, expected one of: {', '.join(VERBS)}")

@@ -1,7 +1,6 @@
 """`act demo`: demonstrations, training, rollouts, film and result, in one command.
 
-Recording, training and rollouts leave files and go on from them: a second call after
-Ctrl-C or kill -9 loses nothing.
+A second call after Ctrl-C or kill -9 goes on from the files that the first one left.
 """
 
 import math
@@ -18,24 +17,16 @@ from typing import Any
 from rich.table import Table
 
 from ..checkpoint import load_policy, save_policy
-from ..dataset import Demonstrations
 from ..evaluation import Evaluation, evaluate, evaluation_scenes
 from ..execution import ExecutionConfig
 from ..settings import TrainConfig
 from ..support.console import make_console
 from ..support.errors import UserError
-from ..support.files import (
-    atomic_file,
-    check_output_folder,
-    read_json,
-    write_json,
-)
+from ..support.files import atomic_file, check_output_folder, read_json, write_json
 from ..support.gl import GLError, require_gl
 from ..training import TrainingInterrupted, TrainResult, train
 
 USUAL = "so100_pick_place"
-
-
 TRIAL_SECONDS = 5.0  # a shorter trial misses by a fifth on a machine that breathes
 MOST_TRIAL_STEPS = 4000
 
@@ -136,8 +127,6 @@ def run_demo(
     """Run the whole course of a policy's life, and write `out/result.json`.
 
     Args:
-        out: folder for demonstrations, training runs, film and result.
-        task_name: a simulated task.
         vision: cameras instead of the object's pose.
         seed: decides demonstrations, weights and scenes.
         recipe: by default that of `recipe_for`.
@@ -240,7 +229,6 @@ def run_demo(
 
 
 def _command(task_name: str, vision: bool, seed: int) -> str:
-    """The command line that does the same again."""
     task = "" if task_name == USUAL else f" --task {task_name}"
     return f"act demo{task}{' --vision' if vision else ''} --seed {seed}"
 
@@ -248,8 +236,7 @@ def _command(task_name: str, vision: bool, seed: int) -> str:
 class Clock:
     """Seconds of each stage, over all calls; kept in `out/stages.json`.
 
-    Raises:
-        UserError: the folder belongs to a demo with other settings, or to none.
+    UserError if the folder belongs to a demo with other settings, or to none.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]):
@@ -288,7 +275,6 @@ class Clock:
         self.keep()
 
     def keep(self) -> None:
-        """Write the file."""
         write_json(
             self.path,
             {"settings": self.settings, "seconds": self.seconds, "notes": self.notes},
@@ -298,7 +284,6 @@ class Clock:
 def _train_for(
     seconds: float, common: TrainConfig, recipe: Recipe, clock: Clock, progress: bool
 ) -> TrainResult:
-    """Train the baseline for as many steps as fit into ACT's training time."""
     config = replace(common, out=common.out.with_name("single_step"))
     config = replace(config, **recipe.single_step)
     if "single_step_steps" not in clock.notes:
@@ -307,23 +292,18 @@ def _train_for(
     return train(replace(config, steps=steps), progress=progress)
 
 
-def steps_that_fit(
-    config: TrainConfig,
-    seconds: float,
-    *,
-    demonstrations: Demonstrations | None = None,
-) -> int:
+def steps_that_fit(config: TrainConfig, seconds: float) -> int:
     """How many steps of this run take so many seconds on this machine.
 
-    For comparisons at equal training time: the run that follows has a fixed number of
-    steps and so can be repeated exactly, which a run that watches the clock cannot.
-    Measures at least `TRIAL_SECONDS` of real steps in a temporary folder, after
-    `log_every` to warm up; validations and checkpoints are not counted.
+    For comparisons at equal training time: a run with a fixed number of steps can be
+    repeated exactly, one that watches the clock cannot. Measures at least
+    `TRIAL_SECONDS` of real steps in a temporary folder, after `log_every` to warm up;
+    validations and checkpoints are not counted.
     """
     every = config.log_every
     steps = max(40, 4 * every)
     while True:
-        clock = _lap_times(config, steps, demonstrations)
+        clock = _lap_times(config, steps)
         span, counted = clock[-1] - clock[0], steps - every
         if span >= TRIAL_SECONDS or steps >= MOST_TRIAL_STEPS:
             return max(1, int(seconds * counted / span))
@@ -331,9 +311,7 @@ def steps_that_fit(
         steps = every * (1 + laps)
 
 
-def _lap_times(
-    config: TrainConfig, steps: int, demonstrations: Demonstrations | None
-) -> list[float]:
+def _lap_times(config: TrainConfig, steps: int) -> list[float]:
     """When a trial run reached each look at the losses, every `log_every` steps."""
     clock: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -342,7 +320,6 @@ def _lap_times(
         try:
             train(
                 trial,
-                demonstrations=demonstrations,
                 on_step=lambda record: clock.append(time.perf_counter()),
                 progress=False,
             )
@@ -354,7 +331,6 @@ def _lap_times(
 
 
 def _draw_losses(act: TrainResult, baseline: TrainResult, path: Path) -> None:
-    """Both loss curves, smoothed, against training time."""
     import matplotlib.pyplot as plt
     import numpy as np
 
@@ -377,7 +353,6 @@ def _draw_losses(act: TrainResult, baseline: TrainResult, path: Path) -> None:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    """Both policies, as a table."""
     table = Table("", "success", "n", "95 % interval", "training", "time to success")
     rows = (("ACT", "act"), ("single-step cloning", "single_step"))
     for title, name in rows:

@@ -32,8 +32,7 @@ class Device:
             of cameras without a file their number.
         name: What the maker calls it; "" where the system does not say.
         group: Whose members may open it, where we may not; None where we may.
-        size: (width, height) of a camera's picture in pixels; None where there was
-            none, and for serial ports.
+        size: (width, height) of a camera's picture, pixels; None where there was none.
         vendor: USB number of a serial port's maker; None where the system does not say.
     """
 
@@ -44,18 +43,11 @@ class Device:
     vendor: int | None = None
 
     def __str__(self) -> str:
-        """The path and the name."""
         return f"{self.path} ({self.name})" if self.name else str(self.path)
 
 
 def find_serial_ports(dev: Path = Path("/dev")) -> list[Device]:
-    """Serial ports over USB, as the servo bus of an SO-100, and a Jetson's own.
-
-    pyserial lists them, on Linux, macOS and Windows.
-
-    Args:
-        dev: Folder of the device files, where a system has one.
-    """
+    """Serial ports over USB, as the servo bus of an SO-100, and a Jetson's own."""
     require("arms", "serial")
     from serial.tools import list_ports
 
@@ -114,16 +106,11 @@ def find_cameras(
     names: Path = Path("/sys/class/video4linux"),
     timeout: float = CAMERA_TIMEOUT_S,
 ) -> list[Device]:
-    """Cameras, each asked for one picture.
+    """Cameras, each asked for one picture; all together may take `timeout` s.
 
     They are opened side by side and in other processes, because a camera behind a bad
     cable can hang the process that opens it. On Linux they have files; on macOS and
     Windows the first numbers are tried, and those that show a picture are returned.
-
-    Args:
-        dev: Folder of the device files.
-        names: Folder where the system describes them.
-        timeout: Seconds that all cameras together may take.
     """
     found, probes = [], {}
     if sys.platform in CAMERA_BACKENDS:
@@ -163,7 +150,6 @@ def _probe(camera: str) -> subprocess.Popen:
 
 
 def _picture_size(probe: subprocess.Popen, deadline: float) -> tuple[int, int] | None:
-    """Wait for a camera's answer until the deadline (seconds, monotonic)."""
     try:
         answer, _ = probe.communicate(timeout=max(0.05, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -185,13 +171,11 @@ def _closed_group(path: Path, usual: str) -> str | None:
 
 
 def _numbered(folder: Path, prefix: str) -> list[Path]:
-    """Devices of one kind, video2 before video10."""
     found = [path for path in _listed(folder) if path.name.startswith(prefix)]
     return sorted(found, key=_number)
 
 
 def _number(path: Path) -> tuple[str, int, str]:
-    """Sorts names by kind, and then by number."""
     return path.name.rstrip("0123456789"), len(path.name), path.name
 
 

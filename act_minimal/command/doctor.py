@@ -1,9 +1,8 @@
 """What this machine has, what is missing, and the exact line that installs it.
 
-`diagnose` looks at everything that the project can use; nothing is installed, moved
-or switched on. Only *missing* stops ``act demo``. A *warning* is something that will
-fail or be slow later (a serial port that may not be opened, a nearly full disk), and
-*info* is a fact, or something optional that is not here.
+Nothing is installed, moved or switched on. Only *missing* stops ``act demo``. A
+*warning* is something that will fail or be slow later (a serial port that may not be
+opened, a nearly full disk), and *info* is a fact, or something optional.
 """
 
 from __future__ import annotations
@@ -44,10 +43,8 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: What was looked at, in a word or two.
         status: "missing" stops ``act demo``; "warning" stops something else or makes
             it slow; "ok" and "info" stop nothing.
-        found: What is there.
         fix: The line to type, or one sentence where no line would do; "" if nothing
             is to be mended.
     """
@@ -177,10 +174,7 @@ def check_packages(constraints: Path | None = None) -> list[Check]:
     """Installed versions against the ranges asked for and the known-good versions.
 
     `act demo` needs the package's own libraries and the simulator's; those of other
-    extras may be missing.
-
-    Args:
-        constraints: A file with known-good versions; by default the repository's.
+    extras may be missing. The known-good are by default the repository's.
     """
     asked = {one.name: one for one in extras.requirements()}
     extra_of: dict[str, extras.Extra] = {}
@@ -339,7 +333,6 @@ _SCENE = """
 
 
 def _renderer_name() -> str:
-    """What draws: a GPU's name, or llvmpipe for Mesa's software."""
     try:
         from OpenGL.GL import GL_RENDERER, glGetString
 
@@ -438,6 +431,5 @@ def check_uv() -> Check:
 
 
 def _no_permission(name: str, device: devices.Device) -> Check:
-    """Name the line that lets the user open a device after the next login."""
     fix = f"sudo usermod -aG {device.group} $USER"
     return Check(name, "warning", f"{device}: no permission (then log in again)", fix)

@@ -37,7 +37,6 @@ class ExportConfig:
     )
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
         check_settings(self)
 
 
@@ -188,7 +187,6 @@ def export_onnx(
 
 
 def _renames(words: Sequence[str]) -> dict[str, str]:
-    """{"top": "front"} of ("top=front",)."""
     names = {}
     for word in words:
         old, equals, new = word.partition("=")

@@ -1,8 +1,8 @@
 """The `act` command. `act --help` lists what it can do, `act train --help` teaches.
 
 The settings of each command are the parameters of a function or the fields of a
-dataclass here; tyro makes the flags from them. Heavy imports happen inside the
-commands, so that `act --help` answers at once.
+dataclass; tyro makes the flags from them. Heavy imports happen inside the commands, so
+that `act --help` answers at once.
 """
 
 import contextlib
@@ -288,7 +288,6 @@ class EvalConfig:
     the task's."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
         check_settings(self)
 
 
@@ -427,24 +426,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "course": course,
     **exchange.COMMANDS,
 }
-ARM_COMMANDS = (
-    "virtual",
-    "ports",
-    "cameras",
-    "setup",
-    "calibrate",
-    "health",
-    "teleop",
-    "deploy",
-)
+ARM_COMMANDS = ("virtual", "ports", "cameras", "setup", "calibrate", "health")
+ARM_COMMANDS += ("teleop", "deploy")
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the `act` command; exits with 0, 1 (something is wrong) or 2 (usage).
-
-    Args:
-        args: the words after `act`; by default those of the command line.
-    """
+    """Run the `act` command; exits with 0, 1 (something is wrong) or 2 (usage)."""
     prepare_output()
     words = list(sys.argv[1:] if args is None else args)
     json = "--json" in words and _speaks()
@@ -490,11 +477,7 @@ def _fail(sentence: str, code: int, json: bool) -> int:
 
 
 def _find(name: str, words: list[str], json: bool) -> Callable[[], Result | int]:
-    """The command that the words ask for, with all its settings, ready to run.
-
-    Raises:
-        SettingError: there is no such command, flag or setting.
-    """
+    """The command that the words ask for, with all its settings, ready to run."""
     known = (*COMMANDS, "data", *ARM_COMMANDS)
     if name not in known:
         raise SettingError(
@@ -519,8 +502,6 @@ def _find(name: str, words: list[str], json: bool) -> Callable[[], Result | int]
 def _parse(
     command: Callable[..., Result | int], name: str, words: list[str], json: bool
 ) -> Callable[[], Result | int]:
-    """The command with the settings that the words give it."""
-
     @functools.wraps(command)  # its flags and help, but nothing runs yet
     def later(*args: Any, **settings: Any) -> Callable[[], Result | int]:
         given = inspection_of_code.signature(command).bind(*args, **settings)

@@ -1,8 +1,4 @@
-"""Folders of episodes merged, split and repaired.
-
-Whatever makes a new folder makes it under a hidden name and renames it when it is
-complete: a merge that is killed leaves no folder that looks whole.
-"""
+"""Folders of episodes merged, split and repaired."""
 
 import random
 import re
@@ -12,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from ..episodes import episode_path, list_episodes, load_episode
 from ..support.errors import SettingError, UserError
@@ -23,7 +21,7 @@ from ..support.files import (
     write_json,
 )
 from ..support.hdf5_files import EpisodeError
-from .folders import check_alike, difference_of, episodes_of, shape_of, with_bar
+from .folders import check_alike, difference_of, episodes_of, shape_of
 
 BROKEN, REASONS = "broken", "reasons.json"
 
@@ -35,10 +33,6 @@ def merge(
     folders: Sequence[str | Path], out: str | Path, *, progress: bool = False
 ) -> list[Path]:
     """Several folders of episodes as one, in the order given, numbered anew.
-
-    Args:
-        folders: Folders of *.hdf5 episodes; they stay as they are.
-        out: A new folder.
 
     Returns:
         The new files.
@@ -59,7 +53,7 @@ def merge(
     paths = [path for folder in folders for path in episodes_of(folder)]
     check_alike(paths, progress=progress)
     with atomic_folder(out) as temporary:
-        for i, path in enumerate(with_bar(paths, "merge", progress)):
+        for i, path in enumerate(tqdm(paths, desc="merge", disable=not progress)):
             shutil.copyfile(path, episode_path(temporary, i))
     return list_episodes(out)
 
@@ -76,11 +70,9 @@ def split(
     """A folder of episodes as several, whole episodes each, drawn by a seed.
 
     Args:
-        folder: A folder of *.hdf5 episodes; it stays as it is.
         parts: Name of each part and how much it gets: a float is a share of all, up to
             1.0; an int a number of episodes. All floats or all ints.
         out: A new folder for the parts: out/train, out/val, ...
-        seed: Decides which episodes go where.
         in_order: The first ones go to the first part, and so on; nothing is drawn.
 
     Returns:
@@ -106,7 +98,7 @@ def split(
     with atomic_folder(out) as temporary:
         for name in chosen:
             (temporary / name).mkdir()
-        for name, i, path in with_bar(jobs, "split", progress):
+        for name, i, path in tqdm(jobs, desc="split", disable=not progress):
             shutil.copyfile(path, episode_path(temporary / name, i))
     return {name: list_episodes(Path(out) / name) for name in chosen}
 
@@ -170,17 +162,13 @@ def repair(
     reasons stand there in reasons.json. A repair that was stopped goes on with the
     next call.
 
-    Args:
-        folder: A folder of *.hdf5 episodes.
-        dry_run: Only say what would be done.
-
     Raises:
         UserError: No episodes, or files cannot be moved.
     """
     folder = Path(folder)
     paths = episodes_of(folder)
     result, shapes = Repair(0), dict[Path, dict[str, Any]]()
-    for path in with_bar(paths, "read", progress):
+    for path in tqdm(paths, desc="read", disable=not progress):
         try:
             load_episode(path, colours="rgb")  # which order it is breaks nothing
             shapes[path] = shape_of(path)

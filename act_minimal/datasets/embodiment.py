@@ -58,10 +58,7 @@ def lerobot_joint_names(robot: str, width: int) -> list[str]:
 def arm_attributes(robot: str, joints: Sequence[str], units: str) -> dict[str, str]:
     """What an episode's attributes say of its numbers, as far as it is known.
 
-    Args:
-        robot: "so100", "so101", "openarm", "aloha" or "other".
-        joints: Their names in order; may be empty.
-        units: "rad" (and grippers from 0 to 1), or "" where it is unknown.
+    `units` is "rad" (and grippers from 0 to 1), or "" where it is unknown.
     """
     said = {"robot": robot if robot != "other" else "", "units": units}
     said["joints"] = json.dumps(list(joints)) if joints else ""
@@ -105,11 +102,8 @@ def beyond_reach(
 ) -> list[str]:
     """A sentence for each number that no such joint can have.
 
-    Args:
-        low: (S,) least values of a dataset's states.
-        high: (S,) greatest ones.
-        robot: Whose; of an unknown arm only more than a turn is odd.
-        names: What the numbers are called; by default as the robot's joints.
+    From least and greatest values (S,) of a dataset's states. Of an unknown arm only
+    more than a turn is odd.
     """
     reach = reach_of(robot, len(low))
     known = reach is not None
@@ -138,14 +132,9 @@ ABOUT_ARM = ("fps", "task", "robot", "joints", "units")  # what a policy passes 
 def arm_of(
     said: Mapping[str, Mapping[str, Any]], width: int | None = None
 ) -> dict[str, Any]:
-    """What a card says of the arm whose episodes have these attributes.
+    """What a card says of the arm whose episodes (file name -> attributes) say this.
 
-    Args:
-        said: file name -> its attributes; those without a word are left out.
-        width: how many joints the episodes have.
-
-    Raises:
-        UserError: two files say different things, or `joints` is no list of names.
+    UserError if two files say different things, or `joints` is no list of names.
     """
     arm: dict[str, Any] = {}
     first: dict[str, str] = {}
@@ -175,11 +164,7 @@ def arm_of(
 
 
 def expect_card(card: Mapping[str, Any], path: Path) -> None:
-    """Whether what a card says of its arm can be meant.
-
-    Raises:
-        UserError: names the file and the key.
-    """
+    """UserError, naming file and key, if a card cannot mean what it says of its arm."""
     fps = card.get("fps")
     number = isinstance(fps, int | float) and not isinstance(fps, bool)
     if fps is not None and not (number and 0 < fps < float("inf")):
@@ -195,11 +180,7 @@ def expect_card(card: Mapping[str, Any], path: Path) -> None:
 
 
 def expect_robot(card: Mapping[str, Any], units: str, where: Path | str) -> None:
-    """Whether units are those of the robot that a card names, if it names one.
-
-    Raises:
-        SettingError: they are another robot's.
-    """
+    """SettingError if units are not those of the robot that a card names."""
     if (robot := card.get("robot", units)) != units:
         expected = robot if robot in CONVERTED else "keep"
         raise SettingError(
@@ -209,21 +190,11 @@ def expect_robot(card: Mapping[str, Any], units: str, where: Path | str) -> None
 
 
 def check_card(
-    card: Mapping[str, Any],
-    fps: float,
-    robot: str = "",
-    joints: Sequence[str] = (),
+    card: Mapping[str, Any], fps: float, robot: str = "", joints: Sequence[str] = ()
 ) -> None:
-    """Whether a policy with this card can drive an arm: rate, joints, order, units.
+    """UserError, and what to do, for a policy that cannot drive an arm.
 
-    Args:
-        card: of the policy.
-        fps: at which the arm is driven, Hz.
-        robot: which arm that is.
-        joints: its joints, in order.
-
-    Raises:
-        UserError: names what differs, and what to do.
+    `fps` is the arm's rate, Hz; `joints` are its joints, in order.
     """
     taught = card.get("fps")
     if taught is not None and abs(taught - fps) > 1e-3 * fps:

@@ -1,34 +1,23 @@
 """Folders of episodes: what one holds, and whether all are alike."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import h5py
 import numpy as np
+from tqdm.auto import tqdm
 
-from ..episodes import (
-    Episode,
-    cameras_in,
-    find_episodes,
-    list_episodes,
-    load_episode,
-)
+from ..episodes import Episode, cameras_in, find_episodes, list_episodes, load_episode
 from ..exchange.lerobot_files import INFO
 from ..support.errors import UserError
 from ..support.hdf5_files import EpisodeError, dataset_of, misnamed_files
 
-Item = TypeVar("Item")
-
 
 def kind_of(folder: str | Path) -> str:
-    """What a folder holds: "hdf5" or "lerobot".
-
-    Raises:
-        UserError: Neither, or both.
-    """
+    """What a folder holds: "hdf5" or "lerobot"; UserError: neither, or both."""
     folder = Path(folder)
     lerobot, hdf5 = (folder / INFO).is_file(), bool(list_episodes(folder))
     if lerobot and hdf5:
@@ -45,11 +34,7 @@ def kind_of(folder: str | Path) -> str:
 
 
 def episodes_of(folder: str | Path) -> list[Path]:
-    """The episode files of a folder that is no LeRobot dataset.
-
-    Raises:
-        UserError: It is one, or holds no episodes.
-    """
+    """The episode files of a folder that must hold some, and no LeRobot dataset."""
     if kind_of(folder) == "lerobot":
         raise UserError(
             f"{folder} is a LeRobot dataset; make episodes of it first with: act data "
@@ -58,24 +43,11 @@ def episodes_of(folder: str | Path) -> list[Path]:
     return list_episodes(folder)
 
 
-def with_bar(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
-    """The items, with a bar on standard error where one is wanted."""
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=what)
-
-
 # --- what has to be alike -------------------------------------------------------------
 
 
 def shape_of(path: Path) -> dict[str, Any]:
-    """What all episodes of a dataset have in common, without reading all images.
-
-    Raises:
-        EpisodeError: The file is broken.
-    """
+    """What all episodes of a dataset have in common, without reading all images."""
     sizes = {}
     episode = load_episode(path, images=False)
     with h5py.File(path, "r") as root:
@@ -88,10 +60,15 @@ def shape_of(path: Path) -> dict[str, Any]:
                 image = cv2.imdecode(np.trim_zeros(images[0], "b"), cv2.IMREAD_COLOR)
                 size = (0, 0) if image is None else image.shape[:2]
             sizes[camera] = size
-    return _shape(episode, sizes)
+    return episode_shape(episode, sizes)
 
 
-def _shape(episode: Episode, sizes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def episode_shape(
+    episode: Episode, sizes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    """`shape_of` an episode in memory; `sizes` (H, W) are by default its images'."""
+    if sizes is None:
+        sizes = {c: images.shape[1:3] for c, images in episode.images.items()}
     shape: dict[str, Any] = {"frames a second": float(episode.fps)}
     for name in ("qpos", "action", "env_state", "base_action"):
         array = getattr(episode, name)
@@ -128,41 +105,20 @@ def _said(value: Any) -> str:
 
 
 class Alike:
-    """Holds every episode of a dataset against its first one."""
+    """Holds the shape of every episode of a dataset against the first one's."""
 
     def __init__(self):
         self._first: tuple[dict[str, Any], Path | str] | None = None
 
-    def check(self, episode: Episode, where: str) -> None:
-        """Refuse an episode that cannot be of the same dataset.
-
-        Raises:
-            EpisodeError: Names both episodes and what differs.
-        """
-        sizes = {c: images.shape[1:3] for c, images in episode.images.items()}
-        self._compare(_shape(episode, sizes), where)
-
-    def check_file(self, path: Path) -> None:
-        """The same of a file, of which no more is read than needed.
-
-        Raises:
-            EpisodeError: It is broken, or names both files and what differs.
-        """
-        self._compare(shape_of(path), path)
-
-    def _compare(self, shape: dict[str, Any], where: Path | str) -> None:
+    def check(self, shape: dict[str, Any], where: Path | str) -> None:
+        """EpisodeError for an episode that cannot be of the same dataset."""
         expected, first = self._first = self._first or (shape, where)
         if fault := difference_of(where, shape, first, expected):
             raise EpisodeError(fault)
 
 
 def check_alike(paths: Sequence[Path], *, progress: bool = False) -> None:
-    """Refuse files that cannot be one dataset.
-
-    Raises:
-        EpisodeError: One is broken, or differs from the first one in its rate, widths
-            or cameras; names both files.
-    """
+    """EpisodeError for files that are broken or cannot be one dataset; names both."""
     alike = Alike()
-    for path in with_bar(paths, "compare", progress):
-        alike.check_file(path)
+    for path in tqdm(paths, desc="compare", disable=not progress):
+        alike.check(shape_of(path), path)

@@ -1,8 +1,7 @@
 """What is in a folder of episodes, and what is wrong with it.
 
-A policy can only be as good as its data, and most bad data loads without complaint: a
-camera that froze, actions that are copies of the state, a joint that never moved, one
-episode at another rate. `inspect_dataset` looks for those in every file.
+Most bad data loads without complaint: a camera that froze, actions that are copies of
+the state, a joint that never moved, one episode at another rate.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..episodes import Episode, find_episodes, list_episodes, load_episode
 from ..exchange.lerobot_units import robot_of_episode
@@ -21,7 +21,6 @@ from ..support.errors import UserError
 from ..support.files import atomic_file, check_output_file
 from ..support.hdf5_files import EpisodeError, is_true, misnamed_files
 from .embodiment import beyond_reach, named_joints
-from .folders import with_bar
 
 STILL_STD = 1e-2  # rad; the floor of the statistics, below which a joint says nothing
 FROZEN_SECONDS = 1.0  # identical images for as long as this: the camera hung,
@@ -29,16 +28,8 @@ MOVED = 0.05  # rad; if the arm moved meanwhile (a simulated pause looks the sam
 COPY_TOLERANCE = 1e-6  # rad; a command is never met this exactly by a real arm
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
-PALETTE = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#F0E442",
-    "#000000",
-)
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
+PALETTE += ("#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
 
 @dataclass
@@ -65,16 +56,14 @@ class FileReport:
 
 @dataclass
 class Report:
-    """Result of `inspect_dataset`; `dataclasses.asdict` makes it ready for JSON."""
+    """Result of `inspect_dataset`."""
 
     folder: str
     episodes: int = 0  # readable ones
     broken: dict[str, str] = field(default_factory=dict)  # file -> fault
     frames: int = 0
     seconds: float = 0.0
-    fps: list[float] = field(
-        default_factory=list
-    )  # all rates found; one, if all is well
+    fps: list[float] = field(default_factory=list)  # all rates found
     shortest: int = 0  # frames
     longest: int = 0  # frames
     cameras: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -82,12 +71,8 @@ class Report:
     failures: int = 0  # with success = False
     unlabelled: int = 0  # without it
     real: int = 0  # episodes of a real arm
-    attributes: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # value -> count
-    ranges: dict[str, list[Range]] = field(
-        default_factory=dict
-    )  # "qpos", "action", ...
+    attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+    ranges: dict[str, list[Range]] = field(default_factory=dict)  # of "qpos", ...
     warnings: list[str] = field(default_factory=list)
     files: list[FileReport] = field(default_factory=list)
 
@@ -97,30 +82,9 @@ class Report:
         return not self.broken and not self.warnings
 
 
-class _Running:
-    """Minimum, maximum, mean and deviation of rows that come in pieces."""
-
-    def __init__(self, width: int):
-        self.count = 0
-        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
-        self.mean, self.squares = np.zeros(width), np.zeros(width)
-
-    def add(self, rows: np.ndarray) -> None:
-        rows = rows.astype(np.float64)  # (T, width)
-        self.low = np.minimum(self.low, rows.min(axis=0))
-        self.high = np.maximum(self.high, rows.max(axis=0))
-        # Chan's merge of two sets, which loses no digits where the mean is far from 0.
-        count, mean = self.count + len(rows), rows.mean(axis=0)
-        step = mean - self.mean
-        self.squares += ((rows - mean) ** 2).sum(axis=0)
-        self.squares += step**2 * self.count * len(rows) / count
-        self.mean += step * len(rows) / count
-        self.count = count
-
-    def ranges(self) -> list[Range]:
-        std = np.sqrt(self.squares / self.count)
-        columns = (self.low, self.high, self.mean, std)
-        return [Range(*map(float, row)) for row in zip(*columns, strict=True)]
+def _range(numbers: np.ndarray) -> Range:
+    wide = numbers.astype(np.float64)
+    return Range(*map(float, (wide.min(), wide.max(), wide.mean(), wide.std())))
 
 
 def inspect_dataset(
@@ -128,11 +92,8 @@ def inspect_dataset(
 ) -> Report:
     """Reads every episode of a folder, one at a time, and reports what it finds.
 
-    A broken file does not stop it: it is listed with its fault.
-
-    Args:
-        folder: Holds episode_0.hdf5, episode_1.hdf5, ...
-        images: False skips the images: much faster, but finds no frozen camera.
+    A broken file does not stop it: it is listed with its fault. `images=False` is much
+    faster, but finds no frozen camera.
 
     Raises:
         UserError: The folder has no episodes at all.
@@ -144,10 +105,10 @@ def inspect_dataset(
         f"{path.name} is not read: episodes are called *.hdf5"
         for path in misnamed_files(folder)
     ]
-    running: dict[str, _Running] = {}
+    numbers: dict[str, list[np.ndarray]] = {}
     arms: dict[str, list[str]] = {}  # robot -> names of its joints
     widths: dict[str, int] = {}
-    for path in with_bar(paths, "inspect", progress):
+    for path in tqdm(paths, desc="inspect", disable=not progress):
         try:
             episode = load_episode(path, images=images)
         except EpisodeError as error:
@@ -169,9 +130,12 @@ def inspect_dataset(
                     f"{width} in the files before"
                 )
             else:
-                running.setdefault(key, _Running(width)).add(array)
+                numbers.setdefault(key, []).append(array)
         report.warnings += [f"{path.name}: {w}" for w in _episode_faults(episode)]
-    report.ranges = {key: r.ranges() for key, r in running.items()}
+    report.ranges = {
+        key: [_range(column) for column in np.concatenate(arrays).T]
+        for key, arrays in numbers.items()
+    }
     report.warnings += _dataset_faults(report)
     if len(arms) == 1 and "qpos" in report.ranges:
         [(robot, joints)] = arms.items()
@@ -213,7 +177,6 @@ def _add_file(report: Report, name: str, episode: Episode) -> None:
 
 
 def _episode_faults(episode: Episode) -> list[str]:
-    """What is suspicious about one episode by itself."""
     faults = []
     if episode.qpos.shape == episode.action.shape:
         if np.abs(episode.action - episode.qpos).max() < COPY_TOLERANCE:
@@ -256,7 +219,6 @@ def _runs_of_equal(frames: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _dataset_faults(report: Report) -> list[str]:
-    """What is suspicious about the episodes taken together."""
     faults = []
     if len(report.fps) > 1:
         rates = ", ".join(f"{fps:g}" for fps in report.fps)
@@ -332,12 +294,11 @@ def report_json(report: Report) -> dict:
 
 
 def contact_sheet(folder: str | Path, path: str | Path, *, episodes: int = 4) -> None:
-    """Draws a few episodes: first, middle and last frame of each camera, and actions.
+    """Draws first, middle and last frame of each camera, and actions, of some episodes.
 
     Args:
-        folder: The dataset; broken files are left out.
         path: Where the picture goes (.png).
-        episodes: How many, evenly spread over the folder.
+        episodes: How many, evenly spread over the folder; broken files are left out.
 
     Raises:
         SettingError: The name does not end in .png, or cannot be written to.

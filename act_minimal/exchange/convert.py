@@ -1,8 +1,4 @@
-"""Datasets converted: ALOHA's HDF5 to LeRobot's format, and back.
-
-What is made is made under a hidden name and renamed when it is complete: a conversion
-that is killed leaves no folder that looks whole.
-"""
+"""Datasets converted: ALOHA's HDF5 to LeRobot's format, and back."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -12,9 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..datasets.embodiment import beyond_reach, named_joints
-from ..datasets.folders import Alike, check_alike, kind_of, unrecorded_in, with_bar
+from ..datasets.folders import (
+    Alike,
+    check_alike,
+    episode_shape,
+    kind_of,
+    unrecorded_in,
+)
 from ..episodes import (
     Colours,
     Episode,
@@ -28,12 +31,7 @@ from ..support.files import atomic_folder, check_new_folder, check_output_folder
 from ..support.hdf5_files import EpisodeError
 from ..support.video import Codec
 from .lerobot_read import LeRobotReader
-from .lerobot_units import (
-    DatasetUnits,
-    RobotChoice,
-    lerobot_joints,
-    robot_of_episode,
-)
+from .lerobot_units import DatasetUnits, RobotChoice, lerobot_joints, robot_of_episode
 from .lerobot_write import LeRobotWriter
 
 Target = Literal["hdf5", "lerobot-v2.1", "lerobot-v3.0"]
@@ -80,11 +78,10 @@ def convert(
         units: LeRobot's side of the units; see lerobot_units.lerobot_joints.
         video: How LeRobot's videos are written: "h264" (fast, good), "av1" (small) or
             "lossless" (exact, ten times the size).
-        compression: How images are written to HDF5: "jpeg" or exactly ("raw").
+        compression: How images are written to HDF5.
         colours: What the source's images hold: "rgb", or "bgr" where red and blue are
             exchanged; "auto" as its format has it.
-        lean: Keep velocities, efforts and the scene's state out of a LeRobot dataset,
-            which would show them to a policy.
+        lean: Keep velocities, efforts and the scene's state out of a LeRobot dataset.
         task: What LeRobot's side shall say that the episodes show.
         skip_broken: Leave broken episodes out, and make the counts of what is whole.
 
@@ -163,7 +160,7 @@ class _Hdf5Folder:
         self._alike = Alike()
 
     def add(self, episode: Episode, where: str) -> None:
-        self._alike.check(episode, where)
+        self._alike.check(episode_shape(episode), where)
         path = episode_path(self.folder, self._number)
         save_episode(path, episode, compression=self.compression, quality=95)
         self._number += 1
@@ -176,7 +173,6 @@ class _Hdf5Folder:
 
 
 def _robot_of(paths: Sequence[Path]) -> tuple[str, list[str]]:
-    """The robot of the first episode that can be read, and its joints' names."""
     for path in paths:
         with contextlib.suppress(EpisodeError):
             episode = load_episode(path, images=False)
@@ -203,7 +199,8 @@ def _fill(
     try:
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(read, 0)
-            for i, where in enumerate(with_bar(places, "convert", progress)):
+            bar = tqdm(places, desc="convert", disable=not progress)
+            for i, where in enumerate(bar):
                 now = coming
                 if i + 1 < len(places):
                     coming = ahead.submit(read, i + 1)

@@ -188,7 +188,6 @@ class Levels:
             self.counts[c] += cv2.calcHist([tall], [c], None, [256], [0, 256]).ravel()
 
     def merge(self, other: "Levels") -> None:
-        """Add another sample's counts."""
         self.frames += other.frames
         self.counts += other.counts
 

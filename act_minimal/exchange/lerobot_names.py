@@ -93,13 +93,7 @@ def rename_in(
     dialect: Dialect,
     where: Path | str,
 ) -> dict[str, Tensor]:
-    """Their weights under our names.
-
-    Args:
-        theirs: by their names, without "model." before them.
-        expected: our state dict, for its names and shapes.
-        dialect: whose names they are.
-        where: the file, for the messages.
+    """Their weights under our names, for the names and shapes of `expected`.
 
     Returns:
         A state dict like `expected`, but for "cameras.mean" and "cameras.std".

@@ -1,9 +1,7 @@
 """LeRobot's normalising steps: its processor files, and the buffers before 0.4.
 
 Every way in which LeRobot normalises is a linear map of each number, so each is the
-same as a mean and a standard deviation, which is what a policy here keeps. A feature
-without statistics passes LeRobot's step as it is, and nothing says so; here it is an
-error.
+same as a mean and a standard deviation, which is what a policy here keeps.
 """
 
 from collections.abc import Mapping
@@ -38,10 +36,7 @@ def write_steps(
 ) -> None:
     """Writes both processors of a checkpoint.
 
-    Args:
-        folder: which is there already.
-        settings: the content of LeRobot's config.json.
-        stats: "<feature>.<mean or std>"; images (3, 1, 1).
+    `settings` are LeRobot's config.json, `stats` "<feature>.<mean or std>".
     """
     inputs, outputs = settings["input_features"], settings["output_features"]
     device = {"device": "cpu", "float_dtype": None}
@@ -78,12 +73,7 @@ class Normaliser:
 
     @classmethod
     def of_processor(cls, folder: Path, part: str) -> "Normaliser":
-        """From a processor's files.
-
-        Raises:
-            CheckpointError: there is no such step, it lacks something, or there are
-                steps of another kind, which nothing here would do.
-        """
+        """From a processor's files, which must hold no step of an unknown kind."""
         path, found = folder / f"{part}.json", None
         for step in read_json(path).get("steps", []):
             name = step.get("registry_name")
@@ -131,13 +121,8 @@ class Normaliser:
         """From the weights of a checkpoint before 0.4.
 
         There "observation.environment_state" is "buffer_observation_environment_state":
-        where the dots were, only the declared features tell.
-
-        Args:
-            tensors: of model.safetensors.
-            settings: of config.json.
-            part: "normalize_inputs" or "unnormalize_outputs".
-            where: the file, for the messages.
+        where the dots were, only the declared features tell. `part` is
+        "normalize_inputs" or "unnormalize_outputs".
 
         Raises:
             CheckpointError: config.json lacks 'normalization_mapping', or a buffer
@@ -167,11 +152,7 @@ class Normaliser:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The step as (x - mean) / std, or as x std + mean where it does not divide.
 
-        Args:
-            feature: its name.
-            kind: its type: "STATE", "ENV", "VISUAL" or "ACTION".
-            shape: of the statistics.
-            divides: False for the way back.
+        `kind` is the feature's type: "STATE", "ENV", "VISUAL" or "ACTION".
 
         Raises:
             CheckpointError: the feature has no statistics, or not those of its mode, or
@@ -224,21 +205,11 @@ class Normaliser:
 
 
 def read_normalisers(
-    folder: Path,
-    settings: Mapping[str, Any],
-    buffers: Mapping[str, Tensor],
-    file: Path,
+    folder: Path, settings: Mapping[str, Any], buffers: Mapping[str, Tensor], file: Path
 ) -> tuple[Normaliser, Normaliser]:
     """Of a policy's inputs and of its outputs, wherever its release keeps them.
 
-    Args:
-        folder: LeRobot's "pretrained_model".
-        settings: its config.json.
-        buffers: what its safetensors file holds besides weights.
-        file: that file.
-
-    Raises:
-        CheckpointError: there are none, though something is normalised.
+    `buffers` are what LeRobot's safetensors file holds besides weights.
     """
     if (folder / f"{PRE}.json").exists():
         return (
@@ -258,7 +229,6 @@ def read_normalisers(
 
 
 def _needs_statistics(settings: Mapping[str, Any]) -> bool:
-    """Whether anything that a policy reads or writes is normalised, before 0.4."""
     modes = {"ENV": "IDENTITY"} | (settings.get("normalization_mapping") or {})
     features = {**settings["input_features"], **settings["output_features"]}
     return any(modes.get(f["type"]) != "IDENTITY" for f in features.values())

@@ -7,7 +7,7 @@
 
 Checkpoints before 0.4, with their statistics as buffers among the weights, are read,
 too. LeRobot lets pass what has no statistics, and starts from random weights where a
-file lacks some; here both are errors. LeRobot itself is not needed.
+file lacks some; here both are errors.
 """
 
 import re
@@ -112,9 +112,7 @@ def export_policy(
     Args:
         folder: of our checkpoint or training run.
         out: the folder to write: new, or one that this function made.
-        units: "keep" leaves radians, and 0 to 1 for a gripper; "so100" and "so101" turn
-            six joints into LeRobot's degrees, and 0 to 100; "openarm" turns those of
-            two arms into degrees, the left arm first (`lerobot_units.py`).
+        units: what joints are turned into (`lerobot_units.py`); "keep" leaves them.
         execution: how LeRobot's `select_action` shall execute chunks; by default the
             whole chunk, LeRobot's own way.
         drop_cvae: leave the action encoder out. It is used in training only.
@@ -171,7 +169,6 @@ def export_policy(
 
 
 def _refuse_foreign(policy: Policy, folder: Path, drop_cvae: bool) -> None:
-    """Raises for what LeRobot's ACT cannot compute."""
     config = policy.config
     assert isinstance(config, ACTConfig)
     wrong = []
@@ -199,7 +196,6 @@ def _refuse_foreign(policy: Policy, folder: Path, drop_cvae: bool) -> None:
 
 
 def _notes(policy: Policy, drop_cvae: bool) -> list[str]:
-    """What LeRobot would do differently, and a user should know."""
     config, notes = policy.config, []
     assert isinstance(config, ACTConfig)
     if policy.resizing is not None:
@@ -261,11 +257,6 @@ def _settings_out(
 
 
 def _execution_out(execution: ExecutionConfig, chunk_size: int) -> dict[str, Any]:
-    """How LeRobot's `select_action` does the same.
-
-    Raises:
-        SettingError: it cannot.
-    """
     if ":" in execution.mode:
         raise SettingError(
             f"mode is '{execution.mode}', which LeRobot does not have, expected "
@@ -282,9 +273,7 @@ def _execution_out(execution: ExecutionConfig, chunk_size: int) -> dict[str, Any
         return {"n_action_steps": 1, "temporal_ensemble_coeff": m}
     steps = chunk_size
     if execution.mode == "receding":
-        steps = (
-            max(1, chunk_size // 2) if execution.execute is None else execution.execute
-        )
+        steps = execution.execute or max(1, chunk_size // 2)
         if not 1 <= steps <= chunk_size:
             raise SettingError(
                 f"execute is {steps}, expected 1 to the chunk size {chunk_size}"
@@ -295,7 +284,6 @@ def _execution_out(execution: ExecutionConfig, chunk_size: int) -> dict[str, Any
 def _renamed(
     cameras: Sequence[str], new_names: Mapping[str, str] | None
 ) -> tuple[str, ...]:
-    """The names of cameras after some were given new ones."""
     for name in new_names or {}:
         if name not in cameras:
             raise SettingError(
@@ -369,8 +357,7 @@ def import_policy(
     Args:
         folder: with config.json and model.safetensors, LeRobot's `pretrained_model`.
         out: the folder to write: new, or one that this function made.
-        units: "so100" and "so101" turn LeRobot's degrees, and 0 to 100, into radians,
-            and 0 to 1; "openarm" turns degrees of two arms, the left one first.
+        units: those of LeRobot's side, as in `export_policy`.
         cameras: LeRobot's names of cameras, without "observation.images." -> the names
             they get here.
 

@@ -47,13 +47,14 @@ EXTRAS = {
     "base_action": "base_action",
 }
 COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+KNOWN = {STATE, ACTION, "next.success", *EXTRAS.values(), *COUNTERS}
+PARTS = {"qvel": "vel", "effort": "torque"}  # as names of numbers of a state end
 
 
 class LeRobotReader:
     """A LeRobot dataset, opened; a context manager.
 
     Args:
-        folder: Holds meta/info.json.
         robot: One of lerobot_units.ROBOTS, or "auto": by the names of the numbers.
         units: What the numbers there are, see `lerobot_joints`; "auto" goes by their
             names and values.
@@ -63,10 +64,8 @@ class LeRobotReader:
     Attributes:
         version: "v2.0", "v2.1" or "v3.0".
         cameras: Our names of the cameras, in order of the features.
-        joints: Their names and units.
         left_out: Features that an Episode has no place for.
         unrecorded: Which of "qvel" and "effort" the dataset does not have.
-        faults: What a lenient reader found.
 
     Raises:
         UserError: Not such a dataset, a version that is not known, or one of which
@@ -96,8 +95,7 @@ class LeRobotReader:
         depth = {key for key in self._kinds if _is_depth(key, features[key])}
         self._keys = self._find_cameras([k for k in self._kinds if k not in depth])
         self.cameras = tuple(self._keys)
-        known = {STATE, ACTION, "next.success", *EXTRAS.values(), *COUNTERS}
-        self.left_out = [k for k in features if k not in {*known, *self._kinds}]
+        self.left_out = [k for k in features if k not in {*KNOWN, *self._kinds}]
         self.left_out += sorted(depth)
         for key in (STATE, ACTION):
             if key not in features:
@@ -111,7 +109,8 @@ class LeRobotReader:
             if row.fault and strict:
                 self._complain(row.fault)
         self._tasks = read_tasks(self.folder)
-        ours = self._read_ours()
+        path = self.folder / OURS
+        ours = read_object(path, EpisodeError) if path.is_file() else {}
         self.joints = self._find_joints(ours, robot, units)
         if unused := self._names(ACTION).unused if self._is_arm else []:
             listed = f"{unused[0]} to {unused[-1]}, {len(unused)} numbers"
@@ -119,7 +118,7 @@ class LeRobotReader:
         recorded = self._columns_of(STATE)
         self.unrecorded = [
             name
-            for name, kind in (("qvel", "vel"), ("effort", "torque"))
+            for name, kind in PARTS.items()
             if EXTRAS[name] not in features and kind not in recorded
         ]
         self._add_ours(ours)
@@ -129,12 +128,7 @@ class LeRobotReader:
         self._videos = {camera: VideoReader(threads) for camera in self.cameras}
         self._table: tuple[Path | None, Any] = (None, None)  # the newest data file
 
-    @property
-    def _is_v3(self) -> bool:
-        return self.version.startswith("v3")
-
     def __len__(self) -> int:
-        """Number of episodes."""
         return len(self._rows)
 
     def __enter__(self) -> "LeRobotReader":
@@ -176,12 +170,7 @@ class LeRobotReader:
             raise EpisodeError(f"{path}: features are no dictionary with a dtype each")
         return info
 
-    def _read_ours(self) -> dict[str, Any]:
-        path = self.folder / OURS
-        return read_object(path, EpisodeError) if path.is_file() else {}
-
     def _find_cameras(self, keys: list[str]) -> dict[str, str]:
-        """Our names of the cameras -> their features."""
         found: dict[str, str] = {}
         for key in keys:
             camera = key
@@ -239,7 +228,7 @@ class LeRobotReader:
     def _check_counts(self) -> None:
         indices = [row.index for row in self._rows]
         frames = sum(row.length for row in self._rows)
-        listing = "meta/episodes" + ("" if self._is_v3 else ".jsonl")
+        listing = "meta/episodes" + ("" if self.version == "v3.0" else ".jsonl")
         counts = {"total_episodes": len(indices), "total_frames": frames}
         for key, found in counts.items():
             said = self.info.get(key)
@@ -292,7 +281,6 @@ class LeRobotReader:
         return episode
 
     def episodes(self) -> Iterator[Episode]:
-        """All of them, in order."""
         return (self.read(i) for i in range(len(self)))
 
     def _columns(self, row: Row) -> dict[str, Any]:
@@ -321,8 +309,7 @@ class LeRobotReader:
             if key in inside
             else numbers_of(table, key, row.data)
             for key in table.column_names
-            if key in {STATE, ACTION, "next.success", *EXTRAS.values(), *COUNTERS}
-            or key in inside
+            if key in KNOWN or key in inside
         }
         order = columns["frame_index"].ravel()
         if not np.array_equal(order, np.arange(row.length)):
@@ -340,7 +327,7 @@ class LeRobotReader:
             qpos = self._ours(columns, STATE)
             action = self._ours(columns, ACTION)
             found = {}
-            for name, kind in (("qvel", "vel"), ("effort", "torque")):
+            for name, kind in PARTS.items():
                 key = EXTRAS[name]  # other writers may have it of other joints
                 if key in columns and columns[key].shape == qpos.shape:
                     found[name] = self._ours(columns, key, kind)
@@ -425,10 +412,7 @@ class LeRobotReader:
 
 
 def _is_depth(key: str, feature: dict[str, Any]) -> bool:
-    """Whether a camera measures distances, by LeRobot's marks of all versions.
-
-    A name that ends in _depth counts too, as in ALOHA's files.
-    """
+    """Whether a camera measures distances, by LeRobot's marks, or ALOHA's ending."""
     infos = [feature, feature.get("info"), feature.get("video_info")]
     for info in infos:
         if not isinstance(info, dict):

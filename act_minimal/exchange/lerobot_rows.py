@@ -54,14 +54,7 @@ class Row:
 def read_rows(
     folder: Path, info: Mapping[str, Any], videos: Mapping[str, str]
 ) -> list[Row]:
-    """All episodes, by number.
-
-    Args:
-        videos: camera -> key of the features that are videos.
-
-    Raises:
-        EpisodeError: Names the file in which an episode is not described.
-    """
+    """All episodes, by number; `videos` are camera -> key of a feature that is one."""
     v3 = str(info["codebase_version"]).startswith("v3")
     rows = (_rows_v3 if v3 else _rows_v2)(folder, info, videos)
     rows = sorted(rows, key=lambda row: row.index)
@@ -200,15 +193,7 @@ def _check_stretches(rows: list[Row], fps: float) -> None:
 
 
 def check_times(times: np.ndarray, fps: float, where: str) -> None:
-    """Refuses rows whose times are not 0, 1, 2, ... frames at the dataset's rate.
-
-    Args:
-        times: (T,) s.
-        where: What messages call the episode.
-
-    Raises:
-        EpisodeError: Names the first row that is off, and the rate that fits instead.
-    """
+    """Refuses rows whose times (T,) s are not 0, 1, 2, ... frames at the rate."""
     if not np.isfinite(times).all():
         raise EpisodeError(f"{where} has a timestamp that is no number")
     expected = np.arange(len(times)) / fps
@@ -261,14 +246,8 @@ def tasks_of(
 ) -> list[tuple[int, str]]:
     """What an episode shows from which frame on; [] if nothing says it.
 
-    Args:
-        row: The episode, with the tasks of the list of episodes.
-        numbers: (T,) each frame's task_index, or None.
-        table: Number of a task -> its text.
-        where: What messages call the episode.
-
-    Raises:
-        EpisodeError: Several tasks, and nothing says which frame shows which.
+    `numbers` (T,) are each frame's task_index, `table` has their texts. EpisodeError
+    if there are several tasks, and nothing says which frame shows which.
     """
     found = [] if numbers is None else [int(n) for n in np.asarray(numbers).ravel()]
     several = len(set(found)) > 1

@@ -66,11 +66,9 @@ class LinearMap:
     offset: np.ndarray  # (numbers,)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Convert (..., numbers)."""
         return x * self.scale + self.offset
 
     def inverse(self) -> "LinearMap":
-        """The way back."""
         return LinearMap(1 / self.scale, -self.offset / self.scale)
 
 
@@ -107,8 +105,7 @@ class FeatureNames:
     Attributes:
         joints: Names without suffix and prefix, one a position; of a single arm also
             without its side.
-        columns: Suffix -> the columns of its numbers, in the order of `joints`;
-            missing where there are none.
+        columns: Suffix -> the columns of its numbers, in the order of `joints`.
         old: The names are those of before LeRobot's redesign of June 2025.
         width: How many numbers the names name.
         unused: Names of speeds and efforts, which are no commands.
@@ -193,7 +190,6 @@ class LeRobotJoints:
 
     @property
     def our_units(self) -> str:
-        """Our side's units: "rad" where that is known."""
         return UNITS if self.robot in CONVERTED else ""
 
     def our_names(self, width: int) -> list[str]:
@@ -212,21 +208,14 @@ class LeRobotJoints:
     def theirs(self, ours: np.ndarray, *, speed: bool = False) -> np.ndarray:
         """(T, S) positions, or speeds a second, in LeRobot's units: float32.
 
-        Raises:
-            UserError: S is not the number of joints of one or several such arms.
+        UserError if S is not the number of joints of one or several such arms.
         """
         return self.in_their_order(self._convert(ours, self.to_lerobot, speed))
 
     def ours(
         self, theirs: np.ndarray, joints: Sequence[str] = (), *, speed: bool = False
     ) -> np.ndarray:
-        """The inverse of `theirs`.
-
-        Args:
-            theirs: (T, S) in LeRobot's units.
-            joints: What the dataset calls them; by default the order is our exports'.
-            speed: Whether they are speeds.
-        """
+        """The inverse of `theirs`; `joints` are the names in the dataset's order."""
         back = None if self.to_lerobot is None else self.to_lerobot.inverse()
         return self._convert(self.in_our_order(theirs, joints), back, speed)
 
@@ -380,7 +369,6 @@ def recognise_joints(
 def _robot_of(
     robot_type: object, kind: str, names: Sequence[str], where: str, units: str
 ) -> tuple[str, DatasetUnits]:
-    """`robot_of_type`, checked against whose joints the names are."""
     also = ", and its units with --units" if units == "auto" else ""
     ask = f"; say which with: --robot so100 or --robot so101 (other keeps them){also}"
     robot, implied = robot_of_type(robot_type, where, also)
@@ -446,8 +434,7 @@ def robot_of_type(
 ) -> tuple[str, DatasetUnits]:
     """The robot that a dataset's `robot_type` means, and the units that it implies.
 
-    Raises:
-        UserError: It may be a SO-100 or a SO-101, whose zeros differ; `also` is added.
+    UserError, with `also`, if it may be a SO-100 or a SO-101, whose zeros differ.
     """
     name = str(robot_type or "").lower().replace("-", "")
     for robot in ROBOTS:
@@ -462,11 +449,7 @@ def robot_of_type(
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse names of cameras that LeRobot cannot have as a part of a key.
-
-    Raises:
-        UserError: Names the one.
-    """
+    """UserError for a camera's name that LeRobot cannot have as a part of a key."""
     for name in names:
         if not name or set(name) & set("/\\{}"):
             raise UserError(f"{where}: {name!r} is no name for a camera in a dataset")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..datasets.embodiment import joint_names, named_joints
-from ..datasets.folders import Alike
+from ..datasets.folders import Alike, episode_shape
 from ..episodes import Episode, check_episode
 from ..support.errors import SettingError, UserError
 from ..support.files import write_json
@@ -51,9 +51,6 @@ class LeRobotWriter:
 
     Args:
         folder: Empty or missing; made whole elsewhere, it should be a temporary place.
-        version: "v2.1" or "v3.0".
-        joints: Their names and units.
-        codec: Of the videos: "h264", "av1" or "lossless".
         lean: Leave out velocities, efforts and the scene's state, which LeRobot would
             feed to a policy.
         without: Which of "qvel" and "effort" were not recorded, and are left out too.
@@ -78,6 +75,7 @@ class LeRobotWriter:
         if version not in ("v2.1", "v3.0"):
             raise SettingError(f"version is {version!r}, expected 'v2.1' or 'v3.0'")
         self.folder, self.version, self.joints = folder, version, joints
+        self._v3 = version == "v3.0"
         self.codec: Codec = codec
         self.lean, self.without, self.task = lean, without, task
         self.video_mb, self.data_mb = video_mb, data_mb
@@ -97,15 +95,7 @@ class LeRobotWriter:
     # --- episodes -----------------------------------------------------------------
 
     def add(self, episode: Episode, where: str) -> None:
-        """Append an episode.
-
-        Args:
-            episode: Its content; the first one decides on cameras, widths and rate.
-            where: What messages call it.
-
-        Raises:
-            EpisodeError: It is not valid, or differs from the first one.
-        """
+        """Append an episode; EpisodeError if it is not valid, or not as the first."""
         check_episode(episode, where)
         if not self.rows:
             check_names(list(episode.images), where)
@@ -116,7 +106,7 @@ class LeRobotWriter:
                 )
             self._fps = int(episode.fps)
             self._sizes = {c: a.shape[1:3] for c, a in sorted(episode.images.items())}
-        self._alike.check(episode, where)
+        self._alike.check(episode_shape(episode), where)
         self._check_joints(episode, where)
         index, length = len(self.rows), len(episode)
         shown = self._tasks_of(episode, where)
@@ -134,20 +124,19 @@ class LeRobotWriter:
             for camera, images in episode.images.items()
         }
         row |= self._add_data(columns, index)
-        row["dataset_from_index"] = self.frames
-        row["dataset_to_index"] = self.frames + length
-        quantiles = self.version == "v3.0"
+        row |= {"dataset_from_index": self.frames}
+        row |= {"dataset_to_index": self.frames + length}
         statistics = {}
         for key, rows in columns.items():
             self._numbers.setdefault(key, []).append(rows)
-            statistics[key] = of_numbers(rows, quantiles=quantiles)
+            statistics[key] = of_numbers(rows, quantiles=self._v3)
         wait(jobs.values())
         for camera, job in jobs.items():
             place, levels = job.result()
             row |= place
             self._levels.setdefault(camera, Levels()).merge(levels)
             key = CAMERA + camera
-            statistics[key] = levels.statistics(quantiles=quantiles)
+            statistics[key] = levels.statistics(quantiles=self._v3)
         row["stats"] = statistics
         self.rows.append(row)
         self.frames += length
@@ -155,7 +144,11 @@ class LeRobotWriter:
             key: value.item() if isinstance(value, np.generic) else value
             for key, value in episode.attributes.items()
         }
-        whole = {key: v for key, v in attributes.items() if _is_finite(v)}
+        whole = {  # JSON holds no infinity and no NaN
+            key: value
+            for key, value in attributes.items()
+            if not isinstance(value, float) or math.isfinite(value)
+        }
         self._ours.append(
             {"episode_index": index, "length": length, "sim": bool(episode.sim)}
             | {"attributes": whole}
@@ -209,8 +202,10 @@ class LeRobotWriter:
                 "qvel": speed,
                 "effort": self.joints.in_their_order(episode.effort),
             }
-            found |= {"env_state": episode.env_state}
-            found |= {"base_action": episode.base_action}
+            found |= {
+                "env_state": episode.env_state,
+                "base_action": episode.base_action,
+            }
             for name, array in found.items():
                 if array is not None and name not in self.without:
                     columns[EXTRAS[name]] = np.asarray(array, np.float32)
@@ -222,21 +217,13 @@ class LeRobotWriter:
 
     def _add_data(self, columns: dict[str, np.ndarray], index: int) -> dict[str, int]:
         table = table_of(columns)
-        if self.version == "v2.1":
-            path = self.folder / DATA_V2.format(
-                episode_chunk=index // CHUNK, episode_index=index
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path)
-            return {}
         if self._data is not None:
             begun = Path(self._data.where).stat().st_size
-            if begun > self.data_mb * 2**20:
+            if not self._v3 or begun > self.data_mb * 2**20:
                 self._data.close()
                 self._data = None
         if self._data is None:
-            path = self.folder / DATA_V3.format(**self._next_file("data"))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = self._next_file("data", index)
             self._data = pq.ParquetWriter(path, table.schema)
         self._data.write_table(table)  # a row group an episode
         return {f"data/{k}": v for k, v in self._place("data").items()}
@@ -244,34 +231,23 @@ class LeRobotWriter:
     def _add_video(
         self, camera: str, images: np.ndarray, index: int
     ) -> tuple[dict[str, Any], Levels]:
-        """Encode one camera's images; say where they are, and how bright."""
         levels, key = Levels(), CAMERA + camera
         levels.add(images)
         video = self._videos.get(camera)
-        v3 = self.version == "v3.0"
         full = video is not None and (
-            not v3
+            not self._v3
             or video.bytes > self.video_mb * 2**20
             or video.frames + len(images) > VIDEO_SECONDS * video.fps
         )
         if video is not None and full:
             video.close()
         if video is None or full:
-            if v3:
-                name = VIDEO_V3.format(video_key=key, **self._next_file(key))
-            else:
-                chunk = index // CHUNK
-                name = VIDEO_V2.format(
-                    episode_chunk=chunk, video_key=key, episode_index=index
-                )
             size, threads = images.shape[1:3], threads_for(len(self._sizes))
-            path = self.folder / name
+            path = self._next_file(key, index)
             video = VideoWriter(path, self._fps, size, self.codec, threads)
             self._videos[camera] = video
         start = video.seconds
         video.add(images)
-        if not v3:
-            return {}, levels
         place: dict[str, Any] = {
             f"videos/{key}/{k}": v for k, v in self._place(key).items()
         }
@@ -279,9 +255,19 @@ class LeRobotWriter:
         place[f"videos/{key}/to_timestamp"] = video.seconds
         return place, levels
 
-    def _next_file(self, kind: str) -> dict[str, int]:
+    def _next_file(self, kind: str, index: int) -> Path:
+        """Where the next file of numbers ("data") or of a camera goes."""
         self._files[kind] = self._files.get(kind, 0) + 1
-        return self._place(kind)
+        v2, v3 = (DATA_V2, DATA_V3) if kind == "data" else (VIDEO_V2, VIDEO_V3)
+        name = (v3 if self._v3 else v2).format(
+            video_key=kind,
+            episode_chunk=index // CHUNK,
+            episode_index=index,
+            **self._place(kind),
+        )
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _place(self, kind: str) -> dict[str, int]:
         chunk, file = divmod(self._files[kind] - 1, CHUNK)
@@ -298,29 +284,26 @@ class LeRobotWriter:
             self._data.close()
 
     def close(self) -> None:
-        """Make the dataset whole: what the encoders hold, then everything in meta/.
-
-        Raises:
-            UserError: There are no episodes.
-        """
+        """Make the dataset whole: what the encoders hold, then everything in meta/."""
         if not self.rows:
             raise UserError(f"{self.folder}: a dataset needs at least one episode")
         self.abandon()
         meta = self.folder / "meta"
         meta.mkdir(parents=True, exist_ok=True)
         statistics = {row["episode_index"]: row.pop("stats") for row in self.rows}
-        if self.version == "v2.1":
-            write_lines(
-                meta / "episodes.jsonl", [_without_indices(r) for r in self.rows]
-            )
-            write_lines(
-                meta / "episodes_stats.jsonl",
-                [{"episode_index": i, "stats": s} for i, s in statistics.items()],
-            )
-            write_lines(
-                meta / "tasks.jsonl",
-                [{"task_index": i, "task": task} for i, task in enumerate(self.tasks)],
-            )
+        if not self._v3:
+            known = ("episode_index", "tasks", "length")
+            lists = {
+                "episodes": [{key: row[key] for key in known} for row in self.rows],
+                "episodes_stats": [
+                    {"episode_index": i, "stats": s} for i, s in statistics.items()
+                ],
+                "tasks": [
+                    {"task_index": i, "task": task} for i, task in enumerate(self.tasks)
+                ],
+            }
+            for name, lines in lists.items():
+                write_lines(meta / f"{name}.jsonl", lines)
         else:
             self._write_episodes(statistics)
             write_tasks(meta / "tasks.parquet", self.tasks)
@@ -363,7 +346,7 @@ class LeRobotWriter:
                 "names": ["height", "width", "channels"],
                 "info": self._videos[camera].info(),
             }
-        n, v3 = len(self.rows), self.version == "v3.0"
+        n, v3 = len(self.rows), self._v3
         info: dict[str, Any] = {
             "codebase_version": self.version,
             "robot_type": self.joints.robot_type(self._numbers[STATE][0].shape[1]),
@@ -386,12 +369,3 @@ class LeRobotWriter:
         video_path = VIDEO_V3 if v3 else VIDEO_V2
         info["video_path"] = video_path if cameras else None
         return info | {"features": cameras | features}
-
-
-def _is_finite(value: object) -> bool:
-    """Whether JSON can hold a number: not infinite, not NaN."""
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _without_indices(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("episode_index", "tasks", "length")}

@@ -98,11 +98,7 @@ class OnnxPredictor:
         self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
 
     def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Actions (B, k, A) from the observation that the policy would read.
-
-        Raises:
-            OnnxError: an input is missing, or is not of the file's shape and type.
-        """
+        """Actions (B, k, A); OnnxError for another observation than the policy's."""
         for name in self.names:
             if name not in observation:
                 raise OnnxError(
@@ -126,11 +122,9 @@ def export_onnx(
     """Writes a checkpoint's prediction as an ONNX file, and checks it.
 
     The file takes any number of robots B at once, and answers as
-    `Policy.predict_chunk` does, with z = 0.
+    `Policy.predict_chunk` does, with z = 0. An older file is replaced.
 
     Args:
-        folder: a checkpoint, or a training run (its newest checkpoint is taken).
-        out: the file to write; an older one is replaced.
         network: the class that it was trained with, where that is one's own.
 
     Raises:
@@ -143,7 +137,7 @@ def export_onnx(
     check_output_file(path, "out", ".onnx")
     require("onnx")
     policy = load_policy(folder, network=network)
-    shapes = _shapes(policy)
+    shapes = policy.input_shapes
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)
     if not deviations <= TOLERANCE:
@@ -154,17 +148,6 @@ def export_onnx(
     with atomic_file(path, OnnxError) as temporary:
         temporary.write_bytes(content)
     return OnnxExport(path, shapes, difference, deviations)
-
-
-def _shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
-    """What the policy reads, without the first axis."""
-    config = policy.config
-    shapes: dict[str, tuple[int, ...]] = {"qpos": (config.state_dim,)}
-    if policy.uses_env_state:
-        shapes["env_state"] = (config.env_state_dim,)
-    for camera, size in config.camera_sizes.items():
-        shapes[f"images/{camera}"] = (*size, 3)
-    return shapes
 
 
 def _observation(

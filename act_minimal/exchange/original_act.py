@@ -55,10 +55,6 @@ def import_original(
         if key in ("qpos_mean", "qpos_std", "action_mean", "action_std")
     }
     where = weights if isinstance(weights, str | Path) else "the state dict"
-    for key in ("qpos", "action"):
-        for name in (f"{key}_mean", f"{key}_std"):
-            if name not in found:
-                raise CheckpointError(f"the statistics lack '{name}'")
     image = tuple(
         np.array(x, np.float32)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD)
     )
@@ -66,6 +62,8 @@ def import_original(
     config = _shape_of(state, where, cameras, image_size, heads)
     for key, width in (("qpos", config.state_dim), ("action", config.action_dim)):
         for name in (f"{key}_mean", f"{key}_std"):
+            if name not in found:
+                raise CheckpointError(f"the statistics lack '{name}'")
             if found[name].shape != (width,):
                 raise CheckpointError(
                     f"'{name}' in the statistics has shape {found[name].shape}, "
@@ -115,8 +113,6 @@ def _shape_of(
     image_size: tuple[int, int],
     heads: int,
 ) -> ACTConfig:
-    """The original's settings, read off the shapes of its weights."""
-
     def shape(key: str) -> tuple[int, ...]:
         if key not in state:
             raise CheckpointError(f"{where} lacks '{key}'; expected the original's ACT")

@@ -4,7 +4,6 @@
 """
 
 import inspect
-from typing import Any
 
 from ..support.errors import SettingError
 from ..support.extras import require
@@ -34,11 +33,7 @@ GYM_IDS = {
 
 
 def make_task(name: str) -> Task:
-    """The task of this name, or one's own as `module:Class`.
-
-    Raises:
-        SettingError: unknown name; lists the known ones.
-    """
+    """The task of this name (SettingError if unknown), or one's own `module:Class`."""
     if ":" in name:
         return load_class(name, NEEDED)()
     if name not in TASKS:
@@ -49,25 +44,13 @@ def make_task(name: str) -> Task:
     return TASKS[name]()
 
 
-def _make_env(task_name: str, **settings: Any) -> gymnasium.Env:
-    from .env import TaskEnv
-
-    return TaskEnv(make_task(task_name), **settings)
-
-
-def _make_vector_env(task_name: str, **settings: Any) -> gymnasium.vector.VectorEnv:
-    from .env import TaskVectorEnv
-
-    return TaskVectorEnv(make_task(task_name), **settings)
-
-
 for _id, _task in GYM_IDS.items():
     gymnasium.register(
         _id,
-        entry_point=_make_env,
-        vector_entry_point=_make_vector_env,
+        entry_point="act_minimal.sim.env:TaskEnv",
+        vector_entry_point="act_minimal.sim.env:TaskVectorEnv",
         max_episode_steps=TASKS[_task].max_ticks,
-        kwargs={"task_name": _task},
+        kwargs={"task": _task},
     )
 
 __all__ = [

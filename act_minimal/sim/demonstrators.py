@@ -20,9 +20,7 @@ class Demonstrator(Protocol):
     def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
         """Actions (T, A), one a tick, for a scene's start qpos (nq,).
 
-        Args:
-            start: the scene's first qpos.
-            seed: of the style; a scripted expert ignores it.
+        `seed` is of the style; a scripted expert ignores it.
         """
         ...
 
@@ -40,12 +38,7 @@ class OwnExpert:
 
 
 def make_expert(task: Task, demonstrator: str = "scripted") -> Demonstrator:
-    """The expert of a task, or of the task that it is a variant of.
-
-    Raises:
-        SettingError: nobody demonstrates this task.
-        UserError: unknown demonstrator; lists the known ones.
-    """
+    """The expert of a task, or of the task that it is a variant of."""
     if hasattr(task, "plan"):  # one's own, which demonstrates itself
         return OwnExpert(task, demonstrator)
     experts: dict[type, type] = {

@@ -10,13 +10,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ..support.errors import UserError
+from . import make_task
 from .world import DEMONSTRATION_SCENES, Task, World
 
 
 def _spaces(
     task: Task, cameras: Sequence[str], size: tuple[int, int]
 ) -> tuple[spaces.Dict, spaces.Box]:
-    """Observation and action space of one scene; action limits are the joints'."""
     state, pose = len(task.joints), task.env_state_dim
     parts: dict[str, spaces.Space] = {
         "qpos": spaces.Box(-7.0, 7.0, (state,), np.float32),
@@ -33,23 +33,21 @@ class TaskEnv(gymnasium.Env):
     """One scene of a task; `reset(seed=i)` lays out scene i.
 
     Observations are `qpos` (S,) rad and gripper opening, `qvel` (S,), the object's
-    pose `env_state` (E,), and `images/<camera>` (H, W, 3) for each camera asked for.
-    The reward is 1 when the task is done, which ends the episode, else 0.
-
-    Args:
-        size: (H, W) of images.
-        render_mode: None or "rgb_array", the view `scene`.
+    pose `env_state` (E,), and `images/<camera>` of `size` (H, W) for each camera asked
+    for. The reward is 1 when the task is done, which ends the episode, else 0. The
+    render mode "rgb_array" is the view `scene`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
 
     def __init__(
         self,
-        task: Task,
+        task: Task | str,
         cameras: Sequence[str] = (),
         size: tuple[int, int] = (96, 128),
         render_mode: str | None = None,
     ):
+        task = make_task(task) if isinstance(task, str) else task
         self.metadata = TaskEnv.metadata | {"render_fps": task.fps}
         self.world = World(task, 1)
         self.cameras, self.size = tuple(cameras), (size[0], size[1])
@@ -64,13 +62,13 @@ class TaskEnv(gymnasium.Env):
             int(self.np_random.integers(DEMONSTRATION_SCENES)) if seed is None else seed
         )
         self.world.reset([scene])
-        return self._observation(), self._info()
+        return self._observation(), {"success": False}
 
     def step(self, action: np.ndarray):
-        """One control tick."""
         self.world.step(np.asarray(action)[None])
         success = bool(self.world.success[0])
-        return self._observation(), float(success), success, False, self._info()
+        info = {"success": success}
+        return self._observation(), float(success), success, False, info
 
     def render(self) -> np.ndarray | None:
         """The scene from the side, (480, 640, 3) uint8."""
@@ -79,15 +77,11 @@ class TaskEnv(gymnasium.Env):
         return self.world.render("scene", (480, 640))
 
     def close(self) -> None:
-        """Free the renderers."""
         self.world.close()
 
     def _observation(self) -> dict[str, np.ndarray]:
         seen = self.world.observe(self.cameras, self.size)
         return {key: seen[key][0] for key in self._keys}
-
-    def _info(self) -> dict[str, Any]:
-        return {"success": bool(self.world.success[0])}
 
 
 class TaskVectorEnv(VectorEnv):
@@ -99,13 +93,14 @@ class TaskVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        task: Task,
+        task: Task | str,
         num_envs: int = 1,
         cameras: Sequence[str] = (),
         size: tuple[int, int] = (96, 128),
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ):
+        task = make_task(task) if isinstance(task, str) else task
         self.metadata = TaskEnv.metadata | {
             "render_fps": task.fps,
             "autoreset_mode": AutoresetMode.NEXT_STEP,
@@ -133,9 +128,7 @@ class TaskVectorEnv(VectorEnv):
         chosen = self._chosen((options or {}).get("reset_mask"))
         super().reset(seed=seed if isinstance(seed, int | np.integer) else None)
         if seed is None:
-            scenes = self.np_random.integers(
-                DEMONSTRATION_SCENES, size=self.num_envs
-            ).tolist()
+            scenes = self._random_scenes(self.num_envs)
         elif isinstance(seed, int | np.integer):
             scenes = [seed + i for i in range(self.num_envs)]
         else:
@@ -146,14 +139,14 @@ class TaskVectorEnv(VectorEnv):
         self._over[chosen] = False
         return self._observation(), {"success": self.world.success.copy()}
 
+    def _random_scenes(self, n: int) -> list[int]:
+        return self.np_random.integers(DEMONSTRATION_SCENES, size=n).tolist()
+
     def step(self, actions: np.ndarray):
         """One control tick everywhere; scenes that were over are laid out anew."""
         restart = np.flatnonzero(self._over)
         if len(restart):
-            scenes = self.np_random.integers(
-                DEMONSTRATION_SCENES, size=len(restart)
-            ).tolist()
-            self.world.reset(scenes, restart)
+            self.world.reset(self._random_scenes(len(restart)), restart)
         self.world.step(actions, np.flatnonzero(~self._over))
         terminated = self.world.success.copy()
         truncated = ~terminated & (self.world.ticks >= self.max_ticks)
@@ -182,7 +175,6 @@ class TaskVectorEnv(VectorEnv):
         return tuple(self.world.render("scene", size, i) for i in range(self.num_envs))
 
     def close_extras(self, **_: Any) -> None:
-        """Free the renderers."""
         self.world.close()
 
     def _observation(self) -> dict[str, np.ndarray]:

@@ -53,15 +53,8 @@ def film(
 ) -> Path:
     """Write an mp4 of rollouts side by side; a rollout that is over stands still.
 
-    A frame and a word tell success (blue) from failure (vermilion).
-
-    Args:
-        path: of the film; ends in .mp4.
-        columns: rollouts in a row.
-        size: (H, W) of each rollout's picture.
-
-    Returns:
-        The path of the film.
+    A frame and a word tell success (blue) from failure (vermilion). `size` (H, W) is
+    each rollout's.
 
     Raises:
         SettingError: the name does not end in .mp4, or cannot be written to.
@@ -116,7 +109,6 @@ def film(
 
 
 def _caption(image: np.ndarray, take: Take, over: bool, seconds: float) -> np.ndarray:
-    """The picture with its title, and how it ended once it is over."""
     image = image.copy()
     text = f"{take.title}  {seconds:.1f} s"
     colour = (40, 40, 40)

@@ -39,7 +39,7 @@ def record(
     compression: Literal["raw", "jpeg"] = "jpeg",
     progress: bool = True,
 ) -> list[Path]:
-    """Record `n` successful demonstrations into `out`.
+    """Record `n` successful demonstrations into `out`; returns the first `n` paths.
 
     Attempt number i always gives the same episode, whatever was recorded before, so a
     recording that was killed goes on to the very files it would have written.
@@ -49,10 +49,7 @@ def record(
             were removed, the next one gets the number after the highest.
         demonstrator: "scripted" or "human".
         seed: decides scenes and styles.
-        cameras: recorded at `size` (H, W); none by default.
-
-    Returns:
-        The paths of the first `n` episodes.
+        cameras: recorded at `size` (H, W).
 
     Raises:
         SettingError: a setting is out of range, or the task has no such camera.
@@ -127,12 +124,8 @@ def scene_seed(seed: int, attempt: int) -> int:
 
 
 def _play(
-    world: World,
-    plans: list[np.ndarray],
-    cameras: Sequence[str],
-    size: tuple[int, int],
+    world: World, plans: list[np.ndarray], cameras: Sequence[str], size: tuple[int, int]
 ) -> list[Episode]:
-    """Carry out one plan a scene, side by side."""
     n = len(plans)
     rows: list[dict[str, list]] = [{} for _ in plans]
     alive = np.arange(n)
@@ -194,11 +187,7 @@ def _next_attempt(
     cameras: Sequence[str],
     size: tuple[int, int],
 ) -> int:
-    """Where a recording goes on: after the attempt of the last episode.
-
-    Raises:
-        UserError: the episodes there are not the first ones of this recording.
-    """
+    """The attempt after the last episode's, if those here are of this recording."""
     last = episode_path(out, next_episode(out) - 1)
     if done and done[-1] != last:
         raise UserError(

@@ -23,10 +23,9 @@ def replay(
     film: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Replay the first `n` episodes of a folder.
+    """Replay the first `n` episodes of a folder; fewer if there are fewer.
 
     Args:
-        n: how many, from the first; fewer if there are fewer.
         task: one's own that they were recorded in, as "module:Class": a file that names
             code does not get it imported.
         film: also film the first twelve, into this mp4 file.

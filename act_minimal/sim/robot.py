@@ -12,12 +12,8 @@ class SimRobot:
     """`n` simulated arms, each in a scene of its own.
 
     A scene that is over (success, or `max_ticks` gone by) stands still and costs
-    nothing more: its actions are dropped and its images stay black.
-
-    Args:
-        seeds: one scene each.
-        size: (H, W) of camera images, or one such pair for each camera.
-        threads: that step the scenes; 0 uses all CPUs.
+    nothing more: its actions are dropped and its images stay black. `size` is that of
+    `World.observe`.
     """
 
     def __init__(
@@ -40,17 +36,13 @@ class SimRobot:
         return np.flatnonzero(~world.success & (world.ticks < world.task.max_ticks))
 
     def connect(self) -> None:
-        """Lay out the scenes."""
         self.world.reset(self.seeds)
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
-        """See `Robot.observe`; `env_state` is the object's pose."""
         return self.world.observe(cameras, self.size, self.alive)
 
     def act(self, action: np.ndarray) -> None:
-        """One control tick of the scenes that still run."""
         self.world.step(action, self.alive)
 
     def close(self) -> None:
-        """Free the renderers."""
         self.world.close()

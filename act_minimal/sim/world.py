@@ -16,7 +16,8 @@ class Task(Protocol):
     """What a scene must tell about itself; see docs/bring_your_own.md.
 
     `n` is the number of scenes, rows of `qpos` and `qvel` are MuJoCo's. `JointTask` has
-    most of it for simple arms.
+    most of it for simple arms. `sample` draws a start, and where the objects lie too if
+    `place` (`place_dim`,) is None.
     """
 
     name: str
@@ -56,15 +57,12 @@ class JointTask:
 
     @property
     def action_dim(self) -> int:
-        """A, one an actuator."""
         return len(self.joints)
 
     def model(self) -> mujoco.MjModel:
-        """Compile the scene."""
         raise NotImplementedError
 
     def film_model(self) -> mujoco.MjModel:
-        """The scene as films show it: the same."""
         return self.model()
 
     def state(self, qpos: np.ndarray) -> np.ndarray:
@@ -129,11 +127,7 @@ def start(task: Task, scene: int) -> np.ndarray:
 
 
 class World:
-    """`n` scenes of a task. One scene or many, the results are the same to the bit.
-
-    Args:
-        threads: threads that step them; 0 uses all CPUs.
-    """
+    """`n` scenes of a task. One scene or many, the results are the same to the bit."""
 
     def __init__(self, task: Task, n: int = 1, *, threads: int = 0):
         self.task, self.n = task, n
@@ -152,11 +146,7 @@ class World:
     def reset(
         self, seeds: Sequence[int], ids: Sequence[int] | np.ndarray | None = None
     ) -> None:
-        """Lay out new scenes: scene `ids[j]` becomes the start number `seeds[j]`.
-
-        Raises:
-            UserError: as many seeds as scenes are needed.
-        """
+        """Lay out new scenes: scene `ids[j]` becomes the start number `seeds[j]`."""
         ids = np.arange(self.n) if ids is None else np.asarray(ids)
         if len(seeds) != len(ids):
             raise UserError(
@@ -175,8 +165,7 @@ class World:
     ) -> None:
         """One control tick with action (n, A); only scenes `ids` move, if given.
 
-        Raises:
-            UserError: an action is NaN or infinite; nothing moves.
+        UserError if an action is NaN or infinite; nothing moves then.
         """
         rows = slice(None) if ids is None else np.asarray(ids)
         action = np.asarray(action)
@@ -200,14 +189,12 @@ class World:
         """What the arm knows now, n first.
 
         Args:
-            cameras: that look.
             size: (H, W) of the images, or one such pair for each camera.
-            ids: scenes that are drawn; by default all.
+            ids: scenes that are drawn; by default all. Images of others are black.
 
         Returns:
             qpos (n, S) rad and gripper opening, qvel (n, S), effort (n, S) N·m,
-            env_state (n, E), and `images/<camera>` (n, H, W, 3) uint8. Images of
-            scenes outside `ids` are black.
+            env_state (n, E), and `images/<camera>` (n, H, W, 3) uint8.
         """
         observation = {
             "qpos": self.task.state(self.qpos).astype(np.float32),
@@ -230,7 +217,6 @@ class World:
         return self._draw(camera, size)
 
     def close(self) -> None:
-        """Free the renderers' GL contexts."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()

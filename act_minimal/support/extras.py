@@ -36,11 +36,7 @@ class MissingExtra(UserError, ImportError):
 
 
 def require(extra: Extra, *modules: str) -> None:
-    """See that the libraries of an extra are here, before they are imported.
-
-    Raises:
-        MissingExtra: one is missing or too old; says how to install it from here.
-    """
+    """MissingExtra, which says how to install it, if an extra's library is not here."""
     for module in modules or MODULES[extra]:
         if not is_here(module):
             raise MissingExtra(
@@ -108,7 +104,6 @@ def upgrade_line(wanted: Requirement) -> str:
 
 
 def _is_uvs() -> bool:
-    """Whether uv makes this environment from a clone."""
     return _is_clone(ROOT) and Path(sys.prefix) == ROOT / ".venv"
 
 
@@ -122,7 +117,6 @@ def _quoted(wanted: Requirement) -> str:
 
 
 def _pip() -> str:
-    """Pip's install, into this environment and no other."""
     python = shlex.quote(sys.executable)
     if is_here("pip"):
         return f"{python} -m pip install"
@@ -130,7 +124,6 @@ def _pip() -> str:
 
 
 def _is_clone(root: Path) -> bool:
-    """Whether this package runs from its repository."""
     try:
         content = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):

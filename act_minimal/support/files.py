@@ -4,8 +4,7 @@ Whatever stops a write (an error, Ctrl-C, kill -9, a power cut): under the name 
 was there before, or the whole of what is new. The new content is made under a hidden
 temporary name in the same folder, reaches the disk, and is renamed.
 
-A folder is replaced only if its marker says that the same writer made it, and only if
-nothing else has been put into it since.
+A folder is replaced only if its marker says that the same writer made all of it.
 """
 
 import contextlib
@@ -88,17 +87,12 @@ def check_output_file(path: str | Path, flag: str, suffix: str = "") -> None:
 
 
 def check_output_folder(
-    path: str | Path,
-    kind: str = "",
-    *,
-    flag: str = "out",
-    apart_from: Path | None = None,
+    path: str | Path, kind: str = "", *, apart_from: Path | None = None
 ) -> None:
     """Refuses a folder that nobody can mean as a place for one command's output.
 
     Args:
         kind: what it is to hold, a key of `KINDS`; "" for a folder that is made anew.
-        flag: the setting that names it, for messages.
         apart_from: a folder that it must neither be nor lie in.
 
     Raises:
@@ -108,20 +102,20 @@ def check_output_folder(
             or a dataset, which are replaced and removed as wholes.
     """
     path = Path(path)
-    _check_parent(path, flag)
+    _check_parent(path, "out")
     real = Path(os.path.realpath(path))
     for taken, what in ((Path.cwd(), "the current folder"), (_home(), "a home folder")):
         if taken == real or real in taken.parents:
             inside = "" if taken == real else "what holds "
             raise SettingError(
-                f"{flag} is {path}, {inside}{what}; expected a folder of its own, such "
+                f"out is {path}, {inside}{what}; expected a folder of its own, such "
                 f"as {path / 'new'}"
             )
     if path.exists() and not path.is_dir():
-        raise SettingError(f"{flag} is {path}, which is no folder")
+        raise SettingError(f"out is {path}, which is no folder")
     if apart_from and Path(os.path.realpath(apart_from)) in (real, *real.parents):
         raise SettingError(
-            f"{flag} is {path}, inside the data ({apart_from}); expected another folder"
+            f"out is {path}, inside the data ({apart_from}); expected another folder"
         )
     for other in KINDS if kind else ():
         if other != kind and (found := _holds(real, other)):
@@ -185,7 +179,6 @@ def _check_parent(path: Path, flag: str) -> None:
 
 
 def _not_a_file(path: Path) -> str:
-    """What is wrong with writing a file there; "" if nothing is."""
     if path.is_dir():
         return "which is a folder; expected the name of a file"
     if path.exists() and not path.is_file():
@@ -196,11 +189,7 @@ def _not_a_file(path: Path) -> str:
 def check_new_folder(
     path: str | Path, made_by: str = "", error_type: type[UserError] = UserError
 ) -> None:
-    """Refuses to replace what `made_by` did not make; an empty folder may be filled.
-
-    Raises:
-        UserError: as `atomic_folder`, but before the work.
-    """
+    """`atomic_folder`'s refusals, before the work; an empty folder may be filled."""
     path = Path(path)
     check_output_folder(path)
     tidy(Path(os.path.realpath(path)).parent)
@@ -233,7 +222,6 @@ def _not_made_by(writer: str, folder: Path) -> str:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Names of all that is in a folder, as in its marker."""
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
 
 
@@ -242,10 +230,7 @@ def _names_in(folder: Path) -> set[str]:
 
 @contextlib.contextmanager
 def atomic_file(
-    path: str | Path,
-    error_type: type[UserError] = UserError,
-    *,
-    replace: bool = True,
+    path: str | Path, error_type: type[UserError] = UserError, *, replace: bool = True
 ) -> Iterator[Path]:
     """Gives a temporary name beside `path`, and renames it to `path` at a clean end.
 
@@ -287,17 +272,12 @@ def atomic_file(
 
 @contextlib.contextmanager
 def atomic_folder(
-    path: str | Path,
-    error_type: type[UserError] = UserError,
-    *,
-    made_by: str = "",
+    path: str | Path, error_type: type[UserError] = UserError, *, made_by: str = ""
 ) -> Iterator[Path]:
     """Gives a temporary folder, which becomes `path` at a clean end.
 
-    Args:
-        path: of the folder: new, empty, or made by the same writer before.
-        made_by: who writes it. The folder then gets a marker, by which the same writer
-            may replace it later; without, it is never replaced.
+    `made_by` is who writes it. The folder then gets a marker, by which the same writer
+    may replace it later; without, it has to be new or empty.
 
     Raises:
         SettingError: `path` is the current folder, a home folder, or above one.
@@ -386,11 +366,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Makes an existing file at least `size` bytes long, backed by room on the disk.
-
-    Raises:
-        OSError: There is no such room.
-    """
+    """Makes a file at least `size` bytes long, backed by room on the disk."""
     with open(path, "rb+") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -404,11 +380,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def read_json(path: str | Path, error_type: type[UserError] = UserError) -> Any:
-    """Any JSON value, from UTF-8 text.
-
-    Raises:
-        UserError: The file is missing, or no JSON; of the type `error_type`.
-    """
+    """Any JSON value, from UTF-8 text; an error of this type if there is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -421,11 +393,7 @@ def read_json(path: str | Path, error_type: type[UserError] = UserError) -> Any:
 def read_object(
     path: str | Path, error_type: type[UserError] = UserError
 ) -> dict[str, Any]:
-    """The same of a JSON object.
-
-    Raises:
-        UserError: As `read_json`, or it holds something else.
-    """
+    """The same of a JSON object."""
     content = read_json(path, error_type)
     if not isinstance(content, dict):
         raise error_type(f"{path} holds a {type(content).__name__}, expected an object")
@@ -447,18 +415,11 @@ def reason(error: OSError) -> str:
 
 @contextlib.contextmanager
 def explained(
-    path: Path,
-    error_type: type[UserError] = UserError,
-    temporary: Path | None = None,
+    path: Path, error_type: type[UserError] = UserError, temporary: Path | None = None
 ) -> Iterator[None]:
     """Turns the system's refusal to write into one sentence that names the file.
 
-    Args:
-        path: what is written.
-        temporary: what it is called meanwhile.
-
-    Raises:
-        UserError: `path` could not be written, and why; of the type `error_type`.
+    `temporary` is what it is called meanwhile.
     """
     temporary = temporary or path
     try:
@@ -552,7 +513,6 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until the disk has a file's content."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -561,7 +521,6 @@ def _sync(path: Path) -> None:
 
 
 def _name_once(temporary: Path, target: Path) -> None:
-    """Gives a file its name; fails if the name is taken."""
     try:
         os.link(temporary, target)
     except FileExistsError:
@@ -583,7 +542,6 @@ def _put_folder(temporary: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two names in a single step; False where that cannot be done."""
     names = os.fsencode(one), os.fsencode(other)
     try:
         system = ctypes.CDLL(None, use_errno=True)

@@ -1,9 +1,8 @@
 """Which OpenGL draws the cameras, decided before MuJoCo is imported.
 
 MuJoCo reads ``MUJOCO_GL`` once, while it is being imported, and without a display its
-own default (GLFW) fails at the first frame. So every file here that imports MuJoCo
-calls `choose_gl_backend` first, and takes its renderers from `open_renderer`, which
-turns "no OpenGL" into one sentence with the line that installs it.
+own default (GLFW) fails at the first frame. So every file that imports MuJoCo calls
+`choose_gl_backend` first, and takes its renderers from `open_renderer`.
 """
 
 from __future__ import annotations
@@ -48,10 +47,7 @@ def choose_gl_backend() -> str:
     A value that the user has set stays. Otherwise, on Linux: EGL if a display can be
     opened on it (GPU or software, no X server needed), else OSMesa (software), else
     the desktop's own GLX, else "disabled": physics works, drawing raises `GLError`.
-    macOS and Windows have a backend of their own, and nothing is set.
-
-    Returns:
-        "egl", "osmesa", "glfw", "cgl", "wgl", ..., or "disabled".
+    macOS and Windows have a backend of their own.
 
     Raises:
         GLError: ``MUJOCO_GL`` holds a value that MuJoCo would not accept, or names a
@@ -84,33 +80,18 @@ def choose_gl_backend() -> str:
 
 
 def require_gl() -> None:
-    """Refuses at once what would need pictures later.
-
-    Raises:
-        GLError: This machine has no working OpenGL.
-    """
+    """GLError at once, for what would need pictures later."""
     if choose_gl_backend() == DISABLED:
         raise GLError(missing_message())
 
 
-def open_renderer(
-    model: mujoco.MjModel, height: int, width: int, max_geom: int = 1000
-) -> mujoco.Renderer:
-    """Open a renderer for images of (height, width, 3) uint8 RGB.
-
-    Args:
-        model: The scene. Its off-screen buffer must be at least as large as the image.
-        max_geom: The most shapes drawn at once.
-
-    Raises:
-        GLError: This machine has no working OpenGL, or MuJoCo chose the wrong one.
-    """
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """A renderer of images (height, width, 3) uint8, within the model's buffer."""
+    require_gl()
     backend = choose_gl_backend()
-    if backend == DISABLED:
-        raise GLError(missing_message())
 
     try:
-        return _renderer_type(backend)(model, height, width, max_geom=max_geom)
+        return _renderer_type(backend)(model, height, width, max_geom=1000)
     except ValueError:
         raise  # the image is larger than the scene's buffer: not OpenGL's fault
     except Exception as error:
@@ -191,10 +172,8 @@ def egl_works() -> bool:
     try:
         address = egl.eglGetProcAddress
         address.restype, address.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
-        query, get_display = (
-            address(b"eglQueryDevicesEXT"),
-            address(b"eglGetPlatformDisplayEXT"),
-        )
+        query = address(b"eglQueryDevicesEXT")
+        get_display = address(b"eglGetPlatformDisplayEXT")
         egl.eglInitialize.argtypes = [ctypes.c_void_p] * 3
         egl.eglTerminate.argtypes = [ctypes.c_void_p]
     except AttributeError:  # some other library of that name
@@ -222,7 +201,6 @@ def osmesa_works() -> bool:
 
 
 def _check_choice(chosen: str, system: str) -> None:
-    """Refuse a ``MUJOCO_GL`` with which importing MuJoCo would fail."""
     valid = _VALID.get(system, ("glfw",))
     if chosen not in (*valid, *_OFF):
         raise GLError(
@@ -239,7 +217,6 @@ def _check_choice(chosen: str, system: str) -> None:
 
 
 def _failure_message(backend: str, error: Exception) -> str:
-    """Say in one sentence why a renderer could not be opened."""
     reason = str(error).strip().rstrip(".") or type(error).__name__
     what = f"Cannot draw camera images with {backend}: {reason}"
     if platform.system() != "Linux":
@@ -276,7 +253,6 @@ def _mujoco_is_imported() -> bool:
 
 
 def _load(name: str) -> ctypes.CDLL | None:
-    """Load a shared library, or return None where it is not installed."""
     try:
         return ctypes.CDLL(name)
     except OSError:

@@ -91,11 +91,7 @@ def read_numbers(root: h5py.File, key: str, path: Path) -> np.ndarray:
 def attributes_of(
     root: h5py.File, path: Path, needed: Collection[str]
 ) -> dict[str, Attribute]:
-    """What a file's attributes say; of those not needed, odd ones are left out.
-
-    Raises:
-        EpisodeError: A needed one is there, and is no single value.
-    """
+    """What a file's attributes say; odd ones are an error if they are needed."""
     found: dict[str, Attribute] = {}
     for name in root.attrs:
         try:

@@ -17,11 +17,7 @@ GROUP = "act_minimal.plugins"
 
 
 def plugin(name: str) -> Any:
-    """What is announced under a name, imported now.
-
-    Raises:
-        UserError: nothing is, or two packages announce it.
-    """
+    """What is announced under a name, imported now; UserError if it is not once."""
     found = entry_points(group=GROUP, name=name)
     if len(found) != 1:
         raise UserError(
@@ -33,13 +29,9 @@ def plugin(name: str) -> Any:
 
 
 def load_class(path: str, needs: tuple[str, ...]) -> Any:
-    """A class of a user's own, by its `module:Class`.
+    """A class of a user's own, by its `module:Class`, with the attributes it `needs`.
 
     The module may be a file in the folder where the command runs.
-
-    Args:
-        path: such as "lift:Lift", of lift.py.
-        needs: attributes that the class must have.
 
     Raises:
         SettingError: there is no such module or class, or it lacks one of `needs`.

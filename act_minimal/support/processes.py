@@ -20,11 +20,7 @@ from .errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU where there is one, Apple's too.
-
-    Raises:
-        UserError: the machine has no such device.
-    """
+    """The device of this name; "auto" is a GPU where there is one, Apple's too."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -58,7 +54,6 @@ class World:
             self.barrier()
 
     def barrier(self) -> None:
-        """Waits for all processes."""
         if self.size > 1:
             dist.barrier()
 
@@ -78,11 +73,7 @@ class World:
 
 @contextmanager
 def join(device_name: str) -> Iterator[World]:
-    """Joins the processes that torchrun started, if it did.
-
-    Raises:
-        UserError: no such device, or fewer GPUs than processes.
-    """
+    """Joins the processes that torchrun started, if it did; a GPU for each."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(device_name)
     if size == 1:

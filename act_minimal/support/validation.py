@@ -23,15 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import SettingError
 
@@ -75,7 +67,6 @@ class Pattern:
     words: str
 
     def hold(self, value: Any) -> bool:
-        """Whether a text is so."""
         return re.fullmatch(self.regex, str(value)) is not None
 
     def __str__(self) -> str:
@@ -100,34 +91,21 @@ SceneName = Literal[TaskName, "alone"]  # what a virtual arm stands in
 
 
 def check_settings(settings: Any) -> None:
-    """Check each field of a dataclass against its type and bounds.
-
-    Raises:
-        SettingError: names the first field that is not as expected, what it holds and
-            what it may hold.
-    """
+    """SettingError for the first field of a dataclass that its type does not allow."""
     hints = _hints(type(settings))
     for field in dataclasses.fields(settings):
         check_value(field.name, getattr(settings, field.name), hints[field.name])
 
 
 def check_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """The same of the arguments that a function is about to be called with.
-
-    Raises:
-        SettingError: names the first that is not as expected.
-    """
+    """The same of the arguments that a function is about to be called with."""
     hints = _hints(function)
     for name, value in values.items():
         check_value(name, value, hints[name])
 
 
 def check_named(known: type, values: Mapping[str, Any]) -> None:
-    """The same of some fields of a dataclass, given by name.
-
-    Raises:
-        SettingError: no such field, or one that is not as expected.
-    """
+    """The same of some fields of a dataclass, given by name."""
     hints = _hints(known)
     names = [field.name for field in dataclasses.fields(known)]
     for name, value in values.items():
@@ -137,11 +115,7 @@ def check_named(known: type, values: Mapping[str, Any]) -> None:
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Check one value against an annotation.
-
-    Raises:
-        SettingError: names it, what was found and what is expected.
-    """
+    """The same of one value, against an annotation."""
     if not _fits(value, hint, ()):
         raise SettingError(f"{name} is {value!r}, expected {_said(hint, ())}")
 
@@ -196,7 +170,6 @@ def _fits(value: Any, hint: Any, limits: tuple[Limit, ...]) -> bool:
 
 
 def _said(hint: Any, limits: tuple[Limit, ...]) -> str:
-    """What an annotation asks for, in words."""
     hint, limits = _split(hint, limits)
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:

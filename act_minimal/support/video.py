@@ -54,17 +54,13 @@ class VideoWriter:
     """One mp4 file that grows frame by frame, at a steady rate from 0 s on.
 
     Args:
-        path: Where to; not there yet.
         fps: Whole frames a second.
         size: (height, width) of the images.
         codec: "h264", "av1" (LeRobot's own default; smaller and slower), "lossless", or
             "film", whose index comes first: it plays while it loads.
-        threads: How many the encoder may use.
 
     Attributes:
-        frames: How many were added.
-        bytes: What they take, as far as the encoder has said; the file itself may be
-            still to be written.
+        bytes: What the frames take, as far as the encoder has said.
 
     Raises:
         SettingError: An unknown codec, or one that cannot have this size.
@@ -114,7 +110,6 @@ class VideoWriter:
 
     @property
     def seconds(self) -> float:
-        """How long the video is."""
         return self.frames / self.fps
 
     def add(self, images: np.ndarray) -> None:
@@ -164,11 +159,7 @@ class VideoWriter:
 
 
 class VideoReader:
-    """Reads one camera's frames by their times; fastest when asked in order.
-
-    Args:
-        threads: How many the decoder may use.
-    """
+    """Reads one camera's frames by their times; fastest when asked in order."""
 
     def __init__(self, threads: int = 1):
         self._threads = threads
@@ -179,14 +170,9 @@ class VideoReader:
         self._reformatter = VideoReformatter()
 
     def read(self, path: Path, times: np.ndarray, fps: float) -> np.ndarray:
-        """The frames at some times of a video.
+        """The frames (T, H, W, 3) uint8 RGB at growing times (T,) s of a video.
 
-        Args:
-            times: (T,) s, growing.
-            fps: Frames a second; a frame counts when it is less than half a frame off.
-
-        Returns:
-            (T, H, W, 3) uint8 RGB.
+        A frame counts when it is less than half a frame off.
 
         Raises:
             EpisodeError: Names the video and what it lacks: the file, a frame, a whole
@@ -261,7 +247,6 @@ class VideoReader:
         self._frames = self._container.decode(stream)
 
     def close(self) -> None:
-        """Let go of the file."""
         if self._container is not None:
             self._container.close()
         self._container, self._path, self._current = None, None, None

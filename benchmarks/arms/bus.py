@@ -5,8 +5,8 @@ OpenArm's emulated frames take the time that frames of 8 bytes take at 1 Mbit/s.
 is answered with feedback, so one exchange commands a motor and reads it.
 """
 
-import contextlib
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,27 +47,16 @@ AMPLITUDE = 0.05  # rad, of the elbows, while exchanges are counted
 def success(
     config: RobotConfig, path: Path, task: str, n: int, seed: int
 ) -> dict[str, Any]:
-    """A policy on the same scenes, in simulation and through the bus.
-
-    Args:
-        config: a virtual arm.
-        path: of the policy.
-        task: on which.
-        n: trials.
-        seed: of their scenes.
-    """
+    """A policy on the same scenes, in simulation and through a virtual arm's bus."""
     policy = load_policy(find_checkpoint(path))
     sim = evaluate(policy, task, n=n, seed=seed)
     with plugged_in(replace(config, cameras=policy.cameras), task) as here:
         robot = make_robot(here, policy.image_sizes, EmergencyStop())
-        judge = SceneJudge([here.port], evaluation_scenes(seed, n))
-        with contextlib.closing(judge):
-            robot.connect()
-            try:
+        with closing(SceneJudge([here.port], evaluation_scenes(seed, n))) as judge:
+            with closing(robot):
+                robot.connect()
                 seconds = make_task(task).max_ticks / robot.fps
                 tally = deploy(policy, robot, judge, trials=n, seconds=seconds)
-            finally:
-                robot.close()
             witness = judge.scene.clients[0].look()["witness"]
     place = path.resolve()
     name = place.relative_to(ROOT) if place.is_relative_to(ROOT) else place.name
@@ -110,35 +99,25 @@ def so100_loop(path: Path, seconds: float) -> dict[str, Any]:
     """30 Hz with two cameras and a vision policy; 100 Hz without either."""
     with plugged_in(RobotConfig(VIRTUAL)) as here:
         policy = load_policy(path)
-        robot = make_robot(here, policy.image_sizes, EmergencyStop())
-        robot.connect()
-        try:
+        with closing(make_robot(here, policy.image_sizes, EmergencyStop())) as robot:
+            robot.connect()
             with_cameras = policy_loop(robot, policy, seconds)
             assert isinstance(robot.arm, SO100)
             with_cameras["bus"] = vars(robot.arm.bus.traffic) | {"faults": {}}
-        finally:
-            robot.close()
-        bare = make_robot(replace(here, fps=100.0, cameras=()), {}, EmergencyStop())
-        bare.connect()
-        try:
+        faster = replace(here, fps=100.0, cameras=())
+        with closing(make_robot(faster, {}, EmergencyStop())) as bare:
+            bare.connect()
             here_now = bare.observe()["qpos"].astype(float)
             bare.arm.ticker.start()
             for _ in range(int(100 * seconds / 5)):
                 bare.observe()
                 bare.act(here_now)
             without = bare.arm.ticker.report()
-        finally:
-            bare.close()
     return {"repetitions": 1, "policy_30_hz": with_cameras, "bare_100_hz": without}
 
 
 class Diligent:
-    """Predicts as a policy, and sways: the arms move for minutes without a task.
-
-    Args:
-        policy: asked for every chunk that it would be asked for.
-        sway: what is sent.
-    """
+    """Predicts as a policy, and sways: the arms move for minutes without a task."""
 
     def __init__(self, policy: Any, sway: Swaying):
         self.policy, self.sway = policy, sway
@@ -146,7 +125,6 @@ class Diligent:
         sway.chunk_size = policy.chunk_size
 
     def predict_chunk(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """A chunk of the sway, after the policy's own."""
         self.policy.predict_chunk(observation)
         return self.sway.predict_chunk(observation)
 
@@ -161,8 +139,8 @@ def exchanges(config: RobotConfig, seconds: float) -> dict[str, Any]:
     """16 motors commanded and read at 200 Hz, and then as fast as it goes."""
     arm, _ = make_openarm(config)
     arm.ticker.rate = RATE
-    arm.connect()
-    try:
+    with closing(arm):
+        arm.connect()
         here = arm.measure()[0]
         old = 0
 
@@ -188,35 +166,26 @@ def exchanges(config: RobotConfig, seconds: float) -> dict[str, Any]:
             "bare_200_hz": paced,
             "unpaced": {"rate_hz": rate, "n": n, "ticks_without_all_answers": old},
         }
-    finally:
-        arm.close()
 
 
 def openarm_loop(path: Path, seconds: float, exchange_seconds: float) -> dict[str, Any]:
-    """Exchanges at 200 Hz and unpaced; 50 Hz with a policy, which sways.
-
-    Args:
-        path: a state policy of openarm_handover; it predicts whenever a policy would be
-            asked, and what is sent is a sway.
-        seconds: that its loop runs.
-        exchange_seconds: that the motors are commanded and read at 200 Hz.
-    """
+    """Exchanges at 200 Hz and unpaced; 50 Hz with a state policy, which sways."""
     virtual = RobotConfig(VIRTUAL, OPENARM)
     with plugged_in(virtual) as here:
         content: dict[str, Any] = {"repetitions": 1}
         content |= exchanges(here, exchange_seconds)
-    with plugged_in(virtual) as here, EmergencyStop() as stop:
-        robot = make_robot(here, {}, stop)
+    with (
+        plugged_in(virtual) as here,
+        EmergencyStop() as stop,
+        closing(make_robot(here, {}, stop)) as robot,
+    ):
         robot.connect()
-        try:
-            sway = Swaying(robot.limits.ready, robot.fps, SWAYING)
-            driver = Diligent(load_policy(path), sway)
-            content["policy_50_hz"] = policy_loop(robot, driver, seconds)
-            assert isinstance(robot.arm, OpenArm)
-            content["buses"] = [
-                vars(bus.traffic) | {"strangers": len(bus.traffic.strangers)}
-                for bus in robot.arm.buses
-            ]
-        finally:
-            robot.close()
+        sway = Swaying(robot.limits.ready, robot.fps, SWAYING)
+        driver = Diligent(load_policy(path), sway)
+        content["policy_50_hz"] = policy_loop(robot, driver, seconds)
+        assert isinstance(robot.arm, OpenArm)
+        content["buses"] = [
+            vars(bus.traffic) | {"strangers": len(bus.traffic.strangers)}
+            for bus in robot.arm.buses
+        ]
     return content

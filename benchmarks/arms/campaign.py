@@ -43,13 +43,7 @@ Faults = dict[str, dict[str, Any]]
 
 @dataclass
 class Swaying:
-    """A pose, and a slow sway of one joint: as a leader arm, and as a policy.
-
-    Args:
-        pose: (A,).
-        fps: ticks a second.
-        joints: that sway, by 0.3 rad.
-    """
+    """A pose, and a slow sway of some joints by 0.3 rad: as a leader, as a policy."""
 
     pose: np.ndarray
     fps: float
@@ -58,8 +52,12 @@ class Swaying:
     cameras: tuple[str, ...] = ()
     chunk_size: int = CHUNK
 
-    def open(self) -> None:
-        """Nothing to open."""
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def other(self) -> str:
+        return ""  # no keys
 
     def wish(self, here: np.ndarray) -> np.ndarray:
         """Where it is at the next tick, (A,)."""
@@ -74,13 +72,6 @@ class Swaying:
         chunk = np.stack([self.wish(self.pose) for _ in range(self.chunk_size)])
         self.tick = begin + self.chunk_size // 2
         return chunk[None]
-
-    def other(self) -> str:
-        """No keys."""
-        return ""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 @dataclass
@@ -113,7 +104,6 @@ class Trial:
         self.scene.faults(**self.switches)
 
     def ticks(self, seconds: float) -> int:
-        """How many control ticks that is."""
         return round(seconds * self.robot.fps)
 
     def swaying(self) -> Swaying:
@@ -203,10 +193,7 @@ class Trial:
     def judge(self, phase: str, seen: dict[str, Any], said: str) -> dict[str, Any]:
         """What somebody beside the arm saw: `safe`, and the numbers behind it.
 
-        Args:
-            phase: which.
-            seen: what the scene says at the end.
-            said: the sentence that the program ended with, or "".
+        `seen` is what the scene says at the end, `said` what the program ended with.
         """
         raise NotImplementedError
 
@@ -259,14 +246,8 @@ def campaign(
     """Every fault in every phase, and kill -9 while recording, REPETITIONS times each.
 
     Rows are kept as they are made, and found again by the next call; once all are
-    there, they are given back and no longer kept.
-
-    Args:
-        name: of the file that keeps them.
-        phases: methods of the trial.
-        faults: what breaks.
-        plugged: plugs in a new arm for one row, given a folder and the switches.
-        minutes: no row is begun later; None for no end.
+    there, they are given back and no longer kept. `plugged` plugs in a new arm for one
+    row, given a folder and the switches; no row is begun after so many `minutes`.
 
     Returns:
         The result file's content, and the `seconds` that all rows took; None if there

@@ -79,11 +79,7 @@ def pair_alone() -> mujoco.MjSpec:
 
 
 class SOArm:
-    """A SO-100 or SO-101, or two: position servos with a profile of motion, at 30 Hz.
-
-    Args:
-        name: which.
-    """
+    """A SO-100 or SO-101, or two: position servos with a motion profile, at 30 Hz."""
 
     period, steps = 1 / 30, 10
 
@@ -125,11 +121,9 @@ class SOArm:
         return state, self.data.actuator_force / self._force
 
     def send(self, target: np.ndarray) -> None:
-        """What the servos shall go to, (A,)."""
         self._target = self._angles(target)
 
     def step(self) -> None:
-        """One step of physics."""
         dt, (most, top) = self.model.opt.timestep, PROFILE
         way = self._target - self._goal
         speed = np.minimum(top, np.sqrt(2 * most * np.abs(way))) * np.sign(way)
@@ -145,8 +139,7 @@ class SOArm:
 class OpenArms:
     """Two OpenArms v2 with the maker's meshes: springs that carry their weight, 50 Hz.
 
-    Args:
-        table: its top, m; None for no table.
+    `table` is its top, m; None for no table.
     """
 
     period, steps = 1 / 50, 10
@@ -200,7 +193,6 @@ class OpenArms:
         self._weight = self._gravity(self.measure()[0])
 
     def step(self) -> None:
-        """One step of physics."""
         away = self._target - self.places.angles_of(self.data.qpos)
         speed = self.places.velocities_of(self.data.qvel)
         torque = self._kp * away - self._kd * speed + self._weight
@@ -223,20 +215,14 @@ def load_spec() -> mujoco.MjSpec:
 
 @cache
 def arm_of(name: str) -> SOArm | OpenArms:
-    """By its name."""
+    """An arm by its name."""
     if name.startswith("so"):
         return SOArm(name)
     return OpenArms(TABLE if name == "openarm_at_table" else None)
 
 
 def chunk(name: str, seed: int, n: int) -> dict[str, Any]:
-    """`n` wishes from the ready pose on.
-
-    Args:
-        name: of the arm.
-        seed: of the wishes.
-        n: how many.
-    """
+    """`n` wishes from the ready pose on."""
     begin, arm = time.perf_counter(), arm_of(name)
     limits: Limits = arm.limits
     rng, judge = np.random.default_rng([seed, 8]), Touch()
@@ -318,17 +304,15 @@ def main(
             kept |= {str(one): row for one, row in zip(some, rows, strict=True)}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
+    table = {}
     for name in arms:
         rows = [kept[str(one)] for one in wanted if one[0] == name and str(one) in kept]
         if rows:
-            print(name, together(rows), flush=True)
+            table[name] = together(rows)
+            print(name, table[name], flush=True)
     if any(str(one) not in kept for one in wanted):
         print(f"{len(kept)} of {len(wanted)} chunks are kept in {path}; call again")
         return
-    table = {
-        name: together([kept[str(one)] for one in wanted if one[0] == name])
-        for name in arms
-    }
     content = {"n": n, "seeds": [seed], "wishes_a_chunk": CHUNK, "arms": table}
     seconds = sum(kept[str(one)]["seconds"] for one in wanted)
     name = "guard_bodies" if arms == USUAL else f"guard_bodies_{'_'.join(arms)}"

@@ -25,14 +25,7 @@ from .campaign import KEPT
 
 
 def outcome(run: Path, demos: Path, deployed: Path, seed: int) -> dict[str, Any]:
-    """What came of a guide's commands.
-
-    Args:
-        run: folder of the training.
-        demos: folder of the demonstrations, recorded through a bus.
-        deployed: folder of the tally.
-        seed: of its scenes.
-    """
+    """What came of a guide's commands, by the folders that they left."""
     card = read_json(find_checkpoint(run) / "card.json")
     tally = read_json(deployed / "tally.json")
     episodes = [load_episode(p) for p in list_episodes(demos)]
@@ -98,11 +91,8 @@ OPENARM_GUIDE = ROOT / "hardware" / "openarm" / "GUIDE.md"
 
 def guide_commands() -> list[list[str]]:
     """The words of each `act` line of the guide's section 0, in their order."""
-    section = (
-        OPENARM_GUIDE.read_text(encoding="utf-8")
-        .partition("\n## 0.")[2]
-        .partition("\n## ")[0]
-    )
+    guide = OPENARM_GUIDE.read_text(encoding="utf-8")
+    section = guide.partition("\n## 0.")[2].partition("\n## ")[0]
     text = section.replace("\\\n", " ")
     lines = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
     return [line.partition("#")[0].split() for line in lines]
@@ -110,10 +100,7 @@ def guide_commands() -> list[list[str]]:
 
 def first_of(commands: list[list[str]]) -> dict[str, list[str]]:
     """The first command of each name."""
-    told: dict[str, list[str]] = {}
-    for words in commands:
-        told.setdefault(words[0], words)
-    return told
+    return {words[0]: words for words in reversed(commands)}
 
 
 def said(words: list[str], flag: str) -> str:
@@ -154,14 +141,7 @@ def arms_up(commands: list[list[str]], folder: Path) -> Iterator[None]:
 def openarm_guide(
     n: int, seed: int, episodes: int | None, steps: int | None
 ) -> dict[str, Any]:
-    """The commands of its guide's section 0, with other numbers where they are given.
-
-    Args:
-        n: trials.
-        seed: of their scenes.
-        episodes: that are recorded.
-        steps: of training.
-    """
+    """The commands of its guide's section 0, with other numbers where given."""
     folder = KEPT / "openarm_guide"
     folder.mkdir(parents=True, exist_ok=True)
     commands = guide_commands()

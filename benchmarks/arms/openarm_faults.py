@@ -84,22 +84,25 @@ class OpenArmTrial(Trial):
 
     def zero(self) -> None:
         """The fault comes while the arm hangs, between two motors' zeros."""
-        assert isinstance(self.robot.arm, OpenArm)
         self.scene.put(np.full(16, HELD))
-        bus = Bus(self.robot.arm.config.right, side="right")
-        bus.open()
-        told = 0
+        told: list[str] = []
 
         def say(text: str) -> None:
-            nonlocal told
-            told += 1
-            if told == 1:
+            told.append(text)
+            if len(told) == 1:
                 self.cut()
 
-        try:
+        with self.right_bus() as bus:
             set_zero(bus, lambda text: None, say)
-        finally:
-            bus.close()
+
+    @contextlib.contextmanager
+    def right_bus(self) -> Iterator[Bus]:
+        """The right arm's bus, without the driver."""
+        assert isinstance(self.robot.arm, OpenArm)
+        bus = Bus(self.robot.arm.config.right, side="right")
+        bus.open()
+        with contextlib.closing(bus):
+            yield bus
 
     def judge(self, phase: str, seen: dict[str, Any], said: str) -> dict[str, Any]:
         """What the program could help is judged, what physics does is reported.
@@ -128,19 +131,14 @@ class OpenArmTrial(Trial):
         before, now = self.within(self.before, set()), self.within(after, limp)
         own = max(0, after["falls"] - len(fallen))  # of the program's making
         falls = self.before["falls"] + own
+        inside = before["inside"] and now["inside"]
+        reached_off = set(still_on) <= deaf
         return {
-            "safe": before["inside"]
-            and now["inside"]
-            and not falls
-            and pulled == 0
-            and set(still_on) <= deaf,
-            "inside": before["inside"] and now["inside"],
-            "fastest": max(before["fastest"], now["fastest"]),
-            "strongest": max(before["strongest"], now["strongest"]),
-            "deepest": max(before["deepest"], now["deepest"]),
+            "safe": inside and not falls and pulled == 0 and reached_off,
+            "inside": inside,
+            **{k: max(before[k], now[k]) for k in ("fastest", "strongest", "deepest")},
             "falls": falls,
-            "dropped_by_the_fault": after["falls"]
-            - max(0, after["falls"] - len(fallen)),
+            "dropped_by_the_fault": after["falls"] - own,
             "torque_left_on": [NAMES[i] for i in still_on],
             "limp": [NAMES[i] for i in sorted(limp)],
         }
@@ -178,16 +176,11 @@ class OpenArmTrial(Trial):
 
     def zero_is_right(self) -> bool:
         """Whether the right arm's motors say 0 where the hand holds them."""
-        assert isinstance(self.robot.arm, OpenArm)
         off = {f.name: f.default for f in fields(wire.Faults)}
         self.scene.faults(right=off, left=off)
-        bus = Bus(self.robot.arm.config.right, side="right")
-        bus.open()
-        try:
+        with self.right_bus() as bus:
             bus.learn_scales()
             return all(abs(f.position) <= 2 * ZERO for f in bus.refresh().values())
-        finally:
-            bus.close()
 
 
 def gone(switches: dict[str, Any], kinds: tuple[str, ...]) -> set[int]:

@@ -75,12 +75,10 @@ class SO100Trial(Trial):
         def ask(text: str) -> None:
             self.scene.put(joint_limits().mean(axis=1))
 
-        try:
+        with contextlib.closing(bus):
             found = calibrate(bus, ask, lambda text: None, moving=moving)
             (self.folder / "new.json").unlink(missing_ok=True)  # of the trial before
             save_calibration(self.folder / "new.json", found)
-        finally:
-            bus.close()
 
     def judge(self, phase: str, seen: dict[str, Any], said: str) -> dict[str, Any]:
         """Against the limits; while a hand moves the arm, torque must never come on."""

@@ -13,6 +13,7 @@ from typing import Any
 from act_minimal.checkpoint import load_policy
 from act_minimal.command.demo import VISION
 from act_minimal.evaluation import wilson
+from act_minimal.sim.recording import demonstrate
 from act_minimal.sim.so100.changed_scenes import Change, ChangedPickPlace
 from course.figures.lesson_07 import pixels_a_centimetre, sort_failures
 
@@ -51,18 +52,6 @@ class Scenes(Sizes):
     2 to record; C21 and C27 share it) and roll it out on the same changes."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One policy under one change, on the scenes of one seed."""
-
-    policy: Path
-    change: Change
-    labels: Mapping[str, Any]
-    seed: int
-    n: int
-    out: Path
-
-
 def augmented_policy(settings: Scenes) -> Path:
     """Train the vision policy with strong augmentation, or find it."""
     job = Job(
@@ -84,8 +73,8 @@ def trials(
     policies: Mapping[str, Path],
     changes: Sequence[tuple[Mapping[str, Any], Change]],
     settings: Scenes,
-) -> list[Trial]:
-    """Every policy under every change on every seed's scenes."""
+) -> list[tuple]:
+    """Every policy under every change on every seed's scenes, for `run_trial`."""
     todo = []
     for name, path in policies.items():
         for labels, change in changes:
@@ -93,20 +82,21 @@ def trials(
                 what = f"{name}_{change.name or 'unchanged'}_{seed}_{settings.n}"
                 out = settings.runs / "field" / what.replace(" ", "_")
                 one = {"policy": name, **labels}
-                todo.append(Trial(path, change, one, seed, settings.n, out))
+                todo.append((path, change, one, seed, settings.n, out))
     return todo
 
 
-def run_trial(trial: Trial) -> Row:
+def run_trial(
+    policy: Path, change: Change, labels: Row, seed: int, n: int, out: Path
+) -> Row:
     """Roll out; the row says how often it succeeded, and how it failed."""
     import torch
 
     torch.set_num_threads(1)
-    policy, task = load_policy(trial.policy), ChangedPickPlace(trial.change)
-    result = roll_out(policy, trial.n, trial.seed, trial.out, task)
+    result = roll_out(load_policy(policy), n, seed, out, ChangedPickPlace(change))
     kinds = {k: len(v) for k, v in sort_failures(result.rollouts).items()}
-    print(dict(trial.labels), trial.seed, result, kinds, flush=True)
-    return {**trial.labels, "kinds": kinds, **result.to_json()}
+    print(labels, seed, result, kinds, flush=True)
+    return {**labels, "kinds": kinds, **result.to_json()}
 
 
 def outcome(rows: list[Row], labels: Sequence[str], settings: Scenes) -> Row:
@@ -136,11 +126,6 @@ def seeing(name: str, settings: Scenes) -> dict[str, Path]:
     return policies
 
 
-def run_trials(todo: list[Trial], settings: Scenes) -> list[Row]:
-    """All trials, some side by side, in order."""
-    return side_by_side(run_trial, [(trial,) for trial in todo], settings.jobs)
-
-
 # --- C21 ------------------------------------------------------------------------------
 
 SHIFTS = (1, 2, 5)  # cm
@@ -149,19 +134,17 @@ SHIFTS = (1, 2, 5)  # cm
 def camera_changes() -> list[tuple[Row, Change]]:
     """No shift, then each shift along each axis."""
     found: list[tuple[Row, Change]] = [({"axis": "none", "shift_cm": 0}, Change())]
-    for i, axis in enumerate("xyz"):
+    for axis in "xyz":
         for cm in SHIFTS:
-            shift = [0.0, 0.0, 0.0]
-            shift[i] = cm / 100
-            change = Change(camera=(shift[0], shift[1], shift[2]))
-            found.append(({"axis": axis, "shift_cm": cm}, change))
+            shift: Any = tuple(cm / 100 * (axis == one) for one in "xyz")
+            found.append(({"axis": axis, "shift_cm": cm}, Change(camera=shift)))
     return found
 
 
 def measure_camera(settings: Scenes) -> Row:
     """The vision policy, its upper camera shifted."""
     todo = trials(seeing("committed", settings), camera_changes(), settings)
-    rows = run_trials(todo, settings)
+    rows = side_by_side(run_trial, todo, settings.jobs)
     return {
         "note": "Seeds are of scenes; each policy is one training run. x is to "
         "the right in the picture, y towards the arm's base, z up.",
@@ -206,8 +189,6 @@ CHANGES = {
 
 def expert_row(name: str, change: Change, seed: int, n: int) -> Row:
     """The scripted expert on n demonstration scenes of a changed task."""
-    from act_minimal.sim.recording import demonstrate
-
     start = time.perf_counter()
     found = demonstrate(ChangedPickPlace(change), range(n), "scripted", seed)
     failed = [i for i, episode in found if not episode.attributes["success"]]
@@ -242,7 +223,7 @@ def measure_objects(settings: Scenes) -> Row:
     ):
         labelled = [({"change": name}, change) for name, change in changes.items()]
         todo += trials(policies, labelled, settings)
-    rows = run_trials(todo, settings)
+    rows = side_by_side(run_trial, todo, settings.jobs)
     rows += [
         expert_row(name, change, seed, settings.n)
         for name, change in cubes.items()

@@ -1,12 +1,12 @@
 """C19: checkpoints of a run, rolled out: does a loss tell which is best?
 
-A tenth of the demonstrations is held out. Validation is at z = 0. Rank correlations are
-over all checkpoints of a run, and over its later half; their mean over seeds is given.
-Also the arithmetic of the original's epochs.
+A tenth of the demonstrations is held out; validation is at z = 0. Rank correlations are
+of each run, then their mean.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from act_minimal.training import train
 from course.figures.lesson_06 import checkpoints, rank_correlation
 
 from ..rollouts import Row, record_once, roll_out, side_by_side
-from .claim import Claim, Training, outcome
+from .claim import Claim, Training, means, outcome
 
 LAST = 20  # training steps that a checkpoint's training loss averages over
 
@@ -105,15 +105,6 @@ def epochs() -> dict[str, int]:
     return {"epochs": 2000, "updates": updates, "windows": 2000 * training}
 
 
-def losses(group: list[Row]) -> Row:
-    """Mean over seeds, and each seed's."""
-    found = {}
-    for name in ("train_l1", "val_l1"):
-        found[name] = float(np.mean([row[name] for row in group]))
-        found[f"{name}_each_seed"] = [row[name] for row in group]
-    return found
-
-
 def measure(settings: Checkpoints) -> Row:
     """All runs, and how losses and success go together."""
     todo = [(seed, settings) for seed in settings.seeds]
@@ -130,6 +121,7 @@ def measure(settings: Checkpoints) -> Row:
         },
         "choosing": gap(rows),
     }
+    losses = partial(means, keys=("train_l1", "val_l1"))
     seconds = trained + sum(row["seconds"] for row in rows)
     return about | outcome(settings, rows, ["step"], losses) | {"seconds": seconds}
 

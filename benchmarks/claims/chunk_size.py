@@ -1,12 +1,9 @@
 """Claims that the table of chunk sizes answers (`benchmarks.rollouts chunk_size`).
 
-C2 and C3 stand in it. C4 executes its policies with k = 50 otherwise. C5 and the
-ablation train nothing either: they pool and pair its rows. C5 pools chunks from 5 to
-100, half of each executed; that choice was made before the numbers were seen.
-Intervals of differences are Newcombe's, from two Wilson intervals.
+C5 pools chunks from 5 to 100, half of each executed; that choice was made before the
+numbers were seen. Intervals of differences are Newcombe's, from two Wilson intervals.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,8 @@ from act_minimal.support.files import read_json
 from course.figures.lesson_07 import Pairs, difference
 
 from ..results import RESULTS
-from ..rollouts import Job, Row, chunk_size_jobs, pooled, rows_of
+from ..rollouts import DEMONSTRATORS, Job, Row, chunk_size_jobs, pooled, rows_of
 from .claim import Claim, Sizes
-
-DEMONSTRATORS = ("human", "scripted")
 
 
 def load(folder: Path) -> Row:
@@ -47,11 +42,10 @@ class Source:
     """Folder of chunk_size.json."""
 
 
-def jobs_with_50(seeds: tuple[int, ...]) -> Iterator[Job]:
+def jobs_with_50(seeds: tuple[int, ...]) -> list[Job]:
     """The table's policies with k = 50 and a CVAE, after human demonstrations."""
-    for job in chunk_size_jobs(seeds):
-        if job.labels == {"demonstrator": "human", "k": 50, "cvae": True}:
-            yield job
+    wanted = {"demonstrator": "human", "k": 50, "cvae": True}
+    return [job for job in chunk_size_jobs(seeds) if job.labels == wanted]
 
 
 def human(k: int, execution: str) -> str:
@@ -98,20 +92,18 @@ DECAYS = (-0.1, -0.01, 0.0, 0.01, 0.1)
 ORDERS: tuple[Order, ...] = ("oldest_first", "newest_first")
 
 
-def ensemble_jobs(settings: Sizes) -> Iterator[Job]:
-    """The policies with k = 50 of the table of chunk sizes, executed otherwise."""
+def measure_directions(settings: Sizes) -> Row:
+    """Both orders, and what m = 0 and m < 0 mean, for the table's policies."""
     ensembles = {
         f"{order} m={m:g}": ExecutionConfig("ensemble", m=m, order=order)
         for order in ORDERS
         for m in DECAYS
     }
-    for job in jobs_with_50(settings.seeds):
-        yield replace(job, executions=ensembles, rows="rows_c04", n=settings.n)
-
-
-def measure_directions(settings: Sizes) -> Row:
-    """Both orders, and what m = 0 and m < 0 mean."""
-    rows = rows_of(list(ensemble_jobs(settings)), settings.runs, settings.jobs)
+    jobs = [
+        replace(job, executions=ensembles, rows="rows_c04", n=settings.n)
+        for job in jobs_with_50(settings.seeds)
+    ]
+    rows = rows_of(jobs, settings.runs, settings.jobs)
     for row in rows:
         row["m"], row["order"] = row["execute"]["m"], row["execute"]["order"]
     return {

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from act_minimal.command.demo import STATE
+
 from ..results import write
-from ..rollouts import PICK_PLACE, Row, pooled
+from ..rollouts import HALF, PICK_PLACE, Job, Row, every_seed, mean, pooled
 
 PENDING = "Not measured yet."
 
@@ -87,6 +89,27 @@ class Claim:
         seconds = max(content.pop("seconds", 0.0), time.perf_counter() - start)
         about = {"claim": self.text, "published": self.published}
         write(content.pop("file", self.file), seconds, about | content)
+
+
+def jobs_of(
+    name: str, settings: Training, labels: Row, *data: Any, **training: Any
+) -> list[Job]:
+    """A policy with every seed, trained as the demo's but for `training`.
+
+    `data` are demonstrator and number of demonstrations, by default "human" and 50.
+    """
+    how = STATE.act | {"steps": settings.steps, "threads": 1} | training
+    half = {"half": HALF}
+    return every_seed(settings.seeds, name, labels, how, half, *data, n=settings.n)
+
+
+def means(group: list[Row], keys: Sequence[str]) -> Row:
+    """The mean over seeds of some numbers, and each seed's."""
+    found = {}
+    for key in keys:
+        found[key] = mean(group, key)
+        found[f"{key}_each_seed"] = [row[key] for row in group]
+    return found
 
 
 def outcome(

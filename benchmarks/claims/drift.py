@@ -1,9 +1,8 @@
-"""C1: single-step cloning drifts. How fast, when, and what rescues it.
+"""C1: how fast single-step cloning drifts, when, and what rescues it.
 
-Three parts: error against the horizon, success against disturbance, and the fair trial
-of single steps: every variant is the same network (a perceptron) with the same number
-of demonstrations and of updates. (DAgger's policies between its rounds come on top, a
-quarter of the updates each.)
+Error against the horizon, success against disturbance, and the fair trial of single
+steps: the same perceptron, as many demonstrations and updates. (DAgger's policies
+between its rounds come on top, a quarter of the updates each.)
 """
 
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.evaluation import evaluation_scenes, wilson
+from act_minimal.evaluation import evaluation_scenes
 from course.figures import lesson_01_drift as drift
 
-from ..rollouts import Row, grouped, side_by_side
+from ..rollouts import Row, grouped, mean, side_by_side, total
 from . import trial as t
 from .claim import Claim, Training, outcome
 from .trial import Trial
@@ -71,7 +70,7 @@ def against_horizon(trial: Trial, runs: Path) -> Row:
     policy = t.trained_policy(trial, runs)
     scenes = evaluation_scenes(trial.seed, min(50, trial.n))
     paths = drift.expert_paths(scenes, trial.expert)
-    found = t.roll_out(policy, trial, n=len(scenes), seed=trial.seed)
+    found = t.roll_out(policy, trial, len(scenes))
     states = [
         np.concatenate([drift.TASK.state(r.qpos), r.qpos[:, 6:]], 1) for r in found
     ]
@@ -100,7 +99,7 @@ def against_horizon(trial: Trial, runs: Path) -> Row:
 def against_noise(trial: Trial, runs: Path, disturb: float) -> Row:
     """Success while what the policy does is disturbed."""
     policy = t.trained_policy(trial, runs)
-    found = t.roll_out(policy, trial, n=trial.n, seed=trial.seed, disturb=disturb)
+    found = t.roll_out(policy, trial, trial.n, disturb)
     row = trial.labels | {"disturb_rad": disturb, "seed": trial.seed}
     return row | t.summarise(found)
 
@@ -111,7 +110,7 @@ def mean_over_seeds(rows: list[Row]) -> list[Row]:
     for row, group in grouped(sorted(rows, key=policy_of), ("expert", "variant")):
         row |= {"n": sum(r["n"] for r in group)}
         for key in ("power", "open_loop_rad", "closed_loop_rad"):
-            row[key] = float(np.mean([r[key] for r in group]))
+            row[key] = mean(group, key)
         for key in ("cost", "distance"):
             row[key] = {
                 k: float(np.mean([r[key][k] for r in group]))
@@ -129,13 +128,12 @@ def policy_of(row: Row) -> tuple:
 
 def pool_noise(rows: list[Row]) -> list[Row]:
     """One row a policy and disturbance, with its interval."""
-    out = []
     labels = ("expert", "variant", "disturb_rad")
-    for row, group in grouped(sorted(rows, key=policy_of), labels):
-        good, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
-        row |= {"success": good / n, "interval": list(wilson(good, n)), "n": n}
-        out.append(row | {"each_seed": [r["rate"] for r in group]})
-    return out
+    told = ("success", "interval", "n", "each_seed")
+    return [
+        row | {key: total(group)[key] for key in told}
+        for row, group in grouped(sorted(rows, key=policy_of), labels)
+    ]
 
 
 def ridge() -> list[Row]:
@@ -156,7 +154,7 @@ def ridge() -> list[Row]:
 
 def error(group: list[Row]) -> Row:
     """On the expert's states, mean over seeds."""
-    return {"error_rad": float(np.mean([r["error_rad"]["policy"] for r in group]))}
+    return {"error_rad": mean([row["error_rad"] for row in group], "policy")}
 
 
 def measure(settings: Training) -> Row:

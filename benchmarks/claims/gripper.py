@@ -1,13 +1,11 @@
 """C16: gripper timing that varies, and two remedies.
 
-Three sets of demonstrations that differ only in when and how fast the jaw moves
-("steady", "human", "hesitant"), L1 and L2 loss, and two grippers at execution: one that
-goes where it is asked to, one that is only ever open or closed. "Half open" is measured
-where the policy predicts it: on fresh demonstrations of the same kind, the share of
-predicted openings between 0.15 and 0.6, beside the demonstrations' own share.
+Demonstrations differ only in when and how fast the jaw moves; one gripper goes where it
+is asked to, one is only ever open or closed. "Half open" is the share of predicted
+openings between 0.15 and 0.6 on fresh demonstrations of the same kind, beside their
+own.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +23,10 @@ from act_minimal.sim.so100.changed_scenes import Change, ChangedPickPlace
 from act_minimal.sim.so100.expert import Expert, Style, human_style, tremor
 from act_minimal.sim.world import World
 
-from ..rollouts import HALF, PICK_PLACE, Job, Row, grouped, roll_out, rows_of, run_job
-from .claim import Claim, Training, outcome
+from ..rollouts import PICK_PLACE, Job, Row, grouped, mean, roll_out, rows_of, run_job
+from .claim import Claim, Training, jobs_of, outcome
 
+TIMINGS = ("steady", "human", "hesitant")
 THRESHOLD = 0.4  # between closed (0.02) and open (0.68 to 0.82)
 HALF_OPEN = (0.15, 0.6)
 FRESH = 20  # demonstrations on which predictions are looked at
@@ -37,21 +36,15 @@ AT_GRASP, AT_BIN = 1, 4  # moves after which the jaw moves
 def style(timing: str, rng: np.random.Generator) -> Style:
     """A human style with the gripper's timing made steady, left, or made worse."""
     found = human_style(rng)
+    if timing == "human":
+        return found
     pauses = found.pauses.copy()
-    if timing == "steady":
-        pauses[[AT_GRASP, AT_BIN]] = 0.0
-        clean = Style()
-        return replace(
-            found,
-            pauses=pauses,
-            squeeze=clean.squeeze,
-            early=clean.early,
-            release=clean.release,
-        )
     if timing == "hesitant":
         pauses[[AT_GRASP, AT_BIN]] = rng.uniform(0.0, 1.5, 2)
         return replace(found, pauses=pauses)
-    return found
+    pauses[[AT_GRASP, AT_BIN]] = 0.0
+    steady = {name: getattr(Style(), name) for name in ("squeeze", "early", "release")}
+    return replace(found, pauses=pauses, **steady)
 
 
 def record(folder: Path, timing: str, n: int, seed: int) -> None:
@@ -91,26 +84,19 @@ def record(folder: Path, timing: str, n: int, seed: int) -> None:
     world.close()
 
 
-def jobs(settings: Training) -> Iterator[Job]:
+def jobs(settings: Training) -> list[Job]:
     """The same network and updates; timing and loss differ."""
-    for timing, losses in (
-        ("steady", ("l1",)),
-        ("human", ("l1", "l2")),
-        ("hesitant", ("l1", "l2")),
-    ):
-        for loss in losses:
-            for seed in settings.seeds:
-                model = STATE.act["model"] | {"loss": loss}
-                yield Job(
-                    f"c16_{timing}_{loss}_{seed}",
-                    timing,
-                    50,
-                    seed,
-                    STATE.act | {"model": model, "steps": settings.steps, "threads": 1},
-                    {"half": HALF},
-                    n=settings.n,
-                    labels={"timing": timing, "loss": loss, "gripper": "as asked"},
-                )
+    found: list[Job] = []
+    for timing in TIMINGS:
+        for loss in ("l1",) if timing == "steady" else ("l1", "l2"):
+            found += jobs_of(
+                f"c16_{timing}_{loss}",
+                settings,
+                {"timing": timing, "loss": loss, "gripper": "as asked"},
+                timing,
+                model=STATE.act["model"] | {"loss": loss},
+            )
+    return found
 
 
 def half_open(policy: Policy, folder: Path) -> dict[str, float]:
@@ -145,16 +131,18 @@ def half_open(policy: Policy, folder: Path) -> dict[str, float]:
     }
 
 
+def fresh(timing: str, seed: int, runs: Path) -> Path:
+    """Demonstrations on which predictions are looked at."""
+    folder = runs / f"c16_fresh_{timing}_{seed}"
+    record(folder, timing, FRESH, 50 + seed)
+    return folder
+
+
 def run_one(job: Job, runs: Path) -> list[Row]:
-    """Record, train, look at the predictions, and roll out with both grippers."""
-    if job.demonstrator != "human":
-        record(runs / f"state_{job.demonstrator}_50_{job.seed}", job.demonstrator, 50,
-               job.seed)  # fmt: skip
+    """Train, look at the predictions, and roll out with both grippers."""
     [row] = run_job(job, runs)
-    fresh = runs / f"c16_fresh_{job.demonstrator}_{job.seed}"
-    record(fresh, job.demonstrator, FRESH, 50 + job.seed)
     policy = load_policy(runs / job.name)
-    row |= {"half_open": half_open(policy, fresh)}
+    row |= {"half_open": half_open(policy, fresh(job.demonstrator, job.seed, runs))}
     task = ChangedPickPlace(Change(gripper_threshold=THRESHOLD))
     two = roll_out(policy, job.n, job.seed, runs / f"{job.name}_two_positions", task)
     print(job.name, "two positions", two, row["half_open"], flush=True)
@@ -164,19 +152,17 @@ def run_one(job: Job, runs: Path) -> list[Row]:
 
 def measure(settings: Training) -> Row:
     """Every timing and loss, with both grippers."""
-    todo = list(jobs(settings))
-    # Two jobs must not record the same at once.
-    for timing in ("steady", "human", "hesitant"):
+    # Before the jobs start: two of them must not record the same at once.
+    for timing in TIMINGS:
         for seed in settings.seeds:
             if timing != "human":
                 record(settings.runs / f"state_{timing}_50_{seed}", timing, 50, seed)
-            fresh = settings.runs / f"c16_fresh_{timing}_{seed}"
-            record(fresh, timing, FRESH, 50 + seed)
-    rows = rows_of(todo, settings.runs, settings.jobs, run_one)
+            fresh(timing, seed, settings.runs)
+    rows = rows_of(jobs(settings), settings.runs, settings.jobs, run_one)
     found = outcome(settings, rows, ["timing", "loss", "gripper"])
     for label, group in grouped(rows, ["timing", "loss"]):
         shares = {
-            key: float(np.mean([row["half_open"][key] for row in group]))
+            key: mean([row["half_open"] for row in group], key)
             for key in group[0]["half_open"]
         }
         for one in found["summary"]:

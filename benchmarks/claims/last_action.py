@@ -1,15 +1,11 @@
-"""C13: a single-step policy that sees its last action learns to copy it.
+"""C13: the same network with and without its last action as an input.
 
-The same network with and without the previous action as an input, for one action and
-for a chunk of 25, with targets as recorded and relative to the joints. `error_rad` is
-the error of the next action on ten demonstrations that no policy was trained on, so a
-shortcut shows as a lower error with fewer successes. `copying_rad` is the error of
-repeating the last action.
+`error_rad` is that of the next action on ten demonstrations that no policy was trained
+on, so a shortcut shows as a lower error with fewer successes; `copying_rad` is the
+error of repeating the last action.
 """
 
-import numpy as np
-
-from ..rollouts import Row
+from ..rollouts import Row, mean
 from . import trial as t
 from .claim import Claim, Training, outcome
 from .trial import Trial
@@ -41,10 +37,8 @@ def trials(settings: Training) -> list[Trial]:
 
 def errors(group: list[Row]) -> Row:
     """Of the policy and of who repeats the last action, mean over seeds."""
-    return {
-        name: float(np.mean([row["error_rad"][key] for row in group]))
-        for name, key in (("error_rad", "policy"), ("copying_rad", "copying"))
-    }
+    rows = [row["error_rad"] for row in group]
+    return {"error_rad": mean(rows, "policy"), "copying_rad": mean(rows, "copying")}
 
 
 def measure(settings: Training) -> Row:

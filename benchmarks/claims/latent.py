@@ -1,53 +1,40 @@
 """The CVAE's latent: the weight of the KL (C6), and z at test time (C7).
 
-One network (k = 25), the same 50 demonstrations and updates; only `kl_weight` and
-`kl_reduction` differ, and one has no CVAE. The KL in the result is always in nats,
-summed over the 16 latent dimensions, whatever was trained on. C7 rolls the same
-policies out, on the same scenes, with z drawn from the prior for every chunk.
+The KL in the result is always in nats, summed over the 16 latent dimensions, whatever
+was trained on. C7 rolls C6's policies out, on the same scenes, with z drawn from the
+prior for every chunk.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from act_minimal.checkpoint import load_policy
-from act_minimal.command.demo import STATE
 from act_minimal.dataset import Demonstrations
 from course.figures.lesson_03 import posterior, sampled
 
 from ..rollouts import HALF, Job, Row, roll_out, rows_of, run_job
-from .claim import Claim, Training, outcome
+from .claim import Claim, Training, jobs_of, means, outcome
 
 WEIGHTS = (("sum", (0.0, 0.001, 0.01, 0.1, 1.0, 10.0)), ("mean", (0.01, 0.1)))
 LABELS = ["kl_weight", "reduction", "z"]
 SIZES = Training(runs=Path("runs/claims"))
 
 
-def jobs(settings: Training) -> Iterator[Job]:
+def jobs(settings: Training) -> list[Job]:
     """Every weight with every seed, and no CVAE at all."""
-    cases: list[tuple[float | str, str, dict[str, Any]]] = [
-        ("none", "none", {"use_cvae": False})
-    ]
+    cases: list[tuple[float | str, str, dict[str, Any]]]
+    cases = [("none", "none", {"use_cvae": False})]
     for reduction, weights in WEIGHTS:
         for weight in weights:
             model = {"cvae_actions_per_token": 5, "kl_weight": weight}
             cases.append((weight, reduction, model | {"kl_reduction": reduction}))
+    found: list[Job] = []
     for weight, reduction, model in cases:
-        for seed in settings.seeds:
-            training = {"chunk_size": 25, "steps": settings.steps, "threads": 1}
-            yield Job(
-                f"c06_{weight}_{reduction}_{seed}",
-                "human",
-                50,
-                seed,
-                STATE.act | training | {"model": model},
-                {"half": HALF},
-                n=settings.n,
-                labels={"kl_weight": weight, "reduction": reduction, "z": "zero"},
-            )
+        labels = {"kl_weight": weight, "reduction": reduction, "z": "zero"}
+        name = f"c06_{weight}_{reduction}"
+        found += jobs_of(name, settings, labels, chunk_size=25, model=model)
+    return found
 
 
 def ask_encoder(job: Job, runs: Path) -> list[Row]:
@@ -75,20 +62,16 @@ def draw(job: Job, runs: Path) -> list[Row]:
     return [row, other]
 
 
-def means(group: list[Row]) -> Row:
-    """The mean over seeds of what `ask_encoder` measured, and each seed's."""
-    found = {}
-    for key in ("kl", "alive_dimensions", "l1_posterior", "l1_zero"):
-        if key in group[0]:
-            found[key] = float(np.mean([r[key] for r in group]))
-            found[f"{key}_each_seed"] = [r[key] for r in group]
-    return found
+def encoded(group: list[Row]) -> Row:
+    """What `ask_encoder` measured."""
+    keys = ("kl", "alive_dimensions", "l1_posterior", "l1_zero")
+    return means(group, keys) if "kl" in group[0] else {}
 
 
 def measure_weight(settings: Training) -> Row:
     """Every weight, z = 0 at test."""
-    rows = rows_of(list(jobs(settings)), settings.runs, settings.jobs, ask_encoder)
-    return {"latent_dim": 16} | outcome(settings, rows, LABELS, means)
+    rows = rows_of(jobs(settings), settings.runs, settings.jobs, ask_encoder)
+    return {"latent_dim": 16} | outcome(settings, rows, LABELS, encoded)
 
 
 def measure_prior(settings: Training) -> Row:
@@ -96,7 +79,7 @@ def measure_prior(settings: Training) -> Row:
     todo = [job for job in jobs(settings) if job.labels["kl_weight"] != "none"]
     rows = rows_of(todo, settings.runs, settings.jobs, draw)
     drawn = sum(row["seconds"] for row in rows if row["z"] == "drawn")
-    return outcome(settings, rows, LABELS, means) | {"seconds": drawn}
+    return outcome(settings, rows, LABELS, encoded) | {"seconds": drawn}
 
 
 C6 = Claim(

@@ -1,11 +1,11 @@
 """C20: with and without normalisation, and a joint that never moved.
 
-"none" is the same loop with mean 0 and deviation 1. For the second part a seventh
-joint rests at 0.5 rad in every demonstration (tremor 0.0001 rad); the error is measured
-after it has been moved. It has nothing to do with the task.
+For the second part a seventh joint, which has nothing to do with the task, rests at 0.5
+rad in every demonstration; the error is measured after it has been moved.
 """
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,20 +15,12 @@ from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json, write_json
 from course.figures import lesson_06 as practice
 
-from ..rollouts import Row, record_once, roll_out, side_by_side
-from .claim import Claim, Training, outcome
+from ..rollouts import Row, grouped, record_once, roll_out, side_by_side
+from .claim import Claim, Training, means, outcome
 
 K = 25
 FLOORS = (0.01, 1e-8)
 DEGREES = (0.0, 0.1, 0.3, 1.0, 3.0)
-
-
-def identity(statistics: Statistics) -> Statistics:
-    """Mean 0 and deviation 1: numbers stay as they are."""
-    return Statistics(
-        {key: np.zeros_like(x) for key, x in statistics.mean.items()},
-        {key: np.ones_like(x) for key, x in statistics.std.items()},
-    )
 
 
 def run(seed: int, settings: Training) -> Row:
@@ -45,12 +37,13 @@ def run(seed: int, settings: Training) -> Row:
     data = settings.runs / f"state_human_50_{seed}"
     demos = Demonstrations.load(record_once(data, "human", 50, seed))
     standard = Windows(demos, range(50), K).statistics()
+    nothing = {key: np.zeros((1, len(x))) for key, x in standard.mean.items()}
+    none = Statistics.compute(nothing, std_floor=1.0)  # mean 0, deviation 1
+    how: Any = {"steps": settings.steps, "chunk_size": K, "seed": seed}
     rows, still = [], []
-    for name, statistics in (("standard", standard), ("none", identity(standard))):
+    for name, statistics in (("standard", standard), ("none", none)):
         began = time.perf_counter()
-        policy, _ = practice.short_run(
-            demos, statistics, steps=settings.steps, chunk_size=K, seed=seed
-        )
+        policy, _ = practice.short_run(demos, statistics, **how)
         seconds = time.perf_counter() - began
         found = roll_out(policy, settings.n, seed, None)
         print(f"seed {seed}, {name}: {found}", flush=True)
@@ -62,13 +55,7 @@ def run(seed: int, settings: Training) -> Row:
     seven = practice.still_joint(demos, seed=seed)
     windows = Windows(seven, range(50), K)
     for floor in FLOORS:
-        policy, _ = practice.short_run(
-            seven,
-            windows.statistics(floor),
-            steps=settings.steps,
-            chunk_size=K,
-            seed=seed,
-        )
+        policy, _ = practice.short_run(seven, windows.statistics(floor), **how)
         errors = practice.error_when_moved(policy, seven, np.deg2rad(DEGREES).tolist())
         for degrees, l1 in zip(DEGREES, errors, strict=True):
             still.append({"floor": floor, "degrees": degrees, "seed": seed, "l1": l1})
@@ -83,19 +70,8 @@ def measure(settings: Training) -> Row:
     todo = [(seed, settings) for seed in settings.seeds]
     each = side_by_side(run, todo, settings.jobs)
     rows = [row for one in each for row in one["rows"]]
-    still = []
-    for floor in FLOORS:
-        for degrees in DEGREES:
-            l1 = [
-                row["l1"]
-                for one in each
-                for row in one["still"]
-                if (row["floor"], row["degrees"]) == (floor, degrees)
-            ]
-            still.append(
-                {"floor": floor, "degrees": degrees}
-                | {"l1": float(np.mean(l1)), "l1_each_seed": l1}
-            )
+    moved = [row for one in each for row in one["still"]]
+    still = [row | means(g, ["l1"]) for row, g in grouped(moved, ["floor", "degrees"])]
     about = {"steps": settings.steps, "still": still}
     seconds = {"seconds": sum(one["seconds"] for one in each)}
     return about | outcome(settings, rows, ["statistics"]) | seconds

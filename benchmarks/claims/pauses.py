@@ -1,9 +1,7 @@
-"""C12: small chunks hesitate at pauses; a chunk longer than the pause carries it.
+"""C12: chunks against pauses after each of the expert's moves: none, 0.5 s, 0 to 1 s.
 
-The scripted expert's demonstrations without pauses, with a pause of 0.5 s after each of
-its moves, and with one of 0 to 1 s, drawn anew each time: while the arm rests, nothing
-that a policy sees says for how long. One network (a perceptron, targets relative to the
-joints, noise on its inputs) with three chunk sizes; chunks are executed by halves.
+While the arm rests, nothing that a policy sees says for how long. One perceptron with
+three chunk sizes, executed by halves.
 """
 
 from pathlib import Path

@@ -1,14 +1,13 @@
-"""C14: a chunk cannot react. The cube is pushed while the arm reaches for it.
+"""C14: the cube is pushed while the arm reaches for it.
 
 The policies of `benchmarks.rollouts chunk_size` (k = 50, human demonstrations), found
-again or trained, with 1 to 50 actions of each chunk executed. In each scene the cube
-slides by 3 to 5 cm within 0.2 s, beginning between 0.7 and 1.4 s; the same scenes
-without a push stand beside.
+again or trained; the same scenes without a push stand beside.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 from act_minimal.checkpoint import load_policy
@@ -24,7 +23,7 @@ from course.figures.lesson_02 import (
     roll_out,
 )
 
-from ..rollouts import PICK_PLACE, Job, Row, rows_of, run_job, total
+from ..rollouts import PICK_PLACE, Job, Row, grouped, rows_of, run_job, total
 from .chunk_size import jobs_with_50
 from .claim import Claim, Training
 
@@ -74,20 +73,12 @@ def run(job: Job, runs: Path) -> list[Row]:
     return rows
 
 
-def summarise(rows: list[Row]) -> list[Row]:
-    """Over the seeds, a row for each executed length with and without a push."""
-    summary = []
-    for pushed in (False, True):
-        for h in LENGTHS:
-            ours = [r for r in rows if (r["execute"], r["pushed"]) == (h, pushed)]
-            summary.append({"execute": h, "pushed": pushed} | total(ours))
-    return summary
-
-
 def measure(settings: Training) -> Row:
     """Every length, with a push and without."""
     todo = list(jobs(settings))
     rows = rows_of(todo, settings.runs, settings.jobs, run)
+    in_order = sorted(rows, key=itemgetter("pushed", "execute"))
+    groups = grouped(in_order, ("execute", "pushed"))
     return {
         "task": PICK_PLACE,
         "seeds": settings.seeds,
@@ -98,7 +89,7 @@ def measure(settings: Training) -> Row:
             "lasts_seconds": PUSH_SECONDS,
         },
         "settings": todo[0].settings,
-        "summary": summarise(rows),
+        "summary": [label | total(group) for label, group in groups],
         "runs": rows,
         "seconds": sum(row["seconds"] for row in rows),
     }

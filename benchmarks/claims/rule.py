@@ -1,9 +1,7 @@
 """C11: a chunk is as long as one sub-motion, times the rate, rounded up to 25.
 
-The rule with the median sub-motion of the demonstrations, against the curve of
-data/results/chunk_size.json (30 Hz, half of each chunk executed). Then the same task,
-demonstrated and controlled at 50 Hz, with three chunk sizes: if seconds decide, a chunk
-of 25 should now do as 15 would at 30 Hz.
+Against the curve of data/results/chunk_size.json (30 Hz, half of each chunk executed).
+Then the same task at 50 Hz: if seconds decide, a chunk of 25 does as 15 would at 30 Hz.
 """
 
 from dataclasses import dataclass

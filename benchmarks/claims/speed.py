@@ -1,8 +1,7 @@
-"""C17: how long a prediction takes: small, medium and paper-size networks.
+"""C17: how long a prediction takes; to be run on an idle machine.
 
-On this CPU with one thread and with all cores; with --gpu on a GPU. One robot asks
-(a batch of one), from observation to chunk, normalisation included. Run it on an idle
-machine.
+For one robot, from observation to chunk, normalisation included: on this CPU with one
+thread and with all cores; with --gpu on a GPU.
 """
 
 import os
@@ -58,10 +57,8 @@ def network(name: str) -> Policy:
     widths = {"qpos": dims, "action": dims}
     if "env_state_dim" in settings:
         widths["env_state"] = settings["env_state_dim"]
-    statistics = Statistics(
-        {key: np.zeros(wide, np.float32) for key, wide in widths.items()},
-        {key: np.ones(wide, np.float32) for key, wide in widths.items()},
-    )
+    nothing = {key: np.zeros((1, wide)) for key, wide in widths.items()}
+    statistics = Statistics.compute(nothing, std_floor=1.0)
     torch.manual_seed(0)
     settings |= {"state_dim": dims, "action_dim": dims}
     return make_policy("act", statistics, **settings).eval()
@@ -75,8 +72,7 @@ def observation(policy: Policy) -> dict[str, np.ndarray]:
         "env_state": rng.normal(size=(1, config.env_state_dim)).astype(np.float32),
     }
     for camera, size in policy.image_sizes.items():
-        images = rng.integers(0, 256, (1, *size, 3), np.uint8)
-        seen[f"images/{camera}"] = images
+        seen[f"images/{camera}"] = rng.integers(0, 256, (1, *size, 3), np.uint8)
     return seen
 
 

@@ -1,7 +1,4 @@
-"""Trials of single-step policies: other demonstrations, other inputs, other labels.
-
-Everything is kept in the folder of runs and found again. Shared by C1, C12 and C13.
-"""
+"""Trials of single-step policies, shared by C1, C12 and C13; kept, and found again."""
 
 import json
 import time
@@ -11,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from act_minimal.checkpoint import load_policy
 from act_minimal.control import Observation, run
@@ -24,7 +20,7 @@ from act_minimal.episodes import (
     save_episode,
 )
 from act_minimal.evaluation import Rollout, evaluation_scenes, jerk, still, wilson
-from act_minimal.execution import ExecutionConfig, make_executor
+from act_minimal.execution import make_executor
 from act_minimal.policy import Policy
 from act_minimal.settings import TrainConfig
 from act_minimal.sim import make_task
@@ -35,6 +31,7 @@ from act_minimal.sim.world import World
 from act_minimal.support.files import read_json, write_json
 from act_minimal.training import TrainResult, train
 from course.figures import lesson_01_corrections as corrections
+from course.toolkit.runs import alone
 
 from ..rollouts import HALF, side_by_side
 from .claim import Training
@@ -78,7 +75,7 @@ class Trial:
 
     @property
     def plain(self) -> bool:
-        """Whether the policy sees what every state policy sees, and no more."""
+        """Whether the policy sees what every state policy sees."""
         return self.history == 1 and not self.last_action
 
 
@@ -91,13 +88,8 @@ def extras(
     """What a trial adds to the cube's pose, (n, X).
 
     Differences to the present, not the past positions: what a network should notice
-    should not be a small difference of two large inputs.
-
-    Args:
-        trial: says what.
-        qpos: (n, S) each, newest first, `history` of them.
-        pose: (n, E) each, likewise.
-        last: (n, A) the action before.
+    should not be a small difference of two large inputs. The observations before, (n,
+    S) and (n, E) each, come newest first; `last` (n, A) is the action before.
     """
     parts = [qpos[0][:, :0]]
     for i in range(1, trial.history):
@@ -140,29 +132,24 @@ def widen(trial: Trial, data: Path, out: Path) -> Path:
     return changed_copies(data, out, change)
 
 
-class Remembering:
+class Remembering(SimRobot):
     """A simulated robot that also shows the past, and that can be disturbed."""
 
-    def __init__(self, robot: SimRobot, trial: Trial, disturb: float, seed: int):
-        self.robot, self.trial = robot, trial
-        self.n, self.fps = robot.n, robot.fps
-        self.action_dim, self.cameras = robot.action_dim, robot.cameras
+    def __init__(self, scenes: Sequence[int], trial: Trial, disturb: float, seed: int):
+        super().__init__(TASK, scenes, threads=1)
+        self.trial = trial
         self.past: list[tuple[np.ndarray, np.ndarray]] = []
         self.last: np.ndarray | None = None
-        rngs = [np.random.default_rng([seed, scene]) for scene in robot.seeds]
-        ticks = robot.world.task.max_ticks
-        self.noise = np.stack(
-            [corrections.slow_noise(ticks, disturb, TASK.fps, rng) for rng in rngs], 1
-        )  # (T, n, A)
+        rngs = [np.random.default_rng([seed, scene]) for scene in scenes]
+        noise = [
+            corrections.slow_noise(TASK.max_ticks, disturb, TASK.fps, r) for r in rngs
+        ]
+        self.noise = np.stack(noise, 1)  # (T, n, A)
         self.tick = 0
-
-    def connect(self) -> None:
-        """Lay out the scenes."""
-        self.robot.connect()
 
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
         """See `Robot.observe`; called once a tick."""
-        seen = self.robot.observe(cameras)
+        seen = super().observe(cameras)
         self.past.insert(0, (seen["qpos"], seen["env_state"]))
         while len(self.past) <= self.trial.history:
             self.past.append(self.past[-1])
@@ -174,52 +161,40 @@ class Remembering:
         return seen
 
     def act(self, action: np.ndarray) -> None:
-        """Do the action, disturbed."""
         # As it was sent: no arm is told to leave its range, and a policy that copies
         # what it said would else run away to infinity.
         self.last = np.clip(action, LOWEST, HIGHEST).astype(np.float32)
-        self.robot.act(action + self.noise[self.tick])
+        super().act(action + self.noise[self.tick])
         self.tick += 1
-
-    def close(self) -> None:
-        """Free the renderers."""
-        self.robot.close()
 
 
 def roll_out(
-    policy: Policy,
-    trial: Trial,
-    *,
-    n: int,
-    seed: int,
-    execution: ExecutionConfig = HALF,
-    disturb: float = 0.0,
+    policy: Policy, trial: Trial, n: int, disturb: float = 0.0
 ) -> list[Rollout]:
     """Roll a policy out on the scenes that `evaluate` would take, 50 side by side."""
     rollouts: list[Rollout] = []
-    scenes = evaluation_scenes(seed, n)
+    scenes = evaluation_scenes(trial.seed, n)
     for first in range(0, n, 50):
         group = scenes[first : first + 50]
-        inner = SimRobot(TASK, group, threads=1)
-        robot = Remembering(inner, trial, disturb, seed)
+        robot = Remembering(group, trial, disturb, trial.seed)
         states: list[list[np.ndarray]] = [[] for _ in group]
         arms: list[list[np.ndarray]] = [[] for _ in group]
 
-        def on_tick(tick, seen, action, inner=inner, states=states, arms=arms):
-            for i in inner.alive:
-                states[i].append(inner.world.qpos[i].astype(np.float32))
+        def on_tick(tick, seen, action, robot=robot, states=states, arms=arms):
+            for i in robot.alive:
+                states[i].append(robot.world.qpos[i].astype(np.float32))
                 arms[i].append(seen["qpos"][i])
-            return len(inner.alive) == 0
+            return len(robot.alive) == 0
 
         robot.connect()
-        executor = make_executor(execution, policy.chunk_size)
+        executor = make_executor(HALF, policy.chunk_size)
         run(robot, policy, executor, TASK.max_ticks, on_tick=on_tick)
         for i, scene in enumerate(group):
             arm = np.stack(arms[i])
             rollouts.append(
                 Rollout(
                     scene=scene,
-                    success=bool(inner.world.success[i]),
+                    success=bool(robot.world.success[i]),
                     ticks=len(arm),
                     jerk=jerk(arm[:, :-1], robot.fps),
                     frozen=float(still(arm).mean()),
@@ -243,21 +218,15 @@ def demonstrations(trial: Trial, runs: Path, *, held_out: bool = False) -> Path:
         return data
     kind = f"h{trial.history}" + ("_last" * trial.last_action)
     kind += "_delta" * (trial.delta and trial.last_action)
-    with _alone(runs, "widen"):
+    with alone(runs / "widen"):
         return widen(trial, data, runs / f"{data.name}_{kind}")
 
 
 def recorded(runs: Path, expert: str, n: int, seed: int, disturb: float = 0.0) -> Path:
     """Demonstrations, made once."""
     data = runs / f"{expert}_{n}_{seed}_{disturb:g}"
-    with _alone(runs, data.name):
+    with alone(data):
         return corrections.record(data, n, expert, seed=seed, disturb=disturb)
-
-
-def _alone(runs: Path, name: str) -> FileLock:
-    """Two trials may want the same data at once."""
-    runs.mkdir(parents=True, exist_ok=True)
-    return FileLock(runs / f".{name}.lock")
 
 
 def train_on(trial: Trial, data: Path, out: Path, steps: int) -> TrainResult:
@@ -323,7 +292,7 @@ def run_trial(trial: Trial, runs: Path) -> dict[str, Any]:
         data = demonstrations(trial, runs)
         trained = train_on(trial, data, out / "final", trial.steps)
     policy, ready = trained.policy, time.perf_counter()
-    rollouts = roll_out(policy, trial, n=trial.n, seed=trial.seed)
+    rollouts = roll_out(policy, trial, trial.n)
     row = trial.labels | {"seed": trial.seed, "execution": "half"} | summarise(rollouts)
     row |= {"train_seconds": round(trained.seconds, 1), "steps": trained.steps}
     row |= {"error_rad": held_out_error(policy, trial, runs)}

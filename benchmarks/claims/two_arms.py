@@ -1,10 +1,8 @@
 """C28: one policy over both arms, or one an arm.
 
-The same 50 human-like handovers, the same training: once one network for all 16
-numbers of an action, once two networks of the same size, each for the 8 of its arm,
-side by side at the same ticks. Of these there are two kinds: one sees its own arm's
-joints, the other those of both arms, which tells seeing from deciding together. All
-see the bar's pose. One policy is the one of `benchmarks.rollouts openarm`.
+Two networks of the same size side by side, each for the 8 numbers of its arm: one kind
+sees its own arm's joints, the other those of both arms, which tells seeing from
+deciding together. One policy is the one of `benchmarks.rollouts openarm`.
 """
 
 import time
@@ -13,12 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
 
 from act_minimal.checkpoint import load_policy
 from act_minimal.command.demo import recipe_for
 from act_minimal.episodes import Episode
-from act_minimal.evaluation import Evaluation
 from act_minimal.policy import Policy
 from act_minimal.settings import TrainConfig
 from act_minimal.support.files import read_json, write_json
@@ -32,6 +28,7 @@ from course.figures.lesson_09_two_arms import (
     overlap,
     sort_out,
 )
+from course.toolkit.runs import alone
 
 from ..rollouts import (
     Job,
@@ -74,16 +71,12 @@ class ArmSizes:
 
 def joint_job(seed: int) -> Job:
     """The job that trains one policy for both arms."""
-    (job,) = (
-        job
-        for job in openarm_jobs((seed,))
-        if job.task == TASK and job.demonstrator == "human"
-    )
-    return job
+    jobs = {job.name: job for job in openarm_jobs((seed,))}
+    return jobs[f"{TASK}_human_{seed}"]
 
 
-def halve(data: Path, side: str, sees: str, out: Path) -> Path:
-    """Copies of demonstrations with the actions of one arm only."""
+def train_arm(data: Path, side: str, sees: str, seed: int, runs: Path) -> Any:
+    """Train on one arm's actions alone; or find what was trained before."""
     arm, seen = ARMS[side], ARMS[side] if sees == "own" else slice(0, 16)
 
     def change(episode: Episode) -> None:
@@ -91,13 +84,8 @@ def halve(data: Path, side: str, sees: str, out: Path) -> Path:
         episode.qvel, episode.effort = episode.qvel[:, seen], episode.effort[:, seen]
         episode.action = episode.action[:, arm]
 
-    return changed_copies(data, out, change)
-
-
-def train_arm(data: Path, side: str, sees: str, seed: int, runs: Path) -> Any:
-    """Train the policy of one arm; or find what was trained before."""
     out = runs / f"c28_{sees}_{side}_{seed}"
-    half = halve(data, side, sees, runs / f"{data.name}_{sees}_{side}")
+    half = changed_copies(data, runs / f"{data.name}_{sees}_{side}", change)
     settings = RECIPE.act | {"threads": 1, "val_fraction": 0.0, "tensorboard": False}
     return train(TrainConfig(data=half, out=out, seed=seed, **settings), progress=False)
 
@@ -109,7 +97,7 @@ def two_rows(sees: str, seed: int, settings: ArmSizes) -> Row:
     if done.exists() and (found := read_json(done))["n"] == n:
         return found
     data = settings.joint / joint_job(seed).data
-    with FileLock(settings.joint / f".{data.name}.lock"):
+    with alone(data):
         record_once(data, "human", RECIPE.demonstrations, seed, TASK)
     trained = {s: train_arm(data, s, sees, seed, settings.runs) for s in ARMS}
     both = SideBySide(trained["right"].policy, trained["left"].policy)
@@ -133,19 +121,15 @@ def one_row(seed: int, settings: ArmSizes) -> Row:
 
 
 def rolled_out(policy: Policy, seed: int, n: int, out: Path) -> Row:
-    """Success, kinds of failure, and for how long both hands held the bar."""
+    """Success, kinds of failure, and for how long both hands held the bar, s."""
     start = time.perf_counter()
     result = roll_out(policy, n, seed, out, TASK, RECIPE.execution)
     row = {"seed": seed, "execution": "half"} | result.to_json()
-    row |= {"kinds": sort_out(result.rollouts), "overlap_s": overlaps(result)}
+    held = sorted(round(overlap(r), 2) for r in result.rollouts if r.success)
+    row |= {"kinds": sort_out(result.rollouts), "overlap_s": held}
     row |= {"parameters": sum(p.numel() for p in policy.parameters())}
     print(type(policy).__name__, seed, result, row["kinds"], flush=True)
     return row | {"rollout_seconds": round(time.perf_counter() - start, 1)}
-
-
-def overlaps(result: Evaluation) -> list[float]:
-    """Of the successes: seconds in which both hands held the bar, sorted."""
-    return sorted(round(overlap(r), 2) for r in result.rollouts if r.success)
 
 
 def plans(settings: ArmSizes) -> Row:

@@ -1,9 +1,8 @@
-"""C15: two valid strategies. ACT with and without CVAE on the two ways around a post.
+"""C15: ACT with and without CVAE on the two ways around a post.
 
-The toy of lesson 03 as a control problem: a point walks past a post in 20 ticks, sees
-how far it has come and where it is, and demonstrations pass on either side. The network
-is the package's ACT, small. z is 0, or drawn for every chunk. Flow matching is not in
-the package yet, so the second half of the claim is not tested here.
+Lesson 03's toy as a control problem: a point walks past a post in 20 ticks, and sees
+how far it has come and where it is. Flow matching is not in the package, so the second
+half of the claim is not tested.
 """
 
 from dataclasses import dataclass

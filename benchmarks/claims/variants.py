@@ -1,77 +1,74 @@
 """One thing varied, the same updates, many seeds: C8, C9, C10, C18 and C22."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from act_minimal.command.demo import STATE
+from ..rollouts import Job, Row, record_once, rows_of
+from .claim import Claim, Training, jobs_of, outcome
 
-from ..rollouts import HALF, Job, Row, record_once, rows_of
-from .claim import Claim, Training, outcome
+Cases = Iterable[tuple[Row, dict[str, Any]]]
+"""Labels, and settings of training that differ from the demo's."""
 
 
-def job(
+def train_all(
     name: str,
-    seed: int,
+    cases: Cases,
     settings: Training,
-    labels: Row,
     *,
+    by_seed: bool = False,
     demonstrations: int = 50,
-    model: dict[str, Any] | None = None,
-    **training: Any,
-) -> Job:
-    """A policy with k = 25, trained as the demo's but for what is varied."""
-    common = {"chunk_size": 25, "steps": settings.steps, "threads": 1}
-    common |= {"model": {"cvae_actions_per_token": 5} | (model or {})}
-    return Job(
-        f"{name}_{seed}",
-        "human",
-        demonstrations,
-        seed,
-        STATE.act | common | training,
-        {"half": HALF},
-        n=settings.n,
-        labels=labels,
-    )
+) -> Row:
+    """Train every case with k = 25 and roll it out; training time is a result, too.
 
-
-def train_all(jobs: Callable[[Any], Iterator[Job]], settings: Training) -> Row:
-    """Train and roll out; training time is a result, too."""
+    Args:
+        name: that the folders of runs begin with.
+        cases: what is varied.
+        settings: sizes.
+        by_seed: seed by seed, so that all cases meet the same load of the machine.
+        demonstrations: recorded of each seed.
+    """
 
     def train_seconds(group: list[Row]) -> Row:
         seconds = [row["train_seconds"] for row in group]
         return {"train_seconds_mean": sum(seconds) / len(seconds)}
 
-    todo = list(jobs(settings))
-    rows = rows_of(todo, settings.runs, settings.jobs)
+    jobs: list[Job] = []
+    for labels, training in cases:
+        model = {"cvae_actions_per_token": 5} | training.get("model", {})
+        more: Row = {"chunk_size": 25, "model": model}
+        jobs += jobs_of(
+            "_".join(map(str, (name, *labels.values()))),
+            settings,
+            labels,
+            "human",
+            demonstrations,
+            **training | more,
+        )
+    if by_seed:
+        jobs.sort(key=lambda job: job.seed)
+    rows = rows_of(jobs, settings.runs, settings.jobs)
     about = {"steps": settings.steps, "jobs": settings.jobs}
-    return about | outcome(settings, rows, list(todo[0].labels), train_seconds)
+    return about | outcome(settings, rows, list(jobs[0].labels), train_seconds)
 
 
 # --- C8 -------------------------------------------------------------------------------
 
-
-def loss_target_jobs(settings: Training) -> Iterator[Job]:
-    """Both losses with both targets; a delta is relative to the joints as k begins."""
-    for loss in ("l1", "l2"):
-        for target in ("absolute", "delta"):
-            for seed in settings.seeds:
-                yield job(
-                    f"c08_{loss}_{target}",
-                    seed,
-                    settings,
-                    {"loss": loss, "target": target},
-                    model={"loss": loss},
-                    action_target=target,
-                )
-
-
+# A delta is relative to the joints as the chunk begins.
+LOSSES_AND_TARGETS: Cases = [
+    (
+        {"loss": loss, "target": target},
+        {"model": {"loss": loss}, "action_target": target},
+    )
+    for loss in ("l1", "l2")
+    for target in ("absolute", "delta")
+]
 C8 = Claim(
     "C8",
     "L1 beats L2, and absolute joint targets beat deltas.",
     "Zhao et al., in words; no table.",
-    partial(train_all, loss_target_jobs),
+    partial(train_all, "c08", LOSSES_AND_TARGETS),
     Training(),
     ours="k = 25, human-like, equal updates: L1 and absolute targets {{loss=l1 "
     "target=absolute}}, L2 {{loss=l2 target=absolute}}, L1 and deltas {{loss=l1 "
@@ -82,29 +79,19 @@ C8 = Claim(
 
 # --- C9 -------------------------------------------------------------------------------
 
-DECODERS = ((1, "last"), (7, "first"), (7, "last"))
-
-
-def decoder_jobs(settings: Training) -> Iterator[Job]:
-    """Every decoder with every seed."""
-    # Seed by seed, so that all variants meet the same load of the machine.
-    for seed in settings.seeds:
-        for layers, output in DECODERS:
-            yield job(
-                f"c09_{layers}_{output}",
-                seed,
-                settings,
-                {"layers": layers, "output": output},
-                model={"decoder_layers": layers, "decoder_output": output},
-            )
-
-
+DECODERS: Cases = [
+    (
+        {"layers": layers, "output": output},
+        {"model": {"decoder_layers": layers, "decoder_output": output}},
+    )
+    for layers, output in ((1, "last"), (7, "first"), (7, "last"))
+]
 C9 = Claim(
     "C9",
     "The decoder needs 7 layers.",
     "The paper's table; but the original code returns the first layer's output, and "
     "LeRobot has one layer.",
-    partial(train_all, decoder_jobs),
+    partial(train_all, "c09", DECODERS, by_seed=True),
     Training(),
     ours="Equal updates: one layer {{layers=1 output=last}}; seven, of which only the "
     "first is used, {{layers=7 output=first}}; all seven in use {{layers=7 "
@@ -126,27 +113,14 @@ class Demonstrated(Training):
     """How many demonstrations."""
 
 
-def demonstration_jobs(settings: Demonstrated) -> Iterator[Job]:
-    """Every number of demonstrations with every seed."""
-    for number in settings.numbers:
-        for seed in settings.seeds:
-            yield job(
-                f"c10_{number}",
-                seed,
-                settings,
-                {"demonstrations": number},
-                demonstrations=max(settings.numbers),
-                limit=number,
-            )
-
-
 def measure_demonstrations(settings: Demonstrated) -> Row:
     """200 demonstrations are recorded of each seed; fewer are the first of them."""
     most = max(settings.numbers)
     for seed in settings.seeds:  # once, before two processes want the same
         folder = settings.runs / f"state_human_{most}_{seed}"
         record_once(folder, "human", most, seed)
-    return train_all(demonstration_jobs, settings)
+    cases = [({"demonstrations": n}, {"limit": n}) for n in settings.numbers]
+    return train_all("c10", cases, settings, demonstrations=most)
 
 
 C10 = Claim(
@@ -168,21 +142,12 @@ C10 = Claim(
 
 # --- C18 ------------------------------------------------------------------------------
 
-RATES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-
-
-def rate_jobs(settings: Training) -> Iterator[Job]:
-    """Every rate with every seed; warm-up and cosine as in all our runs."""
-    for lr in RATES:
-        for seed in settings.seeds:
-            yield job(f"c18_{lr:g}", seed, settings, {"lr": lr}, lr=lr)
-
-
+RATES: Cases = [({"lr": lr}, {"lr": lr}) for lr in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)]
 C18 = Claim(
     "C18",
     "A learning rate of 1e-5; 1e-4 is unstable, 1e-6 too slow.",
     "A tuning guide, for the paper's network and a batch of 8.",
-    partial(train_all, rate_jobs),
+    partial(train_all, "c18", RATES),
     Training(),
     ours="State policy (150 thousand numbers), batch of 64, 1000 updates with warm-up "
     "and cosine: 1e-6 {{lr=1e-6}}, 1e-5 {{lr=1e-5}}, 1e-4 {{lr=1e-4}}, 1e-3 "
@@ -197,28 +162,18 @@ C18 = Claim(
 DATA = (("scripted", 50), ("human", 50), ("human", 200))
 
 
-def consistent_jobs(settings: Training) -> Iterator[Job]:
+def consistent_jobs(settings: Training) -> list[Job]:
     """The same network and the same updates on each set of demonstrations."""
-    for demonstrator, demonstrations in DATA:
-        for seed in settings.seeds:
-            yield Job(
-                f"c22_{demonstrator}_{demonstrations}_{seed}",
-                demonstrator,
-                demonstrations,
-                seed,
-                STATE.act | {"steps": settings.steps, "threads": 1},
-                {"half": HALF},
-                n=settings.n,
-                labels={
-                    "demonstrator": demonstrator,
-                    "demonstrations": demonstrations,
-                },
-            )
+    jobs: list[Job] = []
+    for demonstrator, n in DATA:
+        labels = {"demonstrator": demonstrator, "demonstrations": n}
+        jobs += jobs_of(f"c22_{demonstrator}_{n}", settings, labels, demonstrator, n)
+    return jobs
 
 
 def measure_consistent(settings: Training) -> Row:
     """50 clean demonstrations against 200 noisy ones."""
-    todo = list(consistent_jobs(settings))
+    todo = consistent_jobs(settings)
     rows = rows_of(todo, settings.runs, settings.jobs)
     return {"steps": settings.steps} | outcome(settings, rows, list(todo[0].labels))
 

@@ -38,23 +38,18 @@ SMALL: dict[str, Any] = {
     "n_vae_encoder_layers": 2,
     "latent_dim": 6,
 }
+PRE_NORM, GELU = SMALL | {"pre_norm": True}, {"feedforward_activation": "gelu"}
 # Name: (S, A, E, cameras, (H, W) or one such pair a camera, settings of LeRobot's
 # ACTConfig). Without dropout, whose random numbers nobody can share.
 CASES: dict[str, tuple[int, int, int, int, Any, dict[str, Any]]] = {
     "one_camera": (5, 4, 0, 1, (64, 96), SMALL),
     "two_cameras": (5, 4, 0, 2, (64, 96), SMALL),
     "two_sizes": (5, 4, 0, 2, ((64, 96), (40, 72)), SMALL),
-    "two_cameras_pre_norm": (5, 4, 0, 2, (64, 96), SMALL | {"pre_norm": True}),
+    "two_cameras_pre_norm": (5, 4, 0, 2, (64, 96), PRE_NORM),
     "no_vae": (5, 4, 0, 1, (70, 100), SMALL | {"use_vae": False}),
-    "no_vae_pre_norm": (
-        *(5, 4, 0, 1, (64, 96)),
-        SMALL | {"use_vae": False, "pre_norm": True},
-    ),
+    "no_vae_pre_norm": (5, 4, 0, 1, (64, 96), PRE_NORM | {"use_vae": False}),
     "env_state": (6, 6, 7, 0, (64, 96), SMALL),
-    "env_state_pre_norm": (
-        *(6, 6, 7, 0, (64, 96)),
-        SMALL | {"pre_norm": True, "feedforward_activation": "gelu"},
-    ),
+    "env_state_pre_norm": (6, 6, 7, 0, (64, 96), PRE_NORM | GELU),
     "env_state_and_cameras": (5, 4, 3, 2, (64, 96), SMALL),
     "three_decoder_layers": (5, 4, 3, 0, (64, 96), SMALL | {"n_decoder_layers": 3}),
     "resnet34": (5, 4, 0, 1, (64, 96), SMALL | {"vision_backbone": "resnet34"}),
@@ -63,6 +58,7 @@ CASES: dict[str, tuple[int, int, int, int, Any, dict[str, Any]]] = {
 }
 # Declared as its dataset has them, and never read by LeRobot's ACT.
 UNREAD = {"two_sizes": ("observation.velocity", "observation.effort")}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation
 COEFFICIENTS = (0.01, 0.0, 0.5, -0.1)  # of the temporal ensemble; > 0 trusts the old
 TICKS, CHUNK = 40, 10
 
@@ -142,12 +138,7 @@ def chunks() -> Tensor:
 
 
 def lerobot_policy(case: str, **statistics: Any) -> Any:
-    """LeRobot's policy of a case, with the made-up weights.
-
-    Args:
-        case: of CASES.
-        **statistics: `dataset_stats`, which a policy took before 0.4.
-    """
+    """LeRobot's policy of a case, with made-up weights; before 0.4 with statistics."""
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.policies.act.configuration_act import ACTConfig
     from lerobot.policies.act.modeling_act import ACTPolicy
@@ -174,19 +165,13 @@ def lerobot_policy(case: str, **statistics: Any) -> Any:
     return policy
 
 
-def imagenet(images: Tensor) -> Tensor:
-    """As LeRobot's normalising step does it to uint8 (B, 3, H, W)."""
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    return (images.float() / 255 - mean) / (std + 1e-8)
-
-
 def run_case(case: str) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Outputs of a case, and the shapes of LeRobot's weights."""
     policy, batch = lerobot_policy(case), inputs(case)
     eps = batch.pop("eps")
-    for name in camera_keys(case):
-        batch[name] = imagenet(batch[name])
+    mean, std = torch.tensor(IMAGENET)[:, :, None, None]
+    for name in camera_keys(case):  # as LeRobot's normalising step does it
+        batch[name] = (batch[name].float() / 255 - mean) / (std + 1e-8)
     out = {"actions": policy.predict_action_chunk(dict(batch))}
     policy.train()
     with mock.patch("torch.randn_like", return_value=eps):  # its draw of z
@@ -235,14 +220,10 @@ def save_checkpoint(case: str, folder: Path) -> None:
 
 
 def act_on(folder: Path, observation: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What LeRobot does with a checkpoint: its chunk, and its first few actions.
+    """What LeRobot does with a checkpoint, on an observation by LeRobot's names.
 
-    Args:
-        folder: config.json, model.safetensors, processors.
-        observation: by LeRobot's names, with a first axis B; images uint8 (B, 3, H, W).
-
-    Returns:
-        "chunk" (B, k, A) and "actions" (T, B, A), in the checkpoint's units.
+    Images are uint8 (B, 3, H, W); "chunk" (B, k, A) and "actions" (T, B, A), its first
+    few, are in the checkpoint's units.
     """
     from lerobot.policies.act.modeling_act import ACTPolicy
     from lerobot.policies.factory import make_pre_post_processors
@@ -304,28 +285,17 @@ def inside(job: str, out: Path, *words: str) -> None:
 def in_room(
     job: str, out: Path, *words: str | Path, version: str | None = None
 ) -> None:
-    """Run a job in LeRobot's room; see `inside`.
+    """Run a job in LeRobot's room, of the tests' version by default.
 
-    Args:
-        job: "cases" and names of cases: outputs to a .safetensors, shapes of weights to
-            a .json beside it; "save" and a case: a checkpoint folder ("save_old" with
-            LeRobot 0.3.3, and a chunk.safetensors beside the folder); "act" and pairs
-            of a folder and a file with an observation: what LeRobot does then, by the
-            number of the pair.
-        out: where the answer goes.
-        words: what the job needs.
-        version: LeRobot's; by default that of the tests.
+    "cases" and names of cases: outputs to a .safetensors, shapes of weights to a .json
+    beside it; "save" and a case: a checkpoint folder ("save_old" with LeRobot 0.3.3,
+    and a chunk.safetensors beside the folder); "act" and pairs of a folder and a file
+    with an observation: what LeRobot does then, by the number of the pair.
     """
     from tests.lerobot_room import VERSION, make_room, run
 
-    run(
-        make_room(version or VERSION),
-        "-m",
-        "benchmarks.lerobot.golden",
-        job,
-        out,
-        *words,
-    )
+    program = ("-m", "benchmarks.lerobot.golden", job, out, *words)
+    run(make_room(version or VERSION), *program)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ from act_minimal.model import ACT, act_loss
 from act_minimal.settings import ACTConfig
 
 from ..results import ROOT, write
+from .golden import IMAGENET
 
 STATE = ACTION = 14
 CHUNK = 100
@@ -45,12 +46,6 @@ CASES: dict[str, tuple[int, int, int]] = {  # cameras, height, width
     "two_240x320": (2, 240, 320),
     "one_480x640": (1, 480, 640),
 }
-GOALS = {  # ours: what LeRobot's time is to be, over it
-    "train": {"two_240x320": 1.4, "one_480x640": 1.25},
-    "inference": {"two_240x320": 1.5, "one_480x640": 1.15},
-    "onnx": {"two_240x320": 2.0, "one_480x640": 1.5},
-}
-GPU_TRAIN_GOAL, GPU_INFERENCE_GOAL_MS = 3.0, 1.0  # the faster of our ways
 # Seconds between turns, in which the other's waiting threads go to sleep.
 PAUSE = {"cpu": 0.05, "cuda": 0.005}
 CURVE = 200  # steps of the loss curves in float32 and bf16
@@ -170,11 +165,8 @@ def export(case: str, path: Path) -> float:
     from act_minimal.exchange.onnx import export_onnx
     from act_minimal.policy import make_policy
 
-    keys = {"qpos": STATE, "action": ACTION}
-    statistics = Statistics(
-        {key: np.zeros(n, np.float32) for key, n in keys.items()},
-        {key: np.ones(n, np.float32) for key, n in keys.items()},
-    )
+    nothing = {"qpos": np.zeros((1, STATE)), "action": np.zeros((1, ACTION))}
+    statistics = Statistics.compute(nothing, std_floor=1.0)
     torch.manual_seed(0)
     policy = make_policy("act", statistics, size="paper", **settings_of(case))
     with tempfile.TemporaryDirectory(prefix="lerobot-speed-") as folder:
@@ -217,8 +209,7 @@ def theirs(case: str, device: str) -> dict[str, Step]:
     torch.manual_seed(0)
     policy = ACTPolicy(config).to(device)
     optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
-    std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+    mean, std = torch.tensor(IMAGENET, device=device)[:, :, None, None]
 
     def load(batch: dict[str, Any]) -> dict[str, Any]:
         """As its dataset does: float images in [0, 1], one tensor a camera."""
@@ -343,21 +334,6 @@ def compare(
             "ratio": float(np.median(ratios)),
             "ratio_range": [float(ratios.min()), float(ratios.max())],
         }
-    if device == "cpu":
-        for name in ("ours", "onnx"):
-            if name in steps:
-                goal = GOALS["onnx" if name == "onnx" else what][case]
-                reached = row["ways"][name]["ratio"] >= goal
-                row["ways"][name] |= {"goal": goal, "goal_reached": reached}
-    else:
-        best = max(row["ways"].values(), key=lambda way: way["ratio"])
-        if what == "train":
-            row["goal"] = f"{GPU_TRAIN_GOAL} times LeRobot's"
-            row["goal_reached"] = best["ratio"] >= GPU_TRAIN_GOAL
-        else:
-            row["goal"] = f"at most {GPU_INFERENCE_GOAL_MS} ms"
-            milliseconds = 1e3 * best["seconds_median"]
-            row["goal_reached"] = milliseconds <= GPU_INFERENCE_GOAL_MS
     return row
 
 
@@ -389,33 +365,37 @@ def peak_memory(side: str, case: str, what: str) -> float:
 def inside(turns: int, device: str, onnx: Path | None) -> dict[str, Any]:
     """All rows; runs where LeRobot can be imported."""
     rows = []
-    cells = [("train", 8), ("inference", 1)]
-    if device == "cuda":
-        cells.insert(1, ("train", 64))
-    for what, size in cells:
+    sizes = (8, 64) if device == "cuda" else (8,)
+    cells: list[tuple] = [("train", size, turns, None) for size in sizes]
+    cells.append(("inference", 1, 6 * turns, onnx))
+    for what, size, count, exports in cells:
         for case in CASES:
-            count = turns if what == "train" else 6 * turns
-            exports = onnx if what == "inference" else None
             rows.append(compare(what, case, size, count, device, exports))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     content: dict[str, Any] = {"rows": rows}
     if device == "cuda":
-        curves = loss_curves("two_240x320", 8, device)
-        return content | {"loss_bf16": curves | {"goal": "at most 0.02"}}
+        return content | {"loss_bf16": loss_curves("two_240x320", 8, device)}
     memory = content["peak_memory_mib"] = {}
     for what in ("train", "inference"):
         for case in CASES:
             memory[f"{what} {case}"] = {
-                side: float(_again("--memory", f"{side}:{case}:{what}"))
+                side: run_again(sys.executable, "--memory", f"{side}:{case}:{what}")
                 for side in SIDES
             }
     return content
 
 
-def _again(*words: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.lerobot.speed", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
-    return done.stdout.splitlines()[-1]
+def run_again(python: str | Path, *words: str) -> Any:
+    """This module's last line, read as JSON, run by a Python in a new process."""
+    done = subprocess.run(
+        [str(python), "-m", "benchmarks.lerobot.speed", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(
@@ -463,15 +443,7 @@ def main(
                 case: export(case, Path(folder) / f"{case}.onnx") for case in CASES
             }
             words += ["--onnx", folder]
-        done = subprocess.run(
-            [str(room), "-m", "benchmarks.lerobot.speed", *words],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            check=True,
-        )
-    content |= json.loads(done.stdout.splitlines()[-1])
+        content |= run_again(room, *words)
     name = "lerobot_speed" if device == "cpu" else f"lerobot_speed_{device}"
     content |= {"device": device, "threads": threads, "repetitions": turns}
     if device == "cuda":

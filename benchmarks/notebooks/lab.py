@@ -16,10 +16,8 @@ from ..results import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-START, RUN = (
-    300,
-    900,
-)  # s, at most: for JupyterLab or a kernel to start, a lesson to run
+START = 300  # s, at most: for JupyterLab or a kernel to start
+RUN = 900  # s, at most: for a lesson to run
 
 # Whether every code cell has been run: [*] is running, [ ] is waiting.
 ALL_DONE = r"""() => {

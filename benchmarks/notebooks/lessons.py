@@ -45,11 +45,7 @@ def main(only: tuple[str, ...] = ()) -> None:
     write(
         "lessons",
         time.perf_counter() - start,
-        {
-            "goal": {"each_seconds": 300, "all_seconds": 900},
-            "all_seconds": total,
-            "lessons": lessons,
-        },
+        {"all_seconds": total, "lessons": lessons},
     )
 
 

@@ -99,27 +99,26 @@ def check_kl(function: Callable) -> None:
     )
     right = each.sum(1).mean()
     found = float(answer.ravel()[0])
-    wrong = 0.5 * (m**2 + v - 1 - np.exp(v))  # logvar and exp(logvar) swapped
+
+    def total(each: np.ndarray) -> float:
+        return 0.5 * each.sum(1).mean()
+
     mistakes = {
         "the sign is reversed: a KL is never negative": -right,
         "this averages over the dimensions of z too; sum over them. With Z dimensions "
         "that makes the KL Z times smaller": each.mean(),
         "this sums over the batch; average over it": each.sum(),
         "the factor 1/2 is missing": 2 * right,
-        "logvar and exp(logvar) have changed places": wrong.sum(1).mean(),
-        "exp(logvar) is the variance; here stands the deviation sigma": (
-            0.5 * (m**2 + np.exp(0.5 * v) - 1 - v)
-        )
-        .sum(1)
-        .mean(),
-        "mu is not squared": (0.5 * (m + np.exp(v) - 1 - v)).sum(1).mean(),
+        "logvar and exp(logvar) have changed places": total(m**2 + v - 1 - np.exp(v)),
+        "exp(logvar) is the variance; here stands the deviation sigma": total(
+            m**2 + np.exp(0.5 * v) - 1 - v
+        ),
+        "mu is not squared": total(m + np.exp(v) - 1 - v),
         "the -1 of each dimension is missing: the KL of prior and prior is 0": right
         + 1.5,
-        "the term -logvar is missing, so a narrow posterior would be free": (
-            0.5 * (m**2 + np.exp(v) - 1)
-        )
-        .sum(1)
-        .mean(),
+        "the term -logvar is missing, so a narrow posterior would be free": total(
+            m**2 + np.exp(v) - 1
+        ),
     }
     if not is_right(found, right, mistakes, rtol=1e-4):
         raise Wrong(f"expected {right:.4f} nats, found {found:.4f}")

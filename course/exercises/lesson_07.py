@@ -84,13 +84,14 @@ def _wrong_intervals(
 ) -> dict[str, list[tuple[float, float]]]:
     p = successes / n
     wald = Z * math.sqrt(p * (1 - p) / n)
-    a, b, c = 1 + Z * Z / n, -(2 * p + Z * Z / n), p * p
-    root = math.sqrt(b * b - 4 * a * c)
+
+    def parts(z: float) -> tuple[float, float, float]:
+        a, b = 1 + z * z / n, -(2 * p + z * z / n)
+        return a, b, math.sqrt(b * b - 4 * a * p * p)
+
+    a, b, root = parts(Z)
     centre, half = -b / (2 * a), root / (2 * a)
-    narrow = 1.645
-    a90 = 1 + narrow**2 / n
-    b90 = -(2 * p + narrow**2 / n)
-    root90 = math.sqrt(b90 * b90 - 4 * a90 * c)
+    a90, b90, root90 = parts(1.645)
     return {
         "this is the textbook interval, seen ± z deviations *at the rate that was "
         "seen*; Wilson takes the deviation at p itself": [(p - wald, p + wald)],

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from act_minimal.command import doctor
 from act_minimal.evaluation import Evaluation, evaluation_scenes
-from act_minimal.sim import make_task
+from act_minimal.sim import PickPlace
 from act_minimal.sim.film import Take, film
 from act_minimal.sim.so100 import arm as so100
 from act_minimal.sim.so100.expert import Expert
@@ -22,34 +22,34 @@ from ..toolkit.paths import ROOT, home
 from ..toolkit.plots import figure
 from ..toolkit.widgets import Explorer, slider
 
-TASK = make_task("so100_pick_place")
+TASK = PickPlace()
 SIZE = (240, 320)  # H, W of the arm's picture: a few milliseconds without a GPU
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_flex", "wrist_roll")
 
 
 class Arm:
-    """One scene of the task that sliders pose; nothing moves by itself.
+    """One scene of the task that sliders pose; nothing moves by itself."""
 
-    Args:
-        scene: where the cube lies.
-    """
-
-    def __init__(self, scene: int = 3):
+    def __init__(self, scene: int = 3, size: tuple[int, int] = SIZE):
         import mujoco  # here: `..sim` has to choose first how it draws
 
         self.model = TASK.model()
-        self.model.vis.global_.offheight, self.model.vis.global_.offwidth = SIZE
+        self.model.vis.global_.offheight, self.model.vis.global_.offwidth = size
         self.data = mujoco.MjData(self.model)
         self.data.qpos[:] = start(TASK, scene)
-        self.renderer = open_renderer(self.model, *SIZE)
+        self.renderer = open_renderer(self.model, *size)
         self.grasp = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_SITE, "grasp")
 
     def pose(self, joints: np.ndarray, gripper: float) -> None:
         """Set five joint angles, rad, and the gripper's opening, 0 to 1."""
+        jaw = so100.gripper_to_jaw(gripper)
+        self.put(np.array([*joints, jaw, *self.data.qpos[6:]]))
+
+    def put(self, qpos: np.ndarray) -> None:
+        """Set all of the simulator's positions, (13,)."""
         import mujoco
 
-        self.data.qpos[:5] = joints
-        self.data.qpos[5] = so100.gripper_to_jaw(gripper)
+        self.data.qpos[:] = qpos
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
@@ -119,17 +119,16 @@ def expert_takes(kind: str, scenes: Sequence[int]) -> list[Take]:
     return takes
 
 
-def film_experts(n: int = 2, seed: int = 0) -> Film:
-    """The scripted and the human-like expert, `n` scenes each."""
-    scenes = evaluation_scenes(seed, n)
+def film_experts() -> Film:
+    """The scripted and the human-like expert, two scenes each."""
+    scenes = evaluation_scenes(0, 2)
     takes = expert_takes("scripted", scenes) + expert_takes("human", scenes)
     good = sum(take.success for take in takes)
     return _film(
         takes,
-        f"experts_{n}_{seed}",
-        f"The simulated arm puts a red cube into a blue bin at twice the real speed: "
-        f"{n} scenes by a script, the same {n} human-like; {good} of {len(takes)} "
-        "succeed.",
+        "experts_2_0",
+        "The simulated arm puts a red cube into a blue bin at twice the real speed: "
+        f"2 scenes by a script, the same 2 human-like; {good} of {len(takes)} succeed.",
     )
 
 

@@ -9,6 +9,7 @@ kinematics.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,18 +128,13 @@ class Corrector:
 
 
 class Paused(Expert):
-    """The scripted expert, but with pauses of random length after its moves.
-
-    Args:
-        seconds: shortest and longest pause.
-    """
+    """The scripted expert, but with pauses of random length (s) after its moves."""
 
     def __init__(self, seconds: tuple[float, float]):
         super().__init__(make_task(TASK), "scripted")
         self.seconds = seconds
 
     def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
-        """See `Expert.plan`; `seed` decides the pauses."""
         rng = np.random.default_rng([seed, 2])
         first = np.append(start[:5], jaw_to_gripper(start[5]))
         style = Style(pauses=rng.uniform(*self.seconds, 6))
@@ -200,16 +196,9 @@ def play(
 ) -> Episode:
     """One scene: `act` says what is right, and that is recorded as the action.
 
-    What is *done* may differ: the right action plus a disturbance (DART), or what
-    another policy wants (DAgger). The labels then say how the expert would come back.
-
-    Args:
-        world: of one scene, laid out at `scene`.
-        scene: its number.
-        act: tick and state (13,) to the action (6,), or to None when it is over.
-        noise: (T, 6) added to what is done.
-        drive: decides what is done in the expert's place.
-        ticks: at most so many.
+    What is *done* may differ: the right action plus `noise` (T, 6) (DART), or what
+    another policy wants, `drive` (DAgger). The labels then say how the expert would
+    come back. The world is laid out at the scene; it is over when `act` gives None.
     """
     rows: dict[str, list[np.ndarray]] = {}
     for tick in range(ticks):
@@ -224,13 +213,9 @@ def play(
         if noise is not None:
             done = done + noise[min(tick, len(noise) - 1)]
         world.step(done[None])
-    arrays = {key: np.stack(value) for key, value in rows.items()}
+    arrays: dict[str, Any] = {key: np.stack(value) for key, value in rows.items()}
     return Episode(
-        qpos=arrays["qpos"],
-        qvel=arrays["qvel"],
-        effort=arrays["effort"],
-        action=arrays["action"],
-        env_state=arrays["env_state"],
+        **arrays,
         fps=world.task.fps,
         attributes={"success": bool(world.success[0]), "scene": scene, "task": TASK},
     )
@@ -241,12 +226,7 @@ def record(
 ) -> Path:
     """Record `n` successful demonstrations, of other kinds than `act record` knows.
 
-    Args:
-        out: folder; if it holds `n` episodes it is left as it is.
-        n: number of episodes.
-        kind: of expert, see `make_expert`.
-        seed: decides scenes, styles and disturbance.
-        disturb: deviation of the disturbance, rad.
+    A folder that holds `n` episodes is left as it is; `disturb` is a deviation in rad.
 
     Raises:
         UserError: the expert fails far too often.

@@ -21,6 +21,7 @@ from . import lesson_01_corrections as corrections
 TASK = make_task(corrections.TASK)
 HORIZONS = (12, 25, 50, 100, 200)  # of the ridge
 ARM_HORIZONS = (10, 20, 40, 80)  # of the arm: no expert is done by then
+SHOWN = 180  # ticks of a rollout
 LIFT, ELBOW = 1, 2  # the joints of the picture
 Series = dict[str, np.ndarray]
 
@@ -28,19 +29,13 @@ Series = dict[str, np.ndarray]
 # --- toys -----------------------------------------------------------------------------
 
 
-def cliff(
-    ticks: int, eps: float, back: float = 0.0, *, n: int = 2000, seed: int = 0
-) -> np.ndarray:
+def cliff(ticks: int, eps: float, back: float = 0.0, *, n: int = 2000) -> np.ndarray:
     """A walk on a ridge: (n, ticks), 1 where the walker is off it.
 
-    Args:
-        ticks: T.
-        eps: chance of a mistake at a step on the ridge.
-        back: chance to find back at a step off it.
-        n: walks.
-        seed: of the chances.
+    `eps` is the chance of a mistake at a step on the ridge, `back` that of finding
+    back.
     """
-    chance = np.random.default_rng(seed).random((ticks, n))
+    chance = np.random.default_rng(0).random((ticks, n))
     off, rows = np.zeros(n, bool), []
     for now in chance:
         off = np.where(off, now >= back, now < eps)
@@ -48,11 +43,12 @@ def cliff(
     return np.stack(rows, 1).astype(float)
 
 
-def ridge_figure(eps: float = 0.002, back: float = 0.2, n: int = 2000) -> Figure:
+def ridge_figure(n: int = 2000) -> Figure:
     """Cost against horizon on the ridge, with and without a way back."""
+    eps = 0.002
     fig, axes = figure(width=6.5, height=3.4)
     horizon = np.array(HORIZONS)
-    for i, (chance, name) in enumerate(((0.0, "no way back"), (back, "a way back"))):
+    for i, (chance, name) in enumerate(((0.0, "no way back"), (0.2, "a way back"))):
         cost = [cliff(t, eps, chance, n=n).sum(1).mean() for t in HORIZONS]
         axes.loglog(horizon, cost, **style(i, marker=True), label=name)
     axes.loglog(horizon, eps * horizon**2 / 2, "k:", lw=1, label="εT²/2")
@@ -137,25 +133,21 @@ def tracking_explorer(ticks: int = 400) -> Explorer:
 # --- the arm --------------------------------------------------------------------------
 
 
-def recorded(n: int, kind: str, *, seed: int = 0, disturb: float = 0.0) -> Path:
+def recorded(n: int, kind: str) -> Path:
     """Demonstrations of `corrections.record`, made once; see there."""
-    name = f"{kind}-{disturb:g}_{n}_{seed}"
-    folder = home() / "demonstrations" / name
+    folder = home() / "demonstrations" / f"{kind}-0_{n}_0"
     with alone(folder):
-        return corrections.record(folder, n, kind, seed=seed, disturb=disturb)
+        return corrections.record(folder, n, kind)
 
 
 @dataclass(frozen=True)
 class Path13:
-    """What the expert does in one scene.
-
-    Attributes:
-        qpos: (T, 13) the simulator's positions, before each action.
-        action: (T, 6) what the expert does there.
-    """
+    """What the expert does in one scene: positions before each action, and actions."""
 
     qpos: np.ndarray
+    """(T, 13) of the simulator."""
     action: np.ndarray
+    """(T, 6)"""
 
 
 def expert_paths(scenes: Sequence[int], kind: str = "scripted") -> list[Path13]:
@@ -237,14 +229,12 @@ class Known:
 # --- pictures -------------------------------------------------------------------------
 
 
-def over_time(
-    series: dict[str, Sequence[np.ndarray]], what: str, ticks: int = 180
-) -> Figure:
+def over_time(series: dict[str, Sequence[np.ndarray]], what: str) -> Figure:
     """Errors or distances against time, one line a name: median and middle half."""
     fig, axes = figure(height=3.4)
-    seconds = np.arange(ticks) / TASK.fps
+    seconds = np.arange(SHOWN) / TASK.fps
     for i, (name, rows) in enumerate(series.items()):
-        table = padded(rows, ticks)
+        table = padded(rows, SHOWN)
         # A median over the few rollouts that are not over yet says little.
         shown = np.isfinite(table).mean(0) >= 0.2
         low, middle, high = np.nanquantile(table[:, shown], (0.25, 0.5, 0.75), axis=0)
@@ -270,9 +260,9 @@ def accumulated(series: dict[str, Sequence[np.ndarray]]) -> Series:
     }
 
 
-def horizon_power(cost: np.ndarray, first: int = 10, last: int = 80) -> float:
-    """The power p of cost ~ T^p between two horizons, in steps."""
-    return float(np.log(cost[last - 1] / cost[first - 1]) / np.log(last / first))
+def horizon_power(cost: np.ndarray) -> float:
+    """The power p of cost ~ T^p between horizons of 10 and 80 steps."""
+    return float(np.log(cost[79] / cost[9]) / np.log(8))
 
 
 def horizon_figure(series: dict[str, Sequence[np.ndarray]]) -> Figure:
@@ -314,23 +304,20 @@ def where(known: Known, states: Sequence[np.ndarray], found: Evaluation) -> Figu
 
 
 def leave_explorer(
-    known: Known, states: dict[str, list[np.ndarray]], limit: float, ticks: int = 180
+    known: Known, states: dict[str, list[np.ndarray]], limit: float
 ) -> Explorer:
     """One rollout at a time: the scene's slider, the policy's button, the distance.
 
-    Args:
-        known: the demonstrated states.
-        states: rollouts (T, 13) by policy, the same scenes for each.
-        limit: a larger distance counts as having left the data.
-        ticks: shown of each.
+    Rollouts (T, 13) by policy are of the same scenes. A larger distance than `limit`
+    counts as having left the data.
     """
-    tables = {k: [known.distance(s[:ticks]) for s in v] for k, v in states.items()}
+    tables = {k: [known.distance(s[:SHOWN]) for s in v] for k, v in states.items()}
     top = max(float(d.max()) for rows in tables.values() for d in rows)
     fig, axes = figure(width=7.0, height=3.0)
     (line,) = axes.plot([], [], color=COLOURS[1], label="this rollout")
     (dot,) = axes.plot([], [], MARKERS[0], color="black", label="leaves the data")
     axes.axhline(limit, color="0.5", ls=":", lw=1)
-    axes.set_xlim(0, ticks / TASK.fps)
+    axes.set_xlim(0, SHOWN / TASK.fps)
     axes.set_ylim(0, 1.05 * top)
     label(axes, "time, s", "distance to the nearest\ndemonstrated state")
     axes.legend(loc="upper left")

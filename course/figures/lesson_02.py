@@ -49,10 +49,7 @@ SIZES = (1, 5, 10, 25, 50, 100)  # chunk sizes of data/results/chunk_size.json
 def window_figure(demos: Demonstrations, k: int, before_end: tuple[int, int]) -> Figure:
     """Two windows near the end of the first episode, what is padded marked.
 
-    Args:
-        demos: the demonstrations.
-        k: chunk size.
-        before_end: where the two windows start, in ticks before the end.
+    They start so many ticks `before_end`.
     """
     fig, axes = figure()
     end = int(demos.starts[0] + demos.lengths[0])
@@ -84,10 +81,8 @@ def window_figure(demos: Demonstrations, k: int, before_end: tuple[int, int]) ->
 def error_ahead(policy: Policy, data: Path, n: int = 512) -> np.ndarray:
     """(k,) mean absolute error in rad of the arm, against how far ahead was predicted.
 
-    Args:
-        policy: asked at `n` random frames, with z = 0.
-        data: demonstrations, best those that it was not trained on.
-        n: frames.
+    The policy is asked at `n` random frames with z = 0; best of demonstrations that it
+    was not trained on.
     """
     demos = Demonstrations.load(data)
     windows = Windows(demos, np.arange(len(demos)), policy.chunk_size)
@@ -102,13 +97,11 @@ def error_ahead(policy: Policy, data: Path, n: int = 512) -> np.ndarray:
 # --- how long a sub-motion is ---------------------------------------------------------
 
 
-def submotions(demos: Demonstrations, least: float = 0.1) -> np.ndarray:
+def submotions(demos: Demonstrations) -> np.ndarray:
     """Durations in s of the arm's moves: from standing still to standing still.
 
-    Args:
-        demos: the demonstrations.
-        least: rad/s of the fastest joint; slower than this is standing still, so the
-            gentle beginning and end of a move are not counted, about 0.1 s in all.
+    The fastest joint slower than 0.1 rad/s is standing still, so the gentle beginning
+    and end of a move are not counted, about 0.1 s in all.
     """
     width = 5  # ticks averaged, so that tremor does not count as motion
     box, found = np.ones(width) / width, []
@@ -116,7 +109,7 @@ def submotions(demos: Demonstrations, least: float = 0.1) -> np.ndarray:
         arm = demos.action[start : start + length, :5]
         smooth = np.stack([np.convolve(arm[:, j], box, "valid") for j in range(5)], 1)
         speed = np.abs(np.diff(smooth, axis=0)).max(1) * demos.fps  # (T - width,)
-        moving = np.concatenate([[0], speed > least, [0]]).astype(int)
+        moving = np.concatenate([[0], speed > 0.1, [0]]).astype(int)
         edges = np.flatnonzero(np.diff(moving))
         ticks = edges[1::2] - edges[::2]
         # Shorter stretches than that are what is left of the tremor.
@@ -186,9 +179,7 @@ def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
 def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> Explorer:
     """Sliders for k and the executed length over rollouts that were made before.
 
-    Args:
-        found: (k, executed length) -> its rollouts, all on the same scenes.
-        fps: ticks a second.
+    `found` has them by (k, executed length), all on the same scenes.
     """
     sizes = sorted({k for k, _ in found})
     lengths = sorted({h for _, h in found})
@@ -266,13 +257,7 @@ PUSH_FAR = (0.03, 0.05)  # m
 
 
 def draw_push(scene: int, cube: np.ndarray, fps: float) -> Push:
-    """The push of a scene: the same for every policy; it ends inside the zone.
-
-    Args:
-        scene: number of the scene.
-        cube: (2,) m, where the cube lies.
-        fps: ticks a second.
-    """
+    """The push of a scene: the same for every policy; it ends inside the zone."""
     rng = np.random.default_rng([scene, 14])
     tick = round(rng.uniform(*PUSH_BEGINS) * fps)
     while True:  # nearly every second one is inside
@@ -288,7 +273,6 @@ class PushedRobot(SimRobot):
     pushes: list[Push]
 
     def connect(self) -> None:
-        """Lay out the scenes and decide their pushes."""
         super().connect()
         cubes = np.array(self.world.qpos)[:, 6:8]
         rows = zip(self.seeds, cubes, strict=True)
@@ -334,15 +318,7 @@ class Outcome:
 def outcome(
     policy: Policy, execute: int, *, n: int, seed: int = 0, pushed: bool = True
 ) -> Outcome:
-    """Roll out on `n` fresh scenes with the cube pushed (or not); found again later.
-
-    Args:
-        policy: a state policy.
-        execute: actions of each chunk that are executed.
-        n: number of scenes.
-        seed: decides the scenes, and with them the pushes.
-        pushed: whether the cube is pushed.
-    """
+    """Roll out on `n` fresh scenes with the cube pushed (or not); found again later."""
     what = f"{fingerprint(policy)}_{execute}_{n}_{seed}"
     path = home() / "pushes" / f"{what}_{'pushed' if pushed else 'left'}.json"
     if not path.exists():
@@ -395,10 +371,7 @@ def faster_task(fps: int = 50) -> Task:
     """The same task at another control rate, with as many seconds to succeed in."""
     task: Any = PickPlace()
     seconds, physics = task.max_ticks / task.fps, task.fps * task.substeps
-    task.name, task.fps, task.substeps = (
-        f"{task.name}_{fps}hz",
-        fps,
-        round(physics / fps),
-    )
+    task.name, task.fps = f"{task.name}_{fps}hz", fps
+    task.substeps = round(physics / fps)
     task.max_ticks = round(seconds * fps)
     return task

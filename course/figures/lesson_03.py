@@ -19,7 +19,7 @@ from ..toolkit.widgets import Explorer, slider, steps
 
 TICKS = 20  # of a path around the post
 POST = 0.4  # half width of the post, which stands in the middle of the way
-JOINT = 1  # shoulder lift: it moves most
+JOINT, FPS = 1, 30  # shoulder lift, which moves most; ticks a second
 
 
 # --- two ways around a post -----------------------------------------------------------
@@ -28,10 +28,7 @@ JOINT = 1  # shoulder lift: it moves most
 def two_ways(n: int, left: float = 0.5, seed: int = 0) -> Tensor:
     """Paths (n, TICKS): how far to the left of the post, in metres, tick by tick.
 
-    Args:
-        n: number of demonstrations.
-        left: share that passes on the left; exactly, not at random.
-        seed: of how wide each path swings.
+    A share of `left` passes on the left: exactly, not at random.
     """
     random = torch.Generator().manual_seed(seed)
     side = torch.where(torch.arange(n) < round(left * n), 1.0, -1.0)
@@ -46,7 +43,7 @@ def passes(paths: Tensor) -> Tensor:
     return (middle.abs() > POST).all(1)
 
 
-def fit_one_path(paths: Tensor, loss: str = "l1", steps: int = 600) -> Tensor:
+def fit_one_path(paths: Tensor, loss: str = "l1") -> Tensor:
     """The path (TICKS,) that a policy without z learns: one for all demonstrations.
 
     Stochastic gradient descent as in training, batches of 64, Adam.
@@ -54,7 +51,7 @@ def fit_one_path(paths: Tensor, loss: str = "l1", steps: int = 600) -> Tensor:
     random = torch.Generator().manual_seed(0)
     path = torch.zeros(TICKS, requires_grad=True)
     optimizer = torch.optim.Adam([path], lr=0.02)
-    for _ in range(steps):
+    for _ in range(600):
         batch = paths[torch.randint(len(paths), (64,), generator=random)]
         error = batch - path
         one = error.abs() if loss == "l1" else error.square()
@@ -75,14 +72,12 @@ def kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return each.sum(-1).mean()
 
 
-def networks(latent: int = 1, seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    """An encoder from a path to (mu, logvar), a decoder from z to a path."""
+def networks() -> tuple[nn.Module, nn.Module]:
+    """An encoder from a path to (mu, logvar), a decoder from z (n, 1) to a path."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = nn.Sequential(
-            nn.Linear(TICKS, 32), nn.Tanh(), nn.Linear(32, 2 * latent)
-        )
-        decoder = nn.Sequential(nn.Linear(latent, 32), nn.Tanh(), nn.Linear(32, TICKS))
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Linear(TICKS, 32), nn.Tanh(), nn.Linear(32, 2))
+        decoder = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, TICKS))
     return encoder, decoder
 
 
@@ -108,16 +103,16 @@ class Toy:
         return self.decoder(torch.tensor([[z]]))[0]
 
     @torch.no_grad()
-    def passing(self, n: int = 1000) -> float:
-        """Share of paths past the post, z drawn from the prior."""
-        z = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
+    def passing(self) -> float:
+        """Share of 1000 paths past the post, z drawn from the prior."""
+        z = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
         return float(passes(self.decoder(z)).float().mean())
 
 
-def fit_toy(paths: Tensor, beta: float, steps: int = 1000, seed: int = 0) -> Toy:
+def fit_toy(paths: Tensor, beta: float, steps: int = 1000) -> Toy:
     """Train encoder and decoder: L1 summed over the path, plus beta times the KL."""
-    encoder, decoder = networks(seed=seed)
-    random = torch.Generator().manual_seed(seed)
+    encoder, decoder = networks()
+    random = torch.Generator().manual_seed(0)
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=5e-3)
     for _ in range(steps):
@@ -248,13 +243,7 @@ class Posterior:
 
 @torch.no_grad()
 def posterior(policy: Policy, demos: Demonstrations, n: int = 512) -> Posterior:
-    """The posterior of `n` random chunks of the demonstrations.
-
-    Args:
-        policy: an ACT with a CVAE, without cameras.
-        demos: demonstrations.
-        n: number of chunks.
-    """
+    """The posterior of `n` random chunks, of an ACT with a CVAE, without cameras."""
     windows = Windows(demos, np.arange(len(demos)), policy.chunk_size)
     n = min(n, len(windows))
     chosen = np.random.default_rng(0).choice(len(windows), n, replace=False)
@@ -333,15 +322,10 @@ def latent_explorer(
     policies: Mapping[float, Policy],
     found: Mapping[float, Posterior],
     observation: Mapping[str, np.ndarray],
-    fps: float = 30.0,
 ) -> Explorer:
     """Sliders along the two widest directions of the posteriors, and for beta.
 
-    Args:
-        policies: kl_weight -> a policy trained with it.
-        found: kl_weight -> its posteriors.
-        observation: what all of them see, n = 1.
-        fps: ticks a second.
+    Policies and their posteriors go by kl_weight; all see the same observation, n = 1.
     """
     axis, along, chunks = {}, {}, {}
     grid = np.round(np.arange(-3, 3.01, 0.25), 2)
@@ -356,10 +340,10 @@ def latent_explorer(
     fig, (left, right) = figure(2, height=3.0)
     every = np.concatenate([c[..., JOINT].ravel() for c in chunks.values()])
     k = next(iter(chunks.values())).shape[2]
-    seconds = np.arange(k) / fps
+    seconds = np.arange(k) / FPS
     (zero,) = left.plot([], [], color="black", ls="--", label="z = 0")
     (line,) = left.plot([], [], color=COLOURS[1], lw=2.5, label="your z")
-    left.set_xlim(0, k / fps)
+    left.set_xlim(0, k / FPS)
     left.set_ylim(every.min() - 0.1, every.max() + 0.1)
     label(left, "time, s", "shoulder lift, rad", "one chunk, one observation")
     left.legend(loc="upper left", fontsize=8)

@@ -14,7 +14,6 @@ from ..toolkit.plots import COLOURS, figure, label, style
 from ..toolkit.widgets import Explorer, choice, slider
 
 JOINT = 1  # shoulder lift: it moves most
-NAMES = ("shoulder pan", "shoulder lift", "elbow", "wrist flex", "wrist roll", "jaw")
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,17 @@ class _Keep:
         return self.chunks[tick - tick % self.h][None, tick % self.h]  # (1, A)
 
 
-def fan(found: Trace, every: int = 5, joint: int = JOINT) -> Figure:
-    """The chunks as lines over time, each from the tick at which it was made."""
+def fan(found: Trace) -> Figure:
+    """Every 5th chunk as a line over time, from the tick at which it was made."""
     fig, axes = figure()
-    for t in range(0, len(found.chunks), every):
-        chunk = found.chunks[t, :, joint]
+    for t in range(0, len(found.chunks), 5):
+        chunk = found.chunks[t, :, JOINT]
         seconds = (t + np.arange(len(chunk))) / found.fps
         axes.plot(seconds, chunk, color=COLOURS[5], lw=0.8, alpha=0.7)
     seconds = np.arange(len(found.executed)) / found.fps
-    axes.plot(seconds, found.executed[:, joint], color="black", label="executed")
+    axes.plot(seconds, found.executed[:, JOINT], color="black", label="executed")
     axes.plot([], [], color=COLOURS[5], lw=0.8, label="predicted, every 5th chunk")
-    label(axes, "time, s", f"{NAMES[joint]}, rad")
+    label(axes, "time, s", "shoulder lift, rad")
     axes.legend()
     return fig
 
@@ -100,20 +99,18 @@ def mean_age(m: float, k: int, oldest_first: bool = True) -> float:
     return float((weight * age).sum() / weight.sum())
 
 
-def reaction(
-    policy: Policy, found: Trace, m: float, at: int, shift: float = 0.03
-) -> np.ndarray:
+def reaction(policy: Policy, found: Trace, m: float, at: int) -> np.ndarray:
     """How much of a sudden change the ensemble has taken in, from tick `at` on.
 
-    The rollout is looked at again with the cube `shift` m further in x from tick `at`.
+    The rollout is looked at again with the cube 3 cm further in x from tick `at`.
     What the newest prediction changes by is 1, what the ensemble changes by a share.
 
     Returns:
         (T - at,) share of the change, 1 = as the newest prediction.
     """
-    moved = {key: value.copy() for key, value in found.seen.items()}
-    moved["env_state"][at:, 0] += shift
-    chunks = np.concatenate([found.chunks[:at], policy.predict_chunk(_from(moved, at))])
+    moved = {key: value[at:].copy() for key, value in found.seen.items()}
+    moved["env_state"][:, 0] += 0.03
+    chunks = np.concatenate([found.chunks[:at], policy.predict_chunk(moved)])
     newest = (chunks - found.chunks)[at:, 0]  # (T - at, A)
     both = [ensemble_offline(x[:, None], m)[at:, 0] for x in (chunks, found.chunks)]
     change = both[0] - both[1]  # (T - at, A)
@@ -123,13 +120,13 @@ def reaction(
 
 
 def reaction_figure(
-    policy: Policy, found: Trace, decays: tuple[float, ...], at: int, ticks: int = 40
+    policy: Policy, found: Trace, decays: tuple[float, ...], at: int
 ) -> tuple[Figure, dict[float, float]]:
-    """Reaction over `ticks` for several m, and the ticks until half of it is there."""
+    """Reaction over 40 ticks for several m, and the ticks until half of it is there."""
     fig, axes = figure()
     half = {}
     for i, m in enumerate(decays):
-        share = reaction(policy, found, m, at)[:ticks]
+        share = reaction(policy, found, m, at)[:40]
         half[m] = float(np.argmax(share >= 0.5)) if (share >= 0.5).any() else np.inf
         axes.plot(share, **style(i), label=f"m = {m:g}")
     axes.axhline(0.5, color="black", lw=0.8)
@@ -139,20 +136,16 @@ def reaction_figure(
     return fig, half
 
 
-def _from(observations: dict[str, np.ndarray], tick: int) -> dict[str, np.ndarray]:
-    return {key: value[tick:] for key, value in observations.items()}
-
-
-def ensemble_explorer(found: Trace, joint: int = JOINT) -> Explorer:
+def ensemble_explorer(found: Trace) -> Explorer:
     """Sliders for the weight and its direction over one recorded rollout."""
     k = found.chunks.shape[1]
     seconds = np.arange(len(found.chunks)) / found.fps
     raw = jerk(found.executed[:, :5], found.fps)
     fig, (left, right) = figure(2, height=3.0)
-    left.plot(seconds, found.executed[:, joint], color="black", lw=1, label="executed")
+    left.plot(seconds, found.executed[:, JOINT], color="black", lw=1, label="executed")
     (line,) = left.plot([], [], **style(1), label="ensembled")
     left.legend(loc="lower right")
-    label(left, "time, s", f"{NAMES[joint]}, rad")
+    label(left, "time, s", "shoulder lift, rad")
     (bars,) = right.plot([], [], color=COLOURS[0])
     right.set_xlim(k, 0)
     label(right, "age of a prediction, ticks", "weight")
@@ -160,7 +153,7 @@ def ensemble_explorer(found: Trace, joint: int = JOINT) -> Explorer:
     def draw(m: float, direction: str) -> tuple[Figure, str]:
         oldest_first = direction == "oldest first"
         actions = ensemble_offline(found.chunks[:, None], m, oldest_first)[:, 0]
-        line.set_data(seconds, actions[:, joint])
+        line.set_data(seconds, actions[:, JOINT])
         weight = np.exp(-m * np.arange(k) - max(0.0, -m * (k - 1)))
         weight /= weight.sum()
         age = np.arange(k)[::-1] if oldest_first else np.arange(k)

@@ -14,7 +14,7 @@ from act_minimal.episodes import load_episode
 from act_minimal.model import ACT
 from act_minimal.policy import Policy
 
-from ..toolkit.plots import COLOURS, MARKERS, figure, label, render
+from ..toolkit.plots import COLOURS, MARKERS, figure, label, still_layout
 from ..toolkit.widgets import Explorer, slider
 
 PIXELS = 16  # of a camera image (96 x 128) to a cell of the committed policy's map
@@ -71,9 +71,8 @@ def look(policy: Policy, episode: Path, every: int = 10) -> Looks:
             keypoints = scores.softmax(-1) @ cells  # (N, C, 2): row, column
             effect = _effect(policy, model, batch, keypoints, kept[0].shape[2:])
         cells = torch.tensor([n - 1 for n in kept[0].shape[2:]])
-        pixels = (
-            PIXELS * ((keypoints + 1) / 2 * cells + 0.5) - 0.5
-        )  # centre of cell 0: 7.5
+        # The centre of cell 0 is at 7.5.
+        pixels = PIXELS * ((keypoints + 1) / 2 * cells + 0.5) - 0.5
         rows.append((seen, weight.numpy(), pixels.flip(-1).numpy(), effect))
     images, weights, points, effects = (np.stack(x) for x in zip(*rows, strict=True))
     assert len(TOKENS) == weights.shape[2]
@@ -115,15 +114,8 @@ def camera_explorer(looks: Looks) -> Explorer:
     for i, name in enumerate(("top", "wrist")):
         pictures.append(axes[i].imshow(looks.images[0, i]))
         # Filled markers with a dark edge are seen on bright and on dark ground.
-        dots.append(
-            axes[i].scatter(
-                *looks.points[0, i].T,
-                marker=MARKERS[i],
-                c=COLOURS[2],
-                ec="black",
-                lw=0.5,
-            )
-        )
+        how: Any = {"marker": MARKERS[i], "c": COLOURS[2], "ec": "black", "lw": 0.5}
+        dots.append(axes[i].scatter(*looks.points[0, i].T, **how))
         axes[i].set_axis_off()
         axes[i].set_title(f"{name} camera, 64 keypoints", fontsize=10, loc="left")
     hatch = ["", "", *["//"] * 4, *[".."] * 4]
@@ -133,14 +125,11 @@ def camera_explorer(looks: Looks) -> Explorer:
     axes[2].set_ylim(0, min(1.0, 1.05 * float(looks.weight.max())))
     label(axes[2], "token", "attention")
     largest, k = looks.effect.max(), looks.weight.shape[1]
-    render(fig)
-    fig.set_layout_engine("none")  # laid out once: half the time of an answer
+    still_layout(fig)
 
     def draw(moment: int, action: int) -> tuple[Figure, str]:
-        weight, effect = (
-            looks.weight[moment, action - 1],
-            looks.effect[moment, action - 1],
-        )
+        weight = looks.weight[moment, action - 1]
+        effect = looks.effect[moment, action - 1]
         for i in range(2):
             pictures[i].set_data(looks.images[moment, i])
             dots[i].set_offsets(looks.points[moment, i])

@@ -186,13 +186,13 @@ def fresh(seed: int = 0, **settings: Any) -> ACT:
     return ACT(ACTConfig.of_size("small", **config | settings)).eval()
 
 
-def sample_batch(policy: Policy, n: int = 4) -> dict[str, Tensor]:
-    """`n` windows of the sample episodes, normalised, the last one at the very end."""
+def sample_batch(policy: Policy) -> dict[str, Tensor]:
+    """Four windows of the sample episodes, normalised, the last one at the very end."""
     from ..toolkit.paths import ROOT
 
     demos = Demonstrations.load(ROOT / "data/samples/state")
     windows = Windows(demos, [0], policy.chunk_size)
-    raw = windows.batch(np.linspace(0, len(windows) - 20, n).astype(int))
+    raw = windows.batch(np.linspace(0, len(windows) - 20, 4).astype(int))
     batch = {
         k: policy.scale(k).normalise(raw[k]) for k in ("qpos", "env_state", "action")
     }

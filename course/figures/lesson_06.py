@@ -18,7 +18,6 @@ from act_minimal.dataset import (
     indices_for_step,
 )
 from act_minimal.evaluation import Evaluation
-from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy, make_policy
 from act_minimal.training import TrainResult, mix
 
@@ -29,7 +28,7 @@ from ..toolkit.plots import (
     figure,
     label,
     plot_rates,
-    render,
+    still_layout,
     style,
 )
 from ..toolkit.runs import rollouts, trained
@@ -43,12 +42,7 @@ JOINTS = ("shoulder pan", "shoulder lift", "elbow", "wrist flex", "wrist roll", 
 
 
 def train_live(data: Path, **settings: Any) -> TrainResult:
-    """Train with a curve that grows; a run of these settings is found again.
-
-    Args:
-        data: folder of demonstrations.
-        **settings: fields of `TrainConfig`. All checkpoints are kept.
-    """
+    """Train with a curve that grows; all checkpoints are kept, and found again."""
     settings = {"keep": 0} | settings
     return trained(data, on_step=LiveCurve(), progress=False, **settings)
 
@@ -60,27 +54,22 @@ def checkpoints(run: TrainResult) -> dict[int, Path]:
 
 
 def roll_out_all(
-    run: TrainResult,
-    chosen: Sequence[int],
-    n: int = 50,
-    seed: int = 0,
-    execution: ExecutionConfig | None = None,
+    run: TrainResult, chosen: Sequence[int], n: int = 50, seed: int = 0
 ) -> dict[int, Evaluation]:
     """Roll the checkpoints of these steps out, all on the same scenes."""
     folders = checkpoints(run)
     return {
-        step: rollouts(load_policy(folders[step]), execution, n=n, seed=seed)
-        for step in chosen
+        step: rollouts(load_policy(folders[step]), n=n, seed=seed) for step in chosen
     }
 
 
 def both_losses(
-    policy: Policy, demos: Demonstrations, frames: int = 256, seed: int = 0
+    policy: Policy, demos: Demonstrations, frames: int = 256
 ) -> tuple[float, float]:
     """L1 (normalised) with z drawn from the posterior, and with z = 0."""
     windows = Windows(demos, range(len(demos)), policy.chunk_size)
     batch = windows.batch(np.linspace(0, len(windows) - 1, frames).astype(int))
-    noise = torch.Generator().manual_seed(seed)
+    noise = torch.Generator().manual_seed(0)
     eps = torch.randn(frames, policy.latent_dim, generator=noise)
     with torch.no_grad():
         drawn = float(policy.loss(batch, eps)[1]["l1"])
@@ -128,14 +117,8 @@ def short_run(
 ) -> tuple[Policy, np.ndarray]:
     """The training loop with nothing around it: no validation, no files, no average.
 
-    Args:
-        demos: all of it is trained on.
-        statistics: by default the data's, with the floor on the deviation.
-        steps: of 64 windows each.
-        lr: learning rate, constant after 20 steps of warm-up.
-        chunk_size: k.
-        seed: of weights, batches and the CVAE's noise.
-        **model: more fields of the network's configuration.
+    Steps of 64 windows from all demonstrations; the learning rate is constant after 20
+    of warm-up. Statistics are by default the data's, with the floor on the deviation.
 
     Returns:
         The policy and the L1 of each step; NaN from where it came apart.
@@ -173,10 +156,7 @@ def still_joint(
 ) -> Demonstrations:
     """The demonstrations with a seventh joint that rested at 0.5 rad.
 
-    Args:
-        demos: with six joints.
-        tremor: deviation of its encoder's noise, rad.
-        seed: of the noise.
+    `tremor` is the deviation of its encoder's noise, rad.
     """
     noise = np.random.default_rng(seed).normal(0.5, tremor, (len(demos.qpos), 1))
     qpos = np.concatenate([demos.qpos, noise.astype(np.float32)], 1)
@@ -217,11 +197,11 @@ def loss_figure(run: TrainResult) -> Figure:
     return fig
 
 
-def rate_figure(runs: dict[float, np.ndarray], window: int = 20) -> Figure:
+def rate_figure(runs: dict[float, np.ndarray]) -> Figure:
     """Smoothed losses of short runs, one a learning rate."""
     fig, axes = figure()
     for i, (rate, losses) in enumerate(runs.items()):
-        axes.plot(smooth(losses, window), **style(i), label=f"{rate:g}")
+        axes.plot(smooth(losses, 20), **style(i), label=f"{rate:g}")
     axes.set_yscale("log")
     axes.legend(title="learning rate")
     label(axes, "step", "L1, normalised units")
@@ -266,8 +246,7 @@ def run_explorer(run: TrainResult, rolled: dict[int, Evaluation]) -> Explorer:
     right.set_ylim(-4, 104)
     n = rolled[found[0]].n
     label(right, "step", f"success, % (n = {n} each)")
-    render(fig)
-    fig.set_layout_engine("none")  # laid out once: half the time of an answer
+    still_layout(fig)
 
     def draw(window: int, checkpoint: int) -> tuple[Figure, str]:
         now = smooth(losses, window)

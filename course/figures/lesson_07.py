@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,6 @@ from act_minimal.sim.so100.pick_place import (
     PickPlace,
 )
 from act_minimal.sim.world import World
-from act_minimal.support.gl import open_renderer
 
 from ..toolkit.films import Film, show_film
 from ..toolkit.paths import ROOT, home
@@ -31,6 +31,7 @@ from ..toolkit.plots import COLOURS, MARKERS, figure, label, still_layout, style
 from ..toolkit.results import load_result
 from ..toolkit.runs import rollouts
 from ..toolkit.widgets import Explorer, choice, slider
+from .lesson_00 import TASK, Arm
 
 Z95 = 1.96
 LIFTED = 0.015  # m above where it lay: the cube is off the table
@@ -63,11 +64,12 @@ def groups_of(found: Evaluation, size: int = 20) -> np.ndarray:
     return success[:whole].reshape(-1, size).sum(1)
 
 
-def groups_figure(found: Evaluation, size: int = 20) -> Figure:
+def groups_figure(found: Evaluation) -> Figure:
     """How often each count of successes appears among groups of one policy's rollouts.
 
     Crosses: what chance alone gives at the rate of all rollouts together.
     """
+    size = 20
     counts = groups_of(found, size)
     low = max(0, min(int(counts.min()), size - 5) - 1)
     k = np.arange(low, size + 1)
@@ -149,12 +151,8 @@ def pair(a: Evaluation, b: Evaluation) -> Pairs:
 def difference(a: tuple[int, int], b: tuple[int, int]) -> tuple[float, float, float]:
     """Rate of a minus rate of b, with Newcombe's 95 % interval; scenes may differ.
 
-    Each side's Wilson limits, combined as independent errors are (R. G. Newcombe,
-    Statistics in Medicine 1998, method 10).
-
-    Args:
-        a: successes and n of one policy.
-        b: of the other.
+    Each side's successes and n; Wilson's limits are combined as independent errors are
+    (R. G. Newcombe, Statistics in Medicine 1998, method 10).
 
     Returns:
         difference, lower and upper limit.
@@ -267,18 +265,17 @@ def kinds_text(found: Evaluation) -> str:
     return ", ".join(said) or "no failure"
 
 
-def failures_film(found: Evaluation, task: PickPlace | None = None, n: int = 3) -> Film:
+def failures_film(found: Evaluation, n: int = 3) -> Film:
     """A film of up to `n` failures, one of each kind first; or of successes if none."""
     kinds = [rows for rows in sort_failures(found.rollouts).values() if rows]
     depth = max((len(rows) for rows in kinds), default=0)
     failed = [rows[i] for i in range(depth) for rows in kinds if i < len(rows)][:n]
     shown = failed or found.rollouts[:n]
     takes = [Take(kind(r), r.qpos, r.success) for r in shown]
-    task = task or PickPlace()
     name = "_".join(f"{r.scene}-{r.ticks}" for r in shown)
     path = home() / "films" / f"failures_{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    film(task, takes, path, columns=n, size=(180, 240), progress=False)
+    film(PickPlace(), takes, path, columns=n, size=(180, 240), progress=False)
     what = ", ".join(f"{kind(r)} (scene {r.scene})" for r in shown)
     return show_film(path, f"{len(takes)} of {found.n} rollouts side by side: {what}.")
 
@@ -307,30 +304,15 @@ class Scrub:
     fps: float
 
 
-def scrub(
-    rollout: Rollout, task: PickPlace | None = None, size: tuple[int, int] = (180, 240)
-) -> Scrub:
+def scrub(rollout: Rollout) -> Scrub:
     """Draw a rollout from its recorded states."""
-    import mujoco  # not before the simulator's package has chosen how to draw
-
-    task = task or PickPlace()
-    model = task.model()
-    model.vis.global_.offheight, model.vis.global_.offwidth = size
-    data, frames, distance = mujoco.MjData(model), [], []
-    site = model.site("grasp").id
-    renderer = open_renderer(model, *size)
-    try:
+    arm, frames, distance = Arm(rollout.scene, (180, 240)), [], []
+    with closing(arm.renderer):
         for tick, qpos in enumerate(rollout.qpos):
-            data.qpos[:] = qpos
-            mujoco.mj_kinematics(model, data)
-            distance.append(np.linalg.norm(data.site_xpos[site] - qpos[6:9]))
+            arm.put(qpos)
+            distance.append(np.linalg.norm(arm.fingers() - arm.cube()))
             if tick % STRIDE == 0:
-                mujoco.mj_comPos(model, data)
-                mujoco.mj_camlight(model, data)
-                renderer.update_scene(data, "scene")
-                frames.append(renderer.render())
-    finally:
-        renderer.close()
+                frames.append(arm.picture())
     joints = rollout.qpos[:, :6].copy()
     joints[:, 5] = jaw_to_gripper(joints[:, 5])
     return Scrub(
@@ -339,17 +321,17 @@ def scrub(
         joints,
         rollout.qpos[:, 8] - rollout.qpos[0, 8],
         np.array(distance),
-        float(task.fps),
+        float(TASK.fps),
     )
 
 
-def pick_scrubs(found: Evaluation, task: PickPlace | None = None) -> list[Scrub]:
+def pick_scrubs(found: Evaluation) -> list[Scrub]:
     """One failure of each kind that there is, and one success: at most three."""
     kinds = sort_failures(found.rollouts).values()
     chosen = [rows[0] for rows in kinds if rows]
     good = [r for r in found.rollouts if r.success]
     few = chosen[: 3 - bool(good)] + good[:1]
-    return [scrub(r, task) for r in few]
+    return [scrub(r) for r in few]
 
 
 def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
@@ -425,7 +407,7 @@ def field_trial(
     return {k: rollouts_on(policy, c, n=n, seed=seed) for k, c in changes.items()}
 
 
-def views(changes: Mapping[str, Change] = CHANGES, scene: int = 0) -> Figure:
+def views(changes: Mapping[str, Change] = CHANGES) -> Figure:
     """One scene as the camera `top` shows it to a policy under each change."""
     columns = 3
     rows = -(-len(changes) // columns)
@@ -433,7 +415,7 @@ def views(changes: Mapping[str, Change] = CHANGES, scene: int = 0) -> Figure:
     for axes, (name, change) in zip(np.ravel(grid), changes.items(), strict=False):
         world = World(ChangedPickPlace(change))
         try:
-            world.reset([scene])
+            world.reset([0])
             axes.imshow(world.render("top", (96, 128)))
         finally:
             world.close()
@@ -443,12 +425,8 @@ def views(changes: Mapping[str, Change] = CHANGES, scene: int = 0) -> Figure:
     return fig
 
 
-def pixels_a_centimetre(height: int = 96) -> float:
-    """Pixels by which the middle of the cubes' zone moves when the camera moves 1 cm.
-
-    Args:
-        height: of the image in pixels.
-    """
+def pixels_a_centimetre() -> float:
+    """Pixels by which the middle of the cubes' zone moves with the camera by 1 cm."""
     import mujoco
 
     model = PickPlace().model()
@@ -460,7 +438,7 @@ def pixels_a_centimetre(height: int = 96) -> float:
     axes = data.cam_xmat[camera].reshape(3, 3)  # columns: right, up, back
     to_zone = np.array([-0.025, -0.225, 0.0]) - data.cam_xpos[camera]
     depth = -to_zone @ axes[:, 2]  # m along the view
-    focal = height / 2 / math.tan(math.radians(model.cam_fovy[camera]) / 2)  # pixels
+    focal = 96 / 2 / math.tan(math.radians(model.cam_fovy[camera]) / 2)  # pixels
     return float(0.01 * focal / depth)
 
 

@@ -53,29 +53,40 @@ class VirtualArm:
         return f"a virtual SO-100 at {Path(self.port).name}, cameras top and wrist"
 
 
-@cache
-def plug_in() -> VirtualArm:
-    """Start a virtual arm in a process of its own; it ends with the notebook."""
-    from hardware.so100.calibration import save_calibration
-    from hardware.so100.emulator.service import VirtualArmConfig, assemble
+def start_process(config_at: Callable[[Path], Any]) -> tuple[Any, Any, Callable]:
+    """Virtual arms in a process of their own, which ends with the notebook.
+
+    Returns:
+        What `config_at` makes of a port; the scene; and what ends the process sooner.
+    """
     from hardware.virtual.client import VirtualArmProcess
 
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    config = VirtualArmConfig(folder / "arm")
-    calibration = folder / "arm.json"
-    save_calibration(calibration, assemble(config)[1])
+    config = config_at(folder / "arm")
     scene = stack.enter_context(VirtualArmProcess(config)).scene
+    return config, scene, stack.close
+
+
+@cache
+def plug_in() -> VirtualArm:
+    """Start a virtual arm in a process of its own; it ends with the notebook."""
+    from hardware.so100.calibration import save_calibration
+    from hardware.so100.emulator.service import VirtualArmConfig, assemble
+
+    config, scene, unplug = start_process(VirtualArmConfig)
+    calibration = config.port.with_name("arm.json")
+    save_calibration(calibration, assemble(config)[1])
     cameras = tuple(f"{c}=virtual:{config.port}" for c in ("top", "wrist"))
-    return VirtualArm(str(config.port), calibration, cameras, scene, stack.close)
+    return VirtualArm(str(config.port), calibration, cameras, scene, unplug)
 
 
 # --- bytes ----------------------------------------------------------------------------
 
 
 def open_bus(port: str) -> Any:
-    """The bus, to be used in a `with` block's stead: open, talk, close."""
+    """The servos' bus, open; to be closed."""
     from hardware.so100.arm import IDS
     from hardware.so100.bus import Bus
     from hardware.so100.kinematics import JOINTS
@@ -89,16 +100,13 @@ def health(port: str) -> None:
     """Print a line a servo: what it says of itself."""
     from hardware.so100.setup import health as look
 
-    bus = open_bus(port)
-    try:
+    with contextlib.closing(open_bus(port)) as bus:
         for row in look(bus):
             print(
                 f"{row['id']} {row['joint']:14} {row.get('volts', 0):.1f} V, "
                 f"{row.get('celsius', 0)} °C, position {row.get('position', 0):4}, "
                 f"fault: {row['fault']}"
             )
-    finally:
-        bus.close()
 
 
 def exchange(port: str, packet: bytes) -> bytes:
@@ -121,11 +129,7 @@ def hexadecimal(data: bytes) -> str:
 
 
 def tip_errors(error: float) -> np.ndarray:
-    """(5, 100) m: how far the fingertip is off where one joint at a time is.
-
-    Args:
-        error: of that joint's calibration, rad.
-    """
+    """(5, 100) m: how far the fingertip is off where one joint is, by `error` rad."""
     from hardware.so100.kinematics import ARMS
 
     arm, poses = ARMS["so100"], _wishes()[0]
@@ -172,18 +176,15 @@ class Start:
         return float(np.abs(steps).max())
 
 
-def torque_on(arm: VirtualArm, *, careful: bool, seconds: float = 1.2) -> Start:
+def torque_on(arm: VirtualArm, *, careful: bool) -> Start:
     """Leave a goal behind, carry the arm elsewhere by hand, and switch torque on.
 
-    Args:
-        arm: with a virtual arm; never try this on a real one.
-        careful: set each goal to the measured position first.
-        seconds: to watch.
+    Only with a virtual arm: never try this on a real one. `careful` sets each goal to
+    the measured position first.
     """
     from hardware.so100.arm import IDS
 
-    bus = open_bus(arm.port)
-    try:
+    with contextlib.closing(open_bus(arm.port)) as bus:
         for pose in (STALE_POSE, HERE_POSE):
             for id in IDS:
                 bus.write(id, "Torque_Enable", 0)
@@ -194,14 +195,12 @@ def torque_on(arm: VirtualArm, *, careful: bool, seconds: float = 1.2) -> Start:
         for id in IDS:
             bus.write(id, "Torque_Enable", 1)
         rows, begun = [], arm.scene.look()["time"]
-        while not rows or rows[-1][0] < seconds:
+        while not rows or rows[-1][0] < 1.2:
             seen = arm.scene.look()
             rows.append((seen["time"] - begun, seen["joints"][0]))
             time.sleep(0.01)
         for id in IDS:
             bus.write(id, "Torque_Enable", 0)
-    finally:
-        bus.close()
     return Start(careful, *np.array(rows).T)
 
 
@@ -233,14 +232,9 @@ def _wishes() -> tuple[np.ndarray, float]:
 
 
 def governed(speed: float, acceleration: float) -> tuple[np.ndarray, Counter]:
-    """What is sent of a demonstration's actions under these limits.
+    """(T, 6) what is sent of a demonstration's actions, and interventions by kind.
 
-    Args:
-        speed: rad/s.
-        acceleration: rad/s².
-
-    Returns:
-        (T, 6) targets sent, and interventions by kind.
+    Limits are in rad/s and rad/s².
     """
     from hardware.safety.governor import Governor
     from hardware.safety.safe_robot import so100_limits
@@ -335,14 +329,10 @@ def fault_table(phase: str) -> str:
         said = (r["said"] or r["landing"] for r in rows)
         first = next(filter(None, said), "nothing: it did no harm")
         unsafe = f"{sum(not r['safe'] for r in rows)} of {len(rows)}"
-        lines.append(
-            f"{fault:16} {unsafe:6} {_short(first.replace('.../arm', 'the arm'))}"
-        )
+        first = first.replace(".../arm", "the arm")
+        short = first if len(first) <= 84 else first[:83] + "…"
+        lines.append(f"{fault:16} {unsafe:6} {short}")
     return "\n".join(lines)
-
-
-def _short(text: str, most: int = 84) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 # --- the run --------------------------------------------------------------------------
@@ -366,16 +356,14 @@ def look_before(policy: Policy, robot: Any) -> dict[str, Any]:
 
 
 def trials(
-    policy: Policy, robot: Any, arm: VirtualArm, n: int = 5, seed: int = 7
+    policy: Policy, robot: Any, arm: Any, n: int = 5, seed: int = 7, **more: Any
 ) -> Any:
-    """Let the policy drive the virtual arm in fresh scenes; returns the tally."""
+    """Let a policy drive a virtual arm in fresh scenes; returns the tally."""
     from hardware.deployment import SceneJudge, deploy
 
     judge = SceneJudge([arm.port], evaluation_scenes(seed, n))
-    try:
-        return deploy(policy, robot, judge, trials=n)
-    finally:
-        judge.close()
+    with contextlib.closing(judge):
+        return deploy(policy, robot, judge, trials=n, **more)
 
 
 def timing_figure(tally: Any) -> Figure:

@@ -3,28 +3,25 @@
 `hardware` is only imported inside functions: the other lessons work without it.
 """
 
-import atexit
 import contextlib
 import math
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from act_minimal.evaluation import evaluation_scenes
 from act_minimal.sim import make_task
 from act_minimal.sim.openarm.table import TABLE
 from act_minimal.support.errors import UserError
 
 from ..toolkit.plots import COLOURS, figure, label, style
 from ..toolkit.widgets import Explorer, choice, slider
+from . import lesson_08
 
 TASK = "openarm_handover"
 # Both upper arms a little forwards and out, forearms level: a pose that costs torque.
@@ -64,14 +61,11 @@ class VirtualArms:
 def plug_in() -> VirtualArms:
     """Start two virtual arms in a process of their own; they end with the notebook."""
     from hardware.openarm.emulator.service import virtual_openarm
-    from hardware.virtual.client import VirtualArmProcess
 
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    config = replace(virtual_openarm(folder / "arms", TASK), newer=True)
-    scene = stack.enter_context(VirtualArmProcess(config)).scene
-    return VirtualArms(config.right, config.left, scene, str(config.port), stack.close)
+    config, scene, unplug = lesson_08.start_process(
+        lambda port: replace(virtual_openarm(port, TASK), newer=True)
+    )
+    return VirtualArms(config.right, config.left, scene, str(config.port), unplug)
 
 
 # --- frames ---------------------------------------------------------------------------
@@ -79,23 +73,14 @@ def plug_in() -> VirtualArms:
 
 def health(arms: VirtualArms) -> None:
     """Print a line a motor of the right arm: what it says of itself."""
+    from hardware.openarm.bus import Bus
     from hardware.openarm.setup import look
 
-    with _bus(arms) as bus:
+    bus = Bus(arms.right, side="right")
+    bus.open()
+    with contextlib.closing(bus):
         for one in look(bus):
             print(one)
-
-
-@contextlib.contextmanager
-def _bus(arms: VirtualArms, side: str = "right") -> Iterator[Any]:
-    from hardware.openarm.bus import Bus
-
-    bus = Bus(arms.right if side == "right" else arms.left, side=side)
-    bus.open()
-    try:
-        yield bus
-    finally:
-        bus.close()
 
 
 def exchange(arms: VirtualArms, id: int, data: bytes) -> tuple[int, bytes]:
@@ -138,12 +123,7 @@ def _hands(state: np.ndarray) -> np.ndarray:
 
 
 def pull_of(load: float, state: np.ndarray) -> np.ndarray:
-    """(16,) N·m that hold a load in each hand: the slope of its height, times m g.
-
-    Args:
-        load: kg, in each hand.
-        state: (16,) rad and openings.
-    """
+    """(16,) N·m that hold a load, kg, in each hand: its height's slope, times m g."""
     step = 1e-4  # rad
     there = _hands(state + step * np.eye(16))[..., 2].sum(-1)  # (16,)
     back = _hands(state - step * np.eye(16))[..., 2].sum(-1)
@@ -160,11 +140,8 @@ def rest_of(
     There the springs' pull carries what the driver does not:
     kp (goal - q) = weight(q) + pull of the load - what the driver gives.
 
-    Args:
-        kp: (16,) stiffness, N·m/rad.
-        goal: (16,) rad and openings.
-        gravity: whether the driver gives the arms' own weight.
-        load: kg in each hand, which the driver knows nothing of.
+    With `gravity` the driver gives the arms' own weight; it knows nothing of the load,
+    kg in each hand.
     """
     weight, state = _weight(), goal.astype(float)
     stiff = kp + STIFFER
@@ -254,11 +231,9 @@ def held(
 ) -> Iterator[Any]:
     """The driver of both arms, while they hold `RAISED`; torque is off afterwards.
 
-    Args:
-        arms: with virtual arms; real ones are not raised like this.
-        gains: "firm" or "gentle".
-        gravity: whether the driver carries the arms' weight.
-        timeout: s without commands after which the motors let go; 0 is never.
+    Only with virtual arms: real ones are not raised like this. With `gravity` the
+    driver carries the arms' weight. After `timeout` s without commands motors let go; 0
+    is never.
     """
     from hardware.openarm.arm import OpenArm, OpenArmConfig
     from hardware.openarm.motors import IDS
@@ -307,11 +282,9 @@ HOW = {
 
 
 def let_go(arms: VirtualArms, how: str) -> Descent:
-    """Raise the arms, let something happen, and look on from beside them.
+    """Raise the arms, let something happen (of `HOW`), and look on from beside them.
 
-    Args:
-        arms: with virtual arms; never try this on real ones.
-        how: one of `HOW`.
+    Only with virtual arms: never try this on real ones.
     """
     from hardware.virtual.client import SceneClient
 
@@ -372,14 +345,4 @@ def safe_robot(arms: VirtualArms) -> Any:
     return make_robot(config, (96, 128), EmergencyStop())
 
 
-def trials(
-    policy: Any, robot: Any, arms: VirtualArms, n: int = 3, seed: int = 9
-) -> Any:
-    """Let a policy drive the virtual arms in fresh scenes; returns the tally."""
-    from hardware.deployment import SceneJudge, deploy
-
-    judge = SceneJudge([arms.port], evaluation_scenes(seed, n))
-    try:
-        return deploy(policy, robot, judge, trials=n, seconds=18)
-    finally:
-        judge.close()
+trials = partial(lesson_08.trials, n=3, seed=9, seconds=18)

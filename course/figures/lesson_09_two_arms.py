@@ -53,17 +53,13 @@ def checkpoint() -> Policy:
     return load_policy(ROOT / f"data/checkpoints/{TASK}_state")
 
 
-def live(policy: Policy, n: int = 20, seed: int = 9) -> Evaluation:
+def live(policy: Policy, n: int = 20) -> Evaluation:
     """Roll a policy out on `n` fresh handovers, or find these very rollouts."""
-    return rollouts(policy, n=n, seed=seed, task=make_task(TASK))
+    return rollouts(policy, n=n, seed=9, task=make_task(TASK))
 
 
 class SideBySide(nn.Module):
     """Two policies that each say what one arm does, behind the contract of one.
-
-    Args:
-        right: predicts the right arm's actions (B, k, 8).
-        left: the left's.
 
     A policy with 8 joints is shown its own arm's; one with 16 is shown both.
     """
@@ -131,23 +127,23 @@ def in_both_hands(rollout: Rollout) -> np.ndarray:
     return held["right"] & held["left"] & in_the_air(rollout)
 
 
-def overlap(rollout: Rollout, fps: float = 50.0) -> float:
+def overlap(rollout: Rollout) -> float:
     """Seconds for which both hands held the bar in the air."""
-    return float(in_both_hands(rollout).sum() / fps)
+    return float(in_both_hands(rollout).sum() / 50)
 
 
 # --- pictures -------------------------------------------------------------------------
 
 
-def strip(rollout: Rollout, pictures: int = 5) -> Figure:
+def strip(rollout: Rollout) -> Figure:
     """A handover in pictures, over both grippers' openings."""
     from act_minimal.support.gl import GLError
 
     task = make_task(TASK)
     qpos = rollout.qpos.astype(float)
     seconds = np.arange(len(qpos)) / task.fps
-    shown = np.linspace(0.12, 1, pictures) * (len(qpos) - 1)
-    fig, axes = figure(pictures, rows=2, width=9.0, height=3.6)
+    shown = np.linspace(0.12, 1, 5) * (len(qpos) - 1)
+    fig, axes = figure(5, rows=2, width=9.0, height=3.6)
     grid = axes[0, 0].get_gridspec()
     grid.set_height_ratios([1.6, 1])
     world = World(task, 1)
@@ -245,9 +241,7 @@ def plans_figure() -> Figure:
 def told_explorer(policy: Policy, states: np.ndarray) -> Explorer:
     """A slider on what the policy is told of the left hand; what the right one plans.
 
-    Args:
-        policy: for both arms.
-        states: scenes (M, 25) in which the left hand has the bar.
+    In scenes (M, 25) in which the left hand has the bar.
     """
     seen = observe(states)
     true = float(np.median(seen["qpos"][:, LEFT]))

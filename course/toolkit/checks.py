@@ -63,11 +63,8 @@ def exercise(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register an examiner: it takes the learner's answers, and raises `Wrong`.
 
-    Args:
-        name: "04.ensemble": lesson and exercise.
-        minutes: of work.
-        hints: from a nudge to nearly the answer.
-        praise: what a right answer has shown.
+    A name is lesson and exercise, "04.ensemble"; hints go from a nudge to nearly the
+    answer; praise says what a right answer has shown.
     """
 
     def register(examine: Callable[..., None]) -> Callable[..., None]:
@@ -125,13 +122,10 @@ def _described(answer: Any) -> str:
 
 
 def two_parts(answer: Any, wanted: str, missing: str = "") -> Sequence[Any]:
-    """An answer of two parts.
+    """An answer of two parts; `wanted` says what the two are.
 
-    Args:
-        answer: the learner's.
-        wanted: what the two are.
-        missing: what to say where one of them is still missing; by default the
-            exercise counts as not attempted.
+    Where one of them is still missing, `missing` is said; by default the exercise
+    counts as not attempted.
     """
     pair = isinstance(answer, tuple | list) and len(answer) == 2
     if pair and any(part is None or part is ... for part in answer):
@@ -154,10 +148,8 @@ def same(found: Any, value: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool
 def name_the_mistake(found: Any, mistakes: Mapping[str, Any], **tolerance: float):
     """Raise `Wrong` with the words of the first mistake that gives this answer.
 
-    Args:
-        found: the learner's answer.
-        mistakes: words -> the value that one gets by this mistake, or a list of values.
-        **tolerance: `rtol` and `atol`, as of `np.allclose`.
+    Words go with the value that one gets by this mistake, or a list of values; the
+    tolerance is that of `np.allclose`.
     """
     for words, values in mistakes.items():
         for value in values if isinstance(values, list) else [values]:
@@ -183,11 +175,7 @@ def is_right(
 
 
 def check(name: str, *answers: Any) -> Verdict:
-    """Look at an answer: not attempted, right, or wrong and how.
-
-    Args:
-        name: of the exercise.
-        *answers: what the exercise asks for: functions or values.
+    """Look at an answer, functions or values: not attempted, right, or wrong and how.
 
     Raises:
         SettingError: no such exercise.

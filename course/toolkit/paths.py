@@ -27,11 +27,7 @@ def home() -> Path:
 
 
 def begin(lesson: str) -> str:
-    """Get a lesson ready; returns one line about the machine.
-
-    Args:
-        lesson: its number, "04".
-    """
+    """Get a lesson ("04") ready; returns one line about the machine."""
     import torch
 
     from act_minimal.support.gl import choose_gl_backend

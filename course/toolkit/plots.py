@@ -57,14 +57,7 @@ class Picture:
 def figure(
     columns: int = 1, *, rows: int = 1, width: float = 8.0, height: float = 3.2
 ) -> tuple[Figure, Any]:
-    """An empty figure with `rows` × `columns` axes (one axes, or an array of them).
-
-    Args:
-        columns: axes side by side.
-        rows: axes one above the other.
-        width: in inches.
-        height: in inches.
-    """
+    """An empty figure, in inches, with `rows` × `columns` axes (one, or an array)."""
     with matplotlib.rc_context(STYLE):
         # Not through pyplot: nothing to close, and no second copy in the notebook.
         fig = Figure(figsize=(width, height))
@@ -75,12 +68,8 @@ def figure(
 def show(fig: Figure, alt: str) -> Picture:
     """A figure with its alternative text, as the last line of a cell.
 
-    Args:
-        fig: the figure.
-        alt: what it shows, in a sentence, for those who do not see it.
-
     Raises:
-        ValueError: no alternative text worth its name.
+        ValueError: no alternative text worth its name: what it shows, in a sentence.
     """
     if len(alt.split()) < 4:
         raise ValueError(f"alternative text {alt!r}: say in a sentence what it shows")

@@ -42,11 +42,8 @@ def load_result(name: str, folder: Path | None = None) -> Row:
 def find_row(name: str, path: str, folder: Path | None = None, **labels: Any) -> Any:
     """The one entry of a result file that has these labels.
 
-    Args:
-        name: of the file.
-        path: keys joined by dots, to an entry or to a list of entries.
-        folder: of the result files.
-        **labels: what the entry is told apart by, where `path` leads to a list.
+    `path` is keys joined by dots, to an entry or to a list of entries; labels tell
+    those of a list apart.
 
     Raises:
         ResultError: no such key, or not exactly one such entry.

@@ -27,27 +27,13 @@ from .paths import home
 TASK = "so100_pick_place"
 
 
-def demonstrations(
-    n: int = 50,
-    demonstrator: str = "human",
-    *,
-    seed: int = 0,
-    cameras: tuple[str, ...] = (),
-) -> Path:
+def demonstrations(n: int = 50, demonstrator: str = "human", *, seed: int = 0) -> Path:
     """A folder of `n` simulated demonstrations."""
     from act_minimal.sim.recording import record
 
-    what = f"{demonstrator}_{n}_{seed}" + "".join(f"_{c}" for c in cameras)
-    folder = home() / "demonstrations" / what
+    folder = home() / "demonstrations" / f"{demonstrator}_{n}_{seed}"
     with alone(folder):
-        record(
-            make_task(TASK),
-            folder,
-            n,
-            demonstrator=demonstrator,
-            seed=seed,
-            cameras=cameras,
-        )
+        record(make_task(TASK), folder, n, demonstrator=demonstrator, seed=seed)
     return folder
 
 
@@ -60,11 +46,7 @@ def trained(
 ) -> TrainResult:
     """Train a policy on demonstrations, or find the finished run of these settings.
 
-    Args:
-        data: folder of demonstrations.
-        on_step: called with the log record of steps; see `training.train`.
-        progress: whether to show a bar.
-        **settings: fields of `TrainConfig`.
+    Settings are fields of `TrainConfig`; for `on_step` see `training.train`.
     """
     settings = {"threads": 1, "val_fraction": 0.0, "tensorboard": False} | settings
     content = json.dumps([data.name, settings], sort_keys=True, default=str)
@@ -87,13 +69,8 @@ def rollouts(
 ) -> Evaluation:
     """Roll a policy out on `n` fresh scenes, or find these very rollouts.
 
-    Args:
-        policy: the policy.
-        execution: how chunks become actions; by default half of each is executed.
-        n: number of rollouts.
-        seed: decides the scenes.
-        task: a changed task, with a name of its own; by default the course's.
-        threads: that step the scenes; 0 uses all CPUs.
+    By default half of each chunk is executed, in the course's task; a changed task
+    needs a name of its own.
     """
     execution = execution or ExecutionConfig()
     task = task or make_task(TASK)

@@ -10,18 +10,9 @@ from .plots import Picture, figure, render
 CURVE = "Loss of the run so far, on a logarithmic scale against steps; n = 1 run."
 
 
-def plot_losses(records: list[Record], axes: Any = None) -> Any:
-    """Draw L1 in training and, where there is one, in validation.
-
-    Args:
-        records: of `TrainResult.losses` or `checkpoint.read_log`.
-        axes: matplotlib axes to draw on; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    axes = figure(height=2.6)[1] if axes is None else axes
-    axes.clear()
+def plot_losses(records: list[Record]) -> Any:
+    """Draw L1 in training and, where there is one, in validation; returns the axes."""
+    axes = figure(height=2.6)[1]
     for key, label in (("l1", "training"), ("val_l1", "validation, z = 0")):
         points = [(r["step"], r[key]) for r in records if key in r]
         if points:
@@ -35,10 +26,7 @@ def plot_losses(records: list[Record], axes: Any = None) -> Any:
 class LiveCurve:
     """An `on_step` for `train`: the curve grows under the cell, with its description.
 
-    Outside a notebook it draws nothing.
-
-    Args:
-        every: seconds between two pictures.
+    Outside a notebook it draws nothing. `every`: seconds between two pictures.
     """
 
     def __init__(self, every: float = 2.0):

@@ -27,10 +27,6 @@ class Explorer(ipywidgets.VBox):
         draw: called with the controls' values by name; returns the figure and a
             sentence that says what it shows, number included.
         **controls: an ipywidgets control each; its `value` is what `draw` is given.
-
-    Attributes:
-        seconds: how long each answer took.
-        errors: tracebacks of the answers that failed.
     """
 
     def __init__(self, question: str, draw: Draw, **controls: ipywidgets.ValueWidget):
@@ -47,12 +43,10 @@ class Explorer(ipywidgets.VBox):
 
     @property
     def figure_html(self) -> str:
-        """The figure that is on show, an `<img>` element."""
         return self._picture.value
 
     @property
     def says(self) -> str:
-        """The sentence under the controls."""
         return self._says.value
 
     def set(self, **values: Any) -> "Explorer":

@@ -79,11 +79,7 @@ def traits_of(name: str, episode: Episode) -> Traits:
 
 
 def check_recordings(folder: str | Path) -> list[str]:
-    """Findings over all readable episodes of a folder; empty if there are fewer than 3.
-
-    Args:
-        folder: holds episode_0.hdf5, episode_1.hdf5, ...
-    """
+    """Findings over all readable episodes of a folder; [] if there are less than 3."""
     found = []
     for path in list_episodes(folder):
         try:
@@ -98,9 +94,9 @@ def compare(episodes: list[Traits]) -> list[str]:
     said = []
     usual_start = np.median([e.start for e in episodes], axis=0)
     usual_end = np.median([e.end for e in episodes], axis=0)
-    usual_seconds = float(np.median([e.seconds for e in episodes]))
+    usual_seconds = np.median([e.seconds for e in episodes])
     gripping = [e.grips for e in episodes if e.grips is not None]
-    usual_grip = float(np.median(gripping)) if gripping else None
+    usual_grip = np.median(gripping) if gripping else None
     for e in episodes:
         said += [f"{e.name}: {text}" for text in _alone(e)]
         for what, pose, usual in (
@@ -118,13 +114,11 @@ def compare(episodes: list[Traits]) -> list[str]:
             said.append(
                 f"{e.name}: lasts {e.seconds:.1f} s, the others {usual_seconds:.1f} s"
             )
-        if usual_grip is not None and e.grips is None:
+        if usual_grip is None:
+            continue
+        if e.grips is None:
             said.append(f"{e.name}: the gripper never closes on anything")
-        elif (
-            usual_grip is not None
-            and e.grips is not None
-            and abs(e.grips - usual_grip) > GRIP
-        ):
+        elif abs(e.grips - usual_grip) > GRIP:
             said.append(
                 f"{e.name}: grips after {100 * e.grips:.0f} % of its time, the "
                 f"others after {100 * usual_grip:.0f} %"

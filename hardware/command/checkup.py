@@ -14,14 +14,7 @@ SERVO_BOARDS = 0x1A86  # USB number of WCH, whose chips the servo boards carry
 
 
 def look_at_servos(port: str) -> tuple[Literal["ok", "warning"], str]:
-    """Who answers on a servo bus; nothing moves.
-
-    Args:
-        port: its serial port.
-
-    Returns:
-        A status, and a sentence for the person beside the arm.
-    """
+    """Who answers at a port; nothing moves: a status, and a sentence for a person."""
     try:
         with opened(Bus(port, tries=2)) as bus:
             found = bus.find()

@@ -25,12 +25,7 @@ RECENT = 1.0  # s for which something that was limited counts as limited now
 
 
 class Display:
-    """The table, and what it has to remember for it.
-
-    Args:
-        robot: connected or not.
-        source: what moves it.
-    """
+    """The table, and what it has to remember for it."""
 
     def __init__(self, robot: SafeRobot, source: Described):
         self.robot, self.source = robot, source
@@ -49,7 +44,6 @@ class Display:
         return f"limited now: {', '.join(kinds) or 'nothing'} (so far: {total or '-'})"
 
     def render(self) -> Group:
-        """The table as it is now."""
         robot = self.robot
         rows: dict[str, Any] = {
             "is": robot.measured,
@@ -61,13 +55,13 @@ class Display:
         table = Table(box=None, pad_edge=False)
         for column in ("joint", "keys", *rows):
             table.add_column(column, justify="right" if column in rows else "left")
-        for place in range(robot.action_dim):
-            name = robot.joints[place] if robot.joints else f"joint {place}"
+        for index in range(robot.action_dim):
+            name = robot.joints[index] if robot.joints else f"joint {index}"
             cells = [
-                "-" if x is None else formats.get(column, "{:.0f}").format(x[place])
+                "-" if x is None else formats.get(column, "{:.0f}").format(x[index])
                 for column, x in rows.items()
             ]
-            table.add_row(name, self.source.keys_of(place), *cells)
+            table.add_row(name, self.source.keys_of(index), *cells)
         return Group(table, Text(self.limited()), Text(self.source.hint))
 
 

@@ -40,7 +40,6 @@ class Look(Buses):
     """How every motor is; nothing moves."""
 
     def run(self) -> None:
-        """Print a line a motor."""
         for side, channel in zip(SIDES, (self.right, self.left), strict=True):
             with opened(Bus(channel, fd=self.fd, side=side)) as bus:
                 print(f"{side} arm, {channel}")
@@ -60,7 +59,6 @@ class Zero:
     """Speak CAN-FD."""
 
     def run(self) -> None:
-        """Ask, and do it."""
         with opened(Bus(self.channel, fd=self.fd, side=self.side)) as bus:
             set_zero(bus, ask)
 
@@ -78,7 +76,6 @@ class Move(Buses):
     """To stay there."""
 
     def run(self) -> None:
-        """Ctrl-C stops the arms; they are laid down then."""
         config = OpenArmConfig(self.right, self.left, fd=self.fd, gains=self.gains)
         arm = OpenArm(config)
         arm.gravity = gravity_of(load_alone(), arm.kinematics)
@@ -114,7 +111,6 @@ class Virtual:
     """What is around the arms: alone, or a simulated task such as openarm_handover."""
 
     def run(self) -> None:
-        """Serve; only this command needs the simulated scenes."""
         from .emulator.service import VirtualOpenArmConfig, serve
 
         serve(

@@ -1,16 +1,14 @@
 """The OpenArm, both arms of it, behind the Robot contract of `control.py`.
 
-A motor in MIT mode is a spring with a damper, no servo: between two goals it pushes
-with kp times the distance, and what carries the arm's own weight has to come on top of
-it. `gravity` does that; without it the arm hangs lower than it is told, the more so the
-softer it is. Nothing brakes a motor without torque: an arm that is let go falls, so it
-is laid down first, or sinks (`soften`).
+A motor in MIT mode is a spring with a damper: without `gravity`, which carries the
+arm's weight, it hangs lower than it is told. Nothing brakes a motor without torque: an
+arm that is let go falls, so it is laid down first, or sinks (`soften`).
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -49,7 +47,8 @@ FROZEN, MOVED = 0.3, 0.05  # s of the same answer, rad that its goal moved meanw
 OUTSIDE = 0.15  # rad beyond the range: more is a motor without its zero
 RISE = 0.5  # s in which stiffness comes up at the start
 CALM = 0.2  # rad/s: an arm that has sunk
-SINK = 3.0  # s that a sinking arm may take on top of the fading
+FADE = 2.0  # s in which stiffness fades before an arm is let go
+SINK = 3.0  # s that a sinking arm may take on top of that
 RATE = 100  # goals a second while stiffness comes and goes
 
 
@@ -74,15 +73,11 @@ class OpenArmConfig:
     """Control ticks a second, Hz."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
         check_settings(self)
 
 
 class OpenArm(ArmDriver):
     """The driver of two arms; see `ArmDriver`.
-
-    `connect` moves nothing: the motors are enabled without stiffness, their goal is
-    where the arm is, and stiffness comes up slowly.
 
     Args:
         config: which arms.
@@ -128,26 +123,19 @@ class OpenArm(ArmDriver):
         self._away_since = np.full(len(NAMES), np.inf)
 
     def attach(self) -> None:
-        """Open the buses and check every motor; none gets torque.
-
-        Raises:
-            UserError: see `connect`.
-        """
+        """Open the buses and check every motor, as `connect`; none gets torque."""
         try:
-            self._attach()
+            for bus in self.buses:
+                bus.open()
+            types = [prepare(bus, self.config.timeout) for bus in self.buses]
+            self._peak = np.array([type.peak for side in types for type in side])
+            self.check_zero()
         except BaseException as error:
             self.abandon(error)
             raise
 
-    def _attach(self) -> None:
-        for bus in self.buses:
-            bus.open()
-        types = [prepare(bus, self.config.timeout) for bus in self.buses]
-        self._peak = np.array([type.peak for side in types for type in side])
-        self.check_zero()
-
     def start(self) -> None:
-        self._attach()
+        self.attach()
         # A camera may take seconds to start: before the motors wait for commands.
         for camera in self.sources.values():
             camera.open()
@@ -162,23 +150,18 @@ class OpenArm(ArmDriver):
             BusError: a motor has been silent for too long, or answers the same for ever
                 though its goal moves.
         """
-        for _ in range(2):
-            silent = self._exchange(lambda bus: bus.ask_feedback())
-            if not any(silent):
-                break
+        silent = self._ask()
+        if any(silent):
+            silent = self._ask()
         while self._is_old(silent):
             self._expect_heard(silent)
-            silent = self._exchange(lambda bus: bus.ask_feedback())
+            silent = self._ask()
         state, velocity, health = self._read()
         self._expect_alive()
         return state, velocity, health
 
     def send(self, state: np.ndarray) -> None:
-        """Joint targets (16,), rad and opening, to the motors.
-
-        Raises:
-            BusError: a target is NaN, or a motor has been silent for too long.
-        """
+        """Joint targets (16,), rad and opening, to the motors."""
         goals = self.kinematics.angles_of(state)
         if not np.isfinite(goals).all():
             joint = NAMES[int(np.flatnonzero(~np.isfinite(goals))[0])]
@@ -187,13 +170,10 @@ class OpenArm(ArmDriver):
         self._goals = goals
 
     def check_zero(self) -> None:
-        """Whether every joint is where it can be.
+        """Whether every joint is where it can be; UserError names one that is not.
 
-        One that is not has no zero set. Torque must stay off then: what carries the
-        arms' weight would push them, because it believes them to be elsewhere.
-
-        Raises:
-            UserError: names the joint.
+        It has no zero set. Torque must stay off then: what carries the arms' weight
+        would push them, because it believes them to be elsewhere.
         """
         state, _, _ = self._read()
         low, high = self.kinematics.ranges.T
@@ -217,13 +197,13 @@ class OpenArm(ArmDriver):
         Raises:
             BusError: a motor stays disabled; all are disabled then.
         """
-        self._exchange(lambda bus: bus.ask_feedback())
+        self._ask()
         self._read()
-        here = self._angles.copy()
+        measured = self._angles.copy()
         self.torque = True
         for bus in self.buses:
             bus.command(IDS, Command.ENABLE)
-        self._expect_heard(self._push(here, 0 * self.kp, self.kd, 1.0))
+        self._expect_heard(self._push(measured, 0 * self.kp, self.kd, 1.0))
         for bus in self.buses:
             for id, feedback in bus.refresh().items():
                 if feedback.status is not Status.ENABLED:
@@ -232,22 +212,19 @@ class OpenArm(ArmDriver):
                         f"{feedback.status.words()}"
                     )
         for share in self.ramp(RISE):
-            self._expect_heard(self._push(here, share * self.kp, self.kd, 1.0))
-        self._goals = here
+            self._expect_heard(self._push(measured, share * self.kp, self.kd, 1.0))
+        self._goals = measured
 
-    def soften(self, seconds: float = 2.0) -> None:
+    def soften(self) -> None:
         """Let stiffness fade, keep the brake, then let go: raised arms sink.
 
         Motors that no longer answer are left to themselves; the others sink all the
         same.
-
-        Args:
-            seconds: for the fading; the arms may take some more to come to rest.
         """
         goals = self._angles if self._goals is None else self._goals
         kd = np.maximum(self.kd, np.tile(BRAKE, 2))
         with contextlib.suppress(BusError):
-            for share in self.ramp(seconds):
+            for share in self.ramp(FADE):
                 left = 1.0 - share
                 self._push(goals, left * self.kp, kd, left)
                 self._read()
@@ -259,15 +236,12 @@ class OpenArm(ArmDriver):
         self.disable()
 
     def disable(self) -> None:
-        """Torque off, whatever it takes; every motor is tried.
-
-        Raises:
-            BusError: some motor did not confirm it.
-        """
-        deaf: list[str] = []
+        unconfirmed: list[str] = []
         for bus in self.buses:
             left = tuple(IDS)
             for _ in range(2):  # each asks three times those that are silent
+                if not left:
+                    break
                 try:
                     answers = bus.command(left, Command.DISABLE)
                     left = tuple(
@@ -275,28 +249,25 @@ class OpenArm(ArmDriver):
                     )
                 except BusError as error:
                     left = error.silent or left
-                if not left:
-                    break
-            deaf += [bus.who(id) for id in left]
-        self.torque = bool(deaf)
-        if deaf:
+            unconfirmed += [bus.who(id) for id in left]
+        self.torque = bool(unconfirmed)
+        if unconfirmed:
             raise BusError(
-                f"{', '.join(deaf)} did not confirm that the torque is off; support "
-                "the arms and press the emergency stop"
+                f"{', '.join(unconfirmed)} did not confirm that the torque is off; "
+                "support the arms and press the emergency stop"
             )
 
     # ------------------------------------------------------------ a tick's exchange
 
-    def _exchange(self, say: Callable[[Bus], Any]) -> list[list[int]]:
-        """Speak on both buses, then wait for both: they answer at the same time.
-
-        Returns:
-            For each bus, the ids that were silent.
-        """
-        for bus in self.buses:
-            say(bus)
+    def _gather(self) -> list[list[int]]:
+        """The ids that were silent, of each bus; both answer at the same time."""
         deadline = self.clock.now() + ANSWER
         return [bus.gather(IDS, deadline - self.clock.now()) for bus in self.buses]
+
+    def _ask(self) -> list[list[int]]:
+        for bus in self.buses:
+            bus.ask_feedback()
+        return self._gather()
 
     def _push(
         self, goals: np.ndarray, kp: np.ndarray, kd: np.ndarray, weight: float
@@ -305,17 +276,13 @@ class OpenArm(ArmDriver):
         torque = np.zeros(len(NAMES))
         if self.gravity is not None and weight > 0:
             torque = weight * self.gravity(self.kinematics.state_of(self._angles))
-        rows = zip(
-            goals.tolist(), kp.tolist(), kd.tolist(), torque.tolist(), strict=True
-        )
+        rows = np.stack([goals, kp, kd, torque], axis=1).tolist()
         mits = [Mit(goal, 0.0, p, d, t) for goal, p, d, t in rows]
-        sent = iter((mits[:8], mits[8:]))
-        return self._exchange(
-            lambda bus: bus.send(dict(zip(IDS, next(sent), strict=True)))
-        )
+        for bus, its in zip(self.buses, (mits[:8], mits[8:]), strict=True):
+            bus.send(dict(zip(IDS, its, strict=True)))
+        return self._gather()
 
     def _read(self) -> tuple[np.ndarray, np.ndarray, Health]:
-        """What the newest feedback of all motors says."""
         rows = [bus.latest[id] for bus in self.buses for id in IDS]
         self._angles = np.array([f.position for f in rows])
         velocity = np.array([f.velocity for f in rows])
@@ -330,25 +297,19 @@ class OpenArm(ArmDriver):
             faults={
                 name: f.status
                 for name, f in zip(NAMES, rows, strict=True)
-                if f.status.is_error or f.status is not working
+                if f.status is not working
             },
         )
         state = self.kinematics.state_of(self._angles)
         return state, self.kinematics.state_of(velocity), health
 
     def _is_old(self, silent: list[list[int]]) -> bool:
-        """Whether what is known of a silent motor is too old to go on with."""
         pairs = zip(self.buses, silent, strict=True)
         return any(bus.age(id) > LOST for bus, ids in pairs for id in ids)
 
     def _expect_heard(self, silent: list[list[int]]) -> None:
         for bus, ids in zip(self.buses, silent, strict=True):
-            lost = []
-            for id in ids:
-                seconds, count = bus.ignored(id)
-                if seconds > LOST and count >= IGNORED:
-                    lost.append(id)
-            if lost:
+            if lost := [id for id in ids if bus.has_lost(id, LOST, IGNORED)]:
                 raise BusError(bus.silence(lost, list(IDS)), lost)
 
     def _expect_alive(self) -> None:
@@ -357,8 +318,8 @@ class OpenArm(ArmDriver):
         if goals is None or not self.torque:
             return
         now = self.clock.now()
-        places = [(bus, id) for bus in self.buses for id in IDS]
-        for i, (bus, id) in enumerate(places):
+        motors = [(bus, id) for bus in self.buses for id in IDS]
+        for i, (bus, id) in enumerate(motors):
             if bus.unchanged(id) < 1.5 / self.fps or np.isnan(self._goal_then[i]):
                 self._goal_then[i], self._away_since[i] = goals[i], np.inf
                 continue

@@ -1,11 +1,6 @@
 """Where the OpenArm's elbows, wrists and fingertips are, from joint angles. NumPy only.
 
-The robot faces +x, +y is its left, and z = 0 is the ground that its pedestal stands on:
-the point between its shoulders, `origin`, is 0.698 m above it. For a robot mounted at a
-table, move the origin so that z = 0 is the table's top:
-
-    kinematics = replace(ARMS["v2"], origin=(0.0, 0.0, 0.40))
-
+The robot faces +x, +y is its left, and z = 0 is the ground that its pedestal stands on.
 Lengths and axes: the maker's models, `openarm_bimanual.xml` of v1 and v2. v2 is mirror
 symmetric; v1 is not quite: its elbow and hand lean to the same side on both arms.
 """
@@ -15,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..chain import Chain, Frames, Row, matrix
+from ..chain import Chain, Frames, Row, joined, matrix
 
 S = np.sqrt(0.5)
 SHOULDERS = (0.0, 0.0, 0.698)  # m, on the maker's pedestal
@@ -98,17 +93,16 @@ class Kinematics:
         """What may hit a table, of a state (..., 16): angles in rad and openings.
 
         Returns:
-            (..., 8, 3) m: elbow, wrist and both fingertips, of the right arm and then
-            of the left one.
+            (..., 8, 3) m: elbow, wrist, both fingertips, of the right and the left arm.
         """
         state = np.asarray(state, float)
         watched = []
         for side in (0, 1):
-            places, rotations = self._side(state[..., 8 * side : 8 * side + 8], side)
-            watched += [places[..., ELBOW, :], places[..., WRIST, :]]
+            points, rotations = self._side(state[..., 8 * side : 8 * side + 8], side)
+            watched += [points[..., ELBOW, :], points[..., WRIST, :]]
             for i, (_, _, tip) in enumerate(self.sides[side].fingers, start=7):
                 watched.append(
-                    places[..., i, :] + rotations[..., i, :, :] @ np.array(tip)
+                    points[..., i, :] + rotations[..., i, :, :] @ np.array(tip)
                 )
         return np.stack(watched, axis=-2)
 
@@ -119,37 +113,30 @@ class Kinematics:
         shape = state.shape[:-1]
         body = np.broadcast_to(np.array(self.origin), (*shape, 1, 3))
         still = np.broadcast_to(np.eye(3), (*shape, 1, 3, 3))
-        return (
-            np.concatenate([body, right[0], left[0]], axis=-2),
-            np.concatenate([still, right[1], left[1]], axis=-3),
-        )
+        return joined((body, still), right, left)
 
     def _side(self, joints: np.ndarray, side: int) -> Frames:
         """Of one arm's seven links and two fingers, of its joints (..., 8)."""
         points, rotations = self._chain(joints, side)
-        place, turned = points[..., -1, :], rotations[..., -1, :, :]
-        way = self.sides[side].travel * joints[..., 7:]
+        last, turned = points[..., -1, :], rotations[..., -1, :, :]
+        travel = self.sides[side].travel * joints[..., 7:]
         fingers: list[Frames] = []
         chains = zip(self.sides[side].fingers, self._fingers[side], strict=True)
         for (pivot, axis, _), finger in chains:
             if self.slides:
-                local = np.array(pivot) + way * np.array(axis)
-                there = place + (turned @ local[..., None])[..., 0]
-                fingers.append((there[..., None, :], turned[..., None, :, :]))
+                local = np.array(pivot) + travel * np.array(axis)
+                point = last + (turned @ local[..., None])[..., 0]
+                fingers.append((point[..., None, :], turned[..., None, :, :]))
             else:
-                fingers.append(finger.walk(way, place, turned))
-        return (
-            np.concatenate([points, *(f[0] for f in fingers)], axis=-2),
-            np.concatenate([rotations, *(f[1] for f in fingers)], axis=-3),
-        )
+                fingers.append(finger.walk(travel, last, turned))
+        return joined((points, rotations), *fingers)
 
     def _chain(self, joints: np.ndarray, side: int) -> Frames:
-        """Of one arm's seven links."""
         joints = np.asarray(joints, float)[..., :7]
         base, quat = self.sides[side].base
-        place = np.array(self.origin) + np.array(base)
-        place = np.broadcast_to(place, (*joints.shape[:-1], 3))
-        return self._arms[side].walk(joints, place, matrix(quat))
+        origin = np.array(self.origin) + np.array(base)
+        origin = np.broadcast_to(origin, (*joints.shape[:-1], 3))
+        return self._arms[side].walk(joints, origin, matrix(quat))
 
     @cached_property
     def _arms(self) -> list[Chain]:

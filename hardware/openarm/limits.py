@@ -54,8 +54,7 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
             f"version is '{version}', expected one of: {', '.join(ARMS)}"
         )
     arm = ARMS[version]
-    low, high = arm.ranges.T.copy()
-    low, high = low + MARGIN, high - MARGIN
+    low, high = arm.ranges.T + [[MARGIN], [-MARGIN]]
     low[list(GRIPPERS)], high[list(GRIPPERS)] = 0.0, 1.0
     rest = np.clip(np.zeros(len(NAMES)), low, high)
     ready = rest.copy()
@@ -80,20 +79,18 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
         grip=0.5,  # its spring is soft: what it is asked to squeeze is no share of it
         temperature=75.0,  # the motors themselves stop at 100
     )
-    return limits if table is None else _at_a_table(arm, limits, table)
-
-
-def _at_a_table(arm: Kinematics, limits: Limits, table: float) -> Limits:
+    if table is None:
+        return limits
     found = _lying(arm, limits, table)
-    if not _can_lie(arm, found):
-        heights = [i / 100 for i in range(60)]
-        can = [one for one in heights if _can_lie(arm, _lying(arm, limits, one))]
-        raise SettingError(
-            f'table is {table} m (--table, or "table" in the port\'s file), expected '
-            f"from {min(can):.2f} to {max(can):.2f} m over the pedestal's ground: "
-            "elsewhere the arms cannot lie down on it"
-        )
-    return found
+    if _can_lie(arm, found):
+        return found
+    heights = [i / 100 for i in range(60)]
+    can = [one for one in heights if _can_lie(arm, _lying(arm, limits, one))]
+    raise SettingError(
+        f'table is {table} m (--table, or "table" in the port\'s file), expected '
+        f"from {min(can):.2f} to {max(can):.2f} m over the pedestal's ground: "
+        "elsewhere the arms cannot lie down on it"
+    )
 
 
 def _lying(arm: Kinematics, limits: Limits, table: float) -> Limits:

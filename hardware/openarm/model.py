@@ -1,9 +1,7 @@
 """Where the sixteen motors are in a MuJoCo model of the OpenArm, and what gravity asks.
 
-The maker's models and ours name the joints alike: `..right_joint1` to `..left_joint7`,
-and `..right_finger_joint1`, which the gripper's motor turns; the second finger follows
-the first by an equality. Motor and joint angles of the arms are the same; the gripper's
-motor turns farther than its fingers, in proportion.
+The maker's models and ours name the joints alike. The gripper's motor turns the first
+finger, in proportion; the second finger follows the first by an equality.
 """
 
 from collections.abc import Callable
@@ -51,16 +49,12 @@ class Places:
         """Write angles of the motors (16,) rad into a model's qpos."""
         joints = angles / self.ratio
         qpos[self.qpos] = joints
-        for gripper, place in self.followers:
-            qpos[place] = joints[gripper]
+        for gripper, follower in self.followers:
+            qpos[follower] = joints[gripper]
 
 
 def places_of(model: mujoco.MjModel, kinematics: Kinematics) -> Places:
-    """Find the sixteen motors' joints in a model.
-
-    Raises:
-        UserError: one of them is not there.
-    """
+    """Find the sixteen motors' joints; UserError if one of them is not there."""
     names = [model.joint(i).name for i in range(model.njnt)]
 
     def find(ending: str) -> int | None:
@@ -68,9 +62,9 @@ def places_of(model: mujoco.MjModel, kinematics: Kinematics) -> Places:
         return found[0] if len(found) == 1 else None
 
     joints, ratio, followers, hands = [], np.ones(len(NAMES)), [], []
-    for place, name in enumerate(NAMES):
-        side = SIDES[place // 8]
-        gripper = place in GRIPPERS
+    for index, name in enumerate(NAMES):
+        side = SIDES[index // 8]
+        gripper = index in GRIPPERS
         ending = f"{side}_finger_joint1" if gripper else name
         joint = find(ending)
         if joint is None:
@@ -82,10 +76,10 @@ def places_of(model: mujoco.MjModel, kinematics: Kinematics) -> Places:
         if gripper:
             low, high = model.jnt_range[joint]
             opened = low if abs(low) > abs(high) else high
-            ratio[place] = kinematics.open_at[place // 8] / opened
+            ratio[index] = kinematics.open_at[index // 8] / opened
             second = find(f"{side}_finger_joint2")
             if second is not None:
-                followers.append((place, int(model.jnt_qposadr[second])))
+                followers.append((index, int(model.jnt_qposadr[second])))
         elif name.endswith("joint7"):
             hands.append(int(model.jnt_bodyid[joint]))
     return Places(

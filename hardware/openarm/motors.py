@@ -2,13 +2,9 @@
 
 Both arms have the same eight motors with the same ids: each arm has its own bus.
 
-The trap of the DM4340: its range of velocity, VMAX, is 8 rad/s in most drivers' tables
-and 10 in newer ones. A driver that takes the wrong one reads and commands velocities
-that are off by a quarter, and damps accordingly. What a motor itself says in registers
-21 to 23 is what holds; the table here is only what the emulated motors say.
-
-Joint 7 is a DM4310 in the maker's guide, and a DM3507 in the maker's model of version
-2. Both are accepted: the motor's own TMAX says which one it is.
+What a motor itself says in registers 21 to 23 is what holds (the DM4340's VMAX is 8
+rad/s in most drivers' tables, 10 in newer ones); the ranges here are what the emulated
+motors say. Joint 7 is a DM4310 or, in the maker's model of version 2, a DM3507.
 """
 
 from dataclasses import dataclass
@@ -32,13 +28,10 @@ class MotorType:
 
     name: str
     scale: Scale
-    peak: float
-    """N·m that it can give for a short while."""
-    rated: float
-    """N·m that it can give for as long as one likes."""
+    peak: float  # N·m that it can give for a short while
+    rated: float  # N·m that it can give for as long as one likes
     gear: float
-    kt: float
-    """N·m of the shaft a A."""
+    kt: float  # N·m of the shaft a A
 
 
 DM8009 = MotorType("DM8009", Scale(12.5, 45.0, 54.0), 40.0, 20.0, 9.0, 1.2616)
@@ -53,14 +46,10 @@ class ArmMotor:
     """One motor of an arm."""
 
     joint: str
-    id: int
-    """On which it is commanded."""
-    master: int
-    """On which it answers."""
-    type: MotorType
-    """What it usually is."""
-    others: tuple[MotorType, ...] = ()
-    """What it may be instead."""
+    id: int  # on which it is commanded
+    master: int  # on which it answers
+    type: MotorType  # what it usually is
+    others: tuple[MotorType, ...] = ()  # what it may be instead
 
     def type_of(self, scale: Scale) -> MotorType | None:
         """Which of its types a motor is that says this of its ranges; None if none."""
@@ -111,11 +100,7 @@ BRAKE = np.array([5.0, 5.0, 5.0, 5.0, 1.5, 1.5, 1.5, 0.2])
 
 
 def gains_of(name: str) -> Gains:
-    """The gains of this name.
-
-    Raises:
-        SettingError: there are none; lists the known ones.
-    """
+    """The gains of this name; SettingError lists the known ones."""
     if name not in GAINS:
         raise SettingError(f"gains is '{name}', expected one of: {', '.join(GAINS)}")
     return GAINS[name]

@@ -39,14 +39,10 @@ class Plug:
 
 
 def find_plug(port: str, flag: str = "port") -> Plug:
-    """What a person means by a port.
-
-    Args:
-        port: two buses, or a file's name.
-        flag: in messages.
+    """What a person means by a port: two buses, or a file's name.
 
     Raises:
-        SettingError: it is neither.
+        SettingError: it is neither; `flag` is what gave it.
     """
     right, comma, left = port.partition(",")
     if comma:
@@ -66,19 +62,10 @@ def find_plug(port: str, flag: str = "port") -> Plug:
 
 
 def read_plug(path: Path) -> Plug:
-    """The file of two arms.
-
-    Raises:
-        SettingError: it is no such file.
-    """
+    """The file of two arms; SettingError if it is no such file."""
     try:
         plug = Plug(**json.loads(path.read_text(encoding="utf-8")))
-        kinds = {
-            "right": str,
-            "left": str,
-            "fd": bool,
-            "table": (int, float, type(None)),
-        }
+        kinds = {"right": str, "left": str, "fd": bool, "table": float | int | None}
         for name, value in asdict(plug).items():
             if not isinstance(value, kinds[name]):
                 raise TypeError(f"{name} is {value!r}")

@@ -8,14 +8,10 @@
     register     0x7FF          id (2 bytes)  operation  register  value (4 bytes)
 
 A motor answers on an id of its own, its master id: with feedback, or with a copy of a
-register frame that holds the value. Every answer carries 8 bytes and an 11-bit id, in
-classic CAN and in CAN-FD. So do commands, but for VEL, which is a float alone, and for
-register frames without a value: the maker's own examples send four bytes of those, and
-other programs pad them to eight.
-
-In MIT and feedback frames a number is a share of its range, cut off to 16 or 12 bits.
-How wide the ranges of position, velocity and torque are is written in registers 21 to
-23 of each motor: `Scale`. Zero lies between two steps, so it never comes back exactly.
+register frame that holds the value. Answers carry 8 bytes and an 11-bit id, and so do
+commands, but for VEL, and register frames without a value: the maker's own examples
+send four bytes of those, other programs pad them to eight. In MIT and feedback frames a
+number is a share of its range (registers 21 to 23, `Scale`), cut off to 16 or 12 bits.
 """
 
 import math
@@ -89,7 +85,6 @@ class Status(IntEnum):
         return self > Status.ENABLED
 
     def words(self) -> str:
-        """What a person calls it: "lost communication"."""
         return self.name.lower().replace("_", " ")
 
 
@@ -121,11 +116,7 @@ class Mit:
     torque: float = 0.0  # N·m
 
     def encode(self, scale: Scale) -> bytes:
-        """The eight bytes; what is beyond its range is cut off.
-
-        Raises:
-            ValueError: a number is NaN.
-        """
+        """The eight bytes; what is beyond its range is cut off, NaN is a ValueError."""
         position = quantise(self.position, -scale.position, scale.position, 16)
         velocity = quantise(self.velocity, -scale.velocity, scale.velocity, 12)
         kp = quantise(self.kp, 0.0, KP_MAX, 12)
@@ -136,7 +127,6 @@ class Mit:
 
     @classmethod
     def decode(cls, data: bytes, scale: Scale) -> "Mit":
-        """The inverse of `encode`."""
         packed = _whole(data)
         return cls(
             position=restore(packed >> 48, -scale.position, scale.position, 16),
@@ -160,7 +150,6 @@ class Feedback:
     rotor_temperature: int = 0  # °C, of the coils
 
     def encode(self, scale: Scale) -> bytes:
-        """The eight bytes."""
         position = quantise(self.position, -scale.position, scale.position, 16)
         velocity = quantise(self.velocity, -scale.velocity, scale.velocity, 12)
         torque = quantise(self.torque, -scale.torque, scale.torque, 12)
@@ -171,11 +160,7 @@ class Feedback:
 
     @classmethod
     def decode(cls, data: bytes, scale: Scale) -> "Feedback":
-        """The inverse of `encode`.
-
-        Raises:
-            ValueError: there are not eight bytes.
-        """
+        """The inverse of `encode`; ValueError if there are not eight bytes."""
         packed = _whole(data) >> 16
         return cls(
             id=data[0] & 0xF,
@@ -198,7 +183,6 @@ class RegisterFrame:
     value: bytes = bytes(4)
 
     def encode(self) -> bytes:
-        """The eight bytes."""
         head = self.id.to_bytes(2, "little")
         return head + bytes([self.operation, self.register]) + self.value
 

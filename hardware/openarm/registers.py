@@ -31,11 +31,7 @@ class Register:
     high: float = math.inf
 
     def encode(self, value: float) -> bytes:
-        """A number as bytes.
-
-        Raises:
-            ValueError: the register cannot hold it.
-        """
+        """A number as bytes; ValueError if the register cannot hold it."""
         if not self.low <= value <= self.high or (self.whole and value != int(value)):
             kind = "a whole number" if self.whole else "a number"
             raise ValueError(
@@ -45,11 +41,9 @@ class Register:
         return struct.pack("<I", int(value)) if self.whole else _pack(value)
 
     def decode(self, data: bytes) -> float:
-        """Bytes as a number; what comes from a whole register is one, too."""
         return struct.unpack("<I" if self.whole else "<f", data[:4])[0]
 
     def holds(self, data: bytes) -> bool:
-        """Whether these bytes are a number that the register takes."""
         return self.low <= self.decode(data) <= self.high
 
 
@@ -125,11 +119,7 @@ BY_NUMBER = {r.number: r for r in REGISTERS.values()}
 
 
 def register(name: str) -> Register:
-    """The register of this name.
-
-    Raises:
-        KeyError: there is none; lists the known ones.
-    """
+    """The register of this name; KeyError lists the known ones."""
     if name not in REGISTERS:
         raise KeyError(f"no register '{name}'; they are: {', '.join(REGISTERS)}")
     return REGISTERS[name]

@@ -72,9 +72,7 @@ def look(bus: Bus) -> list[Look]:
 def health(plug: Plug, fd: bool | None = None) -> list[dict[str, Any]]:
     """How all motors of both arms are: a row each, with a sentence for a person.
 
-    Args:
-        plug: where they are.
-        fd: speak CAN-FD; None: as the plug says.
+    `fd`: speak CAN-FD; None: as the plug says.
     """
     rows = []
     for side, channel in zip(SIDES, (plug.right, plug.left), strict=True):

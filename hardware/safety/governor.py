@@ -1,8 +1,4 @@
-"""Pure arithmetic between a wish and an arm: what may be sent, and what may not.
-
-`Limits` say what an arm may do, `Governor` turns any wish into a target that they
-allow. Neither knows of buses, cameras or time; `safety.SafeRobot` does.
-"""
+"""Pure arithmetic between a wish and an arm: what may be sent, and what may not."""
 
 from dataclasses import dataclass
 
@@ -78,19 +74,17 @@ class Limits:
 
 
 class Governor:
-    """Turns any wish into a target that the limits allow. Pure arithmetic, one arm.
-
-    Args:
-        limits: what the arm may do.
-        period: of a tick, s.
-    """
+    """Turns any wish into a target that the limits allow, once a `period`, s."""
 
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
-        self.velocity = np.zeros(len(limits.low))
+        self._rest()
+
+    def _rest(self) -> None:
+        self.velocity = np.zeros(len(self.limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
-        self._pressed = np.zeros(len(limits.low))  # s that each joint has pressed
+        self._pressed = np.zeros(len(self.limits.low))  # s that each joint has pressed
         self._room: np.ndarray | None = None  # how clear the arm was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
@@ -109,10 +103,7 @@ class Governor:
                 "the calibration is of another arm, or it was homed in another pose"
             )
         self.target = np.clip(measured, limits.low, limits.high)
-        self.velocity = np.zeros(len(limits.low))
-        self._before = None
-        self._pressed = np.zeros(len(limits.low))
-        self._room = None
+        self._rest()
 
     def allow(
         self, wish: np.ndarray, measured: np.ndarray, load: np.ndarray | None = None
@@ -120,7 +111,7 @@ class Governor:
         """The target to send, and the kinds of intervention that made it differ.
 
         Args:
-            wish: (A,) joint targets of a policy.
+            wish: (A,) joint targets.
             measured: (A,) where the joints are.
             load: (A,) share of the stall torque at each joint, if known.
 
@@ -150,13 +141,8 @@ class Governor:
         top = np.minimum(limits.speed, np.maximum(brake, 1e-9))
         velocity = _clip((goal - last) / dt, -top, top, "speed", kinds)
         change = limits.acceleration * dt
-        velocity = _clip(
-            velocity,
-            self.velocity - change,
-            self.velocity + change,
-            "acceleration",
-            kinds,
-        )
+        slower, faster = self.velocity - change, self.velocity + change
+        velocity = _clip(velocity, slower, faster, "acceleration", kinds)
         velocity = np.clip(velocity, -limits.speed, limits.speed)
         target = np.clip(last + velocity * dt, limits.low, limits.high)
         near = np.clip(measured, limits.low, limits.high)
@@ -174,10 +160,7 @@ class Governor:
     def _ease_grip(
         self, goal: np.ndarray, measured: np.ndarray, load: np.ndarray, kinds: list[str]
     ) -> np.ndarray:
-        """A jaw that stands and squeezes too hard is asked for less, in proportion.
-
-        While it still closes its load is inertia and friction, no grip.
-        """
+        """A standing jaw that squeezes too hard is asked for less, in proportion."""
         assert self.target is not None
         before, self._before = self._before, measured.copy()
         if before is None:
@@ -237,17 +220,16 @@ class Governor:
         for trial in range(3):
             steps = last + shares[:, None] * (target - last)
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
-            around = np.concatenate([[last, measured], steps, *passing])
-            room = self.clearance(around)
+            states = np.concatenate([[last, measured], steps, *passing])
+            room = self.clearance(states)
             nearest = np.where(self._rushes(room[1]), room[0], self._nearest(room[0]))
-            there = room[2 : 2 + len(steps)] - nearest
+            at_steps = room[2 : 2 + len(steps)]
             # On its way it may be as near as it is: it sags.
-            under = room[2 + len(steps) :] - np.minimum(0.0, room[1])
-            under = under.reshape(len(steps), -1, under.shape[-1]).min(1)
-            short = np.minimum(there, under)  # (n, C)
-            free = np.flatnonzero(
-                (short.min(1) >= 0) & self._in_time(steps, around, room)
-            )
+            on_the_way = room[2 + len(steps) :] - np.minimum(0.0, room[1])
+            on_the_way = on_the_way.reshape(len(steps), -1, room.shape[-1]).min(1)
+            clear = (np.minimum(at_steps - nearest, on_the_way) >= 0).all(1)
+            in_time = self._in_time(steps, last, measured, room[0], at_steps)
+            free = np.flatnonzero(clear & in_time)
             if not trial:
                 if len(free):
                     break
@@ -263,21 +245,25 @@ class Governor:
         return target
 
     def _in_time(
-        self, steps: np.ndarray, around: np.ndarray, room: np.ndarray
+        self,
+        steps: np.ndarray,
+        last: np.ndarray,
+        measured: np.ndarray,
+        room: np.ndarray,
+        at_steps: np.ndarray,
     ) -> np.ndarray:
         """(n,) whether the arm is not too far behind steps (n, A) for where they are.
 
         Joints that are behind, each in its own way, leave the path by about the square
         of that. They have to catch up before the target goes nearer to what is near.
         """
-        joints = np.delete(np.arange(steps.shape[1]), self.limits.grippers)
-        last, measured = around[:2, joints]
-        now = np.abs(last - measured).max()
-        behind = np.abs(steps[:, joints] - measured).max(1)
-        there, bow = room[2 : 2 + len(steps)], self.limits.bow
-        clear = there >= np.minimum(bow * behind**2, FAR)[:, None]
+        joints = np.delete(np.arange(len(last)), self.limits.grippers)
+        now = np.abs(last - measured)[joints].max()
+        behind = np.abs(steps - measured)[:, joints].max(1)
+        bow = self.limits.bow
+        clear = at_steps >= np.minimum(bow * behind**2, FAR)[:, None]
         # What leads away from it is allowed if that is more than it may lead beside.
-        away = there - room[0] >= (bow * (behind**2 - now**2))[:, None]
+        away = at_steps - room >= (bow * (behind**2 - now**2))[:, None]
         return (clear | away).all(1) | (behind <= now)
 
     def _rushes(self, room: np.ndarray) -> np.ndarray:
@@ -288,8 +274,8 @@ class Governor:
         """
         if self._room is None:
             return np.zeros(len(room), bool)
-        came = (self._room - room) / self.period
-        return came > np.sqrt(2 * RUSH * self.limits.closing * np.maximum(room, 0.0))
+        speed = (self._room - room) / self.period
+        return speed > np.sqrt(2 * RUSH * self.limits.closing * np.maximum(room, 0.0))
 
     def _nearest(self, room: np.ndarray) -> np.ndarray:
         """How clear all must be after the next tick, m, if it is so clear (C,) now.
@@ -310,31 +296,33 @@ class Governor:
         """Stops of a way between two states that stays where the arm may be.
 
         Straight if that is free; else some joints go before others, in as few groups
-        as will do. Two arms move alike: the same joints of both go first.
+        as will do: a breadth-first search over sets of joints that have moved. Two
+        arms move alike: the same joints of both go first.
 
         Returns:
             The stops, the last is `end`; none if there is no such way.
         """
         joints = len(start) // self.limits.arms
-        bits = np.arange(len(start)) % joints
+        bits = np.arange(len(start)) % joints  # of a set, each joint's bit
 
-        def at(done: int) -> np.ndarray:
-            return np.where(done >> bits & 1, end, start)
+        def state_of(moved: int) -> np.ndarray:
+            return np.where(moved >> bits & 1, end, start)
 
-        everything = 2**joints - 1
-        came, waiting = {0: 0}, [0]
-        for done in waiting:
-            for more in range(everything, done, -1):
-                if more & done != done or more in came:
+        all_joints = 2**joints - 1
+        reached_from, queue = {0: 0}, [0]
+        for moved in queue:
+            for candidate in range(all_joints, moved, -1):
+                if candidate & moved != moved or candidate in reached_from:
                     continue
-                if self._is_free(at(done), at(more)):
-                    came[more] = done
-                    waiting.append(more)
-                    if more == everything:
-                        stops = [more]
-                        while came[stops[0]]:
-                            stops.insert(0, came[stops[0]])
-                        return [at(stop) for stop in stops]
+                if not self._is_free(state_of(moved), state_of(candidate)):
+                    continue
+                reached_from[candidate] = moved
+                queue.append(candidate)
+                if candidate == all_joints:
+                    path = [candidate]
+                    while reached_from[path[0]]:
+                        path.insert(0, reached_from[path[0]])
+                    return [state_of(stop) for stop in path]
         return []
 
     def _is_free(self, start: np.ndarray, end: np.ndarray) -> bool:

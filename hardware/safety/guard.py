@@ -73,10 +73,10 @@ class Guard:
 
     def places_of(self, state: np.ndarray) -> Frames:
         """Of the boxes, of states (..., A): middles and rotations."""
-        places, rotations = self.frames_of(np.asarray(state, float))
+        points, rotations = self.frames_of(np.asarray(state, float))
         rotations = rotations[..., self._link, :, :]
         turned = (rotations @ self._centre[:, :, None])[..., 0]
-        return places[..., self._link, :] + turned, rotations @ self._turn
+        return points[..., self._link, :] + turned, rotations @ self._turn
 
     def lowest(self, state: np.ndarray) -> np.ndarray:
         """(...,) m, how high the lowest corner is of what may leave the workspace."""
@@ -101,8 +101,8 @@ class Guard:
         state = np.asarray(state, float)
         centres, rotations = self.places_of(state.reshape(-1, state.shape[-1]))
         extent = (np.abs(rotations) @ self._half[:, :, None])[..., 0]
-        there, extent = centres[:, self._free], extent[:, self._free]
-        inside = np.minimum(there - extent - low, high - there - extent).min(-1)
+        centre, extent = centres[:, self._free], extent[:, self._free]
+        inside = np.minimum(centre - extent - low, high - centre - extent).min(-1)
         found = np.concatenate(
             [inside - self._over, self._apart(centres, rotations)], 1
         )

@@ -8,7 +8,6 @@ import contextlib
 import os
 import select
 import sys
-import time
 from typing import Any
 
 from act_minimal.support.errors import UserError
@@ -16,7 +15,6 @@ from act_minimal.support.errors import UserError
 from .stop import EmergencyStop, Stop
 
 SPACE = " "
-POLL = 0.01  # s: Windows has nothing that waits for a key with a deadline
 
 
 class Keys:
@@ -59,29 +57,27 @@ class Keys:
     @property
     def here(self) -> bool:
         """Whether there is a terminal, and so somebody who can press keys."""
-        there = self._old is not None or self._windows is not None
-        return there and not self._gone
+        return (self._old or self._windows) is not None and not self._gone
 
-    def pressed(self, wait: float = 0.0) -> str:
-        """The next key, or "" if none comes in `wait` seconds; Enter is a new line.
+    def pressed(self) -> str:
+        """The next key, or "" if none was pressed; Enter is a new line.
 
         Raises:
             Stop: the terminal is gone, and with it the key that stops the arm.
         """
         if self._windows is not None:
-            return self._pressed_on_windows(wait)
+            return self._pressed_on_windows()
         if self.here:
-            read = self._read(0.0 if self._waiting else wait)
-            self._waiting += self._decoder.decode(read)
+            self._waiting += self._decoder.decode(self._read())
         if SPACE in self._waiting:  # it stops an arm: now, and not behind other keys
             self._waiting = SPACE
         key, self._waiting = self._waiting[:1], self._waiting[1:]
         return key
 
-    def _read(self, wait: float) -> bytes:
+    def _read(self) -> bytes:
         try:
             file = sys.stdin.fileno()
-            if not select.select([file], [], [], wait)[0]:
+            if not select.select([file], [], [], 0.0)[0]:
                 return b""
             if found := os.read(file, 1024):
                 return found
@@ -91,12 +87,9 @@ class Keys:
         self._gone = True
         raise Stop(f"no key can be read any more ({why}), so none could stop the arm")
 
-    def _pressed_on_windows(self, wait: float) -> str:
-        deadline = time.monotonic() + wait
-        while not self._windows.kbhit():
-            if time.monotonic() >= deadline:
-                return ""
-            time.sleep(POLL)
+    def _pressed_on_windows(self) -> str:
+        if not self._windows.kbhit():
+            return ""
         key = self._windows.getwch()
         if key in "\x00\xe0":  # an arrow or function key: two codes, and no letter
             self._windows.getwch()
@@ -107,11 +100,7 @@ class Keys:
 
 
 def ask(text: str) -> str:
-    """Show a sentence, and return the line that is typed below it.
-
-    Raises:
-        UserError: nobody can answer, because there is no input.
-    """
+    """Show a sentence; the line that is typed below it, or UserError without input."""
     print(text, flush=True)
     try:
         return input()

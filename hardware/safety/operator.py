@@ -40,7 +40,6 @@ class Judging:
         self.keys, self.robot = keys, robot
 
     def prepare(self, trial: int) -> None:
-        """Wait for Enter."""
         print(f"trial {trial + 1}: lay the objects, stand back, press Enter")
         ask(self.robot, self.keys, ENTER)
 
@@ -52,7 +51,6 @@ class Judging:
         return key == "s"
 
     def verdict(self) -> bool:
-        """Ask y or n."""
         print("did it succeed? y or n")
         return ask(self.robot, self.keys, "yn") == "y"
 
@@ -80,12 +78,10 @@ class Demonstrating:
         return ask(self.robot, self.keys, ENTER + " ") != " "
 
     def over(self, tick: int) -> bool:
-        """Whether a key ended the episode."""
         key = self.source.other()
         if key in self.WORDS:
             self.said = self.WORDS[key]
         return key in self.WORDS
 
     def verdict(self) -> Any:
-        """What that key said of it."""
         return self.said

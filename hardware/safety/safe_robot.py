@@ -3,18 +3,15 @@
     policy -> Governor (joint, speed, acceleration, step, workspace, grip) -> arm
     observation -> watch (stale, late, hot, strained, faulty) -> stop
 
-`SafeRobot` wraps a robot and is one itself, so the control loop does not know. What it
-changes is an *intervention*: counted by kind, and written to a log. What it cannot put
-right is a *stop*: the arm holds where it is, goes to its rest pose slowly, and lets go.
-
-All checks happen on measured positions and on what is sent, never on what a policy says
-about itself. If the program hangs or dies, servos keep their last goal: the arm holds.
+What it changes is an *intervention*: counted by kind, and written to a log. What it
+cannot put right is a *stop*: the arm goes to its rest pose slowly, and lets go. If the
+program hangs or dies, servos keep their last goal: the arm holds.
 """
 
 import contextlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +32,7 @@ CATCH_UP = 3.0  # s that a ramp may last longer than planned
 # °C above the limit at which an arm is still laid down: stopped for its heat, it has to
 # come to its rest pose all the same, or it sinks. Motors give up at higher ones.
 WARM = 8.0
-THERE = 0.002  # rad, or openings: a target this near has arrived
+ARRIVED = 0.002  # rad, or openings: a target this near has
 STANDS = 0.02  # rad: a joint that moves less while it pulls, stands
 
 
@@ -131,9 +128,12 @@ class SafeRobot:
     def __post_init__(self) -> None:
         self.n, self.fps = self.arm.n, self.arm.fps
         self.action_dim, self.cameras = self.arm.action_dim, self.arm.cameras
+        # As cards call them; "" and () of an arm that does not say.
+        self.name: str = getattr(self.arm, "name", "")
+        self.joints: tuple[str, ...] = tuple(getattr(self.arm, "joints", ()))
         self.interventions = Interventions(self.log)
         self.governor = Governor(self.limits, 1 / self.fps)
-        self._measured: np.ndarray | None = None
+        self.measured: np.ndarray | None = None  # state (A,), last
         self._sent: np.ndarray | None = None  # since it was connected
         self._strained = np.zeros(self.action_dim)
         self._stalled = np.zeros(self.action_dim)
@@ -165,23 +165,8 @@ class SafeRobot:
             if fault := self._release():  # it has not moved yet: it lies where it lay
                 raise Stop(f"{_words(error)}; then: {_words(fault)}") from error
             raise
-        self._measured, self._sent = state, None
+        self.measured, self._sent = state, None
         self._connected = True
-
-    @property
-    def measured(self) -> np.ndarray | None:
-        """State (A,) as measured last; None before that."""
-        return self._measured
-
-    @property
-    def name(self) -> str:
-        """Which arm, as cards call it; "" if it does not say."""
-        return getattr(self.arm, "name", "")
-
-    @property
-    def joints(self) -> tuple[str, ...]:
-        """Its joints in order, as cards call them; () if it does not say."""
-        return tuple(getattr(self.arm, "joints", ()))
 
     @property
     def complaints(self) -> list[str]:
@@ -193,11 +178,7 @@ class SafeRobot:
         """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
 
         Where the table is in the way some joints go first, or the arm rises until they
-        can.
-
-        Args:
-            pose: where to.
-            phase: as the log calls it; a "ramp" is ended by `EmergencyStop.watch`.
+        can. A "ramp", as the log calls the phase, is ended by `EmergencyStop.watch`.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -206,9 +187,7 @@ class SafeRobot:
         pose = np.asarray(pose, float)
         if (pose < limits.low - 1e-6).any() or (pose > limits.high + 1e-6).any():
             raise Stop("the pose to go to is outside the joint limits")
-        state, _, _ = ask_patiently(
-            self.arm.measure, self.stop.check, self.arm.ticker.clock
-        )
+        state, _, _ = self._ask(self.arm.measure)
         self.governor.reset(state)
         self.arm.ticker.start()
         for stop in self._rise(pose, phase):
@@ -217,12 +196,12 @@ class SafeRobot:
 
     def _rise(self, pose: np.ndarray, phase: str) -> list[np.ndarray]:
         """Raise the arm until there is a way to the pose; returns that way."""
-        governor, limits = self.governor, self.limits
+        governor = self.governor
         for tick in range(math.ceil(RISE * self.fps)):
             assert governor.target is not None
             if tick % 10 == 0 and (way := governor.way(governor.target, pose)):
                 return way
-            up = limits.slow / self.fps * governor.upward(governor.target)
+            up = self.limits.slow / self.fps * governor.upward(governor.target)
             self._creep(governor.target + up, phase)
         return [pose]  # the governor keeps it in the box on this one, too
 
@@ -235,10 +214,10 @@ class SafeRobot:
         ticks = math.ceil(seconds * self.fps)
         # What the limits held back on the way is caught up with at its end.
         for tick in range(1, ticks + math.ceil(CATCH_UP * self.fps)):
-            s = min(tick / ticks, 1.0)
-            s = s**3 * (10 - 15 * s + 6 * s * s)
-            target = self._creep(start + s * (pose - start), phase)
-            if tick >= ticks and np.abs(target - pose).max() < THERE:
+            time = min(tick / ticks, 1.0)
+            share = time**3 * (10 - 15 * time + 6 * time * time)
+            target = self._creep(start + share * (pose - start), phase)
+            if tick >= ticks and np.abs(target - pose).max() < ARRIVED:
                 return
         raise Stop("the limits, or something in its way, keep the arm from its pose")
 
@@ -253,27 +232,24 @@ class SafeRobot:
             self._creep(self._sent, "hold")
             return
         # Nothing was sent yet, so its servos hold it where they found it.
-        self._measured, _, health = ask_patiently(
-            self.arm.measure, self.stop.check, self.arm.ticker.clock
-        )
+        self.measured, _, health = self._ask(self.arm.measure)
         self._look_after(health)
         self.arm.ticker.wait()
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        return ask_patiently(ask, self.arm.ticker.clock, self.stop.check)
 
     def _creep(self, wish: np.ndarray, phase: str) -> np.ndarray:
         """One slow tick; returns what was sent. A silent bus is waited for."""
         if phase == "ramp":
             self.stop.watch()
-        state, _, health = ask_patiently(
-            self.arm.measure, self.stop.check, self.arm.ticker.clock
-        )
-        self._measured = state
+        state, _, health = self._ask(self.arm.measure)
+        self.measured = state
         self._look_after(health, WARM if phase == "landing" else 0.0)
         target, kinds = self.governor.allow(wish, state, health.load)
         for kind in kinds:
             self.interventions.note(kind, phase=phase)
-        ask_patiently(
-            lambda: self.arm.send(target), self.stop.check, self.arm.ticker.clock
-        )
+        self._ask(lambda: self.arm.send(target))
         self._sent = target
         self.arm.ticker.wait()
         return target
@@ -290,9 +266,8 @@ class SafeRobot:
         observation = self.arm.observe(cameras)
         if self.tracker:
             observation["env_state"] = self.tracker.read()[None]
-        self._measured = observation["qpos"][0].astype(float)
-        if self.arm.health is not None:
-            self._look_after(self.arm.health)
+        self.measured = observation["qpos"][0].astype(float)
+        self._look_after(self.arm.health)
         return observation
 
     def act(self, action: np.ndarray) -> None:
@@ -305,16 +280,14 @@ class SafeRobot:
         self.stop.check()
         clock = self.arm.ticker.clock
         age = clock.age(self.arm.observed_at, self._held)
-        if self._measured is None or age > self.limits.stale:
+        if self.measured is None or age > self.limits.stale:
             self.interventions.note("stale", age=age)
             raise Stop(
                 f"the observation is {age:.2f} s old, expected at most "
                 f"{self.limits.stale} s: the policy or the computer is too slow"
             )
-        health = self.arm.health
-        target, kinds = self.governor.allow(
-            action[0], self._measured, None if health is None else health.load
-        )
+        load = self.arm.health.load
+        target, kinds = self.governor.allow(action[0], self.measured, load)
         for kind in kinds:
             self.interventions.note(
                 kind, wish=[float(x) for x in action[0]], sent=target.tolist()
@@ -341,12 +314,10 @@ class SafeRobot:
     def close(self) -> None:
         """Land, then let go. If landing fails, the torque fades, and the arm sinks.
 
-        Whatever is failing besides (a log, a camera, the tracker) keeps no arm up; see
-        `complaints`.
+        Whatever is failing besides (a log, a camera, the tracker) keeps no arm up.
 
         Raises:
-            Stop: why it could not land, after what ended the session if something did;
-                the arm may sink.
+            Stop: why it could not land, after what ended the session if something did.
         """
         if not self._connected:
             return
@@ -372,7 +343,6 @@ class SafeRobot:
             ) from failure
 
     def _release(self) -> Exception | None:
-        """Torque off, everything closed, whatever fails; what the arm said to it."""
         fault: Exception | None = None
         try:
             self.arm.close()
@@ -398,10 +368,10 @@ class SafeRobot:
         load = np.abs(health.load)
         load[list(limits.grippers)] = 0.0  # they squeeze on purpose, and are eased
         stands = np.ones(self.action_dim, bool)
-        if self._measured is not None:
-            stands = np.abs(self._measured - self._stood) < STANDS
+        if self.measured is not None:
+            stands = np.abs(self.measured - self._stood) < STANDS
             self._stood = np.where(
-                stands & (load > limits.stall), self._stood, self._measured
+                stands & (load > limits.stall), self._stood, self.measured
             )
         dt = 1 / self.fps
         self._strained = np.where(load > limits.load, self._strained + dt, 0.0)
@@ -411,7 +381,7 @@ class SafeRobot:
             ("strain", self._strained, ""),
             ("stall", self._stalled, " without moving"),
         ):
-            if (seconds > limits.load_seconds).any():
+            if seconds.max() > limits.load_seconds:
                 joint = int(np.argmax(seconds))
                 self._strained[:] = self._stalled[:] = 0.0
                 self.interventions.note(kind, joint=joint)

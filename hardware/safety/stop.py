@@ -23,9 +23,6 @@ class Interventions:
 
     A log that cannot be written stops nobody: an arm must be laid down all the same.
     What is missing in it is counted, and `complaint` says so.
-
-    Args:
-        log: the file.
     """
 
     def __init__(self, log: Path | None = None):
@@ -37,11 +34,7 @@ class Interventions:
         self._last: dict[str, float] = {}
 
     def open(self) -> None:
-        """Open the log, if there is one.
-
-        Raises:
-            UserError: it cannot be opened.
-        """
+        """Open the log, if there is one; UserError if that cannot be done."""
         if self._log is None:
             return
         try:
@@ -73,7 +66,6 @@ class Interventions:
         return f"{self._log} lacks {self.lost} lines: {self._why}"
 
     def close(self) -> None:
-        """Close the log."""
         file, self._file = self._file, None
         try:
             if file:
@@ -98,12 +90,10 @@ class EmergencyStop:
         self._old: dict[int, Any] = {}
 
     def raise_flag(self, why: str) -> None:
-        """Stop the arm at its next tick."""
         self.why = self.why or why
         self._flag.set()
 
     def check(self) -> None:
-        """Raise Stop if the flag is up."""
         if self._flag.is_set():
             stop = Stop(f"emergency stop: {self.why}")
             if self.why == CTRL_C:
@@ -111,20 +101,17 @@ class EmergencyStop:
             raise stop
 
     def clear(self) -> None:
-        """Take the flag down."""
         self._flag.clear()
         self.why = ""
 
     def __enter__(self) -> "EmergencyStop":
         """Ctrl-C, a closed terminal and a polite kill put the arm to rest."""
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and threading.current_thread() is (
-                threading.main_thread()
-            ):
-                self._old[number] = signal.signal(
-                    number, lambda n, _: self.raise_flag(signal.Signals(n).name)
-                )
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                if number := getattr(signal, name, None):
+                    self._old[number] = signal.signal(
+                        number, lambda n, _: self.raise_flag(signal.Signals(n).name)
+                    )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,11 +1,9 @@
 """The client's end of the servo bus, on pyserial.
 
-Why not an SDK: `feetech-servo-sdk` 1.0.0 is no longer maintained, leaves late answers
-in the buffer, where the next call takes them for its own, stops a group read at the
-first silent servo, and stays "in use" after an interrupted call; `rustypot` hides the
-error byte, in which a servo says that it is overloaded or starved. Here every call
-clears what is stale, has a deadline, names who was silent, and keeps the error bytes.
-The tests hold the emulator, and so this file, against that SDK.
+Why not an SDK: `feetech-servo-sdk` 1.0.0 is no longer maintained, takes late answers
+for those of the next call, stops a group read at the first silent servo, and stays "in
+use" after an interrupted call; `rustypot` hides the error byte, in which a servo says
+that it is overloaded or starved.
 """
 
 import contextlib
@@ -31,16 +29,19 @@ TERMINALS = ("/dev/pts/", "/dev/ttys")
 PATIENCE = 0.02  # s beyond the bytes' own time; an FTDI adapter alone takes 0.016
 STEADY = 0.06  # s, the same for a virtual arm, which looks at its bus every 0.02
 PINGED = 0.25  # s to wait for all answers to a broadcast ping
+# What pyserial raises when the cable is pulled; the last is where there are terminals.
+LOST: tuple[type[Exception], ...] = (serial.SerialException, OSError, TypeError)
+with contextlib.suppress(ImportError):
+    import termios
+
+    LOST += (termios.error,)
 
 
 @dataclass
 class Traffic:
-    """What the bus went through; for reports."""
+    """What the bus went through."""
 
-    calls: int = 0
     retries: int = 0
-    failures: int = 0
-    dropped_bytes: int = 0
     faults: dict[int, Fault] = field(default_factory=dict)
     """Error byte of each servo's last answer."""
 
@@ -55,7 +56,7 @@ class Bus:
         tries: calls in all before an answer is given up.
 
     Raises:
-        BusError: from every method; from `open` if the port cannot be opened.
+        BusError: from every method.
     """
 
     def __init__(
@@ -76,7 +77,6 @@ class Bus:
         self._parser = Parser()
 
     def open(self) -> None:
-        """Open the port; nothing is sent yet."""
         if self._serial:
             return
         try:
@@ -95,14 +95,12 @@ class Bus:
             self._patience, self._serial.write_timeout = STEADY, GONE
 
     def close(self) -> None:
-        """Close the port; torque stays as it is."""
         if self._serial:
-            with contextlib.suppress(serial.SerialException, OSError):
+            with contextlib.suppress(*LOST):
                 self._serial.close()
         self._serial = None
 
     def set_baud(self, baud: int) -> None:
-        """Talk at another rate from now on."""
         self.baud = baud
         if self._serial:
             self._serial.baudrate = baud
@@ -110,7 +108,6 @@ class Bus:
     # ------------------------------------------------------------ single servos
 
     def ping(self, id: int) -> bool:
-        """Whether this servo answers."""
         with contextlib.suppress(BusError):
             self._ask(lambda ids: protocol.ping(id), [id], 0)
             return True
@@ -126,7 +123,6 @@ class Bus:
         return sorted({p.id for p in answers if not p.parameters})
 
     def read(self, id: int, name: str) -> int:
-        """One register of one servo."""
         r = register(name)
         request = protocol.read(id, r.address, r.size)
         return r.decode(self._ask(lambda ids: request, [id], r.size)[id])
@@ -153,7 +149,6 @@ class Bus:
         return self._ask(lambda ids: protocol.sync_read(ids, address, size), ids, size)
 
     def read_all(self, ids: Sequence[int], name: str) -> dict[int, int]:
-        """One register of several servos."""
         r = register(name)
         data = self.sync_read(ids, r.address, r.size)
         return {id: r.decode(data[id]) for id in ids}
@@ -174,14 +169,10 @@ class Bus:
     ) -> dict[int, bytes]:
         """One answer of `size` bytes from each of `ids`; who is silent is asked again.
 
-        Args:
-            request: makes the packet that asks the given ids.
-            ids: who should answer.
-            size: of the answer's parameters.
+        `request` makes the packet that asks the given ids.
         """
         got: dict[int, bytes] = {}
         left = list(ids)
-        self.traffic.calls += 1
 
         def complete(packets: list[Packet]) -> bool:
             for p in packets:
@@ -198,23 +189,20 @@ class Bus:
             left = [id for id in left if id not in got]
             if not left:
                 return got
-        self.traffic.failures += 1
         raise BusError(self.silence(left, list(ids)), left)
 
     def _exchange(
         self, packet: Packet, complete: Callable[[list[Packet]], bool], seconds: float
     ) -> list[Packet]:
         """Send, then gather answers until `complete` or until the time is over."""
-        port = self._connected()
+        port, request = self._connected(), packet.encode()
         self._parser.clear()
         found: list[Packet] = []
         try:
             port.reset_input_buffer()  # a late answer must not pass for this one's
-            port.write(packet.encode())
-            # The request has to leave first.
-            deadline = (
-                self.clock.now() + seconds + 10 * len(packet.encode()) / self.baud
-            )
+            port.write(request)
+            leaving = 10 * len(request) / self.baud
+            deadline = self.clock.now() + leaving + seconds
             while True:
                 # Looked at after each read: a program that was held up beyond the
                 # deadline finds the answer waiting for it.
@@ -223,17 +211,14 @@ class Bus:
                 found += self._parser.feed(data)
                 if (data and complete(found)) or (over and not data):
                     break
-        except (serial.SerialException, OSError, TypeError) as error:
-            # pyserial answers a pulled cable with any of these.
+        except LOST as error:
             raise BusError(f"the connection to {self.port} is lost: {error}") from error
-        self.traffic.dropped_bytes = self._parser.dropped
         return found
 
     def _send(self, packet: Packet) -> None:
-        self.traffic.calls += 1
         try:
             self._connected().write(packet.encode())
-        except (serial.SerialException, OSError) as error:
+        except LOST as error:
             raise BusError(f"the connection to {self.port} is lost: {error}") from error
 
     def _connected(self) -> serial.Serial:
@@ -242,7 +227,6 @@ class Bus:
         return self._serial
 
     def who(self, id: int) -> str:
-        """What a message calls a servo."""
         name = self.names.get(id)
         return f"servo {id} ({name})" if name else f"servo {id}"
 
@@ -279,8 +263,8 @@ def _why_closed(port: str, error: Exception) -> str:
             "this command needs a port; plug in a virtual arm first, which has one: "
             "act virtual --port arm"
         )
-    there = ", ".join(p.device for p in list_ports.comports()) or "none"
+    found = ", ".join(p.device for p in list_ports.comports()) or "none"
     return (
         f"no serial port {port} could be opened ({text.split(':')[0]}); the ports here "
-        f"are: {there}. Find yours with: act ports"
+        f"are: {found}. Find yours with: act ports"
     )

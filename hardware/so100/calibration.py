@@ -1,14 +1,8 @@
 """What ties a servo's steps to a joint's angle, in LeRobot's JSON layout.
 
-One file an arm, as LeRobot writes it: for each motor its id, drive mode, homing offset
-and the lowest and highest position that it reached when it was swept by hand. An arm
-that was calibrated with LeRobot works here with the same file, and the other way round.
-
-Where an angle is 0 follows from the mechanical stops: the middle of the swept range is
-the middle of the model's range. A sweep that stops short at one end moves every angle
-of its joint by half of what is missing, so `check_sweep` compares each range with the
-model's. LeRobot calls that middle 0 degrees. The wrist roll has no stops: its middle is
-where the arm was held when it was homed.
+The middle of the swept range is the middle of the model's range: a sweep that stops
+short at one end moves every angle of its joint by half of what is missing. The wrist
+roll has no stops: its middle is where the arm was held when it was homed.
 """
 
 import json
@@ -75,51 +69,43 @@ class Calibration:
             motors[name] = Motor(i + 1, 0, offset, low, high)
         return cls(motors)
 
-    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lowest and highest step, and whether each motor is driven backwards."""
-        rows = self.motors.values()
-        return (
-            np.array([m.range_min for m in rows], float),
-            np.array([m.range_max for m in rows], float),
-            np.array([m.drive_mode for m in rows], bool),
-        )
+    def _columns(self, arm: Kinematics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lowest and highest step, and the sense in which steps count: 1 or -1."""
+        rows = [(m.range_min, m.range_max, m.drive_mode) for m in self.motors.values()]
+        low, high, reverse = np.array(rows, float).T
+        return low, high, arm.sense * np.where(reverse, -1, 1)
 
     def state_of(self, steps: np.ndarray, arm: Kinematics) -> np.ndarray:
         """(..., 6) steps -> five angles in rad and the gripper's opening, 0 to 1.
 
         The opening is not clipped: a jaw squeezed beyond its sweep reads below 0.
         """
-        low, high, reverse = self._columns()
+        low, high, sense = self._columns(arm)
         steps = np.asarray(steps, float)
-        sense = arm.sense * np.where(reverse, -1, 1)
         turned = (steps - (low + high) / 2) * sense * (2 * np.pi / STEPS)
         state = arm.middle + turned
         opening = (steps[..., 5] - low[5]) / (high[5] - low[5])
-        state[..., 5] = 1 - opening if reverse[5] else opening
+        state[..., 5] = 1 - opening if sense[5] < 0 else opening
         return state
 
     def steps_of(self, state: np.ndarray, arm: Kinematics) -> np.ndarray:
         """The inverse of `state_of`, rounded and clipped to the swept range."""
-        low, high, reverse = self._columns()
+        low, high, sense = self._columns(arm)
         state = np.asarray(state, float)
-        sense = arm.sense * np.where(reverse, -1, 1)
         turned = (state - arm.middle) * sense * (STEPS / (2 * np.pi))
         steps = turned + (low + high) / 2
-        opening = np.where(reverse[5], 1 - state[..., 5], state[..., 5])
+        opening = 1 - state[..., 5] if sense[5] < 0 else state[..., 5]
         steps[..., 5] = low[5] + opening * (high[5] - low[5])
         return np.clip(np.rint(steps), low, high).astype(int)
 
     def velocity_of(self, speed: np.ndarray, arm: Kinematics) -> np.ndarray:
         """(..., 6) steps/s -> rad/s, and gripper openings a second."""
-        low, high, reverse = self._columns()
-        sense = arm.sense * np.where(reverse, -1, 1)
+        low, high, sense = self._columns(arm)
         velocity = np.asarray(speed, float) * sense * (2 * np.pi / STEPS)
-        velocity[..., 5] = speed[..., 5] / (high[5] - low[5])
-        velocity[..., 5] *= -1 if reverse[5] else 1
+        velocity[..., 5] = speed[..., 5] / (high[5] - low[5]) * sense[5]
         return velocity
 
     def to_json(self) -> dict[str, dict[str, int]]:
-        """LeRobot's layout."""
         return {name: asdict(motor) for name, motor in self.motors.items()}
 
 
@@ -141,8 +127,7 @@ def check_sweep(
         leader: the gripper is a leader's handle, of unknown range.
 
     Raises:
-        UserError: names each joint that was not, what was found and expected, and how
-            to reach both ends.
+        UserError: names each joint that was not, and how to reach both ends.
     """
     short = []
     for joint in JOINTS:
@@ -171,11 +156,7 @@ def least_sweep(joint: str, arm: Kinematics, *, leader: bool) -> tuple[int, str]
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """Read a calibration file.
-
-    Raises:
-        UserError: Names the file, the motor and the key that is missing or wrong.
-    """
+    """Read a file; UserError names the motor and the key that is missing or wrong."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -222,11 +203,7 @@ def _motor(row: Any, where: str) -> Motor:
 
 
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Write a calibration file, byte for byte as LeRobot lays it out.
-
-    Raises:
-        UserError: another calibration is there; it is left as it is.
-    """
+    """Write a file, byte for byte as LeRobot does; UserError if another is there."""
     text = json.dumps(calibration.to_json(), indent=4)
     path = Path(path)
     if path.is_file() and path.read_bytes() == text.encode():
@@ -236,11 +213,7 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Whether a new calibration may be written there.
-
-    Raises:
-        UserError: something is there.
-    """
+    """Whether a new calibration may be written there; UserError if not."""
     check_output_file(path, "calibration")
     if path.exists():
         raise UserError(

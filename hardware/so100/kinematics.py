@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..chain import Chain, Frames, Row
+from ..chain import Chain, Frames, Row, joined
 
 JOINTS = (
     "shoulder_pan",
@@ -75,10 +75,7 @@ class Kinematics:
         angle = closed + state[..., 5:] * (opened - closed)
         jaw = self._jaw.walk(angle, points[..., -1, :], rotations[..., -1, :, :])
         base = np.zeros_like(jaw[0]), np.broadcast_to(np.eye(3), jaw[1].shape)
-        return (
-            np.concatenate([base[0], points, jaw[0]], axis=-2),
-            np.concatenate([base[1], rotations, jaw[1]], axis=-3),
-        )
+        return joined(base, (points, rotations), jaw)
 
     @cached_property
     def _arm(self) -> Chain:
@@ -89,7 +86,6 @@ class Kinematics:
         return Chain((self.jaw,))
 
     def _chain(self, joints: np.ndarray) -> Frames:
-        """Of the five links from the shoulder on."""
         joints = np.asarray(joints, float)[..., :5]
         base = np.zeros((*joints.shape[:-1], 3))
         return self._arm.walk(joints, base, np.eye(3))

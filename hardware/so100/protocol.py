@@ -55,11 +55,7 @@ class Packet:
     parameters: bytes = b""
 
     def encode(self) -> bytes:
-        """The bytes on the wire.
-
-        Raises:
-            ValueError: More than `MAX_DATA` bytes of parameters.
-        """
+        """The bytes on the wire; ValueError with more than `MAX_DATA` of parameters."""
         count = len(self.parameters)
         if count > MAX_DATA:
             raise ValueError(f"{count} bytes in a packet, at most {MAX_DATA} fit")
@@ -85,7 +81,6 @@ class Parser:
         self.dropped = 0  # bytes that belonged to no good packet
 
     def feed(self, data: bytes) -> Iterator[Packet]:
-        """Yield each packet that `data` completes."""
         self._buffer += data
         while (found := self._next()) is not None:
             yield found
@@ -156,11 +151,7 @@ def sync_write(address: int, data: Mapping[int, bytes]) -> Packet:
 
 
 def encode_signed(value: int, sign_bit: int) -> int:
-    """A whole number as magnitude and sign bit.
-
-    Raises:
-        ValueError: The magnitude does not fit below the sign bit.
-    """
+    """A whole number as magnitude and sign bit; ValueError if it does not fit."""
     most = (1 << sign_bit) - 1
     if abs(value) > most:
         raise ValueError(f"{value} does not fit: at most {most} either way")

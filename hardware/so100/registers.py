@@ -32,11 +32,7 @@ class Register:
     sign_bit: int | None = None
 
     def encode(self, value: int) -> bytes:
-        """A number as bytes.
-
-        Raises:
-            ValueError: The register cannot hold it.
-        """
+        """A number as bytes; ValueError if the register cannot hold it."""
         low = -self.high if self.sign_bit is not None else self.low
         if not low <= value <= self.high:
             raise ValueError(
@@ -47,7 +43,6 @@ class Register:
         return value.to_bytes(self.size, "little")
 
     def decode(self, data: bytes) -> int:
-        """Bytes as a number."""
         raw = int.from_bytes(data[: self.size], "little")
         return raw if self.sign_bit is None else decode_signed(raw, self.sign_bit)
 
@@ -115,11 +110,7 @@ REGISTERS = _table()
 
 
 def register(name: str) -> Register:
-    """The register of this name.
-
-    Raises:
-        KeyError: There is none; lists the known ones.
-    """
+    """The register of this name; KeyError lists the known ones."""
     if name not in REGISTERS:
         raise KeyError(f"no register '{name}'; they are: {', '.join(REGISTERS)}")
     return REGISTERS[name]

@@ -18,7 +18,6 @@ from .calibration import (
     FULL_TURN_JOINT,
     HALF_TURN,
     Calibration,
-    Motor,
     check_sweep,
     least_sweep,
 )
@@ -64,11 +63,7 @@ def assign_ids(bus: Bus, ask: Callable[[str], Any], say: Callable[[str], Any]) -
 
 
 def find_one(bus: Bus) -> tuple[int, int]:
-    """The id and rate of the only servo that is plugged in.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
+    """The id and rate of the only servo that is plugged in; else UserError."""
     for baud in BAUD_RATES:
         bus.set_baud(baud)
         found = bus.find()
@@ -113,8 +108,7 @@ def calibrate(
         save: keeps what was found; if it fails, nothing was calibrated.
 
     Raises:
-        UserError: a joint was not at its middle, or was not swept from end to end; or
-            what `save` raises.
+        UserError: a joint was not at its middle, or was not swept from end to end.
     """
     for id in IDS:
         bus.write(id, "Torque_Enable", 0)
@@ -123,7 +117,6 @@ def calibrate(
         phase = bus.read(id, "Phase")
         if phase & MULTI_TURN:
             bus.write(id, "Phase", phase & ~MULTI_TURN)
-    names = list(zip(IDS, JOINTS, strict=True))
     before = {id: {name: bus.read(id, name) for name in WRITTEN} for id in IDS}
     try:
         ask(
@@ -134,16 +127,13 @@ def calibrate(
             f"press Enter, then move every joint but {FULL_TURN_JOINT} to both ends of "
             "its range" + (f", within {seconds:g} s" if seconds else "; a key ends it")
         )
-        least = {id: least_sweep(joint, arm, leader=leader)[0] for id, joint in names}
-        low, high = _sweep(bus, seconds, moving, least, say)
-        motors = {}
-        for id, joint in names:
-            ends = (low[id], high[id])
-            if joint == FULL_TURN_JOINT:
-                ends = 0, STEPS - 1
-            motors[joint] = Motor(id, 0, offsets[id], *ends)
-            say(f"{joint}: {ends[0]} to {ends[1]}")
-        calibration = Calibration(motors)
+        least = [least_sweep(joint, arm, leader=leader)[0] for joint in JOINTS]
+        least_of = dict(zip(IDS, least, strict=True))
+        low, high = _sweep(bus, seconds, moving, least_of, say)
+        found = [(offsets[id], low[id], high[id]) for id in IDS]
+        calibration = Calibration.of_ranges(found)
+        for joint, motor in calibration.motors.items():
+            say(f"{joint}: {motor.range_min} to {motor.range_max}")
         check_sweep(calibration, arm, "the sweep", leader=leader)
         restore(bus, calibration)
         save(calibration)
@@ -182,10 +172,7 @@ def _sweep(
     least: Mapping[int, int],
     say: Callable[[str], Any],
 ) -> tuple[Mapping[int, int], Mapping[int, int]]:
-    """Lowest and highest position of each servo while it is moved by hand.
-
-    Says of each joint when it has been moved over as many steps as it has to.
-    """
+    """Lowest and highest position of each servo while it is moved by hand."""
     short = {id for id, steps in least.items() if steps}
     low = dict.fromkeys(IDS, STEPS)
     high = dict.fromkeys(IDS, -1)

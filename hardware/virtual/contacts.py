@@ -21,10 +21,8 @@ class Touch:
     deepest: float = 0.0
     """m that an arm's bodies were in each other, in the other arm, or in the table."""
     where: str = ""
-    strongest: float = 0.0
-    """N, with which they pressed on the table."""
-    pressed: float = 0.0
-    """s, the longest time that it was more than HARD."""
+    strongest: float = 0.0  # N, with which they pressed on the table
+    pressed: float = 0.0  # s, the longest time that it was more than HARD
     _since: float = 0.0
     _table: int = -1
     _judged: np.ndarray | None = None
@@ -35,13 +33,10 @@ class Touch:
         return self.deepest <= DEEP and self.pressed <= LASTING
 
     def look(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """After each step of physics."""
         if self._judged is None:
             self._table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table")
             self._judged = _judged(model, self._table)
-        force = 0.0
-        if data.ncon:
-            force = self._contacts(model, data, self._judged)
+        force = self._contacts(model, data, self._judged) if data.ncon else 0.0
         self._since = self._since + model.opt.timestep if force > HARD else 0.0
         self.strongest = max(self.strongest, force)
         self.pressed = max(self.pressed, self._since)
@@ -64,24 +59,18 @@ class Touch:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
 
 
 @dataclass
 class Witness:
-    """What an arm went through, as somebody beside it would have seen it.
+    """What an arm went through: extremes since it was made; each arm adds its own."""
 
-    All are extremes since it was made; each arm adds its own.
-    """
-
-    falls: int = 0
-    """Times that an arm which was raised lost much of its torque at once."""
+    falls: int = 0  # times that an arm which was raised lost much of its torque at once
     touch: Touch = field(default_factory=Touch)
     """What its bodies were in, or pressed on."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
         seen = vars(self) | {"touch": self.touch.to_json()}
         return {
             k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in seen.items()

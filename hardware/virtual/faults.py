@@ -11,11 +11,7 @@ class Switches:
     """Base of a dataclass whose fields are fault switches, each off by default."""
 
     def set(self, changes: dict[str, Any]) -> None:
-        """Turn switches.
-
-        Raises:
-            SettingError: no such switch, or no value for it; lists the known ones.
-        """
+        """Turn switches; SettingError says what there is, or is expected."""
         known = [f.name for f in fields(self)]
         for name, value in changes.items():
             if name not in known:

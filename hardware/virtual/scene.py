@@ -10,13 +10,7 @@ ALONE = "alone"  # the name of a scene with nothing but the arm
 
 
 class VirtualScene:
-    """A simulated task around a virtual arm, or nothing.
-
-    Args:
-        task: whose scene it is; None for arms that are alone.
-        number: of the task's start.
-        seed: of the cameras' noise.
-    """
+    """A simulated task around a virtual arm, or nothing; the seed is the noise's."""
 
     def __init__(self, task: Task | None, number: int = 0, seed: int = 0):
         self.task, self.number = task, number
@@ -26,11 +20,7 @@ class VirtualScene:
         self._world: World | None = None
 
     def lay(self, number: int) -> np.ndarray:
-        """The positions (nq,) of start `number`, whose task is not yet done.
-
-        Raises:
-            UserError: there are no objects.
-        """
+        """Positions (nq,) of a start, not yet done; UserError without objects."""
         if self.task is None or not self.task.env_state_dim:
             raise UserError("the scene 'alone' has no objects to lay")
         self.number, self.success, self._held = number, False, 0
@@ -56,9 +46,6 @@ class VirtualScene:
         """What a camera sees, (H, W, 3) uint8; a hundredth of the values one brighter.
 
         That noise is a sensor's: no real picture comes twice.
-
-        Raises:
-            UserError: there is no such camera.
         """
         if self.task is None:
             raise UserError("the scene 'alone' has no cameras; choose a task's scene")

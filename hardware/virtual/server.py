@@ -29,29 +29,16 @@ class Client:
     pending: bytes = b""
     cameras: list[str] = field(default_factory=list)
     size: tuple[int, int] = (96, 128)
-    follows: bool = False
-    """Whether the objects' places are sent, instead of pictures."""
-    period: float = 0.0
+    follows: bool = False  # whether the objects' places are sent, instead of pictures
+    period: float = 0.0  # s between two of them
     next: float = 0.0
-
-    def watch(self, cameras: list[str], size: tuple[int, int], fps: float) -> None:
-        """From now on show these cameras' pictures, (H, W), so many a second."""
-        self.cameras, self.size, self.period = cameras, size, 1.0 / fps
-
-    def follow(self, fps: float) -> None:
-        """From now on say where the objects are, so many times a second."""
-        self.follows, self.period = True, 1.0 / fps
 
 
 class SceneServer:
     """Listens at a socket; one thread, with the selector of the service.
 
-    No client is waited for: one that reads slowly misses pictures.
-
-    Args:
-        path: of the socket.
-        selector: that the service waits with; its keys hold what to call.
-        do: carries out one client's request, and gives the answer.
+    No client is waited for: one that reads slowly misses pictures. `do` carries out
+    one client's request, and gives the answer.
     """
 
     def __init__(
@@ -75,7 +62,6 @@ class SceneServer:
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
-        """Disconnect all clients, and leave nothing behind."""
         for client in list(self.clients.values()):
             self._disconnect(client)
         with contextlib.suppress(KeyError, ValueError):
@@ -180,12 +166,8 @@ def short_name(path: Path) -> Iterator[str]:
     if len(os.fsencode(path)) < 100:
         yield str(path)
         return
-    here = os.getcwd()
-    os.chdir(path.parent)
-    try:
+    with contextlib.chdir(path.parent):
         yield path.name
-    finally:
-        os.chdir(here)
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -29,7 +29,6 @@ class VirtualConfig:
     port: Path
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
         check_settings(self)
 
     @property
@@ -82,7 +81,6 @@ class VirtualService:
         self._then = self.time.pass_on()
 
     def close(self) -> None:
-        """Leave nothing behind."""
         self.remove_port()  # first: nobody shall find a port that is not served
         self._undo.close()
 
@@ -107,7 +105,6 @@ class VirtualService:
     # ------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        """Serve until `stopped`."""
         try:
             while not self.stopped:
                 self.wait(self.turn() - self.time.now())
@@ -127,7 +124,6 @@ class VirtualService:
         return step if due is None else min(step, due)
 
     def wait(self, seconds: float) -> None:
-        """Wait for a bus or a client, and serve it."""
         for key, _ in self.selector.select(max(0.0, seconds)):
             key.data()
 
@@ -140,9 +136,10 @@ class VirtualService:
                 size = int(height), int(width)
                 for camera in value["cameras"]:
                     self.picture(camera, size)  # refuses one that there is not
-                client.watch(value["cameras"], size, value["fps"])
+                client.cameras, client.size = value["cameras"], size
+                client.period = 1.0 / value["fps"]
             elif name == "follow":
-                client.follow(float(value))
+                client.follows, client.period = True, 1.0 / float(value)
             elif name in self.requests:
                 self.requests[name](value)
             else:
@@ -166,11 +163,7 @@ class VirtualService:
         return self.scene.objects(self.arm.data.qpos)
 
     def picture(self, camera: str, size: tuple[int, int]) -> np.ndarray:
-        """What a camera sees now, (H, W, 3) uint8.
-
-        Raises:
-            UserError: there is no such camera.
-        """
+        """What a camera sees now, (H, W, 3) uint8; UserError if there is none."""
         return self.scene.picture(camera, size, self.arm.data.qpos)
 
 
@@ -178,18 +171,14 @@ def serve_until_ended(make: Callable[[], VirtualService], greeting: str) -> None
     """Serve a virtual arm until a client stops it, or this program is stopped.
 
     Ctrl-C, SIGTERM, and the end of its terminal (SIGHUP) end it in the same way: port,
-    socket and clock are gone afterwards.
-
-    Args:
-        make: opens the arm's port.
-        greeting: printed once it is open.
+    socket and clock are gone afterwards. The greeting is printed once it is open.
     """
     with contextlib.suppress(OSError):  # where it may: motors never wait for a CPU
         os.nice(-10)
     ended = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
     # One that is ignored (nohup) stays so.
-    here = [s for s in ended if s and signal.getsignal(s) is not signal.SIG_IGN]
-    for number in here:
+    signals = [s for s in ended if s and signal.getsignal(s) is not signal.SIG_IGN]
+    for number in signals:
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         service = make()
@@ -197,6 +186,6 @@ def serve_until_ended(make: Callable[[], VirtualService], greeting: str) -> None
             print(greeting, flush=True)
             service.run()
         finally:
-            for number in (*here, signal.SIGINT):
+            for number in (*signals, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # a second one: it ends already
             service.close()

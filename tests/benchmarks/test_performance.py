@@ -94,7 +94,6 @@ def test_both_sides_run_beside_each_other():
         "import json\n"
         "from benchmarks.lerobot import speed as s\n"
         "s.CASES['tiny'] = (1, 64, 64)\n"
-        "s.GOALS['train']['tiny'] = 1000.0\n"
         "print(json.dumps(s.compare('train', 'tiny', 2, 3, 'cpu')))\n"
     )
     root = str(performance.ROOT)
@@ -105,6 +104,5 @@ def test_both_sides_run_beside_each_other():
     assert theirs["ratio"] == 1.0
     assert 0 < ours["ratio_range"][0] <= ours["ratio"] <= ours["ratio_range"][1]
     assert ours["seconds_min"] <= ours["seconds_median"] <= ours["seconds_max"]
-    assert ours["goal_reached"] is False  # nobody is a thousand times as fast
     # Work over time over rate: nothing is faster than the machine's own products.
     assert 0 < ours["share_of_matrix_rate"] < 1.2

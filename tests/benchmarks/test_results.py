@@ -11,21 +11,20 @@ from benchmarks.claims.registry import CLAIMS, MEASURED
 from benchmarks.lerobot import versions as lerobot_versions
 from course.toolkit.results import NOT_YET
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.quick
 def test_results_page_is_fresh():
     assert (ROOT / "docs" / "results.md").read_text() == report.results_page()
 
 
-@pytest.mark.quick
 def test_readme_numbers_are_fresh():
     text = (ROOT / "README.md").read_text()
     assert text == report.readme(text)
 
 
-@pytest.mark.quick
 def test_what_was_tried_with_lerobots_releases_is_fresh_and_passed():
     releases = report.load("lerobot_versions")["releases"]
     assert set(releases) >= {"0.4.4", "0.6.1"}
@@ -38,7 +37,6 @@ def test_what_was_tried_with_lerobots_releases_is_fresh_and_passed():
             assert not said["skipped"]
 
 
-@pytest.mark.quick
 def test_nothing_is_left_to_be_measured():
     pages = [ROOT / "README.md", ROOT / "docs" / "results.md"]
     pages += sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
@@ -49,7 +47,6 @@ def test_nothing_is_left_to_be_measured():
             assert words.lower() not in text, f"{page.name}: {words}"
 
 
-@pytest.mark.quick
 def test_a_changed_number_is_noticed():
     row = {"success": 0.91, "interval": [0.87, 0.94]}
     assert report.success(row) == "91 % [87, 94]"
@@ -57,7 +54,6 @@ def test_a_changed_number_is_noticed():
     assert page == "a <!-- x -->\nnew\n<!-- /x --> b"
 
 
-@pytest.mark.quick
 def test_every_claim_is_listed_with_its_verdict():
     numbers = [claim.number for claim in CLAIMS]
     assert numbers == [*(f"C{i}" for i in range(1, 23)), "C25", "C28"]
@@ -72,7 +68,6 @@ def test_every_claim_is_listed_with_its_verdict():
             assert any(report.load(name) for name in claim.results), claim.number
 
 
-@pytest.mark.quick
 def test_every_committed_measurement_has_its_command(capsys):
     main([])
     listed = capsys.readouterr().out

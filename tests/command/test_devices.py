@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
 from act_minimal.command import devices
+
+from ..commands import act
 
 pytestmark = pytest.mark.quick
 
@@ -63,17 +66,21 @@ WCH = 0x1A86
 
 def test_serial_ports_are_named_and_in_order(dev, monkeypatch):
     (dev / "ttyTHS1").touch()
-    rows = [(f"{dev}/ttyACM10", "USB Serial", WCH), (f"{dev}/ttyUSB0", "n/a", None)]
-    board = f"{dev}/ttyS0", "ttyS0", None
-    plugged(monkeypatch, "linux", *rows, (f"{dev}/ttyACM2", "Serial", WCH), board)
+    plugged(
+        monkeypatch,
+        "linux",
+        (f"{dev}/ttyACM10", "USB Serial", WCH),
+        (f"{dev}/ttyUSB0", "n/a", None),
+        (f"{dev}/ttyACM2", "Serial", WCH),
+        (f"{dev}/ttyS0", "ttyS0", None),
+    )
     ports = devices.find_serial_ports(dev)
-    assert [port.path.name for port in ports] == [
-        *("ttyACM2", "ttyACM10", "ttyTHS1", "ttyUSB0")
+    assert [str(port) for port in ports] == [
+        f"{dev}/ttyACM2 (usb-1a86_USB_Single_Serial-if00)",
+        f"{dev}/ttyACM10 (USB Serial)",
+        f"{dev}/ttyTHS1",  # a Jetson's own, which pyserial omits
+        f"{dev}/ttyUSB0",
     ]
-    assert str(ports[0]) == f"{dev}/ttyACM2 (usb-1a86_USB_Single_Serial-if00)"
-    assert str(ports[1]) == f"{dev}/ttyACM10 (USB Serial)"
-    assert str(ports[2]) == f"{dev}/ttyTHS1"  # a Jetson's own, which pyserial omits
-    assert str(ports[3]) == f"{dev}/ttyUSB0"
     assert [port.vendor for port in ports] == [WCH, WCH, None, None]
     assert all(port.group is None for port in ports)
 
@@ -197,48 +204,6 @@ def test_can_interfaces_and_whether_they_are_up(tmp_path, monkeypatch):
     assert devices.find_can_interfaces(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize(
-    ("platform", "backend", "manual"),
-    [("linux", "ANY", 1), ("darwin", "AVFOUNDATION", 0), ("win32", "DSHOW", 0)],
-)
-def test_a_cameras_number_means_the_same_to_whoever_opens_it(
-    monkeypatch, capsys, platform, backend, manual
-):
-    """What the list tried is what is opened; a setting that is not taken is said."""
-    import cv2
-
-    from hardware.cameras import CameraConfig, open_opencv
-
-    opened, kept = [], {}
-
-    class Capture:
-        def __init__(self, *how):
-            opened.append(how)
-
-        def isOpened(self):
-            return True
-
-        def set(self, number, value):
-            kept[number] = value
-            return number != cv2.CAP_PROP_EXPOSURE
-
-        def get(self, number):
-            return 0.0
-
-        def release(self):
-            pass
-
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    open_opencv(CameraConfig("2", exposure=150, white_balance=4600))
-    assert opened == [(2, getattr(cv2, f"CAP_{backend}"))]
-    assert kept[cv2.CAP_PROP_AUTO_EXPOSURE] == manual
-    assert kept[cv2.CAP_PROP_WB_TEMPERATURE] == 4600
-    said = capsys.readouterr().err
-    assert "camera 2: its driver does not take exposure=150" in said
-    assert "white_balance" not in said
-
-
 def test_without_ip_nobody_complains(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -246,26 +211,20 @@ def test_without_ip_nobody_complains(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_act_ports_says_what_is_there_and_which_names_stay(monkeypatch, capsys):
-    import json
-
-    from hardware.command.setup import ports
-
+def test_act_ports_says_what_is_there_and_which_names_stay(monkeypatch):
     stable = "usb-1a86_USB_Single_Serial_5A46-if00"
     here = [devices.Device(Path("/dev/ttyACM0"), stable)]
     monkeypatch.setattr(devices, "find_serial_ports", lambda: here)
     monkeypatch.setattr(devices, "find_can_interfaces", lambda: [("can0", False)])
-    assert ports() == 0
-    said = capsys.readouterr().out
+    code, said, _ = act("ports")
+    assert code == 0
     assert f"/dev/ttyACM0 ({stable})\ncan0 (CAN, down)\n" in said
     assert "give each its name under /dev/serial/by-id" in said
-    assert ports(json=True) == 0
-    assert json.loads(capsys.readouterr().out) == {
+    assert json.loads(act("ports --json")[1]) == {
         "ports": [f"/dev/ttyACM0 ({stable})"],
         "can": [{"name": "can0", "up": False}],
     }
     monkeypatch.setattr(devices, "find_serial_ports", lambda: [])
-    assert ports() == 0
-    said = capsys.readouterr().out
-    assert "no serial port over USB is here" in said
+    code, said, _ = act("ports")
+    assert (code, "no serial port over USB is here" in said) == (0, True)
     assert "by-id" not in said

@@ -48,16 +48,15 @@ def printed(checks: list[Check], width: int = 60) -> str:
 def test_this_machine_is_looked_at_from_top_to_bottom():
     checks = doctor.diagnose()
     names = [check.name for check in checks]
-    for name in ("python", "cores", "memory", "disk", "packages", "device", "drawing"):
-        assert name in names
-    for name in ("display", "ffmpeg", "browser", "uv"):
-        assert name in names
+    expected = "python cores memory disk packages device drawing display ffmpeg browser"
+    assert {*expected.split(), "uv"} <= set(names)
     assert any(name.startswith("camera") for name in names)
     assert any(name.startswith("serial port") for name in names)
     # This process runs the tests, so whatever it runs on can run the demo too.
     assert doctor.is_ready(checks), [c for c in checks if c.status == "missing"]
     drawing = next(check for check in checks if check.name == "drawing")
     assert "ms a frame" in drawing.found
+    assert {"torch", "mujoco"} <= set(" ".join(c.found for c in checks).split())
     assert not [check for check in checks if "could not be looked at" in check.found]
 
 
@@ -70,15 +69,11 @@ def test_only_missing_things_stop_the_demo():
 
 @pytest.mark.quick
 def test_machines_get_json():
-    checks = [Check("disk", "missing", "0 GB", "free some"), Check("uv", "ok", "1.0")]
-    report = json.loads(json.dumps(doctor.result(checks).content))
+    disk = {"name": "disk", "status": "missing", "found": "0 GB", "fix": "free some"}
+    report = doctor.result([Check(**disk), Check("uv", "ok", "1.0")]).content
+    report = json.loads(json.dumps(report))
     assert report["ready"] is False
-    assert report["checks"][0] == {
-        "name": "disk",
-        "status": "missing",
-        "found": "0 GB",
-        "fix": "free some",
-    }
+    assert report["checks"][0] == disk
 
 
 @pytest.mark.quick
@@ -177,15 +172,6 @@ def test_a_local_build_counts_as_its_version(tmp_path, monkeypatch):
     assert (check.name, check.found) == ("packages", "torch 2.15.0+cpu")
 
 
-@pytest.mark.quick
-def test_the_package_knows_its_own_requirements():
-    checks = doctor.check_packages()
-    known = " ".join(check.found for check in checks)
-    assert "torch" in known
-    assert "mujoco" in known
-    assert all(check.status != "missing" for check in checks)
-
-
 def test_drawing_switched_off_is_missing_and_says_how_to_switch_it_on(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disabled")
     check = doctor.check_drawing()
@@ -246,7 +232,6 @@ def test_devices_become_checks(monkeypatch):
 
 @pytest.mark.quick
 def test_a_gpu_driver_that_pytorch_cannot_use_is_a_warning(monkeypatch):
-    import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -261,17 +246,12 @@ def test_a_gpu_driver_that_pytorch_cannot_use_is_a_warning(monkeypatch):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"),
-    [
-        (True, False, "cuda"),
-        (True, True, "cuda"),
-        (False, True, "mps"),
-        (False, False, "cpu"),
-    ],
+    ("there", "chosen"),
+    [("cuda", "cuda"), ("cuda mps", "cuda"), ("mps", "mps"), ("", "cpu")],
 )
-def test_auto_trains_on_what_the_doctor_finds(monkeypatch, cuda, mps, chosen):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+def test_auto_trains_on_what_the_doctor_finds(monkeypatch, there, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
     assert processes.choose_device("auto").type == chosen
     if chosen != "cuda":  # of which the doctor asks the name
         assert chosen.upper() in doctor.check_torch().found

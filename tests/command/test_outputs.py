@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import act_minimal.command.main as cli
 from act_minimal.checkpoint import load_policy
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.exchange.lerobot_policy import export_policy, import_policy
 from act_minimal.support.files import MARKER
 from hardware.so100.calibration import load_calibration
 
+from .. import commands
+
 STATE = Path(__file__).parents[2] / "data" / "checkpoints" / "so100_pick_place_state"
-TINY = ["--chunk-size", "4", "--steps", "2", "--batch-size", "4", "--no-tensorboard"]
-TINY += ["--threads", "1", "--device", "cpu"]
+TINY = "--chunk-size 4 --steps 2 --batch-size 4 --no-tensorboard --threads 1"
 
 
 def save(folder, number):
@@ -35,14 +35,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def act(capsys, monkeypatch, tmp_path):
+def act(monkeypatch, tmp_path):
     """Runs `act` in an own current folder: (exit code, the error's text)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(word) for word in words])
-        return end.value.code, " ".join(capsys.readouterr().err.split())
+        code, _, err = commands.act(*words)
+        return code, " ".join(err.split())
 
     return run
 
@@ -56,31 +55,24 @@ def tree(folder):
 
 
 FOLDERS = {
-    "import-lerobot": ["import-lerobot", "{there}", "--out", "OUT"],
-    "export-lerobot": [
-        *("export-lerobot", "--policy", STATE, "--drop-cvae", "--out", "OUT"),
-    ],
-    "merge": ["data", "merge", "{demos}", "{more}", "--out", "OUT"],
-    "split": ["data", "split", "{demos}", "--into", "a=1", "b=1", "--out", "OUT"],
-    "convert": ["data", "convert", "{demos}", "OUT", "--to", "lerobot-v2.1"],
-    "train": ["train", "--data", "{demos}", "--out", "OUT", *TINY],
-    "record": ["record", "--out", "OUT", "--n", "1"],
-    "record on an arm": [
-        *("record", "--robot", "so100", "--port", "nowhere", "--scenes", "0"),
-        *("--leader", "nowhere", "--out", "OUT"),
-    ],
-    "eval": ["eval", "--policy", STATE, "--n", "1", "--out", "OUT"],
-    "demo": ["demo", "--out", "OUT"],
-    "deploy": ["deploy", "--policy", STATE, "--port", "nowhere", "--out", "OUT"],
+    "import-lerobot": "import-lerobot {there} --out OUT",
+    "export-lerobot": f"export-lerobot --policy {STATE} --drop-cvae --out OUT",
+    "merge": "data merge {demos} {more} --out OUT",
+    "split": "data split {demos} --into a=1 b=1 --out OUT",
+    "convert": "data convert {demos} OUT --to lerobot-v2.1",
+    "train": f"train --data {{demos}} --out OUT {TINY}",
+    "record": "record --out OUT --n 1",
+    "record on an arm": "record --robot so100 --port nowhere --scenes 0 "
+    "--leader nowhere --out OUT",
+    "eval": f"eval --policy {STATE} --n 1 --out OUT",
+    "demo": "demo --out OUT",
+    "deploy": f"deploy --policy {STATE} --port nowhere --out OUT",
 }
 
 
-def words_of(command, made, out):
+def line_of(command, made, out):
     places = {path.name: path for path in made.iterdir()}
-    return [
-        out if word == "OUT" else str(word).format(**places)
-        for word in FOLDERS[command]
-    ]
+    return FOLDERS[command].format(**places).replace("OUT", str(out))
 
 
 @pytest.mark.parametrize("command", FOLDERS)
@@ -95,11 +87,11 @@ def test_nobodys_own_folder_is_an_output(act, made, tmp_path, command, monkeypat
     monkeypatch.chdir(here)
     before = tree(tmp_path)
     for out in (".", "..", "/", home, tmp_path / "link", here, "../../homes"):
-        code, err = act(*words_of(command, made, out))
+        code, err = act(line_of(command, made, out))
         assert (code, "Traceback" in err) == (2, False), (out, err)
         assert "current folder" in err or "home folder" in err
     for out in ("~", "~/new"):
-        code, err = act(*words_of(command, made, out))
+        code, err = act(line_of(command, made, out))
         assert (code, f"such as {home}" in err) == (2, True), err
     assert tree(tmp_path) == before
 
@@ -127,7 +119,7 @@ def test_a_folder_with_other_things_stays_as_it_is(act, made, tmp_path, command,
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("{}")
     before = tree(out)
-    code, err = act(*words_of(command, made, out))
+    code, err = act(line_of(command, made, out))
     assert (code, err.startswith("act: ")) == (1, True), err
     assert "out" in err
     assert tree(out) == before
@@ -138,26 +130,25 @@ def test_a_folder_with_other_things_stays_as_it_is(act, made, tmp_path, command,
 def test_a_file_is_no_folder(act, made, tmp_path, command):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        code, err = act(*words_of(command, made, out))
-        assert code == 2, err
-        assert "is no folder" in err
+        code, err = act(line_of(command, made, out))
+        assert (code, "is no folder" in err) == (2, True), err
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("command", ["import-lerobot", "export-lerobot"])
 def test_what_a_command_made_it_may_replace(act, made, tmp_path, command):
-    words = words_of(command, made, tmp_path / "out")
-    assert act(*words)[0] == 0
+    line = line_of(command, made, tmp_path / "out")
+    assert act(line)[0] == 0
     first = tree(tmp_path / "out")
-    assert act(*words)[0] == 0
+    assert act(line)[0] == 0
     assert tree(tmp_path / "out").keys() == first.keys()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    code, err = act(*words)
+    code, err = act(line)
     assert code == 1
     assert f"holds notes.txt, which act {command} did not write" in err
     (tmp_path / "out" / "notes.txt").unlink()
     (tmp_path / "out" / MARKER).unlink()
-    code, err = act(*words)
+    code, err = act(line)
     assert (code, f"not made by act {command}" in err) == (1, True), err
     assert load_policy(STATE).chunk_size == 50
 
@@ -171,17 +162,17 @@ def test_one_command_does_not_replace_what_another_made(made, tmp_path):
 
 
 FILES = {
-    "inspect": (["inspect", "{demos}", "--picture", "FILE"], ".png"),
-    "replay": (["replay", "{demos}", "--film", "FILE"], ".mp4"),
-    "eval": (["eval", "--policy", STATE, "--n", "1", "--film", "FILE"], ".mp4"),
-    "course": (["course", "--handout", "FILE"], ".zip"),
-    "export-onnx": (["export-onnx", "--policy", STATE, "--out", "FILE"], ".onnx"),
+    "inspect": ("inspect {demos} --picture FILE", ".png"),
+    "replay": ("replay {demos} --film FILE", ".mp4"),
+    "eval": (f"eval --policy {STATE} --n 1 --film FILE", ".mp4"),
+    "course": ("course --handout FILE", ".zip"),
+    "export-onnx": (f"export-onnx --policy {STATE} --out FILE", ".onnx"),
 }
 
 
 @pytest.mark.parametrize("command", FILES)
 def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command):
-    words, suffix = FILES[command]
+    line, suffix = FILES[command]
     places = {path.name: path for path in made.iterdir()}
     (tmp_path / f"folder{suffix}").mkdir()
     (tmp_path / "file").write_text("mine")
@@ -195,10 +186,7 @@ def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command)
         (f"~/film{suffix}", "whose ~ the shell left"),
     ):
         path = name if name[0] == "~" else tmp_path / name
-        filled = [
-            path if word == "FILE" else str(word).format(**places) for word in words
-        ]
-        code, err = act(*filled)
+        code, err = act(line.format(**places).replace("FILE", str(path)))
         assert (code, fault in err) == (2, True), err
     assert tree(tmp_path) == before
 
@@ -207,19 +195,19 @@ def test_a_calibration_is_not_written_over_another_file(act, tmp_path, monkeypat
     monkeypatch.setattr(
         "hardware.so100.emulator.service.serve", lambda config: config.port.exists()
     )
-    words = ["virtual", "--port", tmp_path / "arm", "--calibration"]
+    virtual = f"virtual --port {tmp_path}/arm --calibration {tmp_path}/"
     (tmp_path / "package.json").write_text('{"name": "mine"}')
-    for line in (words, ["calibrate", "--port", "nowhere", "--calibration"]):
-        code, err = act(*line, tmp_path / "package.json")
+    for line in (virtual, f"calibrate --port nowhere --calibration {tmp_path}/"):
+        code, err = act(f"{line}package.json")
         assert code == 1
         assert "package.json is there already and is never replaced" in err
-        code, err = act(*line, tmp_path)
+        code, err = act(line)
         assert (code, "which is a folder" in err) == (2, True)
     assert (tmp_path / "package.json").read_text() == '{"name": "mine"}'
     for _ in range(2):  # the same arm again: the same file
-        assert not act(*words, tmp_path / "arm.json")[0]
+        assert not act(f"{virtual}arm.json")[0]
     before = load_calibration(tmp_path / "arm.json")
-    code, err = act(*words, tmp_path / "arm.json", "--seed", "7")
+    code, err = act(f"{virtual}arm.json --seed 7")
     assert (code, "arm.json is there already and is never replaced" in err) == (1, True)
     assert load_calibration(tmp_path / "arm.json") == before
 
@@ -239,9 +227,13 @@ def test_a_virtual_arm_takes_no_name_that_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     link, unmounted = tmp_path / "link", tmp_path / "disk" / "thesis.tex"
     link.symlink_to(unmounted)
-    with pytest.raises(UserError, match="link is there already"):
-        VirtualArmService(VirtualArmConfig(link))
-    assert link.is_symlink()
+    board = tmp_path / "board"
+    board.symlink_to(made := tmp_path / "made")
+    made.touch()
+    for name in (link, board):
+        with pytest.raises(UserError, match=f"{name.name} is there already"):
+            VirtualArmService(VirtualArmConfig(name))
+        assert name.is_symlink()
     taken = socket_path(tmp_path / "arm")
     taken.write_text("mine")
     with pytest.raises(UserError, match="is there already, and no virtual arm made it"):

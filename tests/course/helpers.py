@@ -11,11 +11,14 @@ from course.toolkit.checks import check
 from course.toolkit.widgets import Explorer
 
 Cases = Sequence[tuple[Any, str]]
+STUBS = [(stub, "minutes") for stub in (None, lambda *a: None, lambda *a: ...)]
 
 
-def answers(exercise: str, *, right: Cases, stubs: Cases, wrong: Cases) -> Callable:
+def answers(
+    exercise: str, *, right: Cases, wrong: Cases, stubs: Cases = ()
+) -> Callable:
     """A test that checks every answer, given with words of what the check says."""
-    states = {"right": right, "not attempted": stubs, "wrong": wrong}
+    states = {"right": right, "not attempted": (*STUBS, *stubs), "wrong": wrong}
     cases = [(one, state, says) for state in states for one, says in states[state]]
 
     @pytest.mark.quick
@@ -32,18 +35,10 @@ def evaluation(
     successes: int, n: int, rollouts: Sequence[Rollout] = (), **measured: float
 ) -> Evaluation:
     """Made-up rollouts of a policy; what is not `measured` is 0."""
-    numbers: dict[str, Any] = dict.fromkeys(
-        ("jerk", "frozen", "chunk_ms", "seed", "seconds"), 0
-    )
-    return Evaluation(
-        successes,
-        n,
-        successes / n,
-        wilson(successes, n),
-        seconds_to_success=None,
-        rollouts=list(rollouts),
-        **numbers | measured,
-    )
+    about: dict[str, Any] = {"seconds_to_success": None, "rollouts": list(rollouts)}
+    about |= dict.fromkeys(("jerk", "frozen", "chunk_ms", "seed", "seconds"), 0)
+    counts = successes, n, successes / n, wilson(successes, n)
+    return Evaluation(*counts, **about | measured)
 
 
 def sweep(explorer: Explorer, pictures: int, **ends: Any) -> Iterator[tuple]:

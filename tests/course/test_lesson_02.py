@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from act_minimal.checkpoint import load_policy
-from act_minimal.dataset import Demonstrations
 from act_minimal.evaluation import Rollout, wilson
 from act_minimal.execution import RecedingHorizon
 from act_minimal.sim import make_task
@@ -21,22 +20,18 @@ from .helpers import answers, evaluation
 CHECKPOINT = ROOT / "data/checkpoints/so100_pick_place_state"
 
 
-# ---------------------------------------------------------------- exercises
-
-
-def window(actions, t, k, late=0, fill=None):
+def window(actions, t, k, late=0, fill=None, last=0, pad=np.copy):
     ticks = t + late + np.arange(k)
-    is_pad = t + np.arange(k) >= len(actions)
+    is_pad = t + np.arange(k) >= len(actions) + last
     chunk = actions[np.clip(ticks, 0, len(actions) - 1)]
     if fill is not None:
         chunk[is_pad] = fill
-    return chunk, is_pad
+    return chunk, pad(is_pad)
 
 
 test_the_window = answers(
     "02.window",
     right=[(window, "every invented action is marked")],
-    stubs=[(None, "minutes"), (lambda a, t, k: None, "")],
     wrong=[
         (lambda a, t, k: window(a, t, k, late=1), "one tick late"),
         (lambda a, t, k: window(a, t, k, late=-1), "one tick early"),
@@ -44,15 +39,9 @@ test_the_window = answers(
         (lambda a, t, k: window(a, t, k, fill=a[0]), "not the episode's last"),
         (lambda a, t, k: (a[t : t + k], None), "is still missing"),
         (lambda a, t, k: (a[t : t + k], np.zeros(k, bool)), "filled up"),
-        (lambda a, t, k: (window(a, t, k)[0], ~window(a, t, k)[1]), "wrong way round"),
-        (
-            lambda a, t, k: (window(a, t, k)[0], t + np.arange(k) > len(a)),
-            "has number 8",
-        ),
-        (
-            lambda a, t, k: (window(a, t, k)[0], window(a, t, k)[1][:, None]),
-            "is_pad should have shape",
-        ),
+        (lambda *a: window(*a, pad=np.invert), "wrong way round"),
+        (lambda *a: window(*a, last=1), "has number 8"),
+        (lambda *a: window(*a, pad=lambda x: x[:, None]), "is_pad should have shape"),
         (lambda a, t, k: a[t : t + k], "two things are wanted"),
         (lambda a, t, k: 1 / 0, "ZeroDivisionError"),
     ],
@@ -67,13 +56,9 @@ def masked(p, t, pad):
 test_the_masked_loss = answers(
     "02.loss",
     right=[(masked, "Only demonstrated")],
-    stubs=[(None, ""), (lambda p, t, pad: ..., "")],
     wrong=[
         (lambda p, t, pad: np.abs(p - t).mean(), "padding is counted"),
-        (
-            lambda p, t, pad: (np.abs(p - t) * ~pad[..., None]).mean(),
-            "still divided by",
-        ),
+        (lambda p, t, pad: (abs(p - t) * ~pad[..., None]).mean(), "still divided by"),
         (lambda p, t, pad: masked(p, t, ~pad), "wrong way round"),
         (lambda p, t, pad: np.abs(p - t)[~pad].sum(), "this is the sum"),
         (lambda p, t, pad: np.abs(p - t)[~pad].sum() / (~pad).sum(), "A joints"),
@@ -90,32 +75,28 @@ test_the_masked_loss = answers(
 )
 
 
-def executed(c, h):
+def executed(c, h, made=lambda t, h: t // h * h, action=lambda t, h: t % h):
     t = np.arange(len(c))
-    return c[t // h * h, t % h]
+    return c[made(t, h), np.minimum(action(t, h), c.shape[1] - 1)]
 
 
 test_the_receding_horizon = answers(
     "02.receding",
     right=[(executed, "from its own beginning")],
-    stubs=[(None, ""), (lambda c, h: None, "")],
     wrong=[
         (lambda c, h: c[:, 0], "h is always 1"),
         (lambda c, h: executed(c, c.shape[1]), "whole chunks"),
         (
-            lambda c, h: c[np.arange(len(c)) // h, np.arange(len(c)) % h],
+            lambda c, h: executed(c, h, made=lambda t, h: t // h),
             "not the one made at that time",
         ),
-        (lambda c, h: c[np.arange(len(c)) // h * h, 0], "always its first action"),
         (
-            lambda c, h: c[np.arange(len(c)), np.arange(len(c)) % h],
-            "read from its middle",
+            lambda c, h: executed(c, h, action=lambda t, h: 0 * t),
+            "always its first action",
         ),
+        (lambda c, h: executed(c, h, made=lambda t, h: t), "read from its middle"),
         (
-            lambda c, h: c[
-                np.arange(len(c)) // h * h,
-                np.minimum(np.arange(len(c)) % h + 1, c.shape[1] - 1),
-            ],
+            lambda c, h: executed(c, h, action=lambda t, h: t % h + 1),
             "one step too far",
         ),
         (lambda c, h: executed(c, h)[:-1], "one action a tick"),
@@ -140,7 +121,6 @@ test_the_rule = answers(
         (lambda s, f: 25 * int(np.ceil(s * f / 25)), "one sub-motion"),
         (chunks.rule_of_thumb, ""),
     ],
-    stubs=[(None, ""), (lambda s, f: None, "")],
     wrong=[
         (lambda s, f: s * f, "not rounded up to a multiple"),
         (lambda s, f: np.ceil(s * f), "rounded up to a whole number"),
@@ -152,9 +132,6 @@ test_the_rule = answers(
         (lambda s, f: 7, "22.5 ticks"),
     ],
 )
-
-
-# ---------------------------------------------------------------- numbers
 
 
 @pytest.mark.quick
@@ -182,15 +159,6 @@ def test_sub_motions_of_a_known_path():
     assert len(found) == 3
     for seconds, (_, true) in zip(found, moves, strict=True):
         assert true - 0.25 < seconds <= true + 0.05
-
-
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory):
-    from act_minimal.sim.recording import record
-
-    data = tmp_path_factory.mktemp("demos")
-    record(make_task("so100_pick_place"), data, 3, progress=False)
-    return Demonstrations.load(data)
 
 
 def test_the_scripted_expert_makes_six_moves(demos):
@@ -241,9 +209,6 @@ def test_the_curve_says_what_the_file_says(tmp_path):
     assert "n = 300" in fig.axes[0].get_title(loc="left")
 
 
-# ---------------------------------------------------------------- pushes
-
-
 @pytest.mark.quick
 def test_a_push_stays_in_the_zone_and_in_its_time():
     rng = np.random.default_rng(0)
@@ -265,9 +230,8 @@ def test_a_pushed_cube_lies_where_it_was_pushed_to():
     home = robot.observe()["qpos"]
     for tick in range(60):
         if tick == 21:  # earlier than any push
-            np.testing.assert_allclose(
-                robot.world.qpos[:, 6:8], before[:, :2], atol=1e-3
-            )
+            here = robot.world.qpos[:, 6:8]
+            np.testing.assert_allclose(here, before[:, :2], atol=1e-3)
         robot.act(home)
     robot.close()
     moved = robot.world.qpos[:, 6:8] - before[:, :2]
@@ -312,9 +276,6 @@ def test_the_push_figure_says_its_n():
     some = {h: chunks.Outcome([True] * h + [False]) for h in (5, 50)}
     fig = chunks.push_figure({"left alone": some, "pushed": some})
     assert "n = 6" in fig.axes[0].get_ylabel()
-
-
-# ---------------------------------------------------------------- widget
 
 
 def made_up(successes, n, ticks):

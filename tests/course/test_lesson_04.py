@@ -25,7 +25,6 @@ def average(predictions, m):
 test_the_weighted_mean = answers(
     "04.average",
     right=[(average, "oldest")],
-    stubs=[(lambda p, m: None, "")],
     wrong=[
         (lambda p, m: average(p[::-1], m), "order is reversed"),
         (lambda p, m: weights(len(p), m) @ p, "not divided by their sum"),
@@ -41,57 +40,35 @@ test_the_weighted_mean = answers(
 )
 
 
-def take_in(mean, count, new, m):
-    w = weights(count + 1, m)
-    return mean + w[-1] / w.sum() * (new - mean)
+def take_in(mean, count, new, m, share=lambda n, m: np.exp(-m * n), first=False):
+    """The running mean with the new prediction's `share` of all the weights."""
+    if first and count == 0:
+        return new
+    own = share(count, m)
+    return mean + own / (weights(count, m).sum() + own) * (new - mean)
 
 
 test_the_running_mean = answers(
     "04.online",
     right=[(take_in, "running mean")],
-    stubs=[(lambda mean, count, new, m: None, "")],
     wrong=[
         (
-            lambda mean, count, new, m: (
-                mean + 1 / weights(count + 1, m).sum() * (new - mean)
-            ),
+            lambda x, n, new, m: x + 1 / weights(n + 1, m).sum() * (new - x),
             "order is reversed",
         ),
+        (lambda x, n, new, m: x + (new - x) / (n + 1), "plain running mean"),
         (
-            lambda mean, count, new, m: mean + (new - mean) / (count + 1),
-            "plain running mean",
-        ),
-        (
-            lambda mean, count, new, m: (
-                new if count == 0 else mean + (1 - np.exp(-m)) * (new - mean)
-            ),
+            lambda x, n, new, m: x + (1 - np.exp(-m)) * (new - x) if n else new,
             "exponential moving average",
         ),
-        (lambda mean, count, new, m: mean, "count = 0"),
+        (lambda x, n, new, m: x, "count = 0"),
+        (lambda x, n, new, m: x + np.exp(-m * n) * (new - x), "not its share"),
         (
-            lambda mean, count, new, m: mean + np.exp(-m * count) * (new - mean),
-            "not its share",
-        ),
-        (
-            lambda mean, count, new, m: (
-                new
-                if count == 0
-                else mean
-                + np.exp(-m * (count - 1))
-                / (weights(count, m).sum() + np.exp(-m * (count - 1)))
-                * (new - mean)
-            ),
+            lambda *a: take_in(*a, lambda n, m: np.exp(-m * (n - 1)), first=True),
             "i = count, not count - 1",
         ),
         (
-            lambda mean, count, new, m: (
-                new
-                if count == 0
-                else mean
-                + np.exp(-m * (count + 1))
-                / (weights(count, m).sum() + np.exp(-m * (count + 1)))
-                * (new - mean)
-            ),
+            lambda *a: take_in(*a, lambda n, m: np.exp(-m * (n + 1)), first=True),
             "i = count, not count + 1",
         ),
     ],
@@ -101,9 +78,8 @@ test_the_running_mean = answers(
 def test_the_mean_age_of_an_ensemble():
     for k in (1, 7, 50):
         assert ensembling.mean_age(0.0, k) == pytest.approx((k - 1) / 2)
-        assert ensembling.mean_age(0.2, k) == pytest.approx(
-            ensembling.mean_age(-0.2, k, oldest_first=False)
-        )
+        other = ensembling.mean_age(-0.2, k, oldest_first=False)
+        assert ensembling.mean_age(0.2, k) == pytest.approx(other)
     # Two predictions: the newest has age 0 and weight e^-m.
     w = np.exp(-0.5)
     assert ensembling.mean_age(0.5, 2) == pytest.approx(1 / (1 + w))
@@ -130,12 +106,10 @@ def test_every_slider_goes_to_both_ends(found):
 def test_the_explorer_tells_the_jerk_of_what_it_draws(found):
     explorer = ensembling.ensemble_explorer(found).set(m=0.0)
     # The plain mean, from the definition.
-    mean = np.stack(
-        [
-            np.mean([found.chunks[s, t - s] for s in range(max(0, t - 9), t + 1)], 0)
-            for t in range(50)
-        ]
-    )
+    mean = np.empty((50, 6))
+    for t in range(50):
+        known = [found.chunks[s, t - s] for s in range(max(0, t - 9), t + 1)]
+        mean[t] = np.mean(known, axis=0)
     said = float(re.search(r"jerk (\d+)", explorer.says)[1])
     assert said == pytest.approx(jerk(mean[:, :5], 30.0), abs=0.5)
     assert said < jerk(found.executed[:, :5], 30.0)
@@ -151,9 +125,10 @@ def test_a_trace_asks_at_every_tick():
     found = ensembling.trace(policy, scene=1, ticks=30)
     k = policy.chunk_size
     assert found.chunks.shape == (30, k, 6)
-    np.testing.assert_array_equal(found.executed[: k // 2], found.chunks[0, : k // 2])
+    half = k // 2
+    np.testing.assert_array_equal(found.executed[:half], found.chunks[0, :half])
     np.testing.assert_array_equal(
-        found.executed[k // 2 :], found.chunks[k // 2, : 30 - k // 2]
+        found.executed[half:], found.chunks[half, : 30 - half]
     )
     assert ensembling.fan(found).axes
     # An ensemble of almost only the newest knows of a moved cube at once; the mean of

@@ -19,16 +19,9 @@ from .helpers import answers, sweep
 pytestmark = pytest.mark.quick
 
 
-def stub(*args): ...
-
-
-# ---------------------------------------------------------------- positions
-
-
 def waves(length, width, start=0, base=10000.0):
-    angle = (torch.arange(length)[:, None] + start) * base ** (
-        -torch.arange(0, width, 2) / width
-    )
+    rates = base ** (-torch.arange(0, width, 2) / width)
+    angle = (torch.arange(length)[:, None] + start) * rates
     return angle.sin(), angle.cos()
 
 
@@ -42,7 +35,6 @@ test_positions = answers(
         (lambda n, d: turns(*waves(n, d)), "neighbours"),
         (lambda n, d: turns(*waves(n, d)).numpy(), ""),
     ],
-    stubs=[(stub, "")],
     wrong=[
         (lambda n, d: torch.cat(waves(n, d), 1), "all sines come first"),
         (lambda n, d: turns(*waves(n, d)[::-1]), "sine comes first"),
@@ -56,9 +48,6 @@ test_positions = answers(
 )
 
 
-# ---------------------------------------------------------------- attention
-
-
 def weigh(q, k, look=None, scale=None, axis=-1, fill=-math.inf):
     score = q @ k.mT / (scale or q.shape[-1] ** 0.5)
     if look is not None:
@@ -69,7 +58,6 @@ def weigh(q, k, look=None, scale=None, axis=-1, fill=-math.inf):
 test_attention = answers(
     "05.attend",
     right=[(lambda q, k, v, look: weigh(q, k, look) @ v, "add up to one")],
-    stubs=[(stub, "")],
     wrong=[
         (lambda q, k, v, look: weigh(q, k, look, 1) @ v, "not divided"),
         (lambda q, k, v, look: weigh(q, k, look, 8) @ v, "not by d"),
@@ -95,7 +83,6 @@ test_attention = answers(
 test_heads = answers(
     "05.split-heads",
     right=[(lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 2), "slice")],
-    stubs=[(stub, "")],
     wrong=[
         (lambda x, h: x.unflatten(-1, (h, -1)), "swap the axes"),
         (lambda x, h: x.reshape(len(x), h, x.shape[1], -1), "numbers are mixed"),
@@ -107,9 +94,6 @@ test_heads = answers(
         (lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 2).flip(1), "other places"),
     ],
 )
-
-
-# ---------------------------------------------------------------- layers
 
 
 def layer(values=False, keys=True, stay=False, skip=True, post=False, look_up=True):
@@ -133,7 +117,6 @@ def layer(values=False, keys=True, stay=False, skip=True, post=False, look_up=Tr
 test_the_encoder_layer = answers(
     "05.encoder-layer",
     right=[(layer(), "where to look")],
-    stubs=[(stub, "")],
     wrong=[
         (layer(values=True), "values have positions"),
         (layer(keys=False), "no positions"),
@@ -166,7 +149,7 @@ def summary(look=True, invert=False, place=True, read=0, first="cls", swap=False
 test_the_posterior = answers(
     "05.posterior",
     right=[(summary(), "padding has no say")],
-    stubs=[(stub, ""), (lambda w, q, a, p: (None, None), "")],
+    stubs=[(lambda w, q, a, p: (None, None), "")],
     wrong=[
         (summary(look=False), "padded actions have influence"),
         (summary(invert=True), "upside down"),
@@ -201,7 +184,6 @@ def decoder(zeros=True, read="memory", asks=True, last=True, own=True):
 test_the_decoder = answers(
     "05.decode",
     right=[(decoder(), "all at once")],
-    stubs=[(stub, "")],
     wrong=[
         (decoder(zeros=False), "begins as the queries"),
         (decoder(read="key"), "reads `key`"),
@@ -211,9 +193,6 @@ test_the_decoder = answers(
         (lambda w, m, k: w["queries"], "one action for each query"),
     ],
 )
-
-
-# ---------------------------------------------------------------- the whole
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +207,8 @@ def test_the_pieces_are_the_package_s(batch):
     w = Weights(model)
     with torch.no_grad():
         right = model(batch, eps)
-        mu, logvar = parts.posterior(
-            w.part("cvae"), batch["qpos"], batch["action"], batch["is_pad"]
-        )
+        seen = [batch[key] for key in ("qpos", "action", "is_pad")]
+        mu, logvar = parts.posterior(w.part("cvae"), *seen)
         torch.testing.assert_close(mu, right.mu, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(logvar, right.logvar, atol=1e-5, rtol=1e-5)
         memory, key = model.encode(batch, mu)
@@ -278,15 +256,11 @@ def test_queries_are_compared_by_angle_and_distance():
     queries = torch.tensor([[1.0, 0], [0, 2], [3, 3]])
     alike = parts.likeness(queries)
     half = math.sqrt(0.5)
-    np.testing.assert_allclose(
-        alike, [[1, 0, half], [0, 1, half], [half, half, 1]], atol=1e-6
-    )
+    wanted = [[1, 0, half], [0, 1, half], [half, half, 1]]
+    np.testing.assert_allclose(alike, wanted, atol=1e-6)
     np.testing.assert_allclose(parts.by_distance(alike), [half / 2, half])
     assert parts.query_figure(queries, queries).axes
     assert parts.sinusoid_figure(10, 8).axes
-
-
-# ---------------------------------------------------------------- the cameras
 
 
 @pytest.fixture(scope="module")
@@ -331,9 +305,8 @@ def test_a_keypoint_s_effect_is_what_the_policy_does():
         hook.remove()
     moved = [np.rad2deg(c[0, :, :5] - chunks[0][0, :, :5]) for c in chunks[1:]]
     right = np.sqrt(sum((m**2).sum(-1) for m in moved))
-    np.testing.assert_allclose(
-        found.effect[0, :, camera, channel], right, rtol=0.02, atol=2e-4
-    )
+    effect = found.effect[0, :, camera, channel]
+    np.testing.assert_allclose(effect, right, rtol=0.02, atol=2e-4)
 
 
 def test_the_camera_explorer_goes_to_both_ends(looks):

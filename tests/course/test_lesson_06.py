@@ -16,9 +16,6 @@ from .helpers import answers, evaluation, sweep
 pytestmark = pytest.mark.quick
 
 
-# ---------------------------------------------------------------- the exercises
-
-
 def counted(epochs, episodes, frames, batch, share):
     return epochs * int(np.ceil(round(episodes * share) / batch))
 
@@ -26,7 +23,6 @@ def counted(epochs, episodes, frames, batch, share):
 test_counting_updates = answers(
     "06.updates",
     right=[(counted, "They are the same")],
-    stubs=[(lambda e, n, f, b, s: None, "")],
     wrong=[
         (
             lambda e, n, f, b, s: e * int(np.ceil(round(n * s) * f / b)),
@@ -54,7 +50,7 @@ test_normalising = answers(
         (lambda x, f: (x.mean(0), np.maximum(x.std(0), f)), "harmless"),
         (lambda x, f: (x.mean(0), np.maximum(x.std(0, ddof=1), f)), ""),
     ],
-    stubs=[(lambda x, f: None, ""), (lambda x, f: (None, None), "")],
+    stubs=[(lambda x, f: (None, None), "")],
     wrong=[
         (lambda x, f: (x.mean(0), x.std(0)), "there is no floor"),
         (lambda x, f: (x.mean(0), x.std(0) + f), "added to every"),
@@ -82,7 +78,6 @@ def correlation(a, b):
 test_rank_correlation = answers(
     "06.ranks",
     right=[(lambda a, b: correlation(ranks(a), ranks(b)), "Only the order")],
-    stubs=[(lambda a, b: None, "")],
     wrong=[
         (correlation, "of the values themselves"),
         (
@@ -97,9 +92,6 @@ test_rank_correlation = answers(
         (lambda a, b: ranks(a), "a number is wanted"),
     ],
 )
-
-
-# ---------------------------------------------------------------- numbers
 
 
 def test_the_course_s_rank_correlation_shares_ranks():
@@ -142,9 +134,8 @@ def test_a_short_run_learns_and_repeats(demos):
 def test_a_short_run_that_comes_apart_ends_in_nan(demos):
     plain = Windows(demos, [0], 5).statistics()
     mean = {**plain.mean, "qpos": plain.mean["qpos"] * np.nan}
-    _, losses = training.short_run(
-        demos, Statistics(mean, plain.std), steps=3, chunk_size=5, width=32
-    )
+    statistics = Statistics(mean, plain.std)
+    _, losses = training.short_run(demos, statistics, steps=3, chunk_size=5, width=32)
     assert np.isnan(losses).all()
 
 
@@ -160,9 +151,8 @@ def test_the_still_joint(demos):
         statistics = windows.statistics(floor)
         least = max(floor, float(seven.qpos[:, 6].std()))
         assert statistics.std["qpos"][6] == pytest.approx(least, rel=1e-3)
-        policy, _ = training.short_run(
-            seven, statistics, steps=10, chunk_size=5, width=32
-        )
+        small = {"steps": 10, "chunk_size": 5, "width": 32}
+        policy, _ = training.short_run(seven, statistics, **small)
         found[floor] = training.error_when_moved(policy, seven, [0.0, 0.02], frames=32)
     # 0.02 rad are two deviations with the floor, and 200 without.
     assert abs(found[0.01][1] - found[0.01][0]) < abs(found[1e-8][1] - found[1e-8][0])
@@ -172,9 +162,6 @@ def test_joints_are_told(demos):
     line = training.joint_lines(demos)[1]
     assert f"mean {demos.action[:, 1].mean():6.2f}" in line
     assert line.startswith("shoulder lift")
-
-
-# ---------------------------------------------------------------- a run
 
 
 @pytest.fixture(scope="module")

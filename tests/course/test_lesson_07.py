@@ -1,10 +1,12 @@
 """Lesson 07: its checks, its numbers, its widget, and the changed scenes."""
 
+import contextlib
 import json
 import math
 import re
 import shutil
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,18 +32,16 @@ from course.toolkit.checks import EXERCISES, find_exercise
 from .helpers import answers
 from .helpers import evaluation as of_rollouts
 
+pytestmark = pytest.mark.mostly_quick
+
 Z = 1.96
-quick = pytest.mark.quick
 
 
-# ---------------------------------------------------------------- exercises
-
-
-def right_interval(s, n, z=Z):
+def right_interval(s, n, z=Z, root=math.sqrt, twice=lambda a: 2 * a):
     p = s / n
     a, b, c = 1 + z * z / n, -(2 * p + z * z / n), p * p
-    root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+    half = root(max(0.0, b * b - 4 * a * c))
+    return (-b - half) / twice(a), (-b + half) / twice(a)
 
 
 def textbook(s, n):
@@ -55,27 +55,14 @@ def symmetric(s, n):
     return s / n - (high - low) / 2, s / n + (high - low) / 2
 
 
-def squared(s, n):
-    p = s / n
-    a, b, c = 1 + Z * Z / n, -(2 * p + Z * Z / n), p * p
-    square = b * b - 4 * a * c
-    return (-b - square) / (2 * a), (-b + square) / (2 * a)
-
-
-def undivided(s, n):
-    low, high = right_interval(s, n)
-    return tuple(x * (1 + Z * Z / n) for x in (low, high))
-
-
 test_the_interval = answers(
     "07.wilson",
     right=[(right_interval, "inside 0 to 1"), (wilson, "inside 0 to 1")],
-    stubs=[(lambda s, n: None, ""), (None, "")],
     wrong=[
         (textbook, "textbook"),
         (symmetric, "drawn towards one half"),
-        (squared, "square root"),
-        (undivided, "divide by 2a"),
+        (lambda s, n: right_interval(s, n, root=lambda x: x), "square root"),
+        (lambda s, n: right_interval(s, n, twice=lambda a: 2), "divide by 2a"),
         (lambda s, n: right_interval(s, n)[::-1], "wrong order"),
         (lambda s, n: right_interval(s, n, 1.645), "90 %"),
         (lambda s, n: [100 * x for x in right_interval(s, n)], "percent"),
@@ -100,7 +87,6 @@ def right_p(a, b):
 test_the_paired_comparison = answers(
     "07.paired",
     right=[(right_p, "Only the scenes")],
-    stubs=[(lambda a, b: None, "")],
     wrong=[
         (lambda a, b: tail(min(a, b), a + b), "one tail"),
         (lambda a, b: math.comb(a + b, b) / 2 ** (a + b), "exactly this"),
@@ -121,41 +107,35 @@ def chance(rates, n):
     return np.mean(rates * (1 - rates)) / n
 
 
+def left_over(rates, n, ddof=1, cut=lambda x: max(0.0, x)):
+    return math.sqrt(cut(rates.var(ddof=ddof) - chance(rates, n)))
+
+
 test_what_seeds_add = answers(
     "07.seeds",
-    right=[
-        (lambda r, n: math.sqrt(max(0.0, r.var(ddof=1) - chance(r, n))), "left over")
-    ],
-    stubs=[(lambda r, n: None, "")],
+    right=[(left_over, "left over")],
     wrong=[
         (lambda r, n: r.std(ddof=1), "taken away"),
         (lambda r, n: r.var(ddof=1) - chance(r, n), "square root"),
-        (lambda r, n: math.sqrt(max(0, r.var() - chance(r, n))), "ddof=1"),
+        (lambda r, n: left_over(r, n, ddof=0), "ddof=1"),
         (lambda r, n: r.std(ddof=1) - math.sqrt(chance(r, n)), "deviations do not"),
         (lambda r, n: math.sqrt(chance(r, n)), "for the rest"),
         (lambda r, n: math.sqrt(r.var(ddof=1) + chance(r, n)), "adds"),
-        (
-            lambda r, n: math.sqrt(max(0.0, r.var(ddof=1) - chance(r, 1))),
-            "divided by n",
-        ),
-        (lambda r, n: math.sqrt(abs(r.var(ddof=1) - chance(r, n))), "make them give 0"),
+        (lambda r, n: left_over(r, 1), "divided by n"),
+        (lambda r, n: left_over(r, n, cut=abs), "make them give 0"),
         (lambda r, n: 7.0, "expected 0.18"),
     ],
 )
 
 
-# ---------------------------------------------------------------- counting
-
-
 def evaluation(successes, first=0):
-    rollouts = [
-        Rollout(first + i, bool(s), 10, 0.0, 0.0, np.zeros((4, 13), np.float32))
-        for i, s in enumerate(successes)
+    qpos = np.zeros((4, 13), np.float32)
+    ended = [
+        Rollout(i, bool(s), 10, 0.0, 0.0, qpos) for i, s in enumerate(successes, first)
     ]
-    return of_rollouts(sum(map(bool, successes)), len(rollouts), rollouts)
+    return of_rollouts(sum(map(bool, successes)), len(ended), ended)
 
 
-@quick
 def test_groups_count_successes_in_order():
     found = evaluation([1] * 20 + [0] * 5 + [1] * 15 + [0] * 7)
     assert lesson_07.groups_of(found).tolist() == [20, 15]
@@ -165,7 +145,6 @@ def test_groups_count_successes_in_order():
     assert axes.get_ylabel() == "groups (of 2)"
 
 
-@quick
 def test_the_believed_rates_are_between_the_crossings():
     axes = lesson_07.believable_figure(17, 20).axes[0]
     span = axes.patches[0]
@@ -174,7 +153,6 @@ def test_the_believed_rates_are_between_the_crossings():
         assert abs(p - 0.85) == pytest.approx(Z * math.sqrt(p * (1 - p) / 20))
 
 
-@quick
 def test_pairs_are_matched_by_scene():
     a = evaluation([1, 1, 0, 0, 1, 1])
     b = evaluation([0, 1, 0, 1, 0], first=1)  # scenes 1 to 5
@@ -187,7 +165,6 @@ def test_pairs_are_matched_by_scene():
         lesson_07.pair(a, evaluation([1], first=100))
 
 
-@quick
 def test_differences_have_newcombes_interval():
     # The example of Newcombe's article (1998), table II, method 10.
     d, low, high = lesson_07.difference((56, 70), (48, 80))
@@ -196,7 +173,6 @@ def test_differences_have_newcombes_interval():
     assert same == pytest.approx((-d, -high, -low))
 
 
-@quick
 def test_rows_of_seeds_come_from_the_result_files(tmp_path):
     row = {"policy": "act", "demonstrator": "human", "each_seed": [0.8, 0.9], "n": 200}
     other = row | {"policy": "bc"}
@@ -212,16 +188,11 @@ def test_rows_of_seeds_come_from_the_result_files(tmp_path):
     assert labels == ["state, human", "vision, 200 demos"]
 
 
-# ---------------------------------------------------------------- failures
-
-
 def path(*points, jaw=0.5, ticks=10):
     """A cube that goes from point to point (x, y, height over the table)."""
     rows = []
     for a, b in pairwise(points):
-        rows += [
-            np.array(a) + s * (np.subtract(b, a)) for s in np.linspace(0, 1, ticks)
-        ]
+        rows += [*np.linspace(a, b, ticks)]
     qpos = np.zeros((len(rows), 13), np.float32)
     qpos[:, 6:9] = rows
     qpos[:, 8] += 0.0125
@@ -235,7 +206,6 @@ OVER_BIN = (*BIN_CENTRE, 0.1)
 BESIDE = (BIN_CENTRE[0], BIN_CENTRE[1] + 0.07, 0.0)
 
 
-@quick
 @pytest.mark.parametrize(
     ("rollout", "kind"),
     [
@@ -258,7 +228,6 @@ def test_failures_are_sorted(rollout, kind):
     assert not any(lesson_07.sort_failures([rollout]).values())
 
 
-@quick
 def test_kinds_are_told_in_words():
     found = evaluation([1, 1])
     assert lesson_07.kinds_text(found) == "no failure"
@@ -267,10 +236,6 @@ def test_kinds_are_told_in_words():
     assert "2 never grasped" in lesson_07.outcome_table({"a change": found})
 
 
-# ---------------------------------------------------------------- changed scenes
-
-
-@quick
 def test_no_change_is_the_same_scene_to_the_bit():
     plain, same = PickPlace(), ChangedPickPlace()
     assert same.name == plain.name == make_task(plain.name).name
@@ -287,7 +252,6 @@ def test_no_change_is_the_same_scene_to_the_bit():
     np.testing.assert_array_equal(first.qpos, second.qpos)
 
 
-@quick
 def test_changes_change_what_they_say():
     change = Change((0.02, 0.0, -0.01), (0.1, 0.5, 0.2), 0.032, (0.5, 0.5, 1.0))
     plain, task = PickPlace(), ChangedPickPlace(change)
@@ -300,15 +264,12 @@ def test_changes_change_what_they_say():
     np.testing.assert_allclose(b.light_diffuse, a.light_diffuse * [0.5, 0.5, 1.0])
     starts = [t.sample(np.random.default_rng(3)) for t in (plain, task)]
     np.testing.assert_allclose(starts[1] - starts[0], [0] * 8 + [0.0035] + [0] * 4)
-    names = {
-        ChangedPickPlace(c).name
-        for c in (change, Change(), *lesson_07.CHANGES.values())
-    }
+    all_changes = (change, Change(), *lesson_07.CHANGES.values())
+    names = {ChangedPickPlace(one).name for one in all_changes}
     assert len(names) == 1 + len(lesson_07.CHANGES)
     assert "camera x +2 cm, camera z -1 cm" in task.name
 
 
-@quick
 def test_a_gripper_with_two_positions():
     task = ChangedPickPlace(Change(gripper_threshold=0.4))
     action = np.zeros((3, 6))
@@ -319,7 +280,6 @@ def test_a_gripper_with_two_positions():
     assert action[0, 5] == 0.39  # what was asked is left alone
 
 
-@quick
 def test_a_centimetre_in_pixels_is_what_a_projection_says():
     import mujoco
 
@@ -333,12 +293,8 @@ def test_a_centimetre_in_pixels_is_what_a_projection_says():
     point = np.array([-0.025, -0.225, 0.0])
     a = pixel(PickPlace().model(), point)
     b = pixel(ChangedPickPlace(Change(camera=(0.01, 0, 0))).model(), point)
-    assert np.linalg.norm(a - b) == pytest.approx(
-        lesson_07.pixels_a_centimetre(), rel=1e-3
-    )
-
-
-# ---------------------------------------------------------------- with rollouts
+    said = lesson_07.pixels_a_centimetre()
+    assert np.linalg.norm(a - b) == pytest.approx(said, rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -350,6 +306,7 @@ def rolled(tmp_path_factory):
         return lesson_07.rollouts_on(policy, Change(), n=8, seed=7, threads=1)
 
 
+@pytest.mark.slow
 def test_rollouts_on_a_change_are_found_again(monkeypatch, rolled):
     policy = lesson_07.checkpoint("state")
     plain = evaluate(policy, n=8, seed=7, threads=1, progress=False)
@@ -362,6 +319,7 @@ def test_rollouts_on_a_change_are_found_again(monkeypatch, rolled):
     assert first.rollouts[0].qpos[0, 8] == pytest.approx(0.016, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_scrubber_goes_to_both_ends(rolled):
     failed = path(START, UP, (0.05, -0.2, 0.1), (0.05, -0.2, 0.0))
     rolled = Evaluation(**(vars(rolled) | {"rollouts": [*rolled.rollouts, failed]}))
@@ -383,6 +341,7 @@ def test_the_scrubber_goes_to_both_ends(rolled):
     assert len(shown) == 3 * len(scrubs)
 
 
+@pytest.mark.slow
 def test_a_scrub_knows_where_the_hand_is(rolled):
     good = next(r for r in rolled.rollouts if r.success)
     one = lesson_07.scrub(good)
@@ -394,6 +353,7 @@ def test_a_scrub_knows_where_the_hand_is(rolled):
     assert one.distance[0] > 0.05
 
 
+@pytest.mark.slow
 def test_a_film_of_failures(rolled):
     film = lesson_07.failures_film(rolled, n=2)
     assert film.mp4[4:8] == b"ftyp"
@@ -401,6 +361,7 @@ def test_a_film_of_failures(rolled):
     assert f"{min(2, failed) or 2} of 8 rollouts side by side" in film.alt
 
 
+@pytest.mark.slow
 def test_a_trial_in_the_field_changes_what_the_camera_sees():
     changes = {"none": Change(), "far": Change(camera=(0.05, 0.0, 0.0))}
     trial = lesson_07.field_trial(lesson_07.checkpoint("vision"), changes, n=2, seed=3)
@@ -414,10 +375,6 @@ def test_a_trial_in_the_field_changes_what_the_camera_sees():
     assert np.abs(pictures[0].astype(float) - pictures[1]).mean() > 1
 
 
-# ---------------------------------------------------------------- claims
-
-
-@quick
 def test_the_tables_are_those_of_the_sources():
     rows = {row["task"]: row for row in tables.facts()}
     assert rows["Slot Battery"]["agree"] is True
@@ -425,14 +382,12 @@ def test_the_tables_are_those_of_the_sources():
     assert rows["Insertion, human"]["agree"] is None
 
 
-@quick
 def test_changes_of_the_claims_have_names_of_their_own():
     shifts = changes.camera_changes()
     assert len({change.name for _, change in shifts}) == len(shifts) == 10
     assert len({change.name for change in changes.CHANGES.values()}) == 9
 
 
-@quick
 def test_gripper_timing_differs_and_nothing_else():
     styles = {
         timing: [gripper.style(timing, np.random.default_rng(i)) for i in range(20)]
@@ -441,9 +396,8 @@ def test_gripper_timing_differs_and_nothing_else():
     for steady, human, hesitant in zip(*styles.values(), strict=True):
         assert steady.speed == human.speed == hesitant.speed
         np.testing.assert_array_equal(steady.grasp_error, human.grasp_error)
-        np.testing.assert_array_equal(
-            steady.pauses[[0, 2, 3, 5]], human.pauses[[0, 2, 3, 5]]
-        )
+        others = [0, 2, 3, 5]
+        np.testing.assert_array_equal(steady.pauses[others], human.pauses[others])
         assert not steady.pauses[[1, 4]].any()
         assert hesitant.squeeze == human.squeeze
     assert len({s.squeeze for s in styles["steady"]}) == 1
@@ -459,23 +413,18 @@ def chunk_size_runs():
         for name, labels in chunk_size.ROWS.items():
             row = {"demonstrator": demonstrator, **labels, "n": 4}
             lost = [[s + 10 * seed for s in failed[name]] for seed in (0, 1)]
-            runs += [
-                row | {"seed": i, "failed_scenes": x, "successes": 4 - len(x)}
-                for i, x in enumerate(lost)
-            ]
+            for i, x in enumerate(lost):
+                runs.append(row | {"seed": i, "failed_scenes": x})
+                runs[-1]["successes"] = 4 - len(x)
             s = 8 - 2 * len(failed[name])
             row |= {"n": 8, "success": s / 8, "interval": wilson(s, 8), "seeds": [0, 1]}
             summary.append(row | {"each_seed": [], "jerk": 0, "frozen": 0, "steps": []})
     return {"runs": runs, "summary": summary}
 
 
-@quick
 def test_the_ablation_pairs_scenes():
-    rows = {
-        r["row"]: r
-        for r in chunk_size.table(chunk_size_runs())
-        if r["demonstrator"] == "human"
-    }
+    table = chunk_size.table(chunk_size_runs())
+    rows = {row["row"]: row for row in table if row["demonstrator"] == "human"}
     assert list(rows) == list(chunk_size.ROWS)
     assert "difference" not in rows["act"]
     one = rows["no_chunks"]
@@ -487,39 +436,19 @@ def test_the_ablation_pairs_scenes():
     assert rows["ensemble"]["p_value"] == 1.0
 
 
-@quick
 def test_an_ablation_without_its_results_says_what_makes_them(tmp_path):
     with pytest.raises(chunk_size.UserError, match=r"benchmarks\.rollouts chunk_size"):
         chunk_size.ABLATION.run(Source(tmp_path))
-
-
-# ---------------------------------------------------------------- the claims' scripts
-
-
-class Here:
-    """A pool of processes that does the work here and now."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        pass
-
-    def map(self, function, *arguments):
-        return map(function, *arguments)
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Results go to a folder of their own; gives a function that reads them."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(rollouts, "ProcessPoolExecutor", Here)
-    return lambda name: json.loads(
-        (tmp_path / "results" / "claims" / f"{name}.json").read_text()
-    )
+    here = contextlib.nullcontext(SimpleNamespace(map=map))  # no pool of processes
+    monkeypatch.setattr(rollouts, "ProcessPoolExecutor", lambda *args, **kwargs: here)
+    claims = tmp_path / "results" / "claims"
+    return lambda name: json.loads((claims / f"{name}.json").read_text())
 
 
 def done_job(job, runs):
@@ -531,6 +460,7 @@ def done_job(job, runs):
     return [job.labels | row | {"steps": 5, "job_seconds": 1.0}]
 
 
+@pytest.mark.slow
 def test_the_camera_script_writes_what_the_lesson_quotes(
     tmp_path, monkeypatch, written
 ):
@@ -538,13 +468,13 @@ def test_the_camera_script_writes_what_the_lesson_quotes(
     changes.C21.run(Scenes(tmp_path / "runs", seeds=(0,), n=1))
     found = written("C21")
     labels = [(r["policy"], r["axis"], r["shift_cm"]) for r in found["summary"]]
-    assert labels == [
-        ("committed", *x) for x in (("none", 0), *((a, 5) for a in "xyz"))
-    ]
+    shifts = [("none", 0), ("x", 5), ("y", 5), ("z", 5)]
+    assert labels == [("committed", *shift) for shift in shifts]
     assert all(r["n"] == 1 and sum(r["kinds"].values()) < 2 for r in found["summary"])
     assert found["runs"][0]["seed"] == changes.SCENES
 
 
+@pytest.mark.slow
 def test_the_object_script_has_its_controls(tmp_path, monkeypatch, written):
     monkeypatch.setattr(changes, "CHANGES", {"green": lesson_07.CHANGES["green cube"]})
     monkeypatch.setattr(changes, "CUBES", {"32mm": Change(cube_size=0.032)})
@@ -557,11 +487,10 @@ def test_the_object_script_has_its_controls(tmp_path, monkeypatch, written):
     assert rows["expert", "32mm"]["success"] == 1.0  # it can be done
 
 
+@pytest.mark.slow
 def test_the_gripper_script_measures_half_open(tmp_path, monkeypatch, written):
     record = gripper.record
-    monkeypatch.setattr(
-        gripper, "record", lambda folder, how, n, seed: record(folder, how, 1, seed)
-    )
+    monkeypatch.setattr(gripper, "record", lambda f, how, n, s: record(f, how, 1, s))
     monkeypatch.setattr(gripper, "run_job", done_job)
     runs = tmp_path / "runs"
     runs.mkdir()
@@ -576,6 +505,7 @@ def test_the_gripper_script_measures_half_open(tmp_path, monkeypatch, written):
         assert shares["on_the_wrong_side"] < 0.3
 
 
+@pytest.mark.slow
 def test_half_open_is_counted_from_the_first_opening(tmp_path):
     class Truth:
         """Predicts what was done, from the recording itself; k = 4."""
@@ -593,18 +523,13 @@ def test_half_open_is_counted_from_the_first_opening(tmp_path):
     assert shares["predicted"] == shares["demonstrated"]
     assert shares["on_the_wrong_side"] == 0
     opened = int(np.argmax(demos.action[:, 5] > 0.6))
-    pairs = [
-        demos.action[t + j, 5]
-        for t in range(opened, last + 1)
-        for j in range(4)
-        if t + j <= last
-    ]
+    times = [t + j for t in range(opened, last + 1) for j in range(4)]
+    pairs = [demos.action[t, 5] for t in times if t <= last]
     between = [0.15 < x < 0.6 for x in pairs]
     assert shares["predictions"] == len(pairs)
     assert shares["demonstrated"] == pytest.approx(np.mean(between))
 
 
-@quick
 def test_clean_and_noisy_get_the_same_updates(tmp_path, monkeypatch, written):
     jobs = list(variants.consistent_jobs(Training(seeds=(0, 1))))
     assert len({job.name for job in jobs}) == 6
@@ -618,7 +543,6 @@ def test_clean_and_noisy_get_the_same_updates(tmp_path, monkeypatch, written):
     assert [(r["demonstrator"], r["demonstrations"]) for r in rows] == wanted
 
 
-@quick
 def test_the_ablation_and_the_tables_are_written(tmp_path, written):
     tables.C25.run()
     assert written("C25")["n"] == 3
@@ -629,11 +553,7 @@ def test_the_ablation_and_the_tables_are_written(tmp_path, written):
     assert len(written("ablation")["summary"]) == 8
 
 
-# ---------------------------------------------------------------- the teacher's page
-
-
-@quick
-def test_the_teachers_minutes_are_those_of_the_lessons():
+def test_the_teachers_page_has_the_lessons_minutes_and_exercises():
     page = (lesson_07.ROOT / "docs" / "instructors.md").read_text()
     rows = re.findall(r"^\| (0\d) [^|]+ \| (\d+) \| (\d+) \|", page, re.MULTILINE)
     lessons = (lesson_07.ROOT / "notebooks").glob("[0-9]*.ipynb")
@@ -643,10 +563,5 @@ def test_the_teachers_minutes_are_those_of_the_lessons():
         assert f"· {work} minutes of work" in source.read_text(), number
         known = [e for name, e in EXERCISES.items() if name.startswith(number)]
         assert sum(e.minutes for e in known) == int(exercises), number
-
-
-@quick
-def test_the_teachers_page_names_exercises_that_there_are():
-    page = (lesson_07.ROOT / "docs" / "instructors.md").read_text()
     for name in re.findall(r"`(0\d\.[a-z-]+)`", page):
         assert find_exercise(name).minutes > 0

@@ -2,12 +2,11 @@
 
 import math
 import os
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
-from act_minimal.dataset import Statistics
 from act_minimal.evaluation import Rollout, check_fit
 from act_minimal.policy import make_policy
 from act_minimal.sim import make_task
@@ -21,14 +20,13 @@ from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.motors import BRAKE, DM4340, NEWER_DM4340, gains_of
 from hardware.openarm.protocol import Mit, Scale
 
+from ..made_up import random_statistics
 from .helpers import answers
 
-quick = pytest.mark.quick
+pytestmark = pytest.mark.mostly_quick
+
 posix = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
 FIRM = np.tile(gains_of("firm").kp, 2).astype(float)
-
-
-# ---------------------------------------------------------------- exercises
 
 
 def side_by_side(right, left, seen, arms=(slice(0, 8), slice(8, 16)), flip=False):
@@ -39,21 +37,8 @@ def side_by_side(right, left, seen, arms=(slice(0, 8), slice(8, 16)), flip=False
     return np.concatenate(chunks[::-1] if flip else chunks, axis=2)
 
 
-def with_all(right, left, seen):
-    chunks = [policy.predict_chunk(seen) for policy in (right, left)]
-    return np.concatenate(chunks, axis=2)
-
-
-def blind(right, left, seen):
-    qpos = seen["qpos"]
-    chunks = [right.predict_chunk({"qpos": qpos[:, :8]})]
-    chunks += [left.predict_chunk({"qpos": qpos[:, 8:]})]
-    return np.concatenate(chunks, axis=2)
-
-
 def of_one(right, left, seen):
-    one = right.predict_chunk(seen | {"qpos": seen["qpos"][:, :8]})
-    return np.concatenate([one, one], axis=2)
+    return side_by_side(right, right, seen, ARMS[:1] * 2)
 
 
 def spoiling(right, left, seen):
@@ -68,10 +53,9 @@ ARMS = (slice(0, 8), slice(8, 16))
 test_side_by_side = answers(
     "09.side_by_side",
     right=[(side_by_side, "one policy now")],
-    stubs=[(lambda *a: None, "")],
     wrong=[
-        (with_all, "shape (2, 16)"),
-        (blind, "env_state"),
+        (lambda r, t, s: side_by_side(r, t, s, [slice(16)] * 2), "shape (2, 16)"),
+        (lambda r, t, s: side_by_side(r, t, {"qpos": s["qpos"]}), "env_state"),
         (of_one, "left arm's policy was not asked"),
         (spoiling, "changes the observation"),
         (lambda r, t, s: side_by_side(r, t, s, flip=True), "left arm's actions come"),
@@ -89,19 +73,12 @@ def cut_off(share, bits):
     return int(share * (2**bits - 1))
 
 
-def frame(goal, ranges, order: Literal["big", "little"] = "big", steps=cut_off):
+def frame(goal, ranges, order: Any = "big", steps=cut_off, clip=True):
     packed = 0
     for x, (low, high, bits) in zip(goal, ranges, strict=True):
-        share = (min(max(x, low), high) - low) / (high - low)
-        packed = packed << bits | steps(share, bits)
-    return packed.to_bytes(8, order)
-
-
-def uncut(goal, ranges):
-    packed = 0
-    for x, (low, high, bits) in zip(goal, ranges, strict=True):
-        packed = packed << bits | int((x - low) / (high - low) * (2**bits - 1))
-    return (packed % 2**64).to_bytes(8, "big")
+        x = min(max(x, low), high) if clip else x
+        packed = packed << bits | steps((x - low) / (high - low), bits)
+    return (packed % 2**64).to_bytes(8, order)
 
 
 def deaf_to_nan(goal, ranges):
@@ -119,7 +96,6 @@ def with_ranges(change):
 test_frame = answers(
     "09.frame",
     right=[(frame, "a motor is a spring")],
-    stubs=[(lambda g, r: None, "")],
     wrong=[
         (lambda g, r: frame(g, r, "little"), "lowest byte"),
         (lambda g, r: frame(g[::-1], r[::-1]), "highest bits"),
@@ -137,7 +113,7 @@ test_frame = answers(
             with_ranges(lambda i, a, b, n: (-8, 8, n) if i == 1 else (a, b, n)),
             "this motor's is 10",
         ),
-        (uncut, "cut off to it first"),
+        (lambda g, r: frame(g, r, clip=False), "cut off to it first"),
         (deaf_to_nan, "is no number goes out"),
         (lambda g, r: frame(g, r)[:7], "8 bytes"),
         (lambda g, r: int.from_bytes(frame(g, r), "big"), "return bytes"),
@@ -146,7 +122,6 @@ test_frame = answers(
 )
 
 
-@quick
 def test_the_driver_sends_what_the_exercise_asks():
     ends = Scale(12.5, 10.0, 28.0)
     ranges = [(-12.5, 12.5, 16), (-10, 10, 12), (0, 500, 12), (0, 5, 12), (-28, 28, 12)]
@@ -161,7 +136,6 @@ def sinking(share, kp, kd, brake):
 test_sink = answers(
     "09.sink",
     right=[(sinking, "soften")],
-    stubs=[(lambda *a: None, "")],
     wrong=[
         (lambda s, *a: sinking(1 - s, *a), "other way round"),
         (lambda s, p, d, b: (p, np.maximum(d, b), 1 - s), "does not fade"),
@@ -179,7 +153,6 @@ test_sink = answers(
 )
 
 
-@quick
 def test_soften_sends_what_the_exercise_asks():
     sent = []
 
@@ -200,25 +173,14 @@ def test_soften_sends_what_the_exercise_asks():
     assert math.isclose(sent[0][2], weight)
 
 
-# ---------------------------------------------------------------- two policies as one
-
-
 def arm_policy(state_dim, shift):
     """An untrained policy of one arm, whose actions are about `shift`."""
-    ones = {"qpos": np.ones(state_dim), "env_state": np.ones(7), "action": np.ones(8)}
-    means = {k: np.zeros_like(v) for k, v in ones.items()}
-    means["action"] = means["action"] + shift
-    return make_policy(
-        "bc_mlp",
-        Statistics(means, ones),
-        state_dim=state_dim,
-        action_dim=8,
-        env_state_dim=7,
-        chunk_size=5,
-    )
+    dims = {"state_dim": state_dim, "action_dim": 8, "env_state_dim": 7}
+    statistics = random_statistics({"qpos": state_dim, "env_state": 7, "action": 8})
+    statistics.mean["action"] += shift
+    return make_policy("bc_mlp", statistics, chunk_size=5, **dims)
 
 
-@quick
 @pytest.mark.parametrize("joints", [8, 16])
 def test_two_policies_are_one_to_the_loop(joints):
     right, left = arm_policy(joints, 100.0), arm_policy(joints, -100.0)
@@ -237,9 +199,6 @@ def test_two_policies_are_one_to_the_loop(joints):
         assert np.array_equal(both.predict_chunk(other)[..., :8], chunk[..., :8])
         moved = both.predict_chunk(seen | {"env_state": seen["env_state"] + 1})
         assert not np.array_equal(moved[..., :8], chunk[..., :8])
-
-
-# ---------------------------------------------------------------- what became of it
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +220,6 @@ def rollout(qpos, success=False):
     return Rollout(0, success, len(qpos), 0.0, 0.0, np.asarray(qpos, np.float32))
 
 
-@quick
 def test_kinds_of_failure(handover):
     held = two_arms.hands_on(handover)
     assert held["right"].any()
@@ -288,7 +246,6 @@ def test_kinds_of_failure(handover):
     assert counts == dict.fromkeys(two_arms.KINDS, 1)
 
 
-@quick
 def test_the_moment_is_after_the_left_hand_closed(handover):
     held = two_arms.hands_on(handover)
     both = held["right"] & held["left"] & (handover[:, 20] > 0.46)
@@ -302,7 +259,6 @@ def test_the_moment_is_after_the_left_hand_closed(handover):
     assert np.allclose(seen["env_state"], found[:, 18:])
 
 
-@quick
 def test_pictures_of_a_handover(handover):
     fig = two_arms.strip(rollout(handover, success=True))
     assert len(fig.axes) == 6
@@ -311,7 +267,6 @@ def test_pictures_of_a_handover(handover):
     assert left[-1] < 0.25
 
 
-@quick
 @pytest.mark.parametrize("opening", [0.0, 0.6])
 def test_the_explorer_of_what_is_told_answers_at_its_ends(handover, opening):
     states = two_arms.moments([rollout(handover)])
@@ -322,16 +277,12 @@ def test_the_explorer_of_what_is_told_answers_at_its_ends(handover, opening):
     assert "<img" in explorer.figure_html
 
 
-# ---------------------------------------------------------------- C28
-
-
 def way(policies, sees):
     rows = load_result("claims/C28")["summary"]
     (row,) = (r for r in rows if (r["policies"], r["sees"]) == (policies, sees))
     return row
 
 
-@quick
 def test_the_numbers_say_what_the_lesson_says():
     one, two, seeing = way("one", "both"), way("two", "own"), way("two", "both")
     assert one["n"] == two["n"] == seeing["n"] == 300
@@ -352,10 +303,6 @@ def test_the_numbers_say_what_the_lesson_says():
     assert len(two_arms.plans_figure().axes[0].lines) == len(plans)
 
 
-# ---------------------------------------------------------------- arms on springs
-
-
-@quick
 def test_springs_rest_where_forces_balance():
     weight = can_bus._weight()
     there = can_bus.rest_of(0.3 * FIRM, can_bus.RAISED, gravity=False, load=0.5)
@@ -367,7 +314,6 @@ def test_springs_rest_where_forces_balance():
     assert np.array_equal(floating, can_bus.RAISED)
 
 
-@quick
 def test_a_load_pulls_down_with_its_lever():
     torque = can_bus.pull_of(1.0, can_bus.RAISED)
     hands = can_bus._hands(can_bus.RAISED)
@@ -377,7 +323,6 @@ def test_a_load_pulls_down_with_its_lever():
     assert np.array_equal(torque[[7, 15]], [0, 0])
 
 
-@quick
 @pytest.mark.parametrize("share", [0.05, 1.0])
 @pytest.mark.parametrize("load", [0.0, 1.0])
 @pytest.mark.parametrize("gravity", ["off", "on"])
@@ -389,9 +334,6 @@ def test_the_explorer_of_springs_answers_at_its_ends(share, load, gravity):
     assert (sag < 0.1) == (gravity == "on" and load == 0)
 
 
-# ---------------------------------------------------------------- the virtual arms
-
-
 @pytest.fixture(scope="module")
 def arms():
     arms = can_bus.plug_in()
@@ -401,6 +343,7 @@ def arms():
     assert not os.path.lexists(arms.port)
 
 
+@pytest.mark.slow
 @posix
 def test_the_motors_answer(arms, capsys):
     can_bus.health(arms)
@@ -415,6 +358,7 @@ def test_the_motors_answer(arms, capsys):
     assert can_bus.exchange(arms, 9, goal) == (0, b"")
 
 
+@pytest.mark.slow
 @posix
 def test_the_arms_hang_where_the_model_says(arms):
     gentle = np.tile(gains_of("gentle").kp, 2).astype(float)
@@ -424,6 +368,7 @@ def test_the_arms_hang_where_the_model_says(arms):
     assert abs(can_bus.measured_sag(arms, "gentle", True)) < 0.005
 
 
+@pytest.mark.slow
 @posix
 def test_what_falls_and_what_does_not(arms):
     found = {how: can_bus.let_go(arms, how) for how in can_bus.HOW}

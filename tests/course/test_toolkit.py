@@ -31,9 +31,6 @@ def double(monkeypatch):
     monkeypatch.setitem(checks.EXERCISES, "99.double", one)
 
 
-# ---------------------------------------------------------------- checks
-
-
 @pytest.mark.parametrize(
     ("answer", "state", "says"),
     [
@@ -87,9 +84,6 @@ def test_an_unknown_exercise_lists_the_known():
 def test_answers_are_not_read_as_html(double):
     verdict = check("99.double", lambda x: {}["<b>"])
     assert "&lt;b&gt;" in verdict._repr_html_()
-
-
-# ---------------------------------------------------------------- numbers
 
 
 @pytest.fixture
@@ -149,9 +143,6 @@ def test_prose_says_what_is_not_measured_yet(numbers):
         results.fill("{{one summary k=9}}", numbers)
 
 
-# ---------------------------------------------------------------- predictions
-
-
 def press(widget, value):
     _, control, row = widget.children
     button, state = row.children
@@ -194,9 +185,6 @@ def test_unknown_questions_and_damaged_files_are_named(home):
         predictions.reveal("00.act")
 
 
-# ---------------------------------------------------------------- figures, films
-
-
 def test_a_figure_is_shown_with_its_alternative_text():
     fig, axes = plots.figure()
     axes.plot([0, 1], [0, 1])
@@ -218,9 +206,6 @@ def test_a_film_is_shown_with_its_description(tmp_path):
     film = show_film(tmp_path / "x.mp4", "An arm that does nothing.")
     assert 'aria-label="An arm that does nothing."' in film._repr_html_()
     assert "AAE=" in film._repr_html_()
-
-
-# ---------------------------------------------------------------- widgets
 
 
 def parabola():
@@ -279,9 +264,6 @@ def test_sliders_are_whole_where_they_can_be():
     fine = widgets.slider("m", -1, 1, 0.01, 0.01)
     assert isinstance(fine, ipywidgets.FloatSlider)
     assert widgets.steps("k", [1, 5, 25], 5).options == (1, 5, 25)
-
-
-# ---------------------------------------------------------------- runs
 
 
 def test_runs_are_made_once_and_found_again(home):

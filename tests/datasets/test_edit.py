@@ -1,11 +1,7 @@
 """Folders of episodes merged, split and repaired; and the `act data` commands."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -29,6 +25,13 @@ from act_minimal.episodes import (
 from act_minimal.exchange.convert import convert
 from act_minimal.support.errors import SettingError, UserError
 from act_minimal.support.hdf5_files import EpisodeError
+
+from ..programs import kill
+
+pytestmark = pytest.mark.mostly_quick
+
+SEVEN = np.ones((4, 7), np.float32)
+PICTURES, WIDE = (np.zeros((4, 8, width, 3), np.uint8) for width in (12, 16))
 
 
 def make(path: Path, number: int, *, frames: int = 4, jpeg: bool = False, **changes):
@@ -56,10 +59,6 @@ def numbers_in(folder: Path) -> list[int]:
     return [int(load_episode(path).attributes["seed"]) for path in paths]
 
 
-# --- merge ----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
 @settings(max_examples=10, deadline=None)
 def test_merge_keeps_every_episode_in_order(tmp_path_factory, sizes):
@@ -75,26 +74,16 @@ def test_merge_keeps_every_episode_in_order(tmp_path_factory, sizes):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("jpeg", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"fps": 25.0}, "frames a second: 25, but 30"),
-        ({"action": np.zeros((4, 7), np.float32)}, "numbers of action: 7, but 6"),
-        (
-            {"env_state": np.ones((4, 7), np.float32)},
-            "numbers of env_state: 7, but none",
-        ),
+        ({"action": SEVEN}, "numbers of action: 7, but 6"),
+        ({"env_state": SEVEN}, "numbers of env_state: 7, but none"),
         ({"images": {}}, "cameras: none, but top 8x12"),
-        (
-            {"images": {"side": np.zeros((4, 8, 12, 3), np.uint8)}},
-            "cameras: side 8x12, but top 8x12",
-        ),
-        (
-            {"images": {"top": np.zeros((4, 8, 16, 3), np.uint8)}},
-            "cameras: top 8x16, but top 8x12",
-        ),
+        ({"images": {"side": PICTURES}}, "cameras: side 8x12, but top 8x12"),
+        ({"images": {"top": WIDE}}, "cameras: top 8x16, but top 8x12"),
     ],
 )
 def test_merge_refuses_what_is_not_alike_and_names_both(
@@ -111,7 +100,6 @@ def test_merge_refuses_what_is_not_alike_and_names_both(
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
-@pytest.mark.quick
 def test_merge_refuses_odd_folders(tmp_path):
     a, out = make_folder(tmp_path / "a", [0]), tmp_path / "out"
     with pytest.raises(SettingError, match="1 folders to merge, expected at least 2"):
@@ -135,10 +123,6 @@ def test_merge_refuses_odd_folders(tmp_path):
     check_alike(list_episodes(a))
 
 
-# --- split ----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 @given(st.integers(1, 200), st.lists(st.floats(0.01, 1.0), min_size=1, max_size=4))
 @settings(max_examples=200, deadline=None)
 def test_shares_are_as_near_as_whole_episodes_allow(total, weights):
@@ -155,26 +139,24 @@ def test_shares_are_as_near_as_whole_episodes_allow(total, weights):
         assert counts[name] >= 1
 
 
-@pytest.mark.quick
 def test_split_draws_whole_episodes_once_each(tmp_path):
     source = make_folder(tmp_path / "a", list(range(10)))
-    done = split(source, {"train": 0.7, "val": 0.3}, tmp_path / "out", seed=1)
+    shares = {"train": 0.7, "val": 0.3}
+    done = split(source, shares, tmp_path / "out", seed=1)
     train, val = (numbers_in(tmp_path / "out" / part) for part in ("train", "val"))
     assert (len(train), len(val)) == (7, 3)
     assert sorted(train + val) == list(range(10))
     assert (train, val) == (sorted(train), sorted(val))  # they keep their order
     assert {name: len(paths) for name, paths in done.items()} == {"train": 7, "val": 3}
-    split(source, {"train": 0.7, "val": 0.3}, tmp_path / "again", seed=1)
-    assert numbers_in(tmp_path / "again/val") == val
-    split(source, {"train": 0.7, "val": 0.3}, tmp_path / "other", seed=2)
-    assert numbers_in(tmp_path / "other/val") != val
+    for seed in (1, 2):
+        split(source, shares, tmp_path / f"{seed}", seed=seed)
+        assert (numbers_in(tmp_path / f"{seed}/val") == val) == (seed == 1)
     split(source, {"first": 4, "then": 5}, tmp_path / "order", in_order=True)
     assert numbers_in(tmp_path / "order/first") == [0, 1, 2, 3]
     assert numbers_in(tmp_path / "order/then") == [4, 5, 6, 7, 8]
     assert numbers_in(source) == list(range(10))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -194,9 +176,6 @@ def test_parts_that_cannot_be(parts, message):
         part_counts(parts, 4, "demos")
 
 
-# --- repair ---------------------------------------------------------------------------
-
-
 def damage(folder: Path) -> None:
     """Six episodes, of which 1 is cut, 3 has a NaN and 4 another rate; 0 is missing."""
     make_folder(folder, [0, 1, 2, 3, 4, 5, 6])
@@ -209,7 +188,6 @@ def damage(folder: Path) -> None:
     make(episode_path(folder, 4), 4, fps=10.0)
 
 
-@pytest.mark.quick
 def test_repair_keeps_what_is_whole_and_moves_the_rest_aside(tmp_path):
     damage(tmp_path)
     before = {path.name: path.read_bytes() for path in list_episodes(tmp_path)}
@@ -241,12 +219,10 @@ def test_repair_keeps_what_is_whole_and_moves_the_rest_aside(tmp_path):
     assert numbers_in(tmp_path) == [2, 6]
     assert (tmp_path / "broken/episode_1-1.hdf5").read_bytes() == b"text"
     assert (tmp_path / "broken/episode_1.hdf5").read_bytes() == before["episode_1.hdf5"]
-    assert "not an HDF5" in json.loads(
-        (tmp_path / "broken/reasons.json").read_text()
-    ).get("episode_1-1.hdf5")
+    reasons = json.loads((tmp_path / "broken/reasons.json").read_text())
+    assert "not an HDF5" in reasons["episode_1-1.hdf5"]
 
 
-@pytest.mark.quick
 def test_repair_renumbers_names_of_any_kind(tmp_path):
     names = ["b_7", "episode_0", "episode_1", "episode_20", "a_3", "episode_3"]
     for i, name in enumerate(names):
@@ -257,7 +233,6 @@ def test_repair_renumbers_names_of_any_kind(tmp_path):
     assert not (tmp_path / "broken").exists()
 
 
-@pytest.mark.quick
 def test_a_folder_of_broken_files_alone(tmp_path):
     for i in range(2):
         (tmp_path / f"episode_{i}.hdf5").write_bytes(b"text")
@@ -284,24 +259,18 @@ repair(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [0, 2, 4])
 def test_kill_in_the_middle_of_a_repair_loses_nothing(tmp_path, moves):
     folder = tmp_path / "demos"
     damage(folder)
     contents = {path.read_bytes() for path in list_episodes(folder)}
-    command = [sys.executable, "-c", CHILD, str(folder), str(moves)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as child:
-        assert child.stdout.readline() == "ready\n"
-        os.kill(child.pid, signal.SIGKILL)
+    kill("-c", CHILD, folder, moves)
     assert {path.read_bytes() for path in folder.rglob("*.hdf5")} == contents
     repair(folder)
     assert {path.read_bytes() for path in folder.rglob("*.hdf5")} == contents
     assert numbers_in(folder) == [2, 5, 6]
     assert len(list((folder / "broken").glob("*.hdf5"))) == 3
-
-
-# --- commands -------------------------------------------------------------------------
 
 
 def act_data(*words: object) -> int:
@@ -312,7 +281,6 @@ def act_data(*words: object) -> int:
     return done.show("--json" in texts)
 
 
-@pytest.mark.quick
 def test_the_commands_do_what_they_say(tmp_path, capsys):
     a = make_folder(tmp_path / "a", [0, 1, 2], frames=8)
     b = make_folder(tmp_path / "b", [3, 4], frames=8)
@@ -331,7 +299,6 @@ def test_the_commands_do_what_they_say(tmp_path, capsys):
     assert numbers_in(back) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.quick
 def test_convert_says_which_joints_are_beyond_their_reach(tmp_path, capsys):
     attributes = {"robot": "so100"}
     qpos = np.tile(np.float32([0, 1.7, 1, 0, 0, 0.5]), (4, 1))
@@ -344,31 +311,31 @@ def test_convert_says_which_joints_are_beyond_their_reach(tmp_path, capsys):
     assert notice.startswith("qpos[1] (shoulder_lift)")
 
 
-@pytest.mark.quick
+def forget(path: Path, name: str) -> None:
+    with h5py.File(path, "r+") as root:
+        del root[f"observations/{name}"]
+
+
 def test_what_nobody_recorded_is_not_made_up_for_lerobot(tmp_path):
     source = make_folder(tmp_path / "a", [0, 1])
     for name in ("qvel", "effort"):
         assert unrecorded_in(list_episodes(source)) == []
         for path in list_episodes(source):
-            with h5py.File(path, "r+") as root:
-                del root[f"observations/{name}"]
+            forget(path, name)
         assert unrecorded_in(list_episodes(source)) == [name]
         shutil.rmtree(source)
         make_folder(source, [0, 1])
-    with h5py.File(episode_path(source, 0), "r+") as root:
-        del root["observations/effort"]
+    forget(episode_path(source, 0), "effort")
     (source / "episode_2.hdf5").write_bytes(b"text")
     assert unrecorded_in(list_episodes(source)) == []  # one of them has it
     (source / "episode_2.hdf5").unlink()
-    with h5py.File(episode_path(source, 1), "r+") as root:
-        del root["observations/effort"]
+    forget(episode_path(source, 1), "effort")
     convert(source, tmp_path / "set", "lerobot-v3.0")
     info = json.loads((tmp_path / "set/meta/info.json").read_text())
     assert "observation.velocity" in info["features"]
     assert "observation.effort" not in info["features"]
 
 
-@pytest.mark.quick
 def test_json_is_all_that_is_printed(tmp_path, capsys):
     a = make_folder(tmp_path / "a", [0, 1, 2], frames=8)
     b = make_folder(tmp_path / "b", [3, 4], frames=8)
@@ -392,7 +359,6 @@ def test_json_is_all_that_is_printed(tmp_path, capsys):
         assert said.err == ""
 
 
-@pytest.mark.quick
 def test_words_that_cannot_be_meant():
     for words, message in (
         ((), "a verb is missing, expected one of: merge, split, repair, convert"),
@@ -409,7 +375,6 @@ def test_words_that_cannot_be_meant():
         data_cli.read_parts(("a=1", "a=2"))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("verb", data_cli.VERBS)
 def test_every_verb_teaches(verb):
     about = data_cli.VERBS[verb].__doc__ or ""

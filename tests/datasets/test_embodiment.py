@@ -18,7 +18,7 @@ from act_minimal.datasets.embodiment import (
     expect_card,
     joint_names,
 )
-from act_minimal.episodes import Episode, episode_path, load_episode, save_episode
+from act_minimal.episodes import episode_path, load_episode, save_episode
 from act_minimal.evaluation import evaluate
 from act_minimal.exchange.lerobot_policy import export_policy, import_policy
 from act_minimal.settings import TrainConfig
@@ -35,6 +35,7 @@ from hardware.safety.stop import EmergencyStop
 from hardware.so100.arm import SO100
 
 from ..hardware.fake_arm import Clock, FakeArm
+from ..made_up import random_episode
 
 pytestmark = pytest.mark.quick
 
@@ -43,9 +44,6 @@ SO100_JOINTS = joint_names("so100", 6)
 OPENARM_JOINTS = joint_names("openarm", 16)
 CARD = {"fps": 30.0, "robot": "so100", "joints": SO100_JOINTS, "units": "rad"}
 SWAPPED = [*SO100_JOINTS[1::-1], *SO100_JOINTS[2:]]
-
-
-# ---------------------------------------------------------------- comparing
 
 
 def test_names_are_those_of_the_arms():
@@ -92,9 +90,6 @@ def test_a_rate_that_is_no_rate_is_refused(fps):
 def test_names_that_are_none_are_refused(card):
     with pytest.raises(UserError, match=r"in card\.json is .*, expected a "):
         expect_card(card, Path("card.json"))
-
-
-# ---------------------------------------------------------------- policies
 
 
 def copied(folder, **card):
@@ -179,14 +174,6 @@ def test_fps_is_the_arms_rate(tmp_path, robot, usual):
         make_robot(replace(config, fps=0.0), (96, 128), EmergencyStop())
 
 
-# ---------------------------------------------------------------- data and training
-
-
-def episode(**attributes):
-    rows = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
-    return Episode(rows, 0 * rows, 0 * rows, rows, fps=30.0, attributes=attributes)
-
-
 def test_simulated_recordings_say_which_arm_they_are_of(tmp_path):
     [path] = record(make_task("so100_pick_place"), tmp_path, 1, progress=False)
     said = load_episode(path).attributes
@@ -197,15 +184,11 @@ def test_simulated_recordings_say_which_arm_they_are_of(tmp_path):
 def test_a_training_run_hands_on_what_its_data_say(tmp_path):
     for i in range(2):
         about = arm_attributes("so100", SO100_JOINTS, "rad") if i else {}
-        save_episode(episode_path(tmp_path / "data", i), episode(**about))
-    config = TrainConfig(
-        data=tmp_path / "data",
-        out=tmp_path / "run",
-        steps=1,
-        chunk_size=4,
-        batch_size=2,
-        threads=1,
-    )
+        save_episode(
+            episode_path(tmp_path / "data", i), random_episode(12, attributes=about)
+        )
+    small = {"steps": 1, "chunk_size": 4, "batch_size": 2, "threads": 1}
+    config = TrainConfig(tmp_path / "data", tmp_path / "run", **small)
     policy = load_policy(train(config, progress=False).folder)
     assert {k: policy.card[k] for k in CARD} == CARD
     check_card(policy.card, 30.0, "so100", SO100_JOINTS)
@@ -215,8 +198,10 @@ def test_a_training_run_hands_on_what_its_data_say(tmp_path):
 def test_data_of_two_arms_are_refused(tmp_path, key):
     about: dict = arm_attributes("so100", SO100_JOINTS, "rad")
     other = {"joints": json.dumps(SWAPPED)}.get(key, "other")
-    save_episode(episode_path(tmp_path, 0), episode(**about))
-    save_episode(episode_path(tmp_path, 1), episode(**about | {key: other}))
+    save_episode(episode_path(tmp_path, 0), random_episode(12, attributes=about))
+    save_episode(
+        episode_path(tmp_path, 1), random_episode(12, attributes=about | {key: other})
+    )
     with pytest.raises(UserError, match=rf"episode_1\.hdf5 has {key} .*episode_0.hdf5"):
         Demonstrations.load(tmp_path)
 
@@ -225,9 +210,6 @@ def test_data_of_two_arms_are_refused(tmp_path, key):
 def test_joints_that_are_no_list_of_names_are_refused(joints):
     with pytest.raises(UserError, match=r"a\.hdf5: joints is .* JSON list of 6 joi"):
         arm_of({"a.hdf5": {"joints": joints}}, 6)
-
-
-# ---------------------------------------------------------------- there and back
 
 
 def test_exchange_keeps_what_the_card_says(tmp_path):

@@ -16,6 +16,8 @@ from act_minimal.datasets.inspect import (
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.support.errors import UserError
 
+pytestmark = pytest.mark.mostly_quick
+
 FRAMES = 60
 
 
@@ -44,7 +46,6 @@ def write(folder, change=None, count: int = 3) -> None:
         save_episode(episode_path(folder, i), episode)
 
 
-@pytest.mark.quick
 def test_a_sound_dataset(tmp_path):
     write(tmp_path)
     report = inspect_dataset(tmp_path)
@@ -57,9 +58,8 @@ def test_a_sound_dataset(tmp_path):
     assert (report.successes, report.failures, report.unlabelled) == (3, 0, 0)
     assert report.attributes == {"task": {"pick": 3}, "demonstrator": {"human": 3}}
     for key in ("qpos", "action"):
-        rows = np.concatenate(
-            [getattr(make_episode(i, FRAMES + i), key) for i in range(3)]
-        )
+        episodes = (make_episode(i, FRAMES + i) for i in range(3))
+        rows = np.concatenate([getattr(episode, key) for episode in episodes])
         for j, found in enumerate(report.ranges[key]):
             column = rows[:, j].astype(float)
             assert found.minimum == pytest.approx(column.min())
@@ -72,31 +72,18 @@ def test_a_sound_dataset(tmp_path):
     assert json.loads(json.dumps(report_json(report)))["healthy"] is True
 
 
+def hold(rows: np.ndarray, first: int = 10, end: int = 45) -> None:
+    rows[first:end] = rows[first]
+
+
 def freeze(episode: Episode) -> None:
-    episode.images["wrist"][10:45] = episode.images["wrist"][10]
+    hold(episode.images["wrist"])
 
 
 def pause(episode: Episode) -> None:
     """The arm stands still, and so do the images: nothing is wrong."""
-    freeze(episode)
-    episode.images["top"][10:45] = episode.images["top"][10]
-    episode.qpos[10:45] = episode.qpos[10]
-
-
-def stuck(episode: Episode) -> None:
-    episode.images["top"][:] = episode.images["top"][0]
-
-
-def copy_state(episode: Episode) -> None:
-    episode.action = episode.qpos
-
-
-def copy_next_state(episode: Episode) -> None:
-    episode.action = np.concatenate([episode.qpos[1:], episode.qpos[-1:]])
-
-
-def still(episode: Episode) -> None:
-    episode.action[:] = 0.5
+    for rows in (*episode.images.values(), episode.qpos):
+        hold(rows)
 
 
 def dark(episode: Episode) -> None:
@@ -104,27 +91,11 @@ def dark(episode: Episode) -> None:
     episode.images["top"] = noise.astype(np.uint8)
 
 
-def other_rate(episode: Episode) -> None:
-    episode.fps = 50.0
+def act(change):
+    """The action becomes what `change` makes of the episode."""
+    return lambda episode: setattr(episode, "action", change(episode))
 
 
-def no_wrist(episode: Episode) -> None:
-    del episode.images["wrist"]
-
-
-def other_size(episode: Episode) -> None:
-    episode.images["top"] = episode.images["top"][:, :10]
-
-
-def other_width(episode: Episode) -> None:
-    episode.action = episode.action[:, :2]
-
-
-def failed(episode: Episode) -> None:
-    episode.attributes["success"] = False
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
@@ -133,16 +104,43 @@ def failed(episode: Episode) -> None:
             "episode_2.hdf5: camera 'wrist' is frozen for 35 frames from frame 10",
         ),
         (pause, None),
-        (stuck, "episode_2.hdf5: camera 'top' shows the same image throughout"),
-        (copy_state, "episode_2.hdf5: the actions equal the state in every frame"),
-        (copy_next_state, "episode_2.hdf5: the actions equal the next state"),
-        (still, "episode_2.hdf5: the action never changes"),
+        (
+            lambda e: hold(e.images["top"], 0, len(e)),
+            "episode_2.hdf5: camera 'top' shows the same image throughout",
+        ),
+        (
+            act(lambda e: e.qpos),
+            "episode_2.hdf5: the actions equal the state in every frame",
+        ),
+        (
+            act(lambda e: np.concatenate([e.qpos[1:], e.qpos[-1:]])),
+            "episode_2.hdf5: the actions equal the next state",
+        ),
+        (
+            act(lambda e: np.full_like(e.action, 0.5)),
+            "episode_2.hdf5: the action never changes",
+        ),
         (dark, "episode_2.hdf5: camera 'top' shows a single colour"),
-        (other_rate, "episodes differ in frames a second: 30, 50"),
-        (no_wrist, "camera 'wrist' is missing from 1 of 3 episodes, first from episo"),
-        (other_size, "images of camera 'top' differ in size: 12x16, 10x16"),
-        (other_width, "episode_2.hdf5: action is 2 numbers wide, 3 in the files bef"),
-        (failed, "1 of 3 episodes marked as failures"),
+        (
+            lambda e: setattr(e, "fps", 50.0),
+            "episodes differ in frames a second: 30, 50",
+        ),
+        (
+            lambda e: e.images.pop("wrist"),
+            "camera 'wrist' is missing from 1 of 3 episodes, first from episo",
+        ),
+        (
+            lambda e: e.images.update(top=e.images["top"][:, :10]),
+            "images of camera 'top' differ in size: 12x16, 10x16",
+        ),
+        (
+            act(lambda e: e.action[:, :2]),
+            "episode_2.hdf5: action is 2 numbers wide, 3 in the files bef",
+        ),
+        (
+            lambda e: e.attributes.update(success=False),
+            "1 of 3 episodes marked as failures",
+        ),
     ],
 )
 def test_one_fault_gives_one_warning(tmp_path, change, warning):
@@ -157,7 +155,6 @@ def test_one_fault_gives_one_warning(tmp_path, change, warning):
         assert warning.split(":")[0] in render_report(report)
 
 
-@pytest.mark.quick
 def test_a_joint_that_hardly_moves(tmp_path):
     for i in range(2):
         episode = make_episode(i)
@@ -167,7 +164,6 @@ def test_a_joint_that_hardly_moves(tmp_path):
     assert warning.startswith("action[1] hardly moves")
 
 
-@pytest.mark.quick
 def test_broken_files_are_listed_and_the_rest_is_read(tmp_path):
     write(tmp_path, count=4)
     path = episode_path(tmp_path, 1)
@@ -182,7 +178,6 @@ def test_broken_files_are_listed_and_the_rest_is_read(tmp_path):
     assert "BROKEN  episode_2.hdf5: not an HDF5 file" in render_report(report)
 
 
-@pytest.mark.quick
 def test_nothing_readable(tmp_path):
     with pytest.raises(UserError, match=r"has no \*\.hdf5 episodes"):
         inspect_dataset(tmp_path)
@@ -195,7 +190,6 @@ def test_nothing_readable(tmp_path):
     json.dumps(report_json(report))
 
 
-@pytest.mark.quick
 def test_files_that_are_not_read_are_named(tmp_path):
     write(tmp_path)
     (tmp_path / "episode_3.h5").touch()
@@ -212,12 +206,10 @@ def of_arm(robot: str, qpos: np.ndarray, **attributes) -> Episode:
     moved = qpos + 0.05 * np.sin(np.linspace(0, 9, FRAMES))[:, None]
     rows = moved.astype(np.float32)
     said = {"robot": robot} if robot else {}
-    return Episode(
-        rows, 0 * rows, 0 * rows, rows + 0.01, fps=30.0, attributes=said | attributes
-    )
+    about = {"fps": 30.0, "attributes": said | attributes}
+    return Episode(rows, 0 * rows, 0 * rows, rows + 0.01, **about)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("robot", "qpos", "expected"),
     [
@@ -240,7 +232,6 @@ def test_joints_beyond_their_reach_are_a_notice(tmp_path, robot, qpos, expected)
         assert warning.startswith(start)
 
 
-@pytest.mark.quick
 def test_notices_go_by_the_names_of_the_joints(tmp_path):
     episode = of_arm("", np.array([0.0, 90.0]), joints='["lift", "turn"]')
     save_episode(episode_path(tmp_path, 0), episode)
@@ -249,18 +240,13 @@ def test_notices_go_by_the_names_of_the_joints(tmp_path):
     assert named_joints('["lift", 3]', 2) == named_joints("lift", 2) == []
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("said", "successes"), [("False", 0), ("True", 1), (0, 0)])
 def test_success_however_it_is_written(tmp_path, said, successes):
-    def mark(episode: Episode) -> None:
-        episode.attributes["success"] = said
-
-    write(tmp_path, mark, count=1)
+    write(tmp_path, lambda e: e.attributes.update(success=said), count=1)
     report = inspect_dataset(tmp_path)
     assert (report.successes, report.failures) == (successes, 1 - successes)
 
 
-@pytest.mark.quick
 def test_without_images(tmp_path):
     write(tmp_path, freeze)
     report = inspect_dataset(tmp_path, images=False)
@@ -268,6 +254,7 @@ def test_without_images(tmp_path):
     assert "Cameras: none" in render_report(report)
 
 
+@pytest.mark.slow
 def test_contact_sheet_shows_the_frames(tmp_path):
     write(tmp_path, count=5)
     episode_path(tmp_path, 5).write_text("rubbish, left out of the picture")

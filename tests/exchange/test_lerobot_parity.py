@@ -31,32 +31,21 @@ SHAPES = json.loads(FILE.with_suffix(".json").read_text())["weights"]
 AVERAGES_WHAT_IS_THERE = Version(VERSION) >= Version("0.6")
 
 
+NAMES = {key: key for key in ("chunk_size", "latent_dim", "pre_norm")} | {
+    **{"dim_model": "width", "n_heads": "heads", "dim_feedforward": "feedforward"},
+    **{"feedforward_activation": "activation", "vision_backbone": "backbone"},
+    **{"n_encoder_layers": "encoder_layers", "n_decoder_layers": "decoder_layers"},
+    **{"n_vae_encoder_layers": "cvae_layers", "use_vae": "use_cvae"},
+}
+
+
 def config_of(case: str, padding: str = "dilute") -> ACTConfig:
     """Our settings for a case's; paper size is LeRobot's own default."""
     s, a, e, cameras, size, settings = golden.CASES[case]
-    names = {
-        "chunk_size": "chunk_size",
-        "dim_model": "width",
-        "n_heads": "heads",
-        "dim_feedforward": "feedforward",
-        "feedforward_activation": "activation",
-        "n_encoder_layers": "encoder_layers",
-        "n_decoder_layers": "decoder_layers",
-        "n_vae_encoder_layers": "cvae_layers",
-        "latent_dim": "latent_dim",
-        "use_vae": "use_cvae",
-        "pre_norm": "pre_norm",
-        "vision_backbone": "backbone",
-    }
-    ours = {names[key]: x for key, x in settings.items() if key in names}
-    fixed = {"dropout": 0.0, "padding_in_loss": padding, "env_state_dim": e}
-    cameras = tuple(f"camera{i}" for i in range(cameras))
-    return ACTConfig.of_size(
-        "paper",
-        **{"state_dim": s, "action_dim": a, "cameras": cameras, "image_size": size},
-        **fixed,
-        **ours,
-    )
+    ours = {NAMES[key]: x for key, x in settings.items() if key in NAMES}
+    ours |= {"dropout": 0.0, "padding_in_loss": padding, "env_state_dim": e}
+    ours |= {"cameras": tuple(f"camera{i}" for i in range(cameras)), "image_size": size}
+    return ACTConfig.of_size("paper", state_dim=s, action_dim=a, **ours)
 
 
 def model_of(case: str, padding: str = "dilute") -> ACT:
@@ -76,11 +65,8 @@ def model_of(case: str, padding: str = "dilute") -> ACT:
 
 def batch_of(case: str) -> tuple[dict[str, Any], torch.Tensor]:
     theirs = golden.inputs(case)
-    batch = {
-        "qpos": theirs["observation.state"],
-        "action": theirs["action"],
-        "is_pad": theirs["action_is_pad"],
-    }
+    batch = {"qpos": theirs["observation.state"], "action": theirs["action"]}
+    batch["is_pad"] = theirs["action_is_pad"]
     if "observation.environment_state" in theirs:
         batch["env_state"] = theirs["observation.environment_state"]
     if keys := golden.camera_keys(case):
@@ -159,9 +145,6 @@ def test_lerobot_itself_still_computes_the_golden_numbers(tmp_path):
     padding = "exclude" if AVERAGES_WHAT_IS_THERE else "dilute"
     for case in ("two_cameras", "two_sizes", "env_state_pre_norm"):
         assert_equal(case, differences(case, fresh, padding))
-
-
-# ------------------------------------------------------------------ names
 
 
 @pytest.mark.quick

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from act_minimal.checkpoint import CheckpointError, load_policy, save_policy
-from act_minimal.dataset import Statistics
 from act_minimal.exchange import onnx as onnx_export
 from act_minimal.exchange.onnx import OnnxError, OnnxPredictor
 from act_minimal.images import Resizing
@@ -18,22 +17,19 @@ from act_minimal.policy import Policy, make_policy
 from act_minimal.support.errors import SettingError
 from act_minimal.support.extras import MissingExtra
 
+from ..made_up import random_statistics
 from .test_lerobot_policy import DATA, observation_of, policy_of
 
+SMALL = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
+SMALL |= {"chunk_size": 5}
 STATE, VISION = DATA / "so100_pick_place_state", DATA / "so100_pick_place_vision"
 
 
 def other_policy(kind: Any, **settings: Any) -> Policy:
-    keys = ("qpos", "action", "action_delta", "env_state")
-    widths = dict.fromkeys(keys, 6) | {"env_state": 7}
-    random = np.random.default_rng(0)
-    statistics = Statistics(
-        {key: random.normal(size=n).astype("f4") for key, n in widths.items()},
-        {key: random.uniform(0.1, 2, n).astype("f4") for key, n in widths.items()},
-    )
+    widths = {"qpos": 6, "action": 6, "action_delta": 6, "env_state": 7}
     torch.manual_seed(0)
     joints = {"state_dim": 6, "action_dim": 6, "env_state_dim": 7}
-    return make_policy(kind, statistics, **joints, **settings)
+    return make_policy(kind, random_statistics(widths), **joints, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +60,7 @@ def test_cameras_of_different_sizes(tmp_path):
     """Odd sizes, which are filled up, with pooling before that."""
     sizes = {"top": (50, 70), "wrist": (37, 41)}
     settings = {"cameras": tuple(sizes), "image_size": tuple(sizes.values())}
-    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
-    policy = other_policy("act", image_pool=2, chunk_size=5, **settings, **small)
+    policy = other_policy("act", image_pool=2, **settings, **SMALL)
     save_policy(tmp_path / "p", policy, {})
     done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
     assert done.inputs["images/top"] == (50, 70, 3)
@@ -73,21 +68,16 @@ def test_cameras_of_different_sizes(tmp_path):
 
 
 def test_a_policy_that_resizes_does_so_outside_its_file(tmp_path):
-    small = {"width": 16, "feedforward": 16, "heads": 2, "encoder_layers": 1}
-    settings = {"cameras": ("top",), "image_size": (16, 24), "chunk_size": 5}
-    policy = other_policy("act", **settings, **small)
+    policy = other_policy("act", cameras=("top",), image_size=(16, 24), **SMALL)
     policy.resizing = Resizing((16, 24), "pad", {"top": (60, 100)})
     save_policy(tmp_path / "p", policy, {})
     done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
     assert done.inputs["images/top"] == (16, 24, 3)
     predictor = OnnxPredictor(tmp_path / "p.onnx", threads=1)
     assert predictor.resizing == policy.resizing
-    random = np.random.default_rng(0)
-    seen = {
-        "qpos": random.normal(size=(2, 6)).astype("f4"),
-        "env_state": random.normal(size=(2, 7)).astype("f4"),
-        "images/top": random.integers(0, 256, (2, 60, 100, 3), np.uint8),
-    }
+    seen = observation_of(policy.config)
+    images = np.random.default_rng(0).integers(0, 256, (2, 60, 100, 3), np.uint8)
+    seen["images/top"] = images
     expected = load_policy(tmp_path / "p").predict_chunk(seen)
     assert np.abs(predictor.predict_chunk(seen) - expected).max() < 1e-4
     seen["images/top"] = seen["images/top"][:, :, :60]

@@ -31,15 +31,10 @@ class Clock:
 
 
 class FakeArm(ArmDriver):
-    """Follows at once, on a bus that can be silent; `log` is what happened to it.
+    """Follows at once; `log` is what happened to it.
 
-    Args:
-        limits: its own.
-        time: its time, a `Clock`, if its bus shall be silent at times.
-        name: which arm it says that it is.
-        joints: what it says that its joints are.
-        fps: ticks a second.
-        ticks: the clock of its bus, and so of its ticks.
+    Its bus is silent where `silences` say so in its time, a `Clock`; `ticks` is the
+    clock of its bus, and so of its ticks.
     """
 
     ANSWER = 0.07  # s that three questions in vain take

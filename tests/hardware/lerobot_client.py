@@ -15,7 +15,6 @@ from lerobot.robots.so_follower import SO100Follower, SO100FollowerConfig
 
 
 def main(port: str, folder: str) -> None:
-    """Connect, observe, act, disconnect, and say what was seen."""
     config = SO100FollowerConfig(
         port=port, id="virtual", calibration_dir=Path(folder), use_degrees=True
     )
@@ -31,15 +30,8 @@ def main(port: str, folder: str) -> None:
         time.sleep(max(0.0, 1 / 30 - (time.monotonic() - start) % (1 / 30)))
     robot._save_calibration(Path(folder) / "written.json")
     robot.disconnect()
-    print(
-        json.dumps(
-            {
-                "calibrated": calibrated,
-                "first": {k: float(v) for k, v in first.items()},
-                "last": {k: float(v) for k, v in last.items()},
-            }
-        )
-    )
+    first, last = ({k: float(v) for k, v in one.items()} for one in (first, last))
+    print(json.dumps({"calibrated": calibrated, "first": first, "last": last}))
 
 
 if __name__ == "__main__":

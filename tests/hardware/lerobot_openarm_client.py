@@ -33,7 +33,6 @@ RATE = 50  # Hz
 
 
 def follower(side: str, folder: Path) -> OpenArmFollower:
-    """LeRobot's follower of one arm, as its users configure it."""
     config = OpenArmFollowerConfig(
         port=side,
         side=side,
@@ -48,7 +47,6 @@ def follower(side: str, folder: Path) -> OpenArmFollower:
 
 
 def truth(service: VirtualOpenArmService) -> dict[str, object]:
-    """What somebody beside the arms sees, side by side with what LeRobot says."""
     angles = service.arm.kinematics.angles_of(service.arm.state)
     motors = [motor for side in service.arm.motors for motor in side]
     return {
@@ -91,7 +89,6 @@ def act(robots: list[OpenArmFollower], goals: np.ndarray, seconds: float) -> lis
 
 
 def drive(service: VirtualOpenArmService, folder: Path) -> dict[str, object]:
-    """Connect, observe, act, disconnect; then once more, with a calibration."""
     robots = [follower(side, folder) for side in SIDES]
     put(service, RAISED)
     for robot in robots:
@@ -127,7 +124,6 @@ def drive(service: VirtualOpenArmService, folder: Path) -> dict[str, object]:
 
 
 def main(folder: Path) -> None:
-    """Plug in the virtual arms, let LeRobot drive them, and print the report."""
     config = VirtualOpenArmConfig(
         folder / "arm", right="virtual:right", left="virtual:left"
     )

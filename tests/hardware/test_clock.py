@@ -1,5 +1,6 @@
 """Whose seconds count: a real arm's are the computer's, a virtual arm's its own."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -27,7 +28,6 @@ from hardware.errors import BusError
 from hardware.objects import Tracker
 from hardware.openarm.bus import Bus as CanBus
 from hardware.openarm.emulator.service import (
-    VirtualOpenArmConfig,
     VirtualOpenArmService,
     virtual_openarm,
 )
@@ -42,9 +42,11 @@ from hardware.so100.emulator.service import (
     assemble,
 )
 from hardware.stream import Message, Stream
-from hardware.virtual.client import VirtualArmProcess
+from hardware.virtual.client import SceneClient, VirtualArmProcess
 
-from ..clocks import HandClock, eventually
+from ..clocks import HandClock
+from ..commands import start_program
+from .virtual_arms import config_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
 
@@ -57,9 +59,25 @@ def computer(monkeypatch):
     return here
 
 
-def test_while_nothing_is_held_up_all_clocks_are_one(computer, tmp_path):
-    arm = ArmTime([clock_path(tmp_path / "arm")])
-    client = clock_of(tmp_path / "arm")
+@pytest.fixture
+def times(tmp_path, computer):
+    """Makes a virtual arm's time, with clocks of these names, and their clients."""
+
+    def make(*names):
+        arm = ArmTime([clock_path(tmp_path / name) for name in names])
+        return arm, *(clock_of(tmp_path / name) for name in names)
+
+    return make
+
+
+@pytest.fixture
+def unwaiting(monkeypatch):
+    """No thread of this program has waited for a CPU."""
+    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])
+
+
+def test_while_nothing_is_held_up_all_clocks_are_one(computer, times):
+    arm, client = times("arm")
     assert isinstance(client, ArmClock)
     for _ in range(100):
         computer.seconds += 0.019
@@ -69,9 +87,8 @@ def test_while_nothing_is_held_up_all_clocks_are_one(computer, tmp_path):
     assert client.now() == arm.now() == computer.seconds
 
 
-def test_time_stands_still_while_a_virtual_arm_is_held_up(computer, tmp_path):
-    arm = ArmTime([clock_path(tmp_path / "arm")])
-    client = clock_of(tmp_path / "arm")
+def test_time_stands_still_while_a_virtual_arm_is_held_up(computer, times):
+    arm, client = times("arm")
     computer.seconds += 3.0
     assert client.now() == arm.now() == pytest.approx(1000 + clock.SLACK)
     assert arm.pass_on() == client.now() == pytest.approx(1000 + clock.SLACK)
@@ -80,9 +97,8 @@ def test_time_stands_still_while_a_virtual_arm_is_held_up(computer, tmp_path):
     assert client.now() == pytest.approx(1000.015 + clock.SLACK)
 
 
-def test_time_goes_on_where_no_arm_is_left(computer, tmp_path):
-    arm = ArmTime([clock_path(tmp_path / "arm")])
-    client = clock_of(tmp_path / "arm")
+def test_time_goes_on_where_no_arm_is_left(computer, times, tmp_path):
+    arm, client = times("arm")
     assert client.fault() == ""
     computer.seconds += clock.GONE + 2
     assert client.now() == pytest.approx(1002 + clock.SLACK)
@@ -98,12 +114,10 @@ def test_time_goes_on_where_no_arm_is_left(computer, tmp_path):
 
 
 def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
-    computer, tmp_path, monkeypatch
+    computer, times, unwaiting
 ):
-    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
-    arm = ArmTime([clock_path(tmp_path / "arm")])
-    leader = ArmTime([clock_path(tmp_path / "leader")])
-    its, leaders = clock_of(tmp_path / "arm"), clock_of(tmp_path / "leader")
+    arm, its = times("arm")
+    leader, leaders = times("leader")
     then, held = its.now(), its.held()
     for _ in range(100):
         computer.seconds += 0.01
@@ -117,17 +131,16 @@ def test_a_follower_is_not_blamed_for_a_leader_that_is_held_up(
     assert Frame(frame.image, then, 0).age == pytest.approx(1.0)
 
 
-def test_an_arm_with_several_clocks_is_forgiven_once(computer, tmp_path, monkeypatch):
-    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
-    arm = ArmTime([clock_path(tmp_path / name) for name in ("right", "left")])
-    right, left = clock_of(tmp_path / "right"), clock_of(tmp_path / "left")
+def test_an_arm_with_several_clocks_is_forgiven_once(
+    computer, times, unwaiting, tmp_path
+):
+    arm, right, left = times("right", "left")
     again = clock_of(tmp_path / "right")
     then, held = right.now(), right.held()
     computer.seconds += 5.0
     arm.pass_on()
     assert right.age(then, held) == pytest.approx(clock.SLACK)
-    follower = ArmTime([clock_path(tmp_path / "follower")])
-    its = clock_of(tmp_path / "follower")
+    follower, its = times("follower")
     assert its.held() == 0.0
     computer.seconds += 1.0
     arm.pass_on()
@@ -137,11 +150,10 @@ def test_an_arm_with_several_clocks_is_forgiven_once(computer, tmp_path, monkeyp
 
 
 def test_what_was_forgiven_stays_so_when_an_arm_comes_or_goes(
-    computer, tmp_path, monkeypatch
+    computer, times, unwaiting, tmp_path
 ):
-    monkeypatch.setattr(clock.os, "listdir", lambda folder: [])  # no thread waited
-    _arm, other = (ArmTime([clock_path(tmp_path / name)]) for name in ("arm", "other"))
-    its, others = clock_of(tmp_path / "arm"), clock_of(tmp_path / "other")
+    _arm, its = times("arm")
+    other, others = times("other")
     assert its.held() == 0.0
     computer.seconds += 5.0
     other.pass_on()
@@ -256,12 +268,18 @@ while True:
 """
 
 
+def script_of(folder, text):
+    """The words that run a program whose argument is an arm's time."""
+    (folder / "script.py").write_text(text)
+    return [sys.executable, folder / "script.py", folder / "arm.time"]
+
+
+ENV = os.environ | {"PYTHONPATH": os.getcwd()}
+
+
 def test_a_time_is_read_whole_while_it_is_written(tmp_path):
-    script = tmp_path / "writing.py"
-    script.write_text(WRITING)
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
-    words = [sys.executable, str(script), str(tmp_path / "arm.time")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=env) as writer:
+    words = script_of(tmp_path, WRITING)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=ENV) as writer:
         try:
             assert writer.stdout
             stood = float(writer.stdout.readline())
@@ -296,11 +314,8 @@ finally:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_waiting_for_a_cpu_is_seen(tmp_path):
     """Two programs on one CPU: each waits for the other."""
-    script = tmp_path / "waiting.py"
-    script.write_text(WAITING)
-    env = os.environ | {"PYTHONPATH": os.getcwd()}
-    words = [sys.executable, str(script), str(tmp_path / "arm.time")]
-    done = subprocess.run(words, capture_output=True, text=True, env=env, check=True)
+    words = script_of(tmp_path, WAITING)
+    done = subprocess.run(words, capture_output=True, text=True, env=ENV, check=True)
     assert float(done.stdout) >= 0.05
     assert Clock().held() == 0.0  # a real arm is forgiven nothing
 
@@ -329,14 +344,25 @@ def held_up(process, seconds=1.0):
     return go_on
 
 
-def test_a_virtual_arm_that_is_held_up_is_waited_for(arms):
+@contextlib.contextmanager
+def opened(*sources):
+    with contextlib.ExitStack() as last:
+        for source in sources:
+            source.open()
+            last.callback(source.close)
+        yield
+
+
+def buses(arms):
     so100, openarm = arms
-    servos, motors = Bus(so100.port), CanBus(openarm.config.right, side="right")
-    camera = make_camera("top", CameraConfig(f"virtual:{so100.port}"))
-    tracker = Tracker(f"virtual:{openarm.port}")
-    for one in (servos, motors, camera, tracker):
-        one.open()
-    try:
+    return Bus(so100.port), CanBus(openarm.config.right, side="right")
+
+
+def test_a_virtual_arm_that_is_held_up_is_waited_for(arms):
+    servos, motors = buses(arms)
+    camera = make_camera("top", CameraConfig(f"virtual:{arms[0].port}"))
+    tracker = Tracker(f"virtual:{arms[1].port}")
+    with opened(servos, motors, camera, tracker):
         begun = time.monotonic()
         waits = [held_up(process) for process in arms]
         assert set(servos.read_all(IDS, "Present_Position")) == set(IDS)
@@ -346,42 +372,24 @@ def test_a_virtual_arm_that_is_held_up_is_waited_for(arms):
         camera.read()
         tracker.read()
         assert time.monotonic() - begun > 0.9  # it was in fact held up
-    finally:
         for wait in waits:
             wait.join()
-        for one in (servos, motors, camera, tracker):
-            one.close()
 
 
 def test_an_arm_that_gives_no_sign_is_not_told_to_look_at_its_plugs(arms, monkeypatch):
-    so100, openarm = arms
     monkeypatch.setattr(clock, "GONE", 0.3)
-    servos, motors = Bus(so100.port), CanBus(openarm.config.right, side="right")
-    for one in (servos, motors):
-        one.open()
-    waits = [held_up(process, 60.0) for process in arms]
-    try:
-        for ask in (lambda: servos.read(1, "Present_Position"), motors.refresh):
-            with pytest.raises(BusError, match="this computer is too busy") as error:
-                ask()
-            assert not {"plug", "cable", "power"} & set(str(error.value).split())
-    finally:
-        for wait, process in zip(waits, arms, strict=True):
-            wait.cancel()
-            process._process.send_signal(signal.SIGCONT)
-        for one in (servos, motors):
-            one.close()
-
-
-def test_a_program_that_waits_for_a_virtual_arm_moves_with_it(arms):
-    so100, _ = arms
-    its = clock_of(so100.port)
-    wait = held_up(so100, 0.5)
-    begun = its.now(), time.monotonic()
-    its.wait_until(begun[0] + 0.1)
-    wait.join()
-    assert time.monotonic() - begun[1] > 0.4
-    assert so100.scene.look()["time"] == pytest.approx(its.now(), abs=0.5)
+    servos, motors = buses(arms)
+    with opened(servos, motors):
+        waits = [held_up(process, 60.0) for process in arms]
+        try:
+            for ask in (lambda: servos.read(1, "Present_Position"), motors.refresh):
+                with pytest.raises(BusError, match="this computer is too busy") as said:
+                    ask()
+                assert not {"plug", "cable", "power"} & set(str(said.value).split())
+        finally:
+            for wait, process in zip(waits, arms, strict=True):
+                wait.cancel()
+                process._process.send_signal(signal.SIGCONT)
 
 
 def test_a_control_loop_goes_on_through_hold_ups(arms, tmp_path):
@@ -417,35 +425,34 @@ def test_a_control_loop_goes_on_through_hold_ups(arms, tmp_path):
         ("so100", "SIGTERM"),
         ("so100", "SIGHUP"),
         ("so100", "SIGINT"),
+        ("so100", "stop"),
         ("openarm", "SIGTERM"),
     ],
 )
 def test_a_virtual_arm_that_is_ended_leaves_nothing(tmp_path, robot, name):
-    line = f"virtual --robot {robot} --port arm"
-    number = getattr(signal, name)
+    number = getattr(signal, name, signal.SIGTERM)
     before = signal.signal(number, signal.SIG_DFL)  # under nohup, it would be ignored
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "act_minimal.command.main", *line.split()],
-            cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        line, env = f"virtual --robot {robot} --port arm", {"TMPDIR": str(tmp_path)}
+        process = start_program(tmp_path, line, env=os.environ | env)
     finally:
         signal.signal(number, before)
     try:
-        assert process.stdout
-        with process.stdout:
-            said = process.stdout.readline()
-            assert said.startswith("a virtual "), said
-            there = {path.name for path in tmp_path.iterdir()}
-            assert {"arm", "arm.scene", "arm.time"} <= there
+        said = process.stdout.readline()
+        arm = "OpenArm" if robot == "openarm" else "SO-100 arm is at"
+        assert said.startswith("a virtual "), said
+        assert arm in said
+        there = {path.name for path in tmp_path.iterdir()}
+        assert {"arm", "arm.scene", "arm.time"} <= there
+        if name == "stop":
+            with SceneClient(tmp_path / "arm") as scene:
+                scene.ask(stop=True)
+        else:
             process.send_signal(number)
-            assert process.wait(60) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -465,33 +472,16 @@ def test_a_killed_arm_leaves_its_port_to_the_next(tmp_path):
         os.close(number)
 
 
-@pytest.mark.parametrize("kind", ["so100", "openarm"])
-def test_an_arm_that_cannot_open_its_socket_leaves_nothing(tmp_path, kind):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: VirtualArmService(VirtualArmConfig(folder / "arm")),
+        lambda folder: VirtualOpenArmService(config_of(folder)),
+    ],
+    ids=["so100", "openarm"],
+)
+def test_an_arm_that_cannot_open_its_socket_leaves_nothing(tmp_path, make):
     (tmp_path / "arm.scene").mkdir()
-    if kind == "so100":
-        config, service = VirtualArmConfig(tmp_path / "arm"), VirtualArmService
-    else:
-        right, left = "virtual:no scene right", "virtual:no room left"
-        config = VirtualOpenArmConfig(tmp_path / "arm", right, left)
-        service = VirtualOpenArmService
     with pytest.raises((OSError, UserError)):
-        service(config)
+        make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["arm.scene"]
-
-
-def test_a_link_that_is_not_an_arms_is_left_alone(tmp_path):
-    (tmp_path / "board").touch()
-    (tmp_path / "arm").symlink_to(tmp_path / "board")
-    with (
-        pytest.raises(UserError, match="is there already"),
-        VirtualArmProcess(VirtualArmConfig(tmp_path / "arm")),
-    ):
-        pass
-    assert (tmp_path / "arm").resolve() == (tmp_path / "board").resolve()
-
-
-def test_eventually_gives_what_it_waited_for():
-    found = iter([0, "", 7])
-    assert eventually(lambda: next(found)) == 7
-    with pytest.raises(AssertionError, match="still not"):
-        eventually(lambda: False, seconds=0.0)

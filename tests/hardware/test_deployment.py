@@ -4,26 +4,27 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from act_minimal.checkpoint import load_policy
+from act_minimal.episodes import load_episode
 from act_minimal.evaluation import evaluation_scenes
+from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import UserError
 from hardware.deployment import SceneJudge, check_fit, deploy, dry_run
 from hardware.recording import record_session
 from hardware.robots import parse_cameras
 from hardware.safety.safe_robot import SafeRobot, so100_limits
-from hardware.safety.stop import Stop
 from hardware.so100.arm import SO100, SO100Config
 from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
-from hardware.teleop import Leader, teleoperate
+from hardware.teleop import Leader
 from hardware.virtual.client import VirtualArmProcess
+
+from ..commands import start_program, typed_at
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
 
@@ -96,7 +97,6 @@ def test_the_vision_policy_succeeds_through_the_bus(tmp_path, policy):
 
 
 def test_a_dry_run_sends_nothing(tmp_path, policy):
-    from act_minimal.execution import ExecutionConfig
 
     with (
         virtual(tmp_path) as process,
@@ -119,38 +119,17 @@ def test_a_state_policy_or_a_missing_camera_is_refused(tmp_path, policy):
             check_fit(policy, robot)
 
 
-def test_losing_the_bus_in_a_trial_stops_with_one_sentence(tmp_path):
-    with virtual(tmp_path) as process:
-        arm = SO100(SO100Config(process.port, tmp_path / "arm.json"))
-        robot = SafeRobot(arm, so100_limits())
-        robot.connect()
-        robot.go(robot.limits.ready)
-        process.scene.faults(unplugged=True)
-        with pytest.raises(UserError, match=r"no servo on .* answers"):
-            robot.observe()
-        with pytest.raises(Stop, match="could not be put to rest"):
-            robot.close()
-        seen = process.scene.look()
-        assert all(seen["torque"])  # it holds, nobody told it to let go
-        assert seen["witness"]["falls"] == 0
-
-
 def test_a_leader_moves_the_follower_and_demonstrations_are_recorded(tmp_path):
-    from act_minimal.episodes import load_episode
-
     with (
         virtual(tmp_path) as follower,
         virtual(tmp_path, "leader", leader=True, seed=5) as lead,
         safe(tmp_path, follower, ("top",)) as robot,
     ):
-        ready = [0.0, -2.3, 2.1, 1.2, -1.57, 0.45]
-        lead.scene.put(np.array(ready))
+        ready = np.array([0.0, -2.3, 2.1, 1.2, -1.57, 0.45])
+        lead.scene.put(ready)
         leader = Leader(lead.port, tmp_path / "leader.json")
         leader.open()
         aim = [0.4, -2.0, 1.9, 1.0, -1.2, 1.0]
-
-        def prepare(number):
-            lead.scene.put(np.array(ready))
 
         def over(tick):
             if tick == 5:
@@ -163,7 +142,7 @@ def test_a_leader_moves_the_follower_and_demonstrations_are_recorded(tmp_path):
             leader,
             tmp_path / "demos",
             2,
-            prepare=prepare,
+            prepare=lambda number: lead.scene.put(ready),
             over=over,
             verdict=lambda: next(verdicts),
             cameras=("top",),
@@ -178,62 +157,19 @@ def test_a_leader_moves_the_follower_and_demonstrations_are_recorded(tmp_path):
     assert episode.action[-1, :5] == pytest.approx(aim[:5], abs=0.02)
     assert episode.qpos[-1, :5] == pytest.approx(aim[:5], abs=0.08)
     # The follower lags behind its target, but never leads it.
-    moved = episode.action[:, 0].max() - episode.action[:, 0].min()
-    assert moved == pytest.approx(0.4, abs=0.05)
-
-
-def test_the_emergency_stop_ends_teleoperation(tmp_path):
-    with (
-        virtual(tmp_path) as follower,
-        virtual(tmp_path, "leader", leader=True) as lead,
-        safe(tmp_path, follower) as robot,
-    ):
-        leader = Leader(lead.port, tmp_path / "leader.json")
-        leader.open()
-
-        def on_tick(tick, observation, action):
-            if tick == 3:
-                robot.stop.raise_flag("test")
-
-        with pytest.raises(Stop, match="emergency stop: test"):
-            teleoperate(robot, leader, 100, on_tick)
-        leader.close()
-
-
-def test_keys_move_joints_and_hand_on_the_others():
-    from hardware.safety.keys import Keys
-    from hardware.teleop import STEP, Keyboard
-
-    class Typed(Keys):
-        def __init__(self, text):
-            self.text = list(text)
-
-        def pressed(self, wait=0.0):
-            return self.text.pop(0) if self.text else ""
-
-    source = Keyboard(Typed("qqa sx"))
-    here = np.zeros(6)
-    assert source.wish(here) == pytest.approx([STEP, -STEP, 0, 0, 0, 0])
-    # A space stops the arm: what came with it no longer counts.
-    assert [source.other(), source.other(), source.other()] == [" ", "", ""]
-
-
-def typed_at(terminal, process, answers):
-    """Types each answer when its question has come; returns all that was said."""
-    said, waiting = "", list(answers)
-    while True:
-        try:
-            said += os.read(terminal, 4096).decode(errors="replace")
-        except OSError:  # the program has ended
-            process.wait()
-            return said
-        if waiting and waiting[0][0] in said:
-            os.write(terminal, waiting.pop(0)[1])
+    assert np.ptp(episode.action[:, 0]) == pytest.approx(0.4, abs=0.05)
 
 
 @pytest.mark.parametrize("log", ["on a disk", "on a full disk"])
 def test_ctrl_c_at_the_question_keeps_the_trial_and_lays_the_arm_down(tmp_path, log):
+    import fcntl
     import pty
+    import termios
+
+    def own_terminal():
+        """Ctrl-C typed there reaches this process, as it does from a shell."""
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     out = tmp_path / "out"
     out.mkdir()
@@ -246,14 +182,8 @@ def test_ctrl_c_at_the_question_keeps_the_trial_and_lays_the_arm_down(tmp_path, 
     line += "/so100_pick_place_state"
     with virtual(tmp_path) as process:
         ours, theirs = pty.openpty()
-        deployed = subprocess.Popen(
-            [sys.executable, "-m", "act_minimal.command.main", *line.split()],
-            cwd=tmp_path,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            preexec_fn=_own_terminal,
-        )
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        deployed = start_program(tmp_path, line, preexec_fn=own_terminal, **streams)
         os.close(theirs)
         answers = [("press Enter", b"\n"), ("did it succeed?", b"\x03")]
         said = typed_at(ours, deployed, answers)
@@ -269,12 +199,3 @@ def test_ctrl_c_at_the_question_keeps_the_trial_and_lays_the_arm_down(tmp_path, 
     assert seen["joints"][:5] == pytest.approx(so100_limits().rest[:5], abs=0.1)
     lost = re.search(r"interventions.jsonl lacks \d+ lines: No space left", said)
     assert bool(lost) is (log == "on a full disk")
-
-
-def _own_terminal():
-    """Ctrl-C typed there reaches this process, as it does from a shell."""
-    import fcntl
-    import termios
-
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

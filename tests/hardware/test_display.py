@@ -3,7 +3,7 @@
 import io
 import os
 import re
-import subprocess
+import signal
 import sys
 import time
 
@@ -17,6 +17,7 @@ from hardware.safety.safe_robot import SafeRobot, so100_limits
 from hardware.so100.kinematics import JOINTS
 from hardware.teleop import Gamepad, Keyboard, Leader, OpenArmLeader
 
+from ..commands import start_program, typed_at
 from .fake_arm import Clock, FakeArm
 
 
@@ -112,33 +113,27 @@ def test_a_terminal_that_goes_away_disturbs_nobody(robot, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
-def test_teleop_shows_its_keys_in_a_terminal(tmp_path):
+@pytest.mark.parametrize("ended_by", ["space", "Ctrl-C"])
+def test_teleop_shows_its_keys_in_a_terminal(tmp_path, ended_by):
     import pty
 
     ours, theirs = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    size = {"COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
     line = "teleop --port virtual --live -1 --seconds 60"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "act_minimal.command.main", *line.split()],
-        cwd=tmp_path,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=os.environ | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm"},
+    process = start_program(
+        tmp_path, line, env=os.environ | size, start_new_session=True, **streams
     )
     os.close(theirs)
-    said, pressed = "", False
-    while True:
-        try:
-            said += os.read(ours, 4096).decode(errors="replace")
-        except OSError:  # it has ended
-            break
-        if "limited now" in said and not pressed:
-            os.write(ours, b"qqq ")  # three steps, and the end
-            pressed = True
-    assert process.wait() == 0, said
+
+    def interrupt():  # as a terminal does: every program that it started
+        os.killpg(process.pid, signal.SIGINT)
+
+    answer = b"qqq " if ended_by == "space" else interrupt
+    said = typed_at(ours, process, [("limited now", answer)])
     os.close(ours)
-    assert pressed
+    assert process.returncode == 0, said
     assert "shoulder_pan" in said
     assert "q a" in said
     [ticks] = re.findall(r"(\d+) ticks, jitter", said)
-    assert int(ticks) < 60 * 30  # the space bar ended it
+    assert int(ticks) < 60 * 30  # it was ended, and then laid down

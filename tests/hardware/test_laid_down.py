@@ -8,7 +8,6 @@ import contextlib
 import errno
 import io
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 
 from act_minimal.episodes import list_episodes, load_episode
-from act_minimal.execution import RecedingHorizon
+from act_minimal.execution import ExecutionConfig, RecedingHorizon
 from act_minimal.support.errors import UserError
 from hardware.cameras import CameraError, Frame
 from hardware.command import drive
@@ -26,7 +25,7 @@ from hardware.live import LiveView
 from hardware.objects import TrackerError
 from hardware.openarm.limits import openarm_limits
 from hardware.recording import record_session
-from hardware.safety.keys import Keys, watch_keys
+from hardware.safety.keys import watch_keys
 from hardware.safety.operator import Demonstrating, Judging
 from hardware.safety.safe_robot import SafeRobot, so100_limits
 from hardware.safety.stop import Stop
@@ -60,10 +59,19 @@ def connected(arm, **settings):
 
 
 @contextlib.contextmanager
-def session(robot):
+def session(robot, live=-1, say=print):
     """As every command does it."""
-    with drive.driven(robot, -1, print):
+    with drive.driven(robot, live, say):
         yield
+
+
+@contextlib.contextmanager
+def ends_at_rest(arm, error, match=None, live=-1, say=print, **settings):
+    """A session that ends with an error, and leaves the arm at rest."""
+    robot, before = SafeRobot(arm, arm.limits, **settings), len(arm.log)
+    with pytest.raises(error, match=match), session(robot, live, say):
+        yield robot
+    assert arm.log[before:] == LANDED
 
 
 class Policy:
@@ -195,24 +203,18 @@ def full_disk(monkeypatch):
 def test_a_tally_that_cannot_be_written_ends_the_session_at_rest(
     arm, tmp_path, full_disk
 ):
-    robot, said = SafeRobot(arm, arm.limits), []
-    with (
-        pytest.raises(UserError, match=r"tally\.json could not be written"),
-        session(robot),
-    ):
+    said = []
+    with ends_at_rest(arm, UserError, r"tally\.json could not be written") as robot:
         trials(robot, out=tmp_path / "tally", say=said.append)
-    assert arm.log == LANDED
     assert "trial 1: success after" in said[0]  # it is not lost for whoever reads
 
 
 def test_an_episode_that_cannot_be_written_ends_the_session_at_rest(
     arm, tmp_path, full_disk
 ):
-    robot = SafeRobot(arm, arm.limits)
-    with pytest.raises(UserError, match="could not be written"), session(robot):
+    with ends_at_rest(arm, UserError, "could not be written") as robot:
         recorded(robot, tmp_path / "demos")
     assert not list_episodes(tmp_path / "demos")
-    assert arm.log == LANDED
 
 
 class Eye:
@@ -234,10 +236,8 @@ class Eye:
 @pytest.mark.parametrize("error", [CameraError("frozen"), RuntimeError("driver")])
 def test_a_camera_that_fails_ends_the_session_at_rest(arm, tmp_path, error):
     arm.sources, arm.cameras = {"top": Eye(read=error)}, ("top",)
-    robot = SafeRobot(arm, arm.limits)
-    with pytest.raises(type(error)), session(robot):
+    with ends_at_rest(arm, type(error)) as robot:
         recorded(robot, tmp_path, cameras=("top",))
-    assert arm.log == LANDED
 
 
 def test_a_camera_that_cannot_be_closed_keeps_no_torque_on(arm, capsys):
@@ -262,32 +262,26 @@ class Poses:
 
 
 def test_a_tracker_that_fails_ends_the_session_at_rest(arm, capsys):
-    robot = SafeRobot(arm, arm.limits, tracker=Poses())  # type: ignore[arg-type]
-    with pytest.raises(TrackerError, match="3 s old"), session(robot):
+    with ends_at_rest(arm, TrackerError, "3 s old", tracker=Poses()) as robot:
         robot.observe()
-    assert arm.log == LANDED
     assert "tracker could not be closed: no such device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [OSError(5, "terminal"), Stop("no key can be read")])
 def test_keys_that_cannot_be_read_end_the_session_at_rest(arm, error):
-    robot, judge = SafeRobot(arm, arm.limits), Judge()
+    judge = Judge()
     judge.done = judge.prepare = raising(error)
-    with pytest.raises(type(error)), session(robot):
+    with ends_at_rest(arm, type(error)) as robot:
         trials(robot, judge)
-    assert arm.log == LANDED
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "pipe"), OSError(28, "full")])
 def test_output_that_cannot_be_written_ends_the_session_at_rest(arm, tmp_path, error):
-    robot = SafeRobot(arm, arm.limits)
-    with pytest.raises(OSError, match=error.strerror), session(robot):
+    with ends_at_rest(arm, OSError, error.strerror) as robot:
         trials(robot, out=tmp_path, say=raising(error))
-    assert arm.log == LANDED
     assert json.loads((tmp_path / "tally.json").read_text())["successes"] == 1
-    with pytest.raises(OSError, match=error.strerror), session(robot):
+    with ends_at_rest(arm, OSError, error.strerror) as robot:
         recorded(robot, tmp_path / "demos", say=raising(error))
-    assert arm.log == 2 * LANDED
     assert len(load_episode(list_episodes(tmp_path / "demos")[0])) == 10
 
 
@@ -299,14 +293,9 @@ def test_a_live_view_that_fails_ends_the_session_at_rest(arm, monkeypatch):
         raise RuntimeError("page")
 
     arm.sources = {"top": Eye()}
-    robot = SafeRobot(arm, arm.limits)
     monkeypatch.setattr(LiveView, "close", fails)
-    with (
-        pytest.raises(RuntimeError, match="page"),
-        drive.driven(robot, 0, lambda text: None),
-    ):
+    with ends_at_rest(arm, RuntimeError, "page", 0, lambda text: None) as robot:
         robot.go(arm.limits.ready)
-    assert arm.log == LANDED
 
 
 def test_an_address_that_cannot_be_printed_is_seen_before_anything_moves(arm):
@@ -314,7 +303,7 @@ def test_an_address_that_cannot_be_printed_is_seen_before_anything_moves(arm):
     robot = SafeRobot(arm, arm.limits)
     with (
         pytest.raises(BrokenPipeError),
-        drive.driven(robot, 0, raising(BrokenPipeError())),
+        session(robot, 0, raising(BrokenPipeError())),
     ):
         robot.go(arm.limits.ready)
     assert (arm.sent, arm.torque) == ([], False)
@@ -363,76 +352,58 @@ def test_a_bus_that_stays_silent_is_given_up_and_both_causes_are_said(arm, clock
 
 def test_the_emergency_stop_ends_the_waiting_for_a_bus(arm, clock):
     robot = connected(arm)
+    robot.observe()
     arm.silences = [(clock.now, np.inf)]
     robot.stop.raise_flag("space bar")
-    with pytest.raises(Stop, match="space bar"):
-        robot.go(arm.limits.ready)
+    for move in (robot.go, lambda pose: robot.act(pose[None])):
+        with pytest.raises(Stop, match="emergency stop: space bar"):
+            move(arm.limits.ready)
+    assert arm.sent == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), OSError(5, "bus")])
-def test_a_landing_that_fails_in_any_way_ends_with_the_torque_off(arm, error):
+@pytest.mark.parametrize(
+    ("error", "expected", "says"),
+    [
+        (RuntimeError("bug"), Stop, "put to rest .RuntimeError: "),
+        (OSError(5, "bus"), Stop, "put to rest .OSError: "),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_a_landing_that_fails_ends_with_the_torque_off(arm, error, expected, says):
     robot = connected(arm)
     robot.land = raising(error)
-    with pytest.raises(Stop, match=f"put to rest .{type(error).__name__}: "):
+    with pytest.raises(expected, match=says):
         robot.close()
-    assert arm.log[0] == "softened"
-    assert not arm.torque
-
-
-def test_a_landing_that_is_interrupted_ends_with_the_torque_off(arm):
-    robot = connected(arm)
-    robot.land = raising(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        robot.close()
-    assert arm.log[0] == "softened"
-    assert not arm.torque
+    assert (arm.log[0], arm.torque) == ("softened", False)
 
 
 # ---------------------------------------------------------------- a policy's faults
 
 
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError, MemoryError, KeyError])
-def test_a_policy_that_raises_is_one_sentence(arm, tmp_path, kind):
-    robot = SafeRobot(arm, arm.limits)
-    policy = Policy(arm.limits, raising(kind("two\nlines")))
-    with pytest.raises(UserError) as said, session(robot):
+def policy_faults():
+    """(what a policy does, the error that it becomes, what that says)."""
+    for kind in (ValueError, RuntimeError, MemoryError, KeyError):
+        says = rf"^the policy raised {kind.__name__}: .*laid_down\.py, line \d+\)$"
+        yield raising(kind("two\nlines")), UserError, says
+    for kind in (KeyboardInterrupt, SystemExit):
+        yield raising(kind()), kind, None
+    for answer in (None, np.zeros((1, 4, 6)), np.zeros(6)):
+        says = r"of shape \(.*\), expected \(1, 5, "
+        yield (lambda answer=answer: answer), UserError, says
+
+
+@pytest.mark.parametrize(("fault", "error", "says"), list(policy_faults()))
+def test_a_policy_that_fails_is_one_sentence(arm, tmp_path, fault, error, says):
+    policy = Policy(arm.limits, fault)
+    with ends_at_rest(arm, error, says) as robot:
         deploy(policy, robot, Judge(), trials=1, seconds=SECONDS, out=tmp_path)
-    text = str(said.value)
-    assert text.startswith(f"the policy raised {kind.__name__}: ")
-    assert re.search(r"test_laid_down\.py, line \d+\)$", text)
-    assert "\n" not in text
-    assert arm.log == LANDED
     assert not (tmp_path / "tally.json").exists()  # no trial was finished
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_a_policy_that_ends_the_program_leaves_the_arm_at_rest(arm, kind):
-    robot = SafeRobot(arm, arm.limits)
-    policy = Policy(arm.limits, raising(kind()))
-    with pytest.raises(kind), session(robot):
-        deploy(policy, robot, Judge(), trials=1, seconds=SECONDS)
-    assert arm.log == LANDED
-
-
-@pytest.mark.parametrize("answer", [None, np.zeros((1, 4, 6)), np.zeros(6)])
-def test_an_answer_of_another_shape_is_one_sentence(arm, answer):
-    robot = SafeRobot(arm, arm.limits)
-    policy = Policy(arm.limits, lambda: answer)
-    with (
-        pytest.raises(UserError, match=r"of shape \(.*\), expected \(1, 5, "),
-        session(robot),
-    ):
-        deploy(policy, robot, Judge(), trials=1, seconds=SECONDS)
-    assert arm.log == LANDED
-
-
 def test_a_dry_run_says_it_in_one_sentence_too(arm):
-    from act_minimal.execution import ExecutionConfig
-
-    robot = connected(arm)
     policy = Policy(arm.limits, raising(ValueError("bad")), after=0)
     with pytest.raises(UserError, match="the policy raised ValueError: bad"):
-        dry_run(policy, robot, ExecutionConfig())
+        dry_run(policy, connected(arm), ExecutionConfig())
 
 
 # ---------------------------------------------------------------- while asking
@@ -455,8 +426,8 @@ class Typist:
         return ""
 
 
-def heat(arm):
-    arm.health.temperature[1] = 80.0
+def heat(arm, degrees=80.0):
+    arm.health.temperature[1] = degrees
 
 
 def load(arm):
@@ -494,13 +465,10 @@ def test_an_arm_is_looked_after_while_somebody_is_asked(arm, clock, what, words,
 
 @pytest.mark.parametrize(("above", "last"), [(7.0, LANDED), (9.0, ["softened"])])
 def test_an_arm_that_is_stopped_for_its_heat_is_laid_down(arm, clock, above, last):
-    robot = SafeRobot(arm, arm.limits)
-
-    def warm():
-        arm.health.temperature[1] = arm.limits.temperature + above
-
+    robot, hot = SafeRobot(arm, arm.limits), arm.limits.temperature + above
+    keys = Typist(clock, (1.0, lambda: heat(arm, hot)))
     with pytest.raises(Stop, match=r"joint 1 is .* °C hot"), session(robot):
-        Judging(Typist(clock, (1.0, warm)), robot).prepare(0)
+        Judging(keys, robot).prepare(0)
     assert arm.log[: len(last)] == last
     assert not arm.torque
 
@@ -524,14 +492,10 @@ def test_space_stops_a_slow_move_but_not_the_way_to_rest(arm, clock):
     assert arm.log == 2 * LANDED
 
 
-def test_nothing_is_sent_to_an_arm_that_was_not_told_anything(arm, clock):
+def test_an_arm_is_told_where_to_stay_once_it_was_told_where_to_go(arm, clock):
     robot = connected(arm)
     Judging(Typist(clock, (2.0, "\n")), robot).prepare(0)
     assert arm.sent == []
-
-
-def test_an_arm_is_told_where_to_stay_as_long_as_somebody_is_asked(arm, clock):
-    robot = connected(arm)
     robot.go(arm.limits.ready)
     sent = len(arm.sent)
     Judging(Typist(clock, (2.0, "y")), robot).verdict()
@@ -545,10 +509,6 @@ def test_a_silent_bus_is_waited_for_while_somebody_is_asked(arm, clock):
     assert Judging(Typist(clock, (2.0, "y")), robot).verdict() is True
 
 
-def interrupted(robot):
-    robot.stop.raise_flag("SIGINT")
-
-
 @pytest.mark.parametrize("how", ["Ctrl-C", "interrupt", "heat", "pipe"])
 def test_a_finished_trial_is_kept_whatever_ends_the_question(
     arm, clock, tmp_path, how, monkeypatch
@@ -556,7 +516,7 @@ def test_a_finished_trial_is_kept_whatever_ends_the_question(
     robot, said = SafeRobot(arm, arm.limits), []
     enter, begin = (0.0, "\n"), 3.0
     events = {
-        "Ctrl-C": lambda: interrupted(robot),
+        "Ctrl-C": lambda: robot.stop.raise_flag("SIGINT"),
         "interrupt": raising(KeyboardInterrupt()),
         "heat": lambda: heat(arm),
         "pipe": raising(BrokenPipeError()),
@@ -588,41 +548,33 @@ def test_a_finished_trial_is_kept_whatever_ends_the_question(
 
 
 def test_a_stopped_trial_is_a_failure_and_nobody_is_asked(arm, tmp_path):
-    robot, judge = SafeRobot(arm, arm.limits), Judge()
+    judge = Judge()
     judge.verdict = raising(AssertionError("asked"))
-    judge.done = lambda: robot.stop.raise_flag("space bar")
-    judge.prepare = lambda trial: robot.hold()
-    with pytest.raises(Stop, match="space bar"), session(robot):
+    with ends_at_rest(arm, Stop, "space bar") as robot:
+        judge.done = lambda: robot.stop.raise_flag("space bar")
+        judge.prepare = lambda trial: robot.hold()
         trials(robot, judge, out=tmp_path, trials=2)
     [trial] = json.loads((tmp_path / "tally.json").read_text())["trials"]
     assert trial["success"] is False
     assert trial["stopped"] == "emergency stop: space bar"
-    assert arm.log == LANDED
 
 
 @pytest.mark.parametrize("seconds", [0.8, 0.2, 0.58, 1.14])
 def test_a_trial_has_as_many_ticks_as_were_asked_for(arm, seconds):
-    robot = connected(arm)
-    args = (Policy(arm.limits), robot, Judge(), RecedingHorizon(5), 0, seconds)
-    assert _one(*args).ticks == round(50 * seconds)
-    judge, asked = Judge(), []
+    robot, asked, judge = connected(arm), [], Judge()
+
+    def trial():
+        policy = Policy(arm.limits)
+        done = _one(policy, robot, judge, RecedingHorizon(5), 0, seconds)
+        return done.ticks, done.stopped
+
+    assert trial() == (round(50 * seconds), "")
     judge.done = lambda: asked.append(1) or len(asked) > 7
-    assert _one(*args[:2], judge, *args[3:]).ticks == 7
+    assert trial() == (7, "")
     judge.done = lambda: (
         asked.append(1) or (len(asked) > 12 and robot.stop.raise_flag("space bar"))
     )
-    stopped = _one(*args[:2], judge, *args[3:])
-    assert (stopped.ticks, stopped.stopped) == (4, "emergency stop: space bar")
-
-
-def test_an_episode_has_as_many_ticks_as_teleoperation_says(arm, tmp_path):
-    from hardware.teleop import teleoperate
-
-    robot = connected(arm)
-    count = teleoperate(robot, Still(arm.limits), 100, lambda tick, *_: tick == 9)
-    assert count == 10
-    [path] = recorded(robot, tmp_path)
-    assert len(load_episode(path)) == 10
+    assert trial() == (4, "emergency stop: space bar")
 
 
 def test_space_at_the_question_ends_a_recording_and_keeps_all(arm, clock, tmp_path):
@@ -634,10 +586,15 @@ def test_space_at_the_question_ends_a_recording_and_keeps_all(arm, clock, tmp_pa
     assert arm.log == LANDED
 
 
-def test_what_still_stops_an_arm_ends_a_recording_without_a_person(arm, tmp_path):
+@pytest.mark.parametrize("says", ["80 °C hot, expected at most", "test"])
+def test_what_stops_an_arm_ends_a_recording(arm, tmp_path, says):
     robot = SafeRobot(arm, arm.limits)
-    with pytest.raises(Stop, match="80 °C"), session(robot):
-        recorded(robot, tmp_path, over=lambda tick: heat(arm))
+
+    def over(tick):
+        return robot.stop.raise_flag(says) if says == "test" else heat(arm)
+
+    with pytest.raises(Stop, match=says), session(robot):
+        recorded(robot, tmp_path, over=over)
 
 
 def test_without_a_terminal_nobody_can_be_asked(arm):
@@ -660,58 +617,8 @@ def test_a_recording_says_which_arm_it_is_of(arm, tmp_path):
 @pytest.mark.parametrize("change", [{"fps": 10.0}, {"name": "so101"}])
 def test_another_arm_or_rate_is_not_mixed_into_a_folder(arm, clock, tmp_path, change):
     recorded(connected(arm), tmp_path)
-    other = FakeArm(arm.limits, clock, arm.name)
-    for key, value in change.items():
-        setattr(other, key, value)
-    robot = SafeRobot(other, arm.limits)
-    with (
-        pytest.raises(
-            UserError, match=r"episode_0\.hdf5 was recorded with .* another f"
-        ),
-        session(robot),
-    ):
+    other = FakeArm(arm.limits, clock, **{"name": arm.name} | change)
+    says = r"episode_0\.hdf5 was recorded with .* another f"
+    with ends_at_rest(other, UserError, says) as robot:
         recorded(robot, tmp_path, n=2)
-    assert other.log == LANDED
     assert len(list_episodes(tmp_path)) == 1
-
-
-# ---------------------------------------------------------------- keys
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """(what a person types into, a `Keys` at the other end)."""
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "r") as file:
-        monkeypatch.setattr("sys.stdin", file)
-        with Keys() as keys:
-            yield ours, keys
-    with contextlib.suppress(OSError):
-        os.close(ours)
-
-
-def test_keys_that_come_together_are_all_read(terminal):
-    typed, keys = terminal
-    os.write(typed, "qü\x13x".encode())  # Ctrl-S holds nothing up
-    found = [keys.pressed(1.0)]
-    found += [keys.pressed() for _ in range(3)]
-    assert found == ["q", "ü", "\x13", "x"]
-    assert keys.pressed() == ""
-
-
-def test_a_space_comes_before_the_keys_that_wait(terminal):
-    typed, keys = terminal
-    os.write(typed, b"qqqq q")
-    assert keys.pressed(1.0) == " "
-    assert keys.pressed() == ""
-
-
-def test_a_terminal_that_goes_away_is_a_stop(terminal):
-    typed, keys = terminal
-    os.close(typed)
-    assert keys.here
-    with pytest.raises(Stop, match="no key can be read any more"):
-        keys.pressed(1.0)
-    assert not keys.here
-    assert keys.pressed() == ""

@@ -14,28 +14,16 @@ from hardware.openarm.emulator.service import (
     VirtualOpenArmConfig,
     VirtualOpenArmService,
 )
-from hardware.openarm.motors import ARM_MOTORS, IDS, MotorType
-from hardware.openarm.protocol import Command, Status
+from hardware.openarm.motors import ARM_MOTORS, IDS
 from hardware.virtual.client import SceneClient, VirtualArmProcess
 
 from ..clocks import eventually
-from .virtual_arms import RAISED, config_of, driver, hold, served, virtual
+from .virtual_arms import RAISED, config_of, hold, served
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
 
 
 # ---------------------------------------------------------------- damiao-motor
-
-
-def name_of(type: MotorType) -> str:
-    """What damiao-motor calls a type."""
-    return type.name.removeprefix("DM")
-
-
-def put(service, pose):
-    """In the service's own thread: physics that two threads touch may crash."""
-    with SceneClient(service.config.port) as scene:
-        scene.put(pose)
 
 
 @pytest.fixture
@@ -49,13 +37,15 @@ def client(tmp_path):
         with pytest.warns(DeprecationWarning, match="bustype"):
             client = DaMiaoController(channel, "virtual")
         for motor in ARM_MOTORS:
-            client.add_motor(motor.id, motor.master, name_of(motor.type))
-        yield service, client
+            client.add_motor(motor.id, motor.master, motor.type.name.removeprefix("DM"))
+        # Moved by the service's own thread: physics that two threads touch may crash.
+        with SceneClient(service.config.port) as scene:
+            yield service, client, scene
         client.shutdown()
 
 
 def test_damiao_motor_reads_the_registers(client):
-    _, client = client
+    _, client, _ = client
     for motor in ARM_MOTORS:
         found = client.get_motor(motor.id)
         assert found.get_register(21) == motor.type.scale.position
@@ -69,8 +59,8 @@ def test_damiao_motor_reads_the_registers(client):
 
 
 def test_damiao_motor_moves_the_arm(client):
-    service, client = client
-    put(service, RAISED)
+    service, client, scene = client
+    scene.put(RAISED)
     elbow = client.get_motor(4)
     client.enable_all()
     eventually(lambda: elbow.get_states().get("status") == "ENABLED")
@@ -95,22 +85,22 @@ def test_damiao_motor_moves_the_arm(client):
 
 
 def test_damiao_motor_sets_zero_mode_and_timeout(client):
-    service, client = client
-    motor = client.get_motor(8)
+    service, client, scene = client
+    motor, virtual = client.get_motor(8), service.arm.motors[0][7]
     motor.set_can_timeout(100)
-    eventually(lambda: service.arm.motors[0][7].get("TIMEOUT") == 2000)
+    eventually(lambda: virtual.get("TIMEOUT") == 2000)
     motor.write_register(10, 4)
-    eventually(lambda: service.arm.motors[0][7].get("CTRL_MODE") == 4)
+    eventually(lambda: virtual.get("CTRL_MODE") == 4)
     motor.store_parameters()
-    eventually(lambda: service.arm.motors[0][7].saved[9] == b"\xd0\x07\0\0")
-    put(service, RAISED)
+    eventually(lambda: virtual.saved[9] == b"\xd0\x07\0\0")
+    scene.put(RAISED)
     elbow = client.get_motor(4)
     elbow.set_zero_position()
     eventually(lambda: abs(elbow.get_states().get("pos", 9.0)) < 0.01)
 
 
 def test_damiao_motor_sees_faults_and_clears_them(client):
-    service, client = client
+    service, client, _ = client
     elbow = client.get_motor(4)
 
     def says(status):
@@ -136,17 +126,13 @@ def free_port() -> int:
 @pytest.fixture
 def outside(tmp_path):
     """A virtual OpenArm in a process of its own, on udp_multicast."""
-    config = VirtualOpenArmConfig(
-        tmp_path / "arm",
-        right=f"udp_multicast:239.74.163.2:{free_port()}",
-        left=f"udp_multicast:239.74.163.2:{free_port()}",
-    )
-    probe = Bus(config.right)
+    buses = (f"udp_multicast:239.74.163.2:{free_port()}" for _ in range(2))
+    config = VirtualOpenArmConfig(tmp_path / "arm", *buses)
     try:
-        probe.open()
+        with contextlib.closing(Bus(config.right)) as probe:
+            probe.open()
     except UserError as error:
         pytest.skip(f"this computer has no multicast: {error}")
-    probe.close()
     with VirtualArmProcess(config) as process:
         yield process
 
@@ -189,16 +175,3 @@ def test_the_scene_refuses_what_it_does_not_know(outside):
     ):
         with pytest.raises(UserError, match=says):
             outside.scene.ask(**wish)
-
-
-def test_a_scene_with_objects(clock, tmp_path):
-    with virtual(clock, tmp_path, scene="openarm_handover", number=3) as service:
-        before = service.arm.data.qpos[18:21].copy()
-        service.arm.let_go()
-        arm = driver(service)
-        with contextlib.closing(arm):
-            arm.connect()
-            service.requests["lay"](4)
-            assert np.abs(service.arm.data.qpos[18:21] - before).max() > 1e-3
-            assert arm.buses[1].command([2], Command.ENABLE)[2].status is Status.ENABLED
-            assert not service.scene.success

@@ -1,5 +1,6 @@
 """The commands of `act` on two virtual OpenArms, and what they stand on."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,12 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.sim import make_task
-from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.openarm.arms import MIRROR
 from act_minimal.sim.openarm.table import HOME_ARM, HOME_GRIPPER, TABLE
 from act_minimal.sim.recording import scene_seed
@@ -28,22 +26,22 @@ from hardware.objects import Tracker, TrackerError
 from hardware.openarm.emulator.service import virtual_openarm
 from hardware.openarm.kinematics import ARMS
 from hardware.openarm.limits import openarm_limits
-from hardware.openarm.motors import NAMES
+from hardware.openarm.motors import GRIPPERS, NAMES
 from hardware.openarm.plug import Plug, find_plug, free_channels, write_plug
 from hardware.robots import VIRTUAL, RobotConfig, make_robot, plugged_in
 from hardware.safety.governor import Governor
-from hardware.safety.keys import Keys
 from hardware.safety.stop import EmergencyStop
-from hardware.teleop import STEP, Keyboard
 from hardware.virtual.client import SceneClient, VirtualArmProcess
 from hardware.virtual.server import socket_path
 
 from ..clocks import eventually, let_pass, retried
+from ..commands import act, run_program
 
 ROOT = Path(__file__).parents[2]
 STATE = ROOT / "data" / "checkpoints" / "openarm_handover_state"
 posix = pytest.mark.skipif(os.name != "posix", reason="needs sockets with names")
 AT_TABLE = openarm_limits(table=TABLE)
+JOINTS = [i for i in range(16) if i not in GRIPPERS]
 
 
 # ---------------------------------------------------------------- limits at a table
@@ -78,40 +76,15 @@ def test_arms_find_from_a_table_to_their_work_and_back(version, table):
             assert clearance(one + shares * (other - one), limits).min() > -0.002
 
 
-def test_a_table_on_which_no_arm_can_lie_is_refused():
-    for table in (-0.1, 0.6, float("nan")):
-        with pytest.raises(
-            SettingError, match=r"table is .* expected from 0\.07 to 0\.40 m"
-        ):
-            openarm_limits(table=table)
-
-
 @pytest.mark.parametrize(("version", "highest"), [("v2", 0.40), ("v1", 0.41)])
-def test_a_table_that_the_arms_at_rest_are_in_is_refused(version, highest):
+def test_a_table_on_which_no_arm_can_lie_is_refused(version, highest):
     """Fingertips are well over it, but wrists are too near: nothing could move."""
     limits = openarm_limits(version, highest)
     assert clearance(limits.rest, limits).min() >= 0
-    for table in (highest + 0.01, highest + 0.03):
+    for table in (highest + 0.01, highest + 0.03, -0.1, 0.6, float("nan")):
         expected = rf"^table is {table} m \(--table, .* from 0.0\d to {highest:.2f} m"
         with pytest.raises(SettingError, match=expected):
             openarm_limits(version, table)
-
-
-poses = st.lists(st.floats(0, 1), min_size=16, max_size=16).map(
-    lambda shares: AT_TABLE.low + np.array(shares) * (AT_TABLE.high - AT_TABLE.low)
-)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.tuples(poses, st.integers(1, 60)), min_size=1, max_size=4))
-def test_whatever_a_policy_wants_the_arms_stay_apart(wishes):
-    governor = Governor(AT_TABLE, 0.02)
-    governor.reset(AT_TABLE.ready)
-    state = AT_TABLE.ready
-    for wish, ticks in wishes:
-        for _ in range(ticks):
-            state, _ = governor.allow(wish, state)
-            assert clearance(state).min() >= -1e-9
 
 
 def test_arms_that_are_too_near_may_part_and_not_come_nearer():
@@ -134,27 +107,6 @@ def test_arms_that_are_too_near_may_part_and_not_come_nearer():
     assert clearance(target).min() > clearance(close).min()
 
 
-@pytest.mark.parametrize("task", ["openarm_handover", "openarm_insertion"])
-def test_hands_may_meet(task):
-    """Demonstrations have room to spare, and are not held up by the other arm."""
-    scene = make_task(task)
-    plan = make_expert(scene, "human").plan(start(scene, 7), 7)
-    right, left = np.moveaxis(
-        ARMS["v2"].watched_of(plan).reshape(-1, 2, 4, 3)[:, :, 2:], 1, 0
-    )
-    fingers = right[:, :, None] - left[:, None]
-    assert np.linalg.norm(fingers, axis=-1).min() < 0.16
-    governor, kinds = Governor(AT_TABLE, 1 / scene.fps), []
-    state = np.clip(plan[0], AT_TABLE.low, AT_TABLE.high)
-    governor.reset(state)
-    for action in plan:
-        state, some = governor.allow(action, state)
-        kinds += some
-    assert not {"collision", "press"} & set(kinds)
-    # On their way down to the table they are slowed for a moment.
-    assert kinds.count("workspace") <= 3
-
-
 # ---------------------------------------------------------------- how it is plugged in
 
 
@@ -166,64 +118,45 @@ def test_a_port_is_two_buses_or_a_file(tmp_path):
     assert find_plug(str(tmp_path / "arms")) == Plug("a", "b", False, 0.4)
 
 
+NO_PLUGS = ("no json", "[]", '{"right": 7}', '{"rihgt": "can0"}', '{"table": "low"}')
+
+
 @pytest.mark.parametrize(
     ("port", "says"),
     [
         ("can0", "port is 'can0', expected an OpenArm's two buses, such as can0,can1"),
         ("can0,", "expected two buses, the right arm's first"),
         ("can0,can1,can2", "expected two buses"),
+        *((text, "does not say where two OpenArms are plug") for text in NO_PLUGS),
     ],
 )
 def test_other_ports_are_refused(tmp_path, monkeypatch, port, says):
     monkeypatch.chdir(tmp_path)
+    if port in NO_PLUGS:
+        Path("arms").write_text(port)
+        port = "arms"
     with pytest.raises(SettingError, match=says):
         find_plug(port)
-
-
-@pytest.mark.parametrize(
-    "text", ["no json", "[]", '{"right": 7}', '{"rihgt": "can0"}', '{"table": "low"}']
-)
-def test_a_file_that_names_no_buses_is_refused(tmp_path, text):
-    (tmp_path / "arms").write_text(text)
-    with pytest.raises(SettingError, match="does not say where two OpenArms are plug"):
-        find_plug(str(tmp_path / "arms"))
 
 
 def test_two_pairs_at_once_have_buses_of_their_own():
     assert len({*free_channels(), *free_channels()}) >= 3  # a port may come back
 
 
-def test_only_what_there_is_can_be_virtual():
-    with (
-        pytest.raises(SettingError, match="a virtual OpenArm is a v2, not a v1"),
-        plugged_in(RobotConfig(VIRTUAL, "openarm", version="v1")),
-    ):
-        pass
-    with (
-        pytest.raises(UserError, match="none of two OpenArms"),
-        plugged_in(RobotConfig(VIRTUAL, "openarm"), "so100_pick_place"),
-    ):
+@pytest.mark.parametrize(
+    ("version", "task", "says"),
+    [
+        ("v1", "openarm_handover", "a virtual OpenArm is a v2, not a v1"),
+        ("v2", "so100_pick_place", "none of two OpenArms"),
+    ],
+)
+def test_only_what_there_is_can_be_virtual(version, task, says):
+    config = RobotConfig(VIRTUAL, "openarm", version=version)
+    with pytest.raises(UserError, match=says), plugged_in(config, task):
         pass
 
 
 # ---------------------------------------------------------------- keys
-
-
-def test_tab_takes_the_other_arm():
-    class Typed(Keys):
-        def __init__(self, text):
-            self.text = list(text)
-
-        def pressed(self, wait=0.0):
-            return self.text.pop(0) if self.text else ""
-
-    source = Keyboard(Typed("qi\tak\tqx"), joints=8, arms=2)
-    moved = source.wish(np.zeros(16)) / STEP
-    expected = np.zeros(16)
-    expected[[0, 7]] = 2, 1  # q twice, and i
-    expected[[8, 15]] = -1, -1  # a and k, after tab
-    assert moved == pytest.approx(expected)
-    assert [source.other(), source.other()] == ["x", ""]
 
 
 # ---------------------------------------------------------------- virtual arms
@@ -239,20 +172,13 @@ def folder(tmp_path_factory):
         yield folder
 
 
-def act(folder, line):
-    done = subprocess.run(
-        [sys.executable, "-m", "act_minimal.command.main", *line.split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=900,
-        check=False,
-    )
-    return done
+@pytest.fixture
+def scene(folder):
+    with SceneClient(folder / "arms") as scene:
+        yield scene
 
 
-def connected(folder, **settings):
+def connected(folder):
     config = RobotConfig(
         str(folder / "arms"), "openarm", objects=f"virtual:{folder / 'arms'}"
     )
@@ -260,61 +186,55 @@ def connected(folder, **settings):
 
 
 @posix
-def test_arms_rise_from_the_table_and_lie_down_on_it(folder):
-    with SceneClient(folder / "arms") as scene:
-        robot = connected(folder)
-        robot.connect()
-        scene.ask(forget=True)
-        robot.go(robot.limits.ready)
-        observation = robot.observe()
-        assert observation["qpos"][0] == pytest.approx(robot.limits.ready, abs=0.05)
-        objects = scene.look()["objects"]
-        assert observation["env_state"][0] == pytest.approx(objects, abs=1e-3)
+def test_arms_rise_from_the_table_and_lie_down_on_it(folder, scene):
+    robot = connected(folder)
+    robot.connect()
+    scene.ask(forget=True)
+    robot.go(robot.limits.ready)
+    observation = robot.observe()
+    assert observation["qpos"][0] == pytest.approx(robot.limits.ready, abs=0.05)
+    objects = scene.look()["objects"]
+    assert observation["env_state"][0] == pytest.approx(objects, abs=1e-3)
+    robot.close()
+    seen = let_pass(scene, 1.0)
+    assert not any(seen["torque"])
+    assert seen["witness"]["falls"] == 0
+    # They lie: 12 cm at most below where the wrists were at rest, and hands on it.
+    assert seen["joints"] == pytest.approx(robot.limits.rest, abs=0.15)
+    assert min(hand[2] for hand in seen["witness"]["hand_low"]) > TABLE
+    assert not robot.interventions.counts["other arm"]
+
+
+@posix
+def test_raised_arms_that_lose_their_torque_at_a_table_have_fallen(folder, scene):
+    robot = connected(folder)
+    robot.connect()
+    robot.go(robot.limits.ready)
+    scene.ask(forget=True, power=False)
+    seen = let_pass(scene, 0.2)
+    scene.ask(power=True)
+    with pytest.raises(UserError, match="could not be put to rest"):
         robot.close()
-        seen = let_pass(scene, 1.0)
-        assert not any(seen["torque"])
-        assert seen["witness"]["falls"] == 0
-        # They lie: 12 cm at most below where the wrists were at rest, and hands on it.
-        assert seen["joints"] == pytest.approx(robot.limits.rest, abs=0.15)
-        assert min(hand[2] for hand in seen["witness"]["hand_low"]) > TABLE
-        assert not robot.interventions.counts["other arm"]
+    assert seen["witness"]["falls"] == 2
+    scene.put(AT_TABLE.rest)
+    scene.ask(let_go=True, forget=True)
 
 
 @posix
-def test_raised_arms_that_lose_their_torque_at_a_table_have_fallen(folder):
-    with SceneClient(folder / "arms") as scene:
-        robot = connected(folder)
-        robot.connect()
-        robot.go(robot.limits.ready)
-        scene.ask(forget=True, power=False)
-        seen = let_pass(scene, 0.2)
-        scene.ask(power=True)
-        with pytest.raises(UserError, match="could not be put to rest"):
-            robot.close()
-        assert seen["witness"]["falls"] == 2
-        scene.put(AT_TABLE.rest)
-        scene.ask(let_go=True, forget=True)
-
-
-@posix
-def test_a_virtual_arm_stands_in_for_a_motion_tracker(folder):
+def test_a_virtual_arm_stands_in_for_a_motion_tracker(folder, scene):
     tracker = Tracker(f"virtual:{folder / 'arms'}", stale=0.5)
-    with SceneClient(folder / "arms") as scene:
-        tracker.open()
-        try:
-            before = tracker.read()
-            assert before == pytest.approx(scene.look()["objects"], abs=1e-6)
-            scene.lay(4)
-            eventually(lambda: np.abs(tracker.read() - before)[:2].max() > 1e-3)
-        finally:
-            tracker.close()
+    tracker.open()
+    with contextlib.closing(tracker):
+        before = tracker.read()
+        assert before == pytest.approx(scene.look()["objects"], abs=1e-6)
+        scene.lay(4)
+        eventually(lambda: np.abs(tracker.read() - before)[:2].max() > 1e-3)
     with pytest.raises(TrackerError, match="not open"):
         tracker.read()
     assert len(tracker.look()) == 7  # opened for one look
-    with pytest.raises(UserError, match="no virtual arm at"):
-        Tracker(f"virtual:{folder / 'nobody'}").open()
-    with pytest.raises(TrackerError, match="there is no object"):
-        Tracker(f"virtual:{folder / 'leaders'}").open()
+    for port, says in (("nobody", "no virtual arm at"), ("leaders", "no object")):
+        with pytest.raises(UserError, match=says):
+            Tracker(f"virtual:{folder / port}").open()
     for source in ("top=0", "virtual:", "optitrack:7"):
         with pytest.raises(SettingError, match=f"objects is '{source}', expected virt"):
             Tracker(source)
@@ -322,21 +242,14 @@ def test_a_virtual_arm_stands_in_for_a_motion_tracker(folder):
 
 @posix
 def test_poses_that_stop_coming_stop_the_arm(tmp_path):
-    with VirtualArmProcess(
-        virtual_openarm(tmp_path / "arms", "openarm_handover")
-    ) as process:
+    config = virtual_openarm(tmp_path / "arms", "openarm_handover")
+    says = r"newest poses are \d+\.\d+ s old, expected at most 0\.15 s \(the vi"
+    with VirtualArmProcess(config) as process:
         tracker = Tracker(f"virtual:{process.port}")
         tracker.open()
         process.scene.ask(stop=True)
-
-        def look_on():
-            tracker.read()
-
-        with pytest.raises(
-            TrackerError,
-            match=r"newest poses are \d+\.\d+ s old, expected at most 0\.15 s \(the vi",
-        ):
-            eventually(look_on)
+        with pytest.raises(TrackerError, match=says):
+            eventually(lambda: tracker.read() is None)
         tracker.close()
 
 
@@ -355,16 +268,15 @@ def test_a_policy_fits_if_somebody_knows_its_objects(folder):
 
 
 @posix
-def test_health_of_sixteen_motors(folder):
-    well = act(folder, "health --robot openarm --port arms --json")
+def test_health_of_sixteen_motors(folder, scene):
+    well = run_program(folder, "health --robot openarm --port arms --json")
     assert well.returncode == 0, well.stderr
     rows = json.loads(well.stdout)["servos"]
     assert [row["joint"] for row in rows] == list(NAMES)
     assert {row["fault"] for row in rows} == {"none"}
-    with SceneClient(folder / "arms") as scene:
-        scene.faults(left={"silent": 4})
-        ill = act(folder, "health --robot openarm --port arms")
-        scene.faults(left={"silent": 0})
+    scene.faults(left={"silent": 4})
+    ill = run_program(folder, "health --robot openarm --port arms")
+    scene.faults(left={"silent": 0})
     assert ill.returncode == 1
     assert len(ill.stdout.splitlines()) == 16
     assert "left joint4   motor 4: silent" in ill.stdout
@@ -376,7 +288,7 @@ def test_a_hand_at_the_leaders_records_through_both_pairs(folder):
         "record --robot openarm --out demos --n 1 --scenes 3 --port arms "
         "--leader leaders --objects virtual:arms --live -1"
     )
-    done = act(folder, line)
+    done = run_program(folder, line)
     assert done.returncode == 0, done.stderr
     [path] = list_episodes(folder / "demos")
     episode = load_episode(path)
@@ -394,73 +306,64 @@ def test_a_hand_at_the_leaders_records_through_both_pairs(folder):
     assert episode.env_state[-1, 1] - laid[1] > 0.1
     assert episode.env_state[-1, 2] > TABLE + 0.06
     # The follower is where it was told, but for its springs.
-    joints = [i for i in range(16) if i not in (7, 15)]
-    off = np.abs(episode.qpos[5:] - episode.action[:-5])[:, joints]
+    off = np.abs(episode.qpos[5:] - episode.action[:-5])[:, JOINTS]
     assert np.median(off) < 0.05
 
 
 @posix
-def test_deploy_looks_first_and_then_counts(folder):
+def test_deploy_looks_first_and_then_counts(folder, scene):
     line = (
         f"deploy --robot openarm --policy {STATE} --port arms "
         "--objects virtual:arms --scenes 0 --seconds 18 --json"
     )
-    with SceneClient(folder / "arms") as scene:
-        dry = act(folder, f"{line} --dry-run --out dry")
-        assert dry.returncode == 0, dry.stderr
-        report = json.loads(dry.stdout)
-        assert 0 < report["prediction_ms"]["median"] <= report["prediction_ms"]["worst"]
-        assert report["jump"] < 0.5
-        assert not (folder / "dry" / "tally.json").exists()
-        outs = (f"tried_{i}" for i in itertools.count())
-        # Again where this computer held the loop up: two targets that the arms get at
-        # once move a joint faster than one a tick may.
-        retried(lambda: _three_trials(folder, scene, f"{line} --out {next(outs)}"), 4)
+    dry = run_program(folder, f"{line} --dry-run --out dry")
+    assert dry.returncode == 0, dry.stderr
+    report = json.loads(dry.stdout)
+    assert 0 < report["prediction_ms"]["median"] <= report["prediction_ms"]["worst"]
+    assert report["jump"] < 0.5
+    assert not (folder / "dry" / "tally.json").exists()
+    outs = (f"tried_{i}" for i in itertools.count())
+
+    def three_trials():
+        scene.ask(forget=True)
+        done = run_program(folder, f"{line} --out {next(outs)} --trials 3")
+        assert done.returncode == 0, done.stderr
+        tally, seen = json.loads(done.stdout), scene.look()
+        assert tally["n"] == 3
+        assert tally["successes"] >= 1
+        assert all(trial["stopped"] == "" for trial in tally["trials"])
+        assert seen["witness"]["falls"] == 0
+        assert not any(seen["torque"])
+        speed = np.array(seen["witness"]["speed"])[JOINTS]
+        assert (speed <= 1.5 * AT_TABLE.speed[JOINTS] + 0.5).all()
+
+    # Again where this computer held the loop up: two targets that the arms get at
+    # once move a joint faster than one a tick may.
+    retried(three_trials, 4)
 
 
-def _three_trials(folder, scene, line):
-    scene.ask(forget=True)
-    done = act(folder, f"{line} --trials 3")
-    assert done.returncode == 0, done.stderr
-    tally = json.loads(done.stdout)
-    seen = scene.look()
-    assert tally["n"] == 3
-    assert tally["successes"] >= 1
-    assert all(trial["stopped"] == "" for trial in tally["trials"])
-    assert seen["witness"]["falls"] == 0
-    assert not any(seen["torque"])
-    speed = np.array(seen["witness"]["speed"])
-    joints = [i for i in range(16) if i not in (7, 15)]
-    assert (speed[joints] <= 1.5 * AT_TABLE.speed[joints] + 0.5).all()
+OPENARM = "--robot openarm --port"
 
 
 @posix
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ("health --robot openarm --port nobody", 2, "act virtual --robot openarm --p"),
-        ("health --robot openarm --port nocan1,nocan2", 1, "nocan1 cannot be opened"),
-        ("virtual --robot openarm --port arms", 1, "another virtual arm runs on it"),
-        ("virtual --robot openarm --port new --fresh", 2, "fresh is of a SO-100"),
+        (f"health {OPENARM} nobody", 2, "act virtual --robot openarm --p"),
+        (f"health {OPENARM} nocan1,nocan2", 1, "nocan1 cannot be opened"),
+        (f"virtual {OPENARM} arms", 1, "another virtual arm runs on it"),
+        (f"virtual {OPENARM} new --fresh", 2, "fresh is of a SO-100"),
+        (f"virtual {OPENARM} new --task so100_pick_place", 2, "none of two"),
+        (f"teleop {OPENARM} arms --gamepad --live -1", 2, "gamepad moves a SO-100"),
         (
-            "virtual --robot openarm --task so100_pick_place --port new",
-            2,
-            "none of two",
-        ),
-        (
-            "teleop --robot openarm --port arms --gamepad --live -1",
-            2,
-            "gamepad moves a SO-100",
-        ),
-        (
-            "teleop --robot openarm --port arms --leader nobody",
+            f"teleop {OPENARM} arms --leader nobody",
             2,
             "leader is 'nobody', expected an OpenArm's two buses",
         ),
-        ("teleop --robot openarm --port arms --table 0.7", 2, "table is 0.7 m"),
-        ("record --robot openarm --port arms --scenes 0", 2, "--scenes needs --leader"),
+        (f"teleop {OPENARM} arms --table 0.7", 2, "table is 0.7 m"),
+        (f"record {OPENARM} arms --scenes 0", 2, "--scenes needs --leader"),
         (
-            f"deploy --robot openarm --policy {STATE} --port arms --scenes 0",
+            f"deploy {OPENARM} arms --policy {STATE} --scenes 0",
             1,
             "say who knows it, such as --objects virtual:PORT",
         ),
@@ -469,12 +372,22 @@ def _three_trials(folder, scene, line):
             1,
             "trained with state_dim 16, but the arm has 6 joints",
         ),
+        (
+            "teleop --port virtual --robot so101 --task openarm_handover",
+            2,
+            "task is 'openarm_handover', expected one with a so101",
+        ),
+        ("record --robot so100 --port virtual", 2, "needs a terminal"),
+        ("health --port none", 1, "Find yours with: act ports"),
     ],
 )
-def test_what_a_person_gets_wrong_is_one_sentence(folder, line, code, says):
-    done = act(folder, line)
-    assert done.returncode == code, done.stdout + done.stderr
-    [sentence] = [x for x in done.stderr.splitlines() if x.startswith("act:")]
+def test_what_a_person_gets_wrong_is_one_sentence(
+    folder, monkeypatch, line, code, says
+):
+    monkeypatch.chdir(folder)
+    ended, out, err = act(line)
+    assert ended == code, out + err
+    [sentence] = [x for x in err.splitlines() if x.startswith("act:")]
     assert says in sentence
     assert not (folder / "new").exists()
 
@@ -525,10 +438,8 @@ def test_a_killed_pair_leaves_its_name_to_the_next(tmp_path):
         ('{"right": "can0", "left": "can1"}', "mine names the buses of real arms"),
     ):
         mine.write_text(text)
-        with (
-            pytest.raises(UserError, match=says),
-            VirtualArmProcess(virtual_openarm(mine)),
-        ):
+        process = VirtualArmProcess(virtual_openarm(mine))
+        with pytest.raises(UserError, match=says), process:
             pass
         assert mine.read_text() == text
 

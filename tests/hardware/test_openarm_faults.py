@@ -85,34 +85,25 @@ def test_a_row(trial, phase, fault):
 # ---------------------------------------------------------------- the judge
 
 
-@pytest.fixture
-def deployed(trial):
-    """A run in which nothing is wrong: what was seen before and after its middle."""
+def test_the_judge_sees_what_goes_wrong(trial):
     row = row_of("deploy", trial)
-    assert row["safe"]
-    assert row["said"] == row["landing"] == ""
-    assert row["torque_left_on"] == []
-    return trial, trial.scene.look()
-
-
-def test_the_judge_sees_what_goes_wrong(deployed):
-    trial, seen = deployed
-    judge = trial.judge
+    good = {"safe": True, "said": "", "landing": "", "torque_left_on": []}
+    assert row == row | good
+    seen = trial.scene.look()
+    judge, limits = trial.judge, trial.robot.limits
     assert judge("deploy", seen, "")["safe"]
-
-    def with_(key, place, value):
+    for key, place, value in (
+        ("speed", 3, 1.3 * limits.speed[3]),
+        ("lowest", 9, limits.low[9] - 0.1),
+        ("highest", 3, limits.high[3] + 0.1),
+        ("torque", 1, 37.0),
+        ("hand_low", 1, [0.0, 0.0, 0.0]),
+        ("touch", "deepest", 0.003),
+        ("touch", "pressed", 0.4),
+    ):
         changed = copy.deepcopy(seen)
         changed["witness"][key][place] = value
-        return judge("deploy", changed, "")["safe"]
-
-    limits = trial.robot.limits
-    assert not with_("speed", 3, 1.3 * limits.speed[3])
-    assert not with_("lowest", 9, limits.low[9] - 0.1)
-    assert not with_("highest", 3, limits.high[3] + 0.1)
-    assert not with_("torque", 1, 37.0)
-    assert not with_("hand_low", 1, [0.0, 0.0, 0.0])
-    assert not with_("touch", "deepest", 0.003)
-    assert not with_("touch", "pressed", 0.4)
+        assert not judge("deploy", changed, "")["safe"], (key, place)
     assert not judge("deploy", seen | {"torque": [True] + [False] * 15}, "")["safe"]
     fallen = copy.deepcopy(seen)
     fallen["witness"]["falls"] = 1
@@ -121,8 +112,7 @@ def test_the_judge_sees_what_goes_wrong(deployed):
     trial.switches = FAULTS["power cut"]
     fallen["witness"]["torque"][:8] = [0.0] * 8
     found = judge("deploy", fallen, "")
-    assert found["safe"]
-    assert found["dropped_by_the_fault"] == 1
+    assert (found["safe"], found["dropped_by_the_fault"]) == (True, 1)
     fallen["witness"]["falls"] = 2
     assert not judge("deploy", fallen, "")["safe"]
     fallen["witness"] |= {"falls": 1, "torque": [5.0] * 16}  # without a supply

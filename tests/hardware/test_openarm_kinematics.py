@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,106 +14,46 @@ from hardware.openarm.motors import NAMES, SIDES
 pytestmark = pytest.mark.quick
 
 # Arm (0 right, 1 left), joint angles (rad), the hand's place (m) and turn (wxyz), the
-# elbow's place (m): from the maker's models. v2's own origin is between the shoulders.
-V1 = [
-    (0, "0 0 0 0 0 0 0", "0 -.148998 .0819", "0 1 0 0", "0 -.184999 .477999"),
-    (
-        *(0, "0 0 0 1.570796 0 0 0", ".3961 -.148999 .478001"),
-        *("0 .707107 0 .707107", "0 -.184999 .477999"),
-    ),
-    (
-        *(0, ".4 .3 -.2 1.2 .5 -.3 .6", ".445335 -.247458 .594248"),
-        *(".068229 .480101 -.117112 .866679", ".084057 -.248007 .515256"),
-    ),
-    (
-        *(0, "-.6 .9 .7 .6 -1 .5 -.8", "-.135898 -.657577 .474442"),
-        *(".426677 .711191 .193208 -.524237", "-.083310 -.340808 .612165"),
-    ),
-    (
-        *(0, "1.2 .15 1.1 2 .9 .2 1", "-.041519 -.405773 .729288"),
-        *(".046159 -.672 -.308078 .671843", ".190584 -.200504 .593784"),
-    ),
-    (1, "0 0 0 0 0 0 0", "0 .157998 .0819", "0 -1 0 0", "0 .121999 .478"),
-    (
-        *(1, "0 0 0 1.570796 0 0 0", ".3961 .157999 .478001"),
-        *("0 -.707107 0 -.707107", "0 .121999 .478"),
-    ),
-    (
-        *(1, "-.4 -.3 .2 1.2 -.5 .3 -.6", ".443259 .256127 .593011"),
-        *(".068229 -.480101 -.117112 -.866679", ".079634 .189020 .493576"),
-    ),
-    (
-        *(1, ".6 -.9 -.7 .6 1 -.5 .8", "-.129398 .662629 .478081"),
-        *(".426677 -.711191 .193208 .524237", "-.071125 .310855 .558097"),
-    ),
-    (
-        *(1, "-1.2 -.15 -1.1 2 -.9 -.2 -1", "-.038350 .413026 .725004"),
-        *(".046159 .672 -.308078 -.671843", ".214909 .172248 .644567"),
-    ),
-]
-V2 = [
-    (0, "0 0 0 0 0 0 0", "0 -.1535 -.436", "1 0 0 0", "0 -.1535 -.22"),
-    (
-        *(0, "0 0 0 1.570796 0 0 0", ".216 -.1535 -.22"),
-        *(".707107 0 -.707107 0", "0 -.1535 -.22"),
-    ),
-    (
-        *(0, ".4 .3 -.2 1.2 .5 -.3 .6", ".297299 -.203435 -.196506"),
-        *(".551115 .245360 -.772573 .197992", ".081846 -.218514 -.193583"),
-    ),
-    (
-        *(0, "-.6 .9 .7 .6 -1 .5 -.8", "-.028048 -.514318 -.206203"),
-        *("-.413313 .825474 -.178973 -.340196", "-.077217 -.325832 -.112868"),
-    ),
-    (
-        *(0, "1.2 .15 1.1 2 .9 .2 1", ".127810 -.346019 .045896"),
-        *(".228174 -.070033 .964945 -.109149", ".202746 -.186376 -.078824"),
-    ),
-    (
-        *(1, "-.4 -.3 .2 1.2 -.5 .3 -.6", ".297299 .203435 -.196506"),
-        *(".551115 -.245360 -.772573 -.197992", ".081846 .218514 -.193583"),
-    ),
-    (
-        *(1, ".6 -.9 -.7 .6 1 -.5 .8", "-.028048 .514318 -.206203"),
-        *(".413313 .825474 .178973 -.340196", "-.077217 .325832 -.112868"),
-    ),
-    (
-        *(1, "-1.2 -.15 -1.1 2 -.9 -.2 -1", ".127810 .346019 .045896"),
-        *(".228174 .070033 .964945 .109149", ".202746 .186376 -.078824"),
-    ),
-]
-ROWS = [("v1", SHOULDERS, *row) for row in V1]
-ROWS += [("v2", (0.0, 0.0, 0.0), *row) for row in V2]
+# elbow's place (m): from the maker's model of v1; v2 is compared with the model itself.
+V1 = """
+0  0 0 0 0 0 0 0  0 -.148998 .0819  0 1 0 0  0 -.184999 .477999
+0  0 0 0 1.570796 0 0 0  .3961 -.148999 .478001
+    0 .707107 0 .707107  0 -.184999 .477999
+0  .4 .3 -.2 1.2 .5 -.3 .6  .445335 -.247458 .594248
+    .068229 .480101 -.117112 .866679  .084057 -.248007 .515256
+0  -.6 .9 .7 .6 -1 .5 -.8  -.135898 -.657577 .474442
+    .426677 .711191 .193208 -.524237  -.083310 -.340808 .612165
+0  1.2 .15 1.1 2 .9 .2 1  -.041519 -.405773 .729288
+    .046159 -.672 -.308078 .671843  .190584 -.200504 .593784
+1  0 0 0 0 0 0 0  0 .157998 .0819  0 -1 0 0  0 .121999 .478
+1  0 0 0 1.570796 0 0 0  .3961 .157999 .478001
+    0 -.707107 0 -.707107  0 .121999 .478
+1  -.4 -.3 .2 1.2 -.5 .3 -.6  .443259 .256127 .593011
+    .068229 -.480101 -.117112 -.866679  .079634 .189020 .493576
+1  .6 -.9 -.7 .6 1 -.5 .8  -.129398 .662629 .478081
+    .426677 -.711191 .193208 .524237  -.071125 .310855 .558097
+1  -1.2 -.15 -1.1 2 -.9 -.2 -1  -.038350 .413026 .725004
+    .046159 .672 -.308078 -.671843  .214909 .172248 .644567
+"""
 
 
 def matrix_of(quat):
-    w, x, y, z = quat / np.linalg.norm(quat)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quat / np.linalg.norm(quat))
+    return matrix.reshape(3, 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "origin", "side", "joints", "hand", "quat", "elbow"), ROWS
-)
-def test_hands_and_elbows_where_the_models_have_them(
-    name, origin, side, joints, hand, quat, elbow
-):
-    joints, hand, quat, elbow = (
-        np.array(text.split(), float) for text in (joints, hand, quat, elbow)
-    )
-    arm = replace(ARMS[name], origin=origin)
+@pytest.mark.parametrize("row", np.array(V1.split(), float).reshape(10, 18))
+def test_hands_and_elbows_where_the_maker_has_them(row):
+    side = int(row[0])
+    joints, hand, quat, elbow = np.split(row[1:], (7, 10, 14))
+    arm = replace(ARMS["v1"], origin=SHOULDERS)
     points = arm.points_of(joints, side)
     assert points[-1] == pytest.approx(hand, abs=1e-5)
     assert points[3] == pytest.approx(elbow, abs=1e-5)
     state = np.zeros(16)
     state[8 * side : 8 * side + 7] = joints
-    link = LINKS.index(f"{SIDES[side]}_link7")
-    turn = arm.frames_of(state)[1][link]
+    turn = arm.frames_of(state)[1][LINKS.index(f"{SIDES[side]}_link7")]
     assert turn == pytest.approx(matrix_of(quat), abs=1e-5)
 
 
@@ -122,13 +63,12 @@ def states(rng, count):
 
 
 def test_v2_here_is_the_makers_model():
-    mujoco = pytest.importorskip("mujoco")
     maker = pytest.importorskip("openarm_mujoco.v2")
     model = mujoco.MjModel.from_xml_path(maker.openarm_bimanual_xml())
     data = mujoco.MjData(model)
     arm = replace(ARMS["v2"], origin=(0.0, 0.0, 0.0))
     for state in states(np.random.default_rng(0), 30):
-        for side, name in enumerate(("right", "left")):
+        for side, name in enumerate(SIDES):
             joints = state[8 * side : 8 * side + 8]
             for i in range(7):
                 data.joint(f"openarm_{name}_joint{i + 1}").qpos = joints[i]
@@ -137,9 +77,12 @@ def test_v2_here_is_the_makers_model():
                 data.joint(f"openarm_{name}_finger_joint{i}").qpos = finger
         mujoco.mj_kinematics(model, data)
         watched = arm.watched_of(state).reshape(2, 4, 3)
-        for side, name in enumerate(("right", "left")):
+        for side, name in enumerate(SIDES):
             hand = data.site(f"{name}_ee_control_point").xpos
             assert watched[side, 1] == pytest.approx(hand, abs=1e-5)
+            elbow = arm.points_of(state[8 * side : 8 * side + 7], side)[3]
+            there = data.joint(f"openarm_{name}_joint4").xanchor
+            assert elbow == pytest.approx(there, abs=1e-5)
             for tip, kind in zip(watched[side, 2:], ("inner", "outer"), strict=True):
                 body = data.body(f"openarm_{name}_ee_{kind}_finger")
                 there = body.xmat.reshape(3, 3).T @ (tip - body.xpos)
@@ -147,7 +90,7 @@ def test_v2_here_is_the_makers_model():
                 # Lowest of the finger's mesh when it is closed, to the millimetre.
                 expected = (0, -sign * 0.0106, -0.102)
                 assert there == pytest.approx(expected, abs=1e-3)
-    for side, name in enumerate(("right", "left")):
+    for side, name in enumerate(SIDES):
         for i in range(7):
             found = model.joint(f"openarm_{name}_joint{i + 1}").range
             assert found == pytest.approx(arm.sides[side].ranges[i], abs=1e-4)

@@ -2,11 +2,13 @@
 
 import struct
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from act_minimal.sim import make_task
 from act_minimal.support.errors import SettingError, UserError
 from hardware.openarm import protocol
 from hardware.openarm.emulator.arm import VirtualOpenArm
@@ -26,6 +28,7 @@ from hardware.openarm.protocol import (
     Status,
 )
 from hardware.openarm.registers import REGISTERS, TIMEOUT_UNIT, register
+from hardware.so100.emulator.wire import Faults as ServoFaults
 
 pytestmark = pytest.mark.quick
 
@@ -63,39 +66,27 @@ def read(motor, name):
 
 
 def test_registers_from_the_factory(motor):
-    assert read(motor, "VMAX") == 8.0
-    assert read(motor, "TMAX") == 28.0
-    assert read(motor, "MST_ID") == 0x14
-    assert read(motor, "ESC_ID") == 4
-    assert read(motor, "CTRL_MODE") == Mode.MIT
-    assert read(motor, "TIMEOUT") == 0
-    assert read(motor, "VBus") == 24.0
-
-
-@pytest.mark.parametrize("name", list(REGISTERS))
-def test_every_register_answers(motor, name):
-    assert np.isfinite(read(motor, name))
+    found = {name: read(motor, name) for name in REGISTERS}
+    assert np.isfinite(list(found.values())).all()
+    limits = {"VMAX": 8.0, "TMAX": 28.0, "TIMEOUT": 0, "VBus": 24.0}
+    ids = {"MST_ID": 0x14, "ESC_ID": 4, "CTRL_MODE": Mode.MIT}
+    assert (limits | ids).items() <= found.items()
 
 
 SAVE = Frame(0x7FF, bytes.fromhex("0400AA0100000000"))
 
 
-def test_what_is_not_saved_is_forgotten(motor):
+def test_what_is_not_saved_without_torque_is_forgotten(motor):
     assert write(motor, "TIMEOUT", 700) == 700
     motor.power_up()
     assert read(motor, "TIMEOUT") == 0
-    write(motor, "TIMEOUT", 700)
-    motor.obey(SAVE)
-    motor.power_up()
-    assert read(motor, "TIMEOUT") == 700
-
-
-def test_saving_waits_until_there_is_no_torque(motor):
-    write(motor, "TIMEOUT", 700)
-    tell(motor, Command.ENABLE)
-    motor.obey(SAVE)
-    motor.power_up()
-    assert read(motor, "TIMEOUT") == 0
+    for enabled, kept in ((True, 0), (False, 700)):
+        write(motor, "TIMEOUT", 700)
+        if enabled:
+            tell(motor, Command.ENABLE)
+        motor.obey(SAVE)
+        motor.power_up()
+        assert read(motor, "TIMEOUT") == kept
 
 
 def test_what_cannot_be_written_stays(motor):
@@ -106,11 +97,14 @@ def test_what_cannot_be_written_stays(motor):
 
 
 def test_frames_for_others_are_met_with_silence(motor):
-    assert motor.obey(protocol.read(5, 22)) is None
-    assert motor.obey(protocol.command(5, Command.ENABLE)) is None
-    assert motor.obey(Frame(4, b"\xff" * 7 + b"\xf0")) is None  # no such command
-    assert motor.obey(protocol.read(4, 99)) is None
-    assert motor.obey(Frame(4, b"")) is None
+    for frame in (
+        protocol.read(5, 22),
+        protocol.command(5, Command.ENABLE),
+        Frame(4, b"\xff" * 7 + b"\xf0"),  # no such command
+        protocol.read(4, 99),
+        Frame(4, b""),
+    ):
+        assert motor.obey(frame) is None
 
 
 @given(st.integers(0, 0x7FF), st.binary(max_size=9), st.booleans())
@@ -130,6 +124,9 @@ def test_random_frames_never_harm(id, data, enabled):
 
 
 def test_enable_and_disable(motor):
+    # A goal without torque is answered, and does nothing.
+    assert goal(motor, position=1.0, kp=500).status is Status.DISABLED
+    assert motor.drive(0.0, 0.0, 0.002) == 0.0
     assert tell(motor, Command.ENABLE).status is Status.ENABLED
     assert motor.drive(0.0, 0.0, 0.002) == 0.0  # no goal yet
     assert goal(motor, position=0.1, kp=100).status is Status.ENABLED
@@ -138,11 +135,6 @@ def test_enable_and_disable(motor):
     assert motor.drive(0.0, 0.0, 0.002) == 0.0
     tell(motor, Command.ENABLE)
     assert motor.drive(0.0, 0.0, 0.002) == 0.0  # the old goal is forgotten
-
-
-def test_a_goal_without_torque_is_answered_and_does_nothing(motor):
-    assert goal(motor, position=1.0, kp=500).status is Status.DISABLED
-    assert motor.drive(0.0, 0.0, 0.002) == 0.0
 
 
 def test_the_torque_is_that_of_mit_mode(motor):
@@ -209,12 +201,10 @@ def test_voltages_that_it_refuses(motor, volts, status):
 def test_a_blocked_motor_is_overloaded_and_hot(motor):
     tell(motor, Command.ENABLE)
     goal(motor, position=12.0, kp=500)
-    for _ in range(1000):
-        motor.drive(0.0, 0.0, 0.002)
-    assert motor.status is Status.ENABLED
-    for _ in range(1000):
-        motor.drive(0.0, 0.0, 0.002)
-    assert motor.status is Status.OVERLOAD
+    for status in (Status.ENABLED, Status.OVERLOAD):
+        for _ in range(1000):
+            motor.drive(0.0, 0.0, 0.002)
+        assert motor.status is status
     assert motor.rotor_temperature > 26.0
 
 
@@ -283,15 +273,15 @@ def test_goals_of_the_lengths_that_real_motors_take(motor, mode, size):
 
 
 # What the maker's example programs send for registers: four bytes where no value is.
-SHORT = [
-    ("04003316", "0400331600000041"),  # read VMAX: 8.0
-    ("0400CC00", "047FFF7FF7FF1919"),  # refresh: feedback
-    ("0400AA01", "0400AA0100000000"),  # save
-]
-
-
 @pytest.mark.parametrize("padding", ["", "00000000"])
-@pytest.mark.parametrize(("asked", "answered"), SHORT)
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("04003316", "0400331600000041"),  # read VMAX: 8.0
+        ("0400CC00", "047FFF7FF7FF1919"),  # refresh: feedback
+        ("0400AA01", "0400AA0100000000"),  # save
+    ],
+)
 def test_register_frames_as_the_makers_examples_send_them(
     motor, asked, answered, padding
 ):
@@ -401,11 +391,19 @@ def test_late_answers_come_late_and_in_their_order(wire):
     assert len(wire.due(0.2)) == 8 - len(soon)
 
 
-def test_switches_that_there_are_not():
-    with pytest.raises(SettingError, match="no fault 'slient'; the faults are: silent"):
-        Faults().set({"slient": 3})
-    with pytest.raises(SettingError, match="fault silent is True, expected a value"):
-        Faults().set({"silent": True})
+@pytest.mark.parametrize(
+    ("faults", "wish", "says"),
+    [
+        (Faults, {"slient": 3}, "no fault 'slient'; the faults are: silent"),
+        (Faults, {"silent": True}, "fault silent is True, expected a value"),
+        (ServoFaults, {"losst": 0.1}, "losst"),
+        (ServoFaults, {"lost": "much"}, "lost"),
+        (ServoFaults, {"missing": True}, "missing"),
+    ],
+)
+def test_switches_that_there_are_not(faults, wish, says):
+    with pytest.raises(SettingError, match=says):
+        faults().set(wish)
 
 
 # ---------------------------------------------------------------- model and physics
@@ -432,20 +430,6 @@ def test_gravity_holds_the_arms_where_they_are():
     assert arm.state == pytest.approx(state, abs=0.02)
 
 
-def test_an_arm_without_torque_falls():
-    state = np.zeros(16)
-    state[0] = 1.2
-    arm = VirtualOpenArm(load_alone(), state=state)
-    for _ in range(50):
-        arm.step()
-    assert arm.state[0] == pytest.approx(1.2, abs=1e-3)  # in the hand that put it there
-    arm.let_go()
-    for _ in range(250):
-        arm.step()
-    assert arm.state[0] < 0.6
-    assert arm.witness.speed[0] > 1.0
-
-
 def test_power_takes_the_torque_of_one_arm():
     arm = VirtualOpenArm(load_alone())
     for motor in motors_of(arm):
@@ -460,18 +444,15 @@ def test_power_takes_the_torque_of_one_arm():
 
 
 def test_the_simulated_task_has_the_same_joints():
-    from act_minimal.sim import make_task
-
-    model = make_task("openarm_handover").model()
+    task = make_task("openarm_handover")
+    model = task.model()
     arm = VirtualOpenArm(model)
     assert not arm.model.body_gravcomp.any()
     assert model.body_gravcomp.any()  # the task's own model is left alone
     state = np.random.default_rng(3).uniform(*ARMS["v2"].ranges.T)
     arm.put(state)
     assert arm.state == pytest.approx(state)
-    assert make_task("openarm_handover").state(arm.data.qpos[None])[0] == pytest.approx(
-        state
-    )
+    assert task.state(arm.data.qpos[None])[0] == pytest.approx(state)
     hands = arm.data.xpos[list(arm.places.hands)]
     for side in range(2):
         there = ARMS["v2"].points_of(state[8 * side : 8 * side + 7], side)[-1]
@@ -479,7 +460,5 @@ def test_the_simulated_task_has_the_same_joints():
 
 
 def test_a_model_of_something_else_is_refused():
-    import mujoco
-
     with pytest.raises(UserError, match="ends in 'right_joint1', so it is no OpenArm"):
         places_of(mujoco.MjModel.from_xml_string("<mujoco/>"), ARMS["v2"])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from act_minimal.support.errors import UserError
-from hardware.errors import BusError
 from hardware.openarm.__main__ import main
 from hardware.openarm.bus import Bus
 from hardware.openarm.motors import JOINTS
@@ -76,12 +75,6 @@ def test_an_arm_that_still_swings_is_not_zeroed(service, bus):
     with pytest.raises(UserError, match=r"still turns with .* rad/s"):
         set_zero(bus, push, str)
     assert [m.zero for m in service.arm.motors[0]] == before
-
-
-def test_a_silent_motor_is_named(service, bus):
-    service.fault(0, silent=7)
-    with pytest.raises(BusError, match=r"motor 7 \(right joint7\)"):
-        set_zero(bus, str, str)
 
 
 def test_without_a_zero_the_arm_stays_without_torque(service):

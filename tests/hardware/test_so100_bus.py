@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +22,10 @@ from .virtual_arms import served
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
 
 
-def virtual(folder: Path, **settings):
-    """A virtual arm in a thread; gives its service."""
-    return served(VirtualArmService(VirtualArmConfig(folder / "arm", **settings)))
-
-
 @pytest.fixture
 def service(tmp_path):
-    with virtual(tmp_path) as service:
+    """A virtual arm in a thread."""
+    with served(VirtualArmService(VirtualArmConfig(tmp_path / "arm"))) as service:
         yield service
 
 
@@ -77,6 +72,15 @@ def test_silent_servos_are_named(service, bus):
         bus.read_all(IDS, "Present_Position")
 
 
+def test_a_pulled_cable_is_one_sentence(bus, monkeypatch):
+    def gone():
+        raise pytest.importorskip("termios").error(5, "Input/output error")
+
+    monkeypatch.setattr(bus._serial, "reset_input_buffer", gone)
+    with pytest.raises(BusError, match=r"connection to .* is lost: .*Input/output"):
+        bus.read(1, "Model_Number")
+
+
 def test_lost_and_damaged_answers_are_asked_again(service, bus):
     service.wire.faults.set({"lost": 0.05, "corrupted": 0.05, "noise": 0.2})
     bus.tries = 8  # one answer in ten is bad
@@ -119,12 +123,6 @@ def test_ports_that_cannot_be_opened(service, bus, tmp_path):
         Bus(str(service.config.port)).open()
 
 
-def test_a_pulled_cable_is_one_sentence(service, bus):
-    service.wire.faults.set({"unplugged": True})
-    with pytest.raises(BusError, match=r"no servo on .* answers"):
-        bus.read_all(IDS, "Present_Position")
-
-
 # ---------------------------------------------------------------- the arm
 
 
@@ -150,15 +148,6 @@ def test_what_is_measured_is_where_the_arm_is(service, arm):
     assert arm.health.faults == {}
 
 
-def test_a_target_is_reached(service, arm):
-    arm.connect()
-    goal = arm.observe()["qpos"][0].astype(float)
-    goal += [0.2, 0.15, -0.15, -0.2, 0.3, 0.3]
-    for _ in range(40):
-        arm.act(goal[None])
-    assert arm.observe()["qpos"][0] == pytest.approx(goal, abs=0.05)
-
-
 def test_the_tick_is_kept(arm):
     arm.connect()
     here = arm.observe()["qpos"]
@@ -174,12 +163,6 @@ def test_the_tick_is_kept(arm):
         assert arm.ticker.report()["late_share"] < 0.1
 
     retried(fifteen_ticks)
-
-
-def test_close_lets_go(service, arm):
-    arm.connect()
-    arm.close()
-    assert not any(s.torque_on for s in service.arm.servos)
 
 
 FAULTS_AT_CONNECT = {
@@ -233,8 +216,6 @@ def test_the_scene_lays_the_cube_and_sees(service):
         scene.lay(7)
         assert scene.look()["objects"] != first
         assert not scene.look()["success"]
-        with pytest.raises(UserError, match="knows no 'dance'"):
-            scene.ask(dance=1)
 
 
 def test_a_scene_without_an_arm_says_what_starts_one(tmp_path):
@@ -266,12 +247,8 @@ def test_a_frozen_virtual_camera_is_noticed(service):
     camera.open()
     with SceneClient(service.config.port) as scene:
         scene.faults(frozen_camera="top")
-
-    def look_on():
-        camera.read()
-
     with pytest.raises(CameraError, match="'top' is frozen"):
-        eventually(look_on)
+        eventually(lambda: camera.read() is None)
     camera.close()
 
 

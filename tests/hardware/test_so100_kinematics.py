@@ -19,31 +19,22 @@ from hardware.so100.kinematics import ARMS, JOINTS, SO100, SO101
 
 pytestmark = pytest.mark.quick
 
-# Joint angles (rad) and the tip's place (m), from the models the frames come from.
-TIPS = {
-    "so100": [
-        ((0, 0, 0, 0, 0), (0, -0.484771, 0.096198)),
-        ((0, -1.57, 1.57, 1.57, -1.57), (0, -0.238917, 0.075247)),
-        ((0, -3.32, 3.11, 1.18, 0), (0, -0.182195, 0.026565)),
-        ((0.5, -1.2, 0.9, 0.4, -0.8), (0.184827, -0.383525, 0.242482)),
-        ((-1.1, -2, 1.8, -0.6, 1.2), (-0.225396, -0.159921, 0.380760)),
-        ((1.5, -0.6, 0.5, 1, 2.2), (0.372478, -0.071614, 0.051587)),
-    ],
-    "so101": [
-        ((0, 0, 0, 0, 0), (0.391362, -0.000011, 0.226469)),
-        ((0.3, -0.5, 0.4, 0.6, -0.7), (0.299793, -0.075448, 0.165908)),
-        ((-0.8, 0.7, -0.9, 1, 1.2), (0.298000, 0.256107, 0.100231)),
-        ((1.2, -1.2, 1.1, -0.4, 2), (0.107121, -0.196151, 0.281220)),
-        ((-1.5, 0.2, 1, 1.3, -2.2), (0.033391, 0.009643, -0.001611)),
-    ],
-}
+
+# Joint angles (rad) and the tip's place (m), from the model the frames come from;
+# those of a SO-101 are in test_so101_virtual.py.
+TIPS = [
+    ((0, 0, 0, 0, 0), (0, -0.484771, 0.096198)),
+    ((0, -1.57, 1.57, 1.57, -1.57), (0, -0.238917, 0.075247)),
+    ((0, -3.32, 3.11, 1.18, 0), (0, -0.182195, 0.026565)),
+    ((0.5, -1.2, 0.9, 0.4, -0.8), (0.184827, -0.383525, 0.242482)),
+    ((-1.1, -2, 1.8, -0.6, 1.2), (-0.225396, -0.159921, 0.380760)),
+    ((1.5, -0.6, 0.5, 1, 2.2), (0.372478, -0.071614, 0.051587)),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "joints", "tip"), [(n, *row) for n, rows in TIPS.items() for row in rows]
-)
-def test_tip_where_the_models_have_it(name, joints, tip):
-    assert ARMS[name].tip_of(np.array(joints)) == pytest.approx(tip, abs=1e-5)
+@pytest.mark.parametrize(("joints", "tip"), TIPS)
+def test_tip_where_the_model_has_it(joints, tip):
+    assert SO100.tip_of(np.array(joints)) == pytest.approx(tip, abs=1e-5)
 
 
 def test_the_so100_here_is_the_one_in_the_simulator():
@@ -116,15 +107,11 @@ def test_the_file_is_lerobots_byte_for_byte(tmp_path):
     calibration = Calibration.of_ranges(ROWS)
     save_calibration(tmp_path / "a.json", calibration)
     text = (tmp_path / "a.json").read_text()
-    assert text == json.dumps(json.loads(text), indent=4)
-    assert json.loads(text)["shoulder_pan"] == {
-        "id": 1,
-        "drive_mode": 0,
-        "homing_offset": -30,
-        "range_min": 800,
-        "range_max": 3200,
-    }
-    assert json.loads(text)["wrist_roll"]["range_max"] == 4095
+    content = json.loads(text)
+    assert text == json.dumps(content, indent=4)
+    pan = {"id": 1, "drive_mode": 0, "homing_offset": -30}
+    assert content["shoulder_pan"] == pan | {"range_min": 800, "range_max": 3200}
+    assert content["wrist_roll"]["range_max"] == 4095
     assert load_calibration(tmp_path / "a.json") == calibration
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -28,6 +26,7 @@ from hardware.so100.kinematics import LINKS
 from hardware.so100.pair import SIDES, SO100Pair, pair_guard, pair_limits
 
 from ..clocks import eventually
+from ..commands import run_program
 from .virtual_arms import served
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
@@ -190,13 +189,8 @@ def test_an_unknown_camera_of_a_virtual_pair_is_refused():
         pass
 
 
-def act(folder, line):
-    done = subprocess.run(
-        [sys.executable, "-m", "act_minimal", *line.split()],
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-    )
+def run(folder, line):
+    done = run_program(folder, line)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -214,7 +208,7 @@ def test_a_pair_records_trains_and_deploys(tmp_path):
                 seed=seed,
             ):
                 stack.enter_context(arm)
-        act(
+        run(
             tmp_path,
             "record --robot so100_pair --port arms_left,arms_right --apart 1 "
             "--calibration arms.json --leader leaders_left,leaders_right "
@@ -233,11 +227,11 @@ def test_a_pair_records_trains_and_deploys(tmp_path):
     cubes = np.array([e.env_state[0] - e.env_state[-1] for e in episodes])
     assert np.abs(cubes[:, [0, 7]]).min() > 0.02
     assert np.abs(cubes[:, :7] - cubes[:, 7:]).max() > 0.02
-    act(
+    run(
         tmp_path,
         "train --data demos --out runs/pair --cameras --chunk-size 20 --steps 20",
     )
-    said = act(
+    said = run(
         tmp_path,
         "deploy --policy runs/pair --robot so100_pair --port virtual --scenes 0 "
         "--trials 1 --seconds 2 --live -1 --json",

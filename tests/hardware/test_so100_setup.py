@@ -6,15 +6,12 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from act_minimal.command import main as cli
 from act_minimal.support.errors import UserError
 from hardware.so100 import setup
 from hardware.so100.arm import IDS
@@ -36,44 +33,32 @@ from hardware.so100.emulator.wire import Wire
 from hardware.so100.kinematics import JOINTS, SO100, SO101
 from hardware.so100.registers import STEPS
 from hardware.teleop import Leader
-from hardware.virtual.client import SceneClient, VirtualArmProcess
+from hardware.virtual.client import VirtualArmProcess
 
+from ..commands import act
 from .virtual_arms import ServoBus, served
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
 
 
 @pytest.fixture
-def make_service(tmp_path):
-    with contextlib.ExitStack() as last:
-
-        def start(**settings):
-            config = VirtualArmConfig(tmp_path / "arm", **settings)
-            return last.enter_context(served(VirtualArmService(config)))
-
-        yield start
-
-
-@pytest.fixture
-def open_bus(tmp_path):
-    bus = Bus(str(tmp_path / "arm"))
-
-    def start():
+def fresh(tmp_path):
+    """A virtual arm as its parts come, and a bus to it."""
+    config = VirtualArmConfig(tmp_path / "arm", fresh=True)
+    with served(VirtualArmService(config)) as service:
+        bus = Bus(str(config.port))
         bus.open()
-        return bus
-
-    yield start
-    bus.close()
+        yield service, bus
+        bus.close()
 
 
-def test_ids_one_at_a_time(make_service, open_bus):
-    service = make_service(fresh=True)
+def test_ids_one_at_a_time(fresh):
+    service, bus = fresh
     # One of them was used before, at another id and rate.
     service.arm.servos[2].id = 9
     for name, value in (("ID", 9), ("Baud_Rate", 1)):
         service.arm.servos[2].poke("Lock", 0)
         service.arm.servos[2].poke(name, value)
-    bus = open_bus()
 
     def plug_in(text):
         joint = text.split("servo of ")[1].split(",")[0]
@@ -90,9 +75,8 @@ def test_ids_one_at_a_time(make_service, open_bus):
     assert [s.get("ID") for s in service.arm.servos] == list(IDS)
 
 
-def test_nothing_or_too_much_is_plugged_in(make_service, open_bus):
-    service = make_service(fresh=True)
-    bus = open_bus()
+def test_nothing_or_too_much_is_plugged_in(fresh):
+    service, bus = fresh
     with pytest.raises(UserError, match=r"no servo answers on .* at any rate"):
         setup.find_one(bus)
     service.arm.servos[1].id = 2
@@ -105,12 +89,8 @@ def test_nothing_or_too_much_is_plugged_in(make_service, open_bus):
 def calibrate_by_hand(virtual, share=(1.0,) * 6, over=None, **settings):
     """Calibrate an arm in memory, as a person would who moves all joints at once.
 
-    Args:
-        virtual: the arm.
-        share: (6,) of each joint's range, from its low end, that the hand moves it
-            over.
-        over: instead of the hand: asked whether the sweep is over.
-        settings: of `setup.calibrate`.
+    They move over a `share` of their ranges, from the low ends; instead of the hand,
+    `over` can be asked whether the sweep is over.
     """
     low, high = SO100.ranges.T
     high = low + np.asarray(share) * (high - low)
@@ -186,15 +166,18 @@ def test_a_joint_swept_over_three_quarters_is_refused(joint):
     assert kept_by(virtual) == before  # as if nothing had been
 
 
-def test_a_calibration_that_cannot_be_saved_is_none():
+@pytest.mark.parametrize(
+    ("error", "where"), [(UserError("no space"), "save"), (KeyboardInterrupt(), "over")]
+)
+def test_a_calibration_that_is_not_saved_or_stopped_is_none(error, where):
     virtual, _ = assemble(VirtualArmConfig())
     before = kept_by(virtual)
 
-    def full(calibration):
-        raise UserError("no space left on the disk")
+    def fails(*args):
+        raise error
 
-    with pytest.raises(UserError, match="no space left"):
-        calibrate_by_hand(virtual, (0.98,) * 6, save=full)
+    with pytest.raises(type(error)):
+        calibrate_by_hand(virtual, (0.98,) * 6, **{where: fails})
     assert kept_by(virtual) == before
     calibrate_by_hand(virtual, (0.98,) * 6)
     assert kept_by(virtual) != before
@@ -212,39 +195,22 @@ def test_a_leaders_handle_may_turn_less():
 def test_a_leaders_file_is_held_against_its_servos(tmp_path):
     virtual, truth = assemble(VirtualArmConfig())
     rows = [(m.homing_offset, m.range_min, m.range_max) for m in truth.motors.values()]
-    other = [*rows[:2], (rows[2][0] + 40, *rows[2][1:]), *rows[3:]]
-    half = [rows[0], (rows[1][0], 900, 900 + 1750), *rows[2:]]
-    for name, wanted in (("own", rows), ("other", other), ("half", half)):
-        save_calibration(tmp_path / f"{name}.json", Calibration.of_ranges(wanted))
 
-    def opened(name):
+    def opened(name, joint, row):
+        wanted = [*rows[:joint], row, *rows[joint + 1 :]]
+        save_calibration(tmp_path / f"{name}.json", Calibration.of_ranges(wanted))
         leader = Leader("memory", tmp_path / f"{name}.json")
         leader.bus = ServoBus(Wire(virtual.servos))
         leader.open()
         return leader
 
-    assert opened("own").wish(np.zeros(6))[:5] == pytest.approx(
-        virtual.data.qpos[:5], abs=0.002
-    )
-    with pytest.raises(
-        UserError,
-        match=r"elbow_flex: Homing_Offset is .*other\.json --leader --restore",
-    ):
-        opened("other")
+    own = opened("own", 2, rows[2]).wish(np.zeros(6))
+    assert own[:5] == pytest.approx(virtual.data.qpos[:5], abs=0.002)
+    says = r"elbow_flex: Homing_Offset is .*other\.json --leader --restore"
+    with pytest.raises(UserError, match=says):
+        opened("other", 2, (rows[2][0] + 40, *rows[2][1:]))
     with pytest.raises(UserError, match=r"half\.json: shoulder_lift moved by 1750"):
-        opened("half")
-
-
-def test_ctrl_c_in_a_sweep_leaves_the_servos_as_they_were():
-    virtual, _ = assemble(VirtualArmConfig())
-    before = kept_by(virtual)
-
-    def interrupt():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        calibrate_by_hand(virtual, over=interrupt)
-    assert kept_by(virtual) == before
+        opened("half", 1, (rows[1][0], 900, 900 + 1750))
 
 
 @given(
@@ -284,9 +250,8 @@ def test_a_calibration_file_is_never_replaced(tmp_path):
     there = path.read_bytes()
     save_calibration(path, Calibration.of_ranges(rows))  # the same once more
     rows[0] = middle_and_range(8, spans[0])
-    with pytest.raises(
-        UserError, match=r"c\.json is there already and .* --calibration"
-    ):
+    says = r"c\.json is there already and .* --calibration"
+    with pytest.raises(UserError, match=says):
         save_calibration(path, Calibration.of_ranges(rows))
     assert path.read_bytes() == there
 
@@ -300,127 +265,57 @@ def process(tmp_path):
         yield process
 
 
-def act(*words):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(w) for w in words])
-    return stop.value.code
-
-
-def test_health_as_table_and_json(process, capsys):
-    assert act("health", "--port", process.port) == 0
-    assert "3 elbow_flex: 7.4 V, 25 °C" in capsys.readouterr().out
+def test_health_as_table_and_json(process):
+    code, out, _ = act("health --port", process.port)
+    assert (code, "3 elbow_flex: 7.4 V, 25 °C" in out) == (0, True)
     process.scene.faults(missing=3, overheat=5)
-    assert act("health", "--port", process.port, "--json") == 1
-    rows = json.loads(capsys.readouterr().out)["servos"]
-    assert [r["fault"] for r in rows] == [
-        *("none", "none", "silent", "none"),
-        *("overheat", "none"),
-    ]
+    code, out, _ = act("health --port", process.port, "--json")
+    faults = [row["fault"] for row in json.loads(out)["servos"]]
+    assert (code, faults) == (1, ["none", "none", "silent", "none", "overheat", "none"])
 
 
-def test_restore_writes_a_file_into_the_servos(process, tmp_path, capsys):
+def kept_by_servo(process, id):
+    with contextlib.closing(Bus(process.port)) as bus:
+        bus.open()
+        return [bus.read(id, name) for name in setup.WRITTEN]
+
+
+def test_restore_writes_a_file_into_the_servos(process, tmp_path):
+    numbers = {"drive_mode": 0, "range_min": 900, "range_max": 3200}
     content = {
-        joint: {
-            "id": i + 1,
-            "drive_mode": 0,
-            "homing_offset": 10 * i,
-            "range_min": 900,
-            "range_max": 3200,
-        }
+        joint: {"id": i + 1, "homing_offset": 10 * i} | numbers
         for i, joint in enumerate(JOINTS)
     }
     path = tmp_path / "lerobot.json"
     path.write_text(json.dumps(content, indent=4))
-    words = ("calibrate", "--port", process.port, "--calibration", path, "--restore")
-    assert act(*words) == 0
-    bus = Bus(process.port)
-    bus.open()
-    assert bus.read(4, "Homing_Offset") == 30
-    assert bus.read(4, "Min_Position_Limit") == 900
-    bus.close()
+    line = f"calibrate --port {process.port} --calibration {path} --restore"
+    assert act(line)[0] == 0
+    assert kept_by_servo(process, 4) == [30, 900, 3200]
 
 
-def test_restore_refuses_a_file_that_was_half_swept(process, tmp_path, capsys):
+def test_restore_refuses_a_file_that_was_half_swept(process, tmp_path):
     rows = [middle_and_range(0, high - low) for low, high in SO100.ranges]
     rows[1] = 0, 900, 900 + 1750
     save_calibration(tmp_path / "half.json", Calibration.of_ranges(rows))
-    before = process.scene.look()["joints"]
-    words = ("calibrate", "--port", process.port, "--restore", "--calibration")
-    assert act(*words, tmp_path / "half.json") == 1
-    said = capsys.readouterr().err
-    assert "shoulder_lift moved by 1750 steps, expected at least 2051" in said
-    bus = Bus(process.port)
-    bus.open()
-    assert bus.read(2, "Min_Position_Limit") != 900
-    bus.close()
-    assert process.scene.look()["joints"] == pytest.approx(before, abs=0.01)
-
-
-def test_calibrate_refuses_before_it_touches_a_servo(tmp_path, capsys, monkeypatch):
-    (tmp_path / "c.json").write_text("precious", encoding="utf-8")
-    words = ("calibrate", "--port", tmp_path / "none", "--calibration")
-    assert act(*words, tmp_path / "c.json") == 1
-    assert "c.json is there already" in capsys.readouterr().err
-    assert (tmp_path / "c.json").read_text(encoding="utf-8") == "precious"
-    assert act(*words, tmp_path / "new.json", "--seconds", "-1") == 2
-    assert (
-        "seconds is -1.0, expected a finite number above 0" in capsys.readouterr().err
-    )
-
-
-def test_without_a_terminal_a_sweep_needs_an_end(
-    process, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
-    words = ("calibrate", "--port", process.port, "--calibration", tmp_path / "c.json")
-    assert act(*words) == 2
-    assert "give it time, such as --seconds 60" in capsys.readouterr().err
-    assert act(*words, "--seconds", "0.3") == 1  # it ends, and nothing was swept
-    assert "shoulder_pan moved by" in capsys.readouterr().err
-    assert act(*words, "--seconds", "0.3") == 1  # no line is left to read
-    assert "nobody can answer 'hold the arm" in capsys.readouterr().err
-    assert not (tmp_path / "c.json").exists()
-
-
-def test_teleoperation_by_keys_needs_no_terminal_to_end(process, tmp_path, capsys):
-    save_calibration(tmp_path / "arm.json", assemble(process.config)[1])
-    words = ("teleop", "--port", process.port, "--calibration", tmp_path / "arm.json")
-    assert act(*words, "--seconds", "1") == 0
-    assert "ticks, jitter" in capsys.readouterr().out
+    before = kept_by_servo(process, 2)
+    line = f"calibrate --port {process.port} --restore --calibration"
+    code, _, err = act(line, tmp_path / "half.json")
+    assert code == 1
+    assert "shoulder_lift moved by 1750 steps, expected at least 2051" in err
+    assert kept_by_servo(process, 2) == before
     assert not any(process.scene.look()["torque"])
 
 
-def test_act_virtual_is_an_arm_until_it_is_ended(tmp_path):
-    port = tmp_path / "arm"
-    words = ["virtual", "--port", port, "--calibration", tmp_path / "arm.json"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "act_minimal.command.main", *map(str, words)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert "a virtual SO-100 arm is at" in process.stdout.readline()
-        load_calibration(tmp_path / "arm.json")
-        with SceneClient(port) as scene:
-            scene.ask(stop=True)
-        assert process.wait(120) == 0
-        assert not port.exists()
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("command", ["virtual", "calibrate", "deploy", "teleop"])
-def test_help_teaches(command, capsys):
-    assert act(command, "--help") == 0
-    assert f"$ act {command}" in capsys.readouterr().out
-
-
-def test_record_on_an_arm_has_help_of_its_own(capsys):
-    assert act("record", "--robot", "so100", "--help") == 0
-    assert "leader" in capsys.readouterr().out
-
-
-def test_a_port_that_is_not_there(tmp_path, capsys):
-    assert act("health", "--port", tmp_path / "none") == 1
-    assert "Find yours with: act ports" in capsys.readouterr().err
+def test_without_a_terminal_a_sweep_needs_an_end(process, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
+    line = f"calibrate --port {process.port} --calibration {tmp_path}/c.json"
+    for more, code, says in (
+        ("", 2, "give it time, such as --seconds 60"),
+        # It ends, and nothing was swept; then no line is left to read.
+        ("--seconds 0.3", 1, "shoulder_pan moved by"),
+        ("--seconds 0.3", 1, "nobody can answer 'hold the arm"),
+        ("--seconds -1", 2, "seconds is -1.0, expected a finite number above 0"),
+    ):
+        ended, _, err = act(line, more)
+        assert (ended, says in err) == (code, True), err
+    assert not (tmp_path / "c.json").exists()

@@ -11,42 +11,16 @@ from act_minimal.sim.world import start
 from act_minimal.support.errors import SettingError, UserError
 from hardware.cameras import CameraConfig
 from hardware.robots import VIRTUAL, RobotConfig, make_camera, plugged_in
-from hardware.safety.safe_robot import SafeRobot, so100_limits
-from hardware.so100.arm import SO100, SO100Config
-from hardware.so100.calibration import load_calibration, save_calibration
+from hardware.safety.safe_robot import so100_limits
+from hardware.so100.calibration import load_calibration
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
 from hardware.so100.emulator.so101 import HOME, OVERLAP, AloneSO101
-from hardware.so100.emulator.wire import Wire
 from hardware.so100.kinematics import JOINTS, SO101
 from hardware.virtual.client import SceneClient
 
-from .virtual_arms import PhysicsTicker, ServoBus
+from .virtual_arms import so100_in_memory
 
 LIMITS = so100_limits("so101")
-CONFIG = VirtualArmConfig(task="alone", robot="so101")
-# Joint angles (rad); the maker's `gripper` and `gripperframe` there, m and wxyz.
-PLACES = [
-    (
-        *((0, 0, 0, 0, 0, 0), (0.293235, -0.000178, 0.234370)),
-        *((0.391362, -0.000011, 0.226469), (0.706897, 0.017209, -0.706897, -0.017209)),
-    ),
-    (
-        *((0.3, -0.5, 0.4, 0.6, -0.7, 0.5), (0.218701, -0.055825, 0.218162)),
-        *((0.299793, -0.075448, 0.165908), (0.744520, 0.113497, -0.497399, -0.430585)),
-    ),
-    (
-        *((-0.8, 0.7, -0.9, 1, 1.2, 1.2), (0.246638, 0.213706, 0.172727)),
-        *((0.298000, 0.256107, 0.100231), (0.519499, -0.065697, -0.370143, 0.767332)),
-    ),
-    (
-        *((1.2, -1.2, 1.1, -0.4, 2, 0), (0.083222, -0.114661, 0.231422)),
-        *((0.107121, -0.196151, 0.281220), (0.474606, -0.860055, 0.004183, 0.187180)),
-    ),
-    (
-        *((-1.5, 0.2, 1, 1.3, -2.2, 1.7), (0.045024, 0.084759, 0.060949)),
-        *((0.033391, 0.009643, -0.001611), (0.832090, -0.427583, -0.133929, -0.326898)),
-    ),
-]
 
 
 def at(joints):
@@ -58,12 +32,29 @@ def at(joints):
     return model, data
 
 
+# Joint angles (rad); the maker's `gripper` (m) and `gripperframe` (m, wxyz) there.
+PLACES = """
+0 0 0 0 0 0  .293235 -.000178 .234370
+    .391362 -.000011 .226469  .706897 .017209 -.706897 -.017209
+.3 -.5 .4 .6 -.7 .5  .218701 -.055825 .218162
+    .299793 -.075448 .165908  .744520 .113497 -.497399 -.430585
+-.8 .7 -.9 1 1.2 1.2  .246638 .213706 .172727
+    .298000 .256107 .100231  .519499 -.065697 -.370143 .767332
+1.2 -1.2 1.1 -.4 2 0  .083222 -.114661 .231422
+    .107121 -.196151 .281220  .474606 -.860055 .004183 .187180
+-1.5 .2 1 1.3 -2.2 1.7  .045024 .084759 .060949
+    .033391 .009643 -.001611  .832090 -.427583 -.133929 -.326898
+"""
+
+
 @pytest.mark.quick
-@pytest.mark.parametrize(("joints", "gripper", "tip", "turn"), PLACES)
-def test_the_body_is_the_makers(joints, gripper, tip, turn):
+@pytest.mark.parametrize("row", np.array(PLACES.split(), float).reshape(5, 16))
+def test_the_body_is_the_makers(row):
+    joints, gripper, tip, turn = np.split(row, (6, 9, 12))
     _, data = at(joints)
     assert data.body("gripper").xpos == pytest.approx(gripper, abs=1e-5)
     assert data.site("tcp").xpos == pytest.approx(tip, abs=1e-5)
+    assert SO101.tip_of(joints) == pytest.approx(tip, abs=1e-5)
     assert np.abs(data.body("gripper").xquat @ turn) == pytest.approx(1, abs=1e-6)
 
 
@@ -96,18 +87,8 @@ def test_its_bodies_collide_with_the_table_and_each_other():
     assert not touching(folded) & set(OVERLAP)
 
 
-def connected(tmp_path):
-    """The driver on a virtual SO-101, without a port; time is that of the physics."""
-    virtual, calibration = assemble(CONFIG)
-    save_calibration(tmp_path / "arm.json", calibration)
-    arm = SO100(SO100Config("memory", tmp_path / "arm.json", "so101"))
-    arm.buses = (ServoBus(Wire(virtual.servos)),)
-    arm.ticker = PhysicsTicker(virtual)
-    return virtual, SafeRobot(arm, LIMITS)
-
-
 def test_the_driver_moves_it_where_it_is_told_and_lays_it_down(tmp_path):
-    virtual, robot = connected(tmp_path)
+    virtual, robot = so100_in_memory(tmp_path, LIMITS, task="alone", robot="so101")
     robot.connect()
     robot.go(LIMITS.ready)
     assert virtual.data.qpos[:5] == pytest.approx(LIMITS.ready[:5], abs=0.03)
@@ -123,15 +104,6 @@ def test_the_driver_moves_it_where_it_is_told_and_lays_it_down(tmp_path):
     assert not any(s.torque_on for s in virtual.servos)
     assert virtual.witness.falls == 0
     assert virtual.witness.tip_low[2] > 0
-
-
-def test_a_file_of_a_so100_does_not_fit_its_servos(tmp_path):
-    _, robot = connected(tmp_path)
-    path = tmp_path / "so100.json"
-    save_calibration(path, assemble(VirtualArmConfig())[1])
-    robot.arm.config.calibration = path
-    with pytest.raises(UserError, match=r"Position_Limit is \d+ in the servo"):
-        robot.connect()
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from act_minimal.command.main import main
+from act_minimal.checkpoint import load_policy
 from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import UserError
 from hardware import deployment
 from hardware.command import drive
 from hardware.command.drive import default_folder
 from hardware.deployment import Trial, about_trials, deploy, open_tally
+
+from ..commands import act
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 STATE = CHECKPOINTS / "so100_pick_place_state"
@@ -33,36 +35,28 @@ def ran(monkeypatch):
     return done
 
 
-def policy(name="good"):
-    return types.SimpleNamespace(name=name, chunk_size=5)
-
-
 def run(name, out, *, scenes=None, trials=5, said=None, **settings):
-    robot = types.SimpleNamespace(
-        go=lambda place: None, limits=types.SimpleNamespace(ready=None)
-    )
-    judge = types.SimpleNamespace(
+    nobody = types.SimpleNamespace
+    robot = nobody(go=lambda place: None, limits=nobody(ready=None))
+    judge = nobody(
         prepare=lambda number: None, verdict=lambda: name == "good", scenes=scenes
     )
-    settings |= {"about": settings.get("about", {"robot": "so100", "task": "bin"})}
+    policy = nobody(name=name, chunk_size=5)
+    settings = {"about": {"robot": "so100", "task": "bin"}} | settings
     say = (lambda text: None) if said is None else said.append
-    return deploy(
-        policy(name), robot, judge, trials=trials, out=out, say=say, **settings
-    )
+    return deploy(policy, robot, judge, trials=trials, out=out, say=say, **settings)
 
 
 def test_a_second_call_goes_on_and_says_so(tmp_path, ran):
     run("good", tmp_path, trials=3)
-    said = []
-    tally = run("good", tmp_path, trials=5, said=said)
-    assert (tally.successes, len(tally.trials)) == (5, 5)
-    assert ran == [("good", n) for n in range(5)]
-    assert said[0].startswith(f"3 of 5 already done in {tmp_path}: 3 of 3 succeeded")
-    said = []
-    run("good", tmp_path, trials=5, said=said)
-    assert len(ran) == 5, "nothing was left to do"
+    for done in (3, 5):  # then nothing is left to do
+        said = []
+        tally = run("good", tmp_path, trials=5, said=said)
+        assert (tally.successes, len(tally.trials)) == (5, 5)
+        assert ran == [("good", n) for n in range(5)]
+        begun = f"{done} of 5 already done in {tmp_path}: {done} of {done} succeeded"
+        assert said[0].startswith(begun)
     assert len(said) == 1
-    assert said[0].startswith(f"5 of 5 already done in {tmp_path}: 5 of 5 succeeded")
     written = json.loads((tmp_path / "tally.json").read_text())
     assert written["about"]["robot"] == "so100"
     assert written["about"]["policy"].startswith("good ")
@@ -73,10 +67,7 @@ def test_a_second_call_goes_on_and_says_so(tmp_path, ran):
     [
         ({"name": "bad"}, r"trials with policy good \w+, but this is policy bad"),
         ({"about": {"robot": "so101", "task": "bin"}}, "robot so100, but this is"),
-        (
-            {"about": {"robot": "so100", "task": "peg"}},
-            "task bin, but this is task peg",
-        ),
+        ({"about": {"robot": "so100", "task": "peg"}}, "task bin, but this is task p"),
         ({"scenes": list(range(9))}, "scenes 5 to 7, but now scenes 0 to 2 are"),
         ({"scenes": None}, "scenes 5 to 7, but now scenes laid by a person are"),
         ({"execution": ExecutionConfig(mode="ensemble")}, "execution .*ensemble"),
@@ -128,11 +119,7 @@ def test_the_default_folder_is_named_after_policy_and_robot(policy, folder):
     assert default_folder(Path(policy), "so100") == Path("runs/deploy") / folder
 
 
-def test_no_arm_is_touched_for_what_is_done_or_cannot_be_mixed(
-    tmp_path, monkeypatch, capsys
-):
-    from act_minimal.checkpoint import load_policy
-
+def test_no_arm_is_touched_for_what_is_done_or_cannot_be_mixed(tmp_path, monkeypatch):
     def touched(*args):
         raise AssertionError("an arm was plugged in")
 
@@ -141,29 +128,20 @@ def test_no_arm_is_touched_for_what_is_done_or_cannot_be_mixed(
     about = {"robot": "so100", "task": "so100_pick_place"}
     about |= {"fps": None, "gains": "firm", "seconds": 20.0}
     whose = about_trials(load_policy(STATE), ExecutionConfig(), **about)
-    out = tmp_path / "runs" / "deploy" / "so100_pick_place_state_so100"
+    out = Path("runs/deploy/so100_pick_place_state_so100")
     out.mkdir(parents=True)
     tally = open_tally(out, whose, None)
     tally.trials = [Trial(n, True, 1.0, 30) for n in range(2)]
     (out / "tally.json").write_text(json.dumps(tally.to_json()))
-    words = ["deploy", "--policy", str(STATE), "--port", "nowhere"]
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--trials", "2"])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "2 of 2 already done in runs/deploy/so100_pick_place_state_so100" in said
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--trials", "2", "--json"])
-    assert json.loads(capsys.readouterr().out)["n"] == 2
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--trials", "9", "--scenes", "0"])
-    assert ended.value.code == 1
-    assert "trials with scenes laid by a person, but now" in capsys.readouterr().err
-    other = ["--policy", str(CHECKPOINTS / "so100_pick_place_vision")]
-    with pytest.raises(SystemExit) as ended:
-        main(["deploy", *other, "--port", "nowhere", "--out", str(out)])
-    assert ended.value.code == 1
-    assert "but this is policy act" in capsys.readouterr().err
+    line = f"deploy --port nowhere --policy {STATE}"
+    code, said, _ = act(line, "--trials 2")
+    assert (code, f"2 of 2 already done in {out}" in said) == (0, True)
+    assert json.loads(act(line, "--trials 2 --json")[1])["n"] == 2
+    code, _, err = act(line, "--trials 9 --scenes 0")
+    assert (code, "scenes laid by a person, but now" in err) == (1, True)
+    vision = CHECKPOINTS / "so100_pick_place_vision"
+    code, _, err = act(f"deploy --port nowhere --policy {vision} --out {out}")
+    assert (code, "but this is policy act" in err) == (1, True)
 
 
 def test_trials_do_not_go_into_a_folder_of_another_kind(tmp_path):
@@ -173,7 +151,5 @@ def test_trials_do_not_go_into_a_folder_of_another_kind(tmp_path):
 
 
 def test_scenes_are_laid_where_a_virtual_arm_judges():
-    config = drive.DeployConfig(port="virtual", trials=3)
-    assert drive._scenes(config) == [0, 1, 2]
-    real = drive.DeployConfig(port="/dev/ttyACM0", trials=3)
-    assert drive._scenes(real) is None
+    for port, scenes in (("virtual", [0, 1, 2]), ("/dev/ttyACM0", None)):
+        assert drive._scenes(drive.DeployConfig(port=port, trials=3)) == scenes

@@ -16,7 +16,14 @@ from hardware.openarm.emulator.service import (
     VirtualOpenArmService,
 )
 from hardware.openarm.model import gravity_of
+from hardware.safety.safe_robot import SafeRobot
 from hardware.so100 import bus as so100_bus
+from hardware.so100.arm import SO100, SO100Config
+from hardware.so100.calibration import save_calibration
+from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.so100.emulator.wire import Wire
+
+from . import fake_arm
 
 NUMBERS = itertools.count()  # virtual channels are the process's: each test has its own
 RAISED = np.zeros(16)
@@ -39,7 +46,7 @@ def served(service):
 # ---------------------------------------------------------------- in a clock's time
 
 
-class Clock:
+class Clock(fake_arm.Clock):
     """Time that goes on only while somebody waits; the virtual arm lives in it, too.
 
     A busy computer then holds up the test, and not the arm in it.
@@ -49,12 +56,6 @@ class Clock:
 
     def __init__(self):
         self.now, self.service = 1000.0, None
-
-    def monotonic(self):
-        self.now += 1e-6  # who asks again and again waits, too
-        return self.now
-
-    perf_counter = time = monotonic
 
     def sleep(self, seconds):
         end = self.now + seconds
@@ -99,10 +100,10 @@ def driver(service, **settings):
     return OpenArm(config, gravity=gravity)
 
 
-def hold(arm, seconds):
+def hold(arm, seconds, pose=RAISED):
     for _ in range(round(seconds * arm.fps)):
         arm.observe()
-        arm.act(RAISED[None])
+        arm.act(pose[None])
 
 
 # ---------------------------------------------------------------- in the physics' time
@@ -181,3 +182,15 @@ class PhysicsTicker:
     def wait(self):
         for _ in range(10):
             self.arm.step()
+
+
+def so100_in_memory(folder, limits, **settings):
+    """A virtual SO-100 or SO-101, and its driver within limits; not connected yet."""
+    config = VirtualArmConfig(**settings)
+    virtual, calibration = assemble(config)
+    save_calibration(folder / "arm.json", calibration)
+    arm = SO100(SO100Config("memory", folder / "arm.json", config.robot))
+    arm.buses = (ServoBus(Wire(virtual.servos)),)
+    arm.bus.clock = PhysicsClock(virtual)
+    arm.ticker = PhysicsTicker(virtual)
+    return virtual, SafeRobot(arm, limits)

@@ -1,18 +1,13 @@
 """Two simulated OpenArms: kinematics, the official model, tasks, demonstrators."""
 
-import subprocess
-import sys
-
-import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from openarm_mujoco.v2 import openarm_bimanual_xml
 
 from act_minimal.command import demo
 from act_minimal.episodes import load_episode
-from act_minimal.sim import GYM_IDS, World, make_task
+from act_minimal.sim import World, make_task
 from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.film import Take, film
 from act_minimal.sim.openarm import arms as openarm
@@ -25,13 +20,14 @@ from act_minimal.sim.openarm.table import (
     in_hand,
     rotation_of,
 )
-from act_minimal.sim.recording import demonstrate, record, scene_seed
+from act_minimal.sim.recording import record, scene_seed
 from act_minimal.sim.replay import replay
 from act_minimal.sim.world import start
-from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.errors import UserError
 
-TASKS = ("openarm_handover", "openarm_insertion")
-IDS = {name: gym_id for gym_id, name in GYM_IDS.items()}
+from .test_tasks import OPENARMS as TASKS
+
+pytestmark = pytest.mark.mostly_quick
 
 # q of the right arm; the wrist's centre from between the shoulders, the hand's
 # quaternion (wxyz), the elbow. Computed once from openarm-mujoco 2.3.0's own XML.
@@ -74,10 +70,6 @@ def handover():
     return make_task("openarm_handover")
 
 
-# --- the arms -------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize(("q", "wrist", "quaternion", "elbow"), FORWARD_KINEMATICS)
 def test_forward_kinematics(handover, side, q, wrist, quaternion, elbow):
@@ -103,44 +95,44 @@ def test_forward_kinematics(handover, side, q, wrist, quaternion, elbow):
     np.testing.assert_allclose(position[0], tip, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_joints_inertias_and_servos_are_the_official_models(handover):
     ours = handover.model()
     official = mujoco.MjModel.from_xml_path(openarm_bimanual_xml())
-    bodies = [official.body(i).name for i in range(1, official.nbody)]
-    assert len(bodies) == 20
-    for name in bodies:
-        a, b = ours.body(name), official.body(name)
-        for key in ("mass", "inertia", "ipos", "iquat", "quat"):
-            np.testing.assert_array_equal(getattr(a, key), getattr(b, key), name)
-        lift = (
-            [0, 0, SHOULDER] if name.endswith("base_link") and "ee" not in name else 0
-        )
-        np.testing.assert_allclose(a.pos, b.pos + lift, atol=1e-12)
-    for i in range(official.njnt):
-        name = official.joint(i).name
-        a, b = ours.joint(name), official.joint(name)
-        for key in ("axis", "range", "damping", "armature", "frictionloss"):
-            np.testing.assert_array_equal(getattr(a, key), getattr(b, key), name)
-    for i in range(official.nu):
-        name = official.actuator(i).name
-        a, b = ours.actuator(name), official.actuator(name)
-        for key in ("gainprm", "biasprm", "forcerange", "ctrlrange"):
-            np.testing.assert_array_equal(getattr(a, key), getattr(b, key), name)
+    assert official.nbody == 21
+    for kind, numbers, keys in (
+        ("body", range(1, 21), ("mass", "inertia", "ipos", "iquat", "quat")),
+        (
+            *("joint", range(official.njnt)),
+            ("axis", "range", "damping", "armature", "frictionloss"),
+        ),
+        (
+            *("actuator", range(official.nu)),
+            ("gainprm", "biasprm", "forcerange", "ctrlrange"),
+        ),
+    ):
+        for i in numbers:
+            theirs = getattr(official, kind)(i)
+            mine, name = getattr(ours, kind)(theirs.name), theirs.name
+            for key in keys:
+                one, other = getattr(mine, key), getattr(theirs, key)
+                np.testing.assert_array_equal(one, other, name)
+            if kind == "body":
+                lifted = name.endswith("base_link") and "ee" not in name
+                lift = [0, 0, SHOULDER] if lifted else 0
+                np.testing.assert_allclose(mine.pos, theirs.pos + lift, atol=1e-12)
 
 
-@pytest.mark.quick
 def test_actions_are_the_right_arm_then_the_left(handover):
     model = handover.model()
     names = [model.actuator(i).name for i in range(model.nu)]
-    assert names[:8] == [*(f"right_joint{i}_ctrl" for i in range(1, 8))] + [
-        "right_finger1_ctrl"
-    ]
+    joints = [f"right_joint{i}_ctrl" for i in range(1, 8)]
+    assert names[:8] == [*joints, "right_finger1_ctrl"]
     assert [n.replace("left", "right") for n in names[8:]] == names[:8]
     assert len(handover.joints) == handover.action_dim == 16
     assert handover.joints[7] == "right_gripper"
 
 
-@pytest.mark.quick
 def test_state_and_action_speak_the_same_units(handover):
     qpos = handover.sample(np.random.default_rng(5))[None]
     state = handover.state(qpos)
@@ -154,7 +146,6 @@ def test_state_and_action_speak_the_same_units(handover):
         assert (ctrl <= high + 1e-4).all()
 
 
-@pytest.mark.quick
 def test_arms_stay_where_they_are_told_to(task):
     world = World(task, 2)
     world.reset([1, 2])
@@ -167,7 +158,6 @@ def test_arms_stay_where_they_are_told_to(task):
     np.testing.assert_allclose(after["env_state"], task.env_state(world.qpos))
 
 
-@pytest.mark.quick
 def test_the_hands_close_on_what_is_between_them_and_not_on_air():
     angle = openarm.FINGER_OPEN * np.linspace(0, 1, 8)
     assert not openarm.closed_on(0.03, angle[:1])[0]
@@ -175,10 +165,6 @@ def test_the_hands_close_on_what_is_between_them_and_not_on_air():
     assert openarm.closed_on(0.03, np.array([0.159, -0.159])).all()
 
 
-# --- the tasks ------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 def test_starts_fill_the_zones_and_touch_nothing(task):
     model = task.model()
     data = mujoco.MjData(model)
@@ -202,43 +188,6 @@ def test_starts_fill_the_zones_and_touch_nothing(task):
             assert model.geom_bodyid[other] > 20, "an arm touches the table"
 
 
-def _walk(name, n, scenes, ticks=40):
-    """States of random walks, (n, ticks, nq)."""
-    world = World(make_task(name), n)
-    world.reset(scenes)
-    rng = [np.random.default_rng(s) for s in scenes]
-    action = world.observe()["qpos"].copy()
-    rows = []
-    for _ in range(ticks):
-        for i in range(n):
-            action[i] += rng[i].normal(0, 0.05, 16)
-        world.step(action)
-        rows.append(np.array(world.qpos))
-    return np.stack(rows, 1)
-
-
-@pytest.mark.quick
-def test_many_scenes_equal_one_at_a_time_to_the_bit(task):
-    together = _walk(task.name, 3, [11, 12, 13])
-    for i in range(3):
-        assert np.array_equal(together[i], _walk(task.name, 1, [11 + i])[0])
-
-
-def test_same_seed_same_episode_in_another_process():
-    program = (
-        "import hashlib; from tests.sim.test_openarm import _walk; "
-        "walk = _walk('openarm_insertion', 2, [3, 4]); "
-        "print(hashlib.sha256(walk.tobytes()).hexdigest())"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1] != ""
-
-
 @pytest.fixture(scope="module", params=TASKS)
 def done(request):
     """A task and the state at the end of a scripted demonstration of it."""
@@ -252,7 +201,6 @@ def done(request):
     return task, np.array(world.qpos), qvel
 
 
-@pytest.mark.quick
 def test_success_is_strict(done):
     task, qpos, qvel = done
 
@@ -281,7 +229,6 @@ def test_success_is_strict(done):
         assert not placed(change), change.__name__
 
 
-@pytest.mark.quick
 def test_a_handover_is_over_when_the_right_hand_is_away(handover):
     world = World(handover)
     world.reset([7])
@@ -299,6 +246,7 @@ def test_a_handover_is_over_when_the_right_hand_is_away(handover):
     assert world.success[0]
 
 
+@pytest.mark.slow
 def test_success_agrees_with_the_contacts(task):
     """Success is told from geometry; here it is compared with who touches what."""
     model = task.model()
@@ -331,14 +279,9 @@ def test_success_agrees_with_the_contacts(task):
     assert seen > 30
 
 
-@pytest.mark.quick
-def test_an_insertion_needs_depth_and_both_hands():
-    task = make_task("openarm_insertion")
-    world = World(task)
-    world.reset([7])
-    for action in make_expert(task).plan(world.qpos[0], 7):
-        world.step(action[None])
-    qpos, still = np.array(world.qpos), np.zeros((1, world.qvel.shape[1]))
+@pytest.mark.parametrize("done", ["openarm_insertion"], indirect=True)
+def test_an_insertion_needs_depth_and_both_hands(done):
+    task, qpos, still = done
     assert task.placed(qpos, still)[0]
     socket = rotation_of(qpos[:, ARM_NQ + 10 : ARM_NQ + 14])[0]
     for shift in ([0, -0.03, 0], [0, 0, HOLE / 2 + 0.005], [HOLE / 2 + 0.005, 0, 0]):
@@ -352,7 +295,6 @@ def test_an_insertion_needs_depth_and_both_hands():
     assert PEG[0] < HOLE < CUP
 
 
-@pytest.mark.quick
 def test_what_is_dropped_lies_on_the_floor(handover):
     world = World(handover)
     world.reset([0])
@@ -363,6 +305,7 @@ def test_what_is_dropped_lies_on_the_floor(handover):
     assert 0 < world.qpos[0, ARM_NQ + 2] < 0.1
 
 
+@pytest.mark.slow
 def test_cameras_see_the_objects(task):
     world = World(task)
     world.reset([1])
@@ -383,6 +326,7 @@ def test_cameras_see_the_objects(task):
     world.close()
 
 
+@pytest.mark.slow
 def test_films_show_the_full_meshes(handover, tmp_path, monkeypatch):
     light, full = handover.model(), handover.film_model()
     assert full.nmesh > 30
@@ -400,44 +344,6 @@ def test_films_show_the_full_meshes(handover, tmp_path, monkeypatch):
     assert again == boxes
 
 
-# Physical units are what this course is about, so actions are not scaled to [-1, 1].
-@pytest.mark.filterwarnings("ignore:.*symmetric and normalized space.*:UserWarning")
-def test_gymnasium_checker_passes(task):
-    env = gymnasium.make(IDS[task.name], cameras=("top",), render_mode="rgb_array")
-    check_env(env.unwrapped)
-    assert env.spec is not None
-    assert env.spec.max_episode_steps == task.max_ticks
-    assert env.action_space.shape == (16,)
-    assert env.metadata["render_fps"] == 50
-    env.close()
-
-
-# --- demonstrators --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("demonstrator", ["scripted", "human"])
-def test_experts_succeed_in_at_least_95_of_100(task, demonstrator):
-    found = [e for _, e in demonstrate(task, range(100), demonstrator, seed=77)]
-    assert sum(bool(e.attributes["success"]) for e in found) >= 95
-    lengths = np.array([len(e) for e in found])
-    assert lengths.max() < task.max_ticks
-    if demonstrator == "scripted":  # only the way is longer or shorter
-        assert lengths.std() < 30
-    else:
-        assert lengths.std() > 40
-
-
-@pytest.mark.quick
-def test_scripted_depends_on_the_scene_alone_human_on_the_seed_too(task):
-    here, there = (task.sample(np.random.default_rng(i)) for i in (3, 4))
-    scripted, human = make_expert(task), make_expert(task, "human")
-    assert np.array_equal(scripted.plan(here, 0), scripted.plan(here, 1))
-    assert not np.array_equal(scripted.plan(here, 0)[-1], scripted.plan(there, 0)[-1])
-    assert np.array_equal(human.plan(here, 0), human.plan(here, 0))
-    assert len(human.plan(here, 0)) != len(human.plan(here, 1))
-
-
-@pytest.mark.quick
 def test_plans_are_smooth_and_within_the_limits(task):
     low, high = task.action_limits.T
     for demonstrator, noise in (("scripted", 1e-9), ("human", 0.02)):
@@ -452,7 +358,6 @@ def test_plans_are_smooth_and_within_the_limits(task):
             assert speed < 3.5, "rad/s, and openings a second"
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_hand_gets_to_where_it_is_sent(side):
     reach, sign = HandReach(), -1.0 if side == "right" else 1.0
@@ -465,18 +370,7 @@ def test_a_hand_gets_to_where_it_is_sent(side):
         reach(side, np.array([0.9, 0.0, 0.5]), hand)
 
 
-@pytest.mark.quick
-def test_unknown_demonstrators_and_tasks_are_refused(task):
-    with pytest.raises(UserError, match=r"no demonstrator 'robot'.*scripted, human"):
-        make_expert(task, "robot")
-
-    class Other:
-        name = "other"
-
-    with pytest.raises(SettingError, match="no expert demonstrates other"):
-        make_expert(Other())  # pyright: ignore[reportArgumentType]
-
-
+@pytest.mark.slow
 def test_recordings_replay(tmp_path, task):
     paths = record(task, tmp_path, 4, demonstrator="human", seed=3, progress=False)
     episode = load_episode(paths[0])
@@ -487,7 +381,6 @@ def test_recordings_replay(tmp_path, task):
     assert result["successes"] == 4
 
 
-@pytest.mark.quick
 def test_the_demo_has_recipes_for_two_arms(task):
     assert demo.recipe_for("so100_pick_place", False) is demo.STATE
     assert demo.recipe_for("so100_pick_place", True) is demo.VISION

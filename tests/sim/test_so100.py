@@ -1,19 +1,19 @@
 """The simulated SO-100: kinematics, physics, determinism, cameras, Gymnasium."""
 
-import subprocess
-import sys
-
 import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 import act_minimal.sim  # noqa: F401  (registers the environments)
 from act_minimal.sim import World, make_task
 from act_minimal.sim.so100 import arm as so100
 from act_minimal.sim.so100.pick_place import BIN_CENTRE, ZONE_CENTRE, PickPlace
 from act_minimal.support.errors import UserError
+
+from .test_tasks import walk
+
+pytestmark = pytest.mark.mostly_quick
 
 ENV_ID = "act_minimal/SO100PickPlace-v0"
 S = 0.70710678
@@ -71,7 +71,6 @@ def arm():
     return model, mujoco.MjData(model)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("q", "position", "quaternion", "tip"), FORWARD_KINEMATICS)
 def test_forward_kinematics(arm, q, position, quaternion, tip):
     model, data = arm
@@ -85,7 +84,6 @@ def test_forward_kinematics(arm, q, position, quaternion, tip):
     assert np.linalg.norm(between) < 1e-3
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("vector", "position"), MOVING_JAW)
 def test_forward_kinematics_of_the_moving_jaw(arm, vector, position):
     model, data = arm
@@ -94,7 +92,6 @@ def test_forward_kinematics_of_the_moving_jaw(arm, vector, position):
     np.testing.assert_allclose(data.body("moving_jaw").xpos, position, atol=1e-5)
 
 
-@pytest.mark.quick
 def test_inertias_ranges_and_servos_are_the_arms(arm):
     model, _ = arm
     masses = [0.119226, 0.162409, 0.147968, 0.0661321, 0.0929859, 0.0202444]
@@ -114,7 +111,6 @@ def test_inertias_ranges_and_servos_are_the_arms(arm):
     assert model.actuator_forcerange[:5].tolist() == [[-3.5, 3.5]] * 5
 
 
-@pytest.mark.quick
 def test_gripper_units_round_trip():
     openings = np.linspace(0, 1, 5)
     jaw = so100.gripper_to_jaw(openings)
@@ -123,7 +119,6 @@ def test_gripper_units_round_trip():
     np.testing.assert_allclose(so100.jaw_to_gripper(jaw), openings)
 
 
-@pytest.mark.quick
 def test_starts_fill_the_zone_and_turn_every_way():
     task = PickPlace()
     starts = np.array([task.sample(np.random.default_rng(i)) for i in range(500)])
@@ -135,7 +130,6 @@ def test_starts_fill_the_zone_and_turn_every_way():
     assert yaw.max() > 0.75
 
 
-@pytest.mark.quick
 def test_demonstrations_are_spread_more_evenly_than_chance():
     from act_minimal.sim.recording import scene_seed
     from act_minimal.sim.world import start
@@ -154,34 +148,10 @@ def test_demonstrations_are_spread_more_evenly_than_chance():
     even = [largest_hole([scene_seed(s, i) for i in range(50)]) for s in seeds]
     chance = [largest_hole(range(1000 * s, 1000 * s + 50)) for s in seeds]
     assert np.mean(even) < 0.88 * np.mean(chance)
-    assert not np.array_equal(
-        start(PickPlace(), scene_seed(0, 0)), start(PickPlace(), scene_seed(1, 0))
-    )
+    first, other = (start(PickPlace(), scene_seed(seed, 0)) for seed in (0, 1))
+    assert not np.array_equal(first, other)
 
 
-def _walk(n, scenes, ticks=60):
-    """States of random walks, (n, ticks, nq)."""
-    world = World(make_task("so100_pick_place"), n)
-    world.reset(scenes)
-    rng = [np.random.default_rng(s) for s in scenes]
-    action = world.observe()["qpos"].copy()
-    rows = []
-    for _ in range(ticks):
-        for i in range(n):
-            action[i] += rng[i].normal(0, 0.05, 6)
-        world.step(action)
-        rows.append(np.array(world.qpos))
-    return np.stack(rows, 1)
-
-
-@pytest.mark.quick
-def test_many_scenes_equal_one_at_a_time_to_the_bit():
-    together = _walk(4, [11, 12, 13, 14])
-    for i in range(4):
-        assert np.array_equal(together[i], _walk(1, [11 + i])[0])
-
-
-@pytest.mark.quick
 def test_world_equals_plain_mujoco_to_the_bit():
     task = make_task("so100_pick_place")
     model = task.model()
@@ -191,54 +161,29 @@ def test_world_equals_plain_mujoco_to_the_bit():
     mujoco.mj_forward(model, data)
     rng = np.random.default_rng(11)
     action = task.state(data.qpos[None]).astype(np.float32)
-    walk = _walk(1, [11], ticks=30)[0]
+    states = walk(task.name, 1, [11], ticks=30)[0]
     for t in range(30):
         action[0] += rng.normal(0, 0.05, 6)
         data.ctrl[:] = task.ctrl(action)[0]
         mujoco.mj_step(model, data, nstep=10)
-        assert np.array_equal(walk[t], data.qpos)
+        assert np.array_equal(states[t], data.qpos)
 
 
-def test_same_seed_same_episode_in_another_process():
-    program = (
-        "import hashlib, numpy as np; from tests.sim.test_so100 import _walk; "
-        "print(hashlib.sha256(_walk(2, [3, 4]).tobytes()).hexdigest())"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1] != ""
-
-
-@pytest.mark.quick
 def test_success_is_strict():
     task = PickPlace()
-    base = task.sample(np.random.default_rng(0))[None]
-    base[0, 6:9] = [*BIN_CENTRE, 0.0125]
-    base[0, 5] = 0.5
-    still = np.zeros((1, 12))
+    qpos, qvel = task.sample(np.random.default_rng(0))[None], np.zeros((1, 12))
 
-    def placed(qpos=base, qvel=still, **change):
-        qpos, qvel = qpos.copy(), qvel.copy()
-        if "jaw" in change:
-            qpos[0, 5] = change["jaw"]
-        if "cube" in change:
-            qpos[0, 6:9] = change["cube"]
-        if "speed" in change:
-            qvel[0, 6] = change["speed"]
+    def placed(jaw=0.5, cube=(*BIN_CENTRE, 0.0125), speed=0.0):
+        qpos[0, 5], qpos[0, 6:9], qvel[0, 6] = jaw, cube, speed
         return bool(task.placed(qpos, qvel)[0])
 
     assert placed()
-    assert not placed(jaw=0.2)  # still held
-    assert not placed(speed=0.1)  # still moving
-    assert not placed(cube=[*BIN_CENTRE, 0.05])  # above the bin
-    assert not placed(cube=[0.0, -0.2, 0.0125])  # on the table
+    assert not placed(jaw=0.2), "still held"
+    assert not placed(speed=0.1), "still moving"
+    assert not placed(cube=[*BIN_CENTRE, 0.05]), "above the bin"
+    assert not placed(cube=[0.0, -0.2, 0.0125]), "on the table"
 
 
-@pytest.mark.quick
 def test_success_must_last():
     world = World(make_task("so100_pick_place"))
     world.reset([0])
@@ -252,6 +197,7 @@ def test_success_must_last():
     assert seen[-1]
 
 
+@pytest.mark.slow
 def test_cameras_see_the_scene_at_any_size():
     world = World(make_task("so100_pick_place"))
     world.reset([1])
@@ -269,6 +215,7 @@ def test_cameras_see_the_scene_at_any_size():
     world.close()
 
 
+@pytest.mark.slow
 def test_image_shows_the_present_not_the_past():
     world = World(make_task("so100_pick_place"))
     world.reset([1])
@@ -279,16 +226,7 @@ def test_image_shows_the_present_not_the_past():
     world.close()
 
 
-# Physical units are what this course is about, so actions are not scaled to [-1, 1].
-@pytest.mark.filterwarnings("ignore:.*symmetric and normalized space.*:UserWarning")
-@pytest.mark.parametrize("cameras", [(), ("top", "wrist")])
-def test_gymnasium_checker_passes(cameras):
-    env = gymnasium.make(ENV_ID, cameras=cameras, render_mode="rgb_array")
-    check_env(env.unwrapped)
-    assert env.spec.max_episode_steps == 500
-    env.close()
-
-
+@pytest.mark.slow
 def test_gymnasium_vector_env_equals_single():
     single = gymnasium.make(ENV_ID)
     many = gymnasium.make_vec(ENV_ID, num_envs=3)
@@ -304,6 +242,7 @@ def test_gymnasium_vector_env_equals_single():
     many.close()
 
 
+@pytest.mark.slow
 def test_vector_env_starts_anew_after_the_end():
     many = gymnasium.make_vec(ENV_ID, num_envs=2, max_episode_steps=3)
     first, _ = many.reset(seed=0)
@@ -317,7 +256,6 @@ def test_vector_env_starts_anew_after_the_end():
     many.close()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_an_action_that_is_no_number_is_refused_and_nothing_moves(wrong):
     env = gymnasium.make(ENV_ID)
@@ -334,7 +272,6 @@ def test_an_action_that_is_no_number_is_refused_and_nothing_moves(wrong):
     env.close()
 
 
-@pytest.mark.quick
 def test_a_masked_reset_leaves_the_other_scenes():
     many = gymnasium.make_vec(ENV_ID, num_envs=3)
     first, _ = many.reset(seed=[1, 2, 3])
@@ -351,7 +288,6 @@ def test_a_masked_reset_leaves_the_other_scenes():
     many.close()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     "mask", [[True, False], [False] * 3, [1, 0, 1], [[True, False, True]]]
 )
@@ -366,7 +302,6 @@ def test_a_mask_that_cannot_be_meant_is_refused(mask):
     many.close()
 
 
-@pytest.mark.quick
 def test_unknown_task_lists_the_known():
     with pytest.raises(UserError, match=r"no task 'nope'.*so100_pick_place"):
         make_task("nope")

@@ -17,6 +17,8 @@ from act_minimal.episodes import Episode, save_episode
 from act_minimal.support import console
 from act_minimal.support.console import make_console, plain, prepare_output
 
+pytestmark = pytest.mark.mostly_quick
+
 ENCODINGS = ("cp1252", "latin-1", "ascii")
 NAME = "Würfel greifen, 把红色方块"  # as a task or a folder may be called
 
@@ -64,7 +66,6 @@ def episodes(tmp_path):
     return folder
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -79,7 +80,6 @@ def test_characters_have_a_likeness(text, expected):
     assert plain(text) == expected
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_only_what_an_output_lacks_is_replaced(monkeypatch, encoding):
     stream = Terminal(encoding)
@@ -90,7 +90,6 @@ def test_only_what_an_output_lacks_is_replaced(monkeypatch, encoding):
     assert stream.said().replace("\r\n", "\n") == spoken[encoding]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", [*cli.COMMANDS, *cli.ARM_COMMANDS])
 def test_help_and_usage_errors_print_everywhere(act, name, encoding):
@@ -102,7 +101,6 @@ def test_help_and_usage_errors_print_everywhere(act, name, encoding):
     assert "For full helptext" in err
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_tables_print_everywhere(act, episodes, monkeypatch, tmp_path, encoding):
     code, out, _ = act(encoding, "inspect", episodes)
@@ -133,7 +131,6 @@ def test_tables_print_everywhere(act, episodes, monkeypatch, tmp_path, encoding)
     assert code == 1
 
 
-@pytest.mark.quick
 def test_a_bar_prints_everywhere(act, tmp_path):
     words = ["record", "--out", tmp_path / NAME, "--n", "1"]
     code, out, err = act("ascii", *words, "--demonstrator", "scripted")
@@ -142,7 +139,6 @@ def test_a_bar_prints_everywhere(act, tmp_path):
     assert "recording" in err
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("value", "coloured"), [(None, True), ("", True), ("1", False)]
 )
@@ -162,7 +158,6 @@ def test_no_color_is_obeyed(act, monkeypatch, value, coloured):
     assert ("\x1b[" in err) == coloured
 
 
-@pytest.mark.quick
 def test_every_console_is_made_in_one_place():
     folder = os.path.dirname(console.__file__)
     for name in sorted(os.listdir(folder)):
@@ -172,13 +167,11 @@ def test_every_console_is_made_in_one_place():
     assert make_console(width=33).width == 33
 
 
+@pytest.mark.slow
 def test_a_program_in_latin_1_prints_its_tables(episodes):
     """As a program, where Python itself chose the output's encoding."""
-    run = subprocess.run(
-        [sys.executable, "-m", "act_minimal.command.main", "inspect", str(episodes)],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
-        check=False,
-    )
+    command = [sys.executable, "-m", "act_minimal", "inspect", str(episodes)]
+    latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    run = subprocess.run(command, capture_output=True, env=latin)
     assert run.returncode == 0, run.stderr
     assert b"W\xfcrfel greifen, ???" in run.stdout

@@ -5,18 +5,19 @@ import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from act_minimal.episodes import Episode, save_episode
+from act_minimal.episodes import save_episode
 from act_minimal.support import extras
 from act_minimal.support.extras import MissingExtra, install_line, require
 
+from .. import programs
+from ..made_up import random_episode
+
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-    "project"
-]
+TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+PROJECT = tomllib.loads(TEXT)["project"]
 
 # In another process, from which the extras' libraries are taken away.
 WITHOUT = """
@@ -63,21 +64,15 @@ print("done")
 
 @pytest.fixture
 def episodes(tmp_path):
-    rng = np.random.default_rng(0)
     for i in range(2):
-        numbers = rng.normal(size=(20, 6)).astype(np.float32)
-        path = tmp_path / "demos" / f"episode_{i}.hdf5"
-        save_episode(path, Episode(*[numbers] * 4, fps=30.0))
+        save_episode(
+            tmp_path / f"demos/episode_{i}.hdf5", random_episode(20, i, env_state=None)
+        )
     return tmp_path / "demos"
 
 
 def python(code: str, *words: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT + code, *map(str, words)],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    return programs.python("-c", WITHOUT + code, *words)
 
 
 def test_the_policy_side_needs_no_extra(episodes, tmp_path):
@@ -102,10 +97,7 @@ def test_the_policy_side_needs_no_extra(episodes, tmp_path):
 def test_a_missing_extra_is_one_sentence_with_a_line(tmp_path, words, module, extra):
     policy = ROOT / "data/checkpoints/so100_pick_place_state"
     words = words.format(tmp_path / "new", policy=policy).split()
-    done = python(
-        "import act_minimal.command.main; act_minimal.command.main.main(sys.argv[1:])",
-        *words,
-    )
+    done = python("from act_minimal.command.main import main; main()", *words)
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     assert f"act: {module} is not installed; install it with: " in done.stderr
@@ -124,10 +116,9 @@ def test_the_simulator_says_so_in_python_too(monkeypatch):
 @pytest.mark.quick
 def test_another_simulators_mujoco_is_told_from_ours(monkeypatch):
     real = extras.metadata.version
+    other = {"mujoco": "2.3.7"}
     monkeypatch.setattr(
-        extras.metadata,
-        "version",
-        lambda name: "2.3.7" if name == "mujoco" else real(name),
+        *(extras.metadata, "version"), lambda name: other.get(name) or real(name)
     )
     with pytest.raises(MissingExtra, match=r"mujoco 2.3.7 is installed, >=4.0 is need"):
         require("sim")
@@ -182,9 +173,8 @@ def test_the_line_is_one_that_works_from_where_the_user_stands(tmp_path, monkeyp
     numpy = Requirement("numpy>=99")
     assert extras.upgrade_line(numpy) == "uv sync --upgrade-package numpy"
     monkeypatch.setattr(sys, "prefix", "/somewhere/else")
-    assert extras.upgrade_line(numpy).endswith("install 'numpy>=99'") or (
-        extras.upgrade_line(numpy).endswith(f"--python {python} 'numpy>=99'")
-    )
+    ends = ("install 'numpy>=99'", f"--python {python} 'numpy>=99'")
+    assert extras.upgrade_line(numpy).endswith(ends)
 
 
 @pytest.mark.quick

@@ -28,10 +28,12 @@ from act_minimal.support.files import (
     write_text,
 )
 
+from ..programs import python
+
+pytestmark = pytest.mark.mostly_quick
+
 CALLS = ("fsync", "link", "listdir", "mkdir", "rename", "replace", "rmdir", "unlink")
 
-
-# --- one writer at a time -------------------------------------------------------------
 
 WAITING = """
 import sys
@@ -43,7 +45,6 @@ with sole_writer(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.quick
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such claims")
 def test_a_folder_has_one_writer_until_that_ends_also_by_kill_9(tmp_path):
     folder = tmp_path / "new" / "run"
@@ -64,7 +65,6 @@ def test_a_folder_has_one_writer_until_that_ends_also_by_kill_9(tmp_path):
             assert os.listdir(folder) == []  # nothing of it stays
 
 
-@pytest.mark.quick
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such claims")
 def test_two_recordings_or_trainings_in_one_folder_are_refused(tmp_path):
     from act_minimal.settings import TrainConfig
@@ -85,9 +85,6 @@ def test_two_recordings_or_trainings_in_one_folder_are_refused(tmp_path):
             write()
     assert len(os.listdir(demos)) == 2
     assert not run.exists()
-
-
-# --- stopped at every step ------------------------------------------------------------
 
 
 class Stopper:
@@ -112,6 +109,22 @@ class Stopper:
     def install(self, put):
         for name in CALLS:
             put(name, self.wrap(getattr(os, name)))
+
+
+def ctrl_c(write, number, after):
+    """Ctrl-C at the n-th call of `os`; whether it came that far."""
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        stopper = Stopper(number, after, stop)
+        stopper.install(lambda name, call: patch.setattr(os, name, call))
+        try:
+            write()
+        except KeyboardInterrupt:
+            return True
+    return False
 
 
 def write_file(target, content):
@@ -162,41 +175,34 @@ SCENES = {
 }
 
 
-@pytest.mark.quick
+def check_stopped(write, old, folder, number):
+    """Whole, the old or the new, and the next writer is not in its way."""
+    target = folder / "target"
+    content = content_of(target)
+    assert content in (old, "new"), f"at call {number}"
+    if not (write is write_once and content):
+        write(target, "next")
+        assert content_of(target) == "next"
+    tidy(folder)
+    assert [p.name for p in folder.iterdir()] == ["target"], f"at call {number}"
+    return content
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_ctrl_c_at_every_step_leaves_the_old_or_the_new(tmp_path, scene, after):
     write, old = SCENES[scene]
-    stopped, seen = 0, set()
+    seen = []
     while True:
-        folder = tmp_path / str(stopped)
+        folder = tmp_path / str(len(seen))
         folder.mkdir()
         target = folder / "target"
         if old:
             write(target, old)
-
-        def stop():
-            raise KeyboardInterrupt
-
-        stopper = Stopper(stopped, after, stop)
-        with pytest.MonkeyPatch.context() as patch:
-            stopper.install(lambda name, call: patch.setattr(os, name, call))
-            try:
-                write(target, "new")
-            except KeyboardInterrupt:
-                pass
-            else:
-                break
-        content = content_of(target)
-        assert content in (old, "new"), f"at call {stopped}"
-        seen.add(content)
-        if not (write is write_once and content):
-            write(target, "next")
-            assert content_of(target) == "next"
-        tidy(folder)
-        assert [p.name for p in folder.iterdir()] == ["target"], f"at call {stopped}"
-        stopped += 1
-    assert stopped >= 3
+        if not ctrl_c(lambda: write(target, "new"), len(seen), after):  # noqa: B023
+            break
+        seen.append(check_stopped(write, old, folder, len(seen)))
+    assert len(seen) >= 3
     assert content_of(target) == "new"
     assert old in seen
 
@@ -225,56 +231,32 @@ print(number - 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs kill -9")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_kill_9_at_every_step_leaves_the_old_or_the_new(tmp_path, scene, after):
     write, old = SCENES[scene]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), scene, str(after)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = python("-c", DRIVER, tmp_path, scene, after)
     assert done.returncode == 0, done.stderr
     stopped = int(done.stdout)
     assert stopped >= 3
     for number in range(stopped):
         folder = tmp_path / str(number)
-        target = folder / "target"
         if write is write_folder_in_two_steps:
             tidy(folder)  # as whoever looks for a checkpoint does
-        content = content_of(target)
-        assert content in (old, "new"), f"at call {number}"
-        if not (write is write_once and content):
-            write(target, "next")
-            assert content_of(target) == "next"
-        tidy(folder)
-        assert [p.name for p in folder.iterdir()] == ["target"], f"at call {number}"
+        check_stopped(write, old, folder, number)
     assert content_of(tmp_path / str(stopped) / "target") == "new"
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_ctrl_c_at_every_step_of_a_removal_leaves_all_or_nothing(tmp_path, after):
     number, seen = 0, set()
     while True:
         target = tmp_path / str(number) / "target"
         write_folder(target, "old")
-
-        def stop():
-            raise KeyboardInterrupt
-
-        stopper = Stopper(number, after, stop)
-        with pytest.MonkeyPatch.context() as patch:
-            stopper.install(lambda name, call: patch.setattr(os, name, call))
-            try:
-                remove_folder(target, "test")
-            except KeyboardInterrupt:
-                pass
-            else:
-                break
+        if not ctrl_c(lambda: remove_folder(target, "test"), number, after):  # noqa: B023
+            break
         seen.add(content_of(target))
         tidy(target.parent)
         names = [p.name for p in target.parent.iterdir()]
@@ -284,7 +266,6 @@ def test_ctrl_c_at_every_step_of_a_removal_leaves_all_or_nothing(tmp_path, after
     assert not any(target.parent.iterdir())
 
 
-@pytest.mark.quick
 def test_a_folder_with_more_in_it_is_not_removed(tmp_path):
     write_folder(tmp_path / "f", "old")
     remove_folder(tmp_path / "f", "somebody else")
@@ -295,7 +276,6 @@ def test_a_folder_with_more_in_it_is_not_removed(tmp_path):
     remove_folder(tmp_path / "nowhere", "test")
 
 
-@pytest.mark.quick
 def test_a_folder_is_replaced_in_a_single_step_here(tmp_path):
     if sys.platform not in ("linux", "darwin"):
         pytest.skip("only Linux and macOS can")
@@ -308,7 +288,6 @@ def test_a_folder_is_replaced_in_a_single_step_here(tmp_path):
     assert not files._exchange(tmp_path / "a", tmp_path / "nowhere")
 
 
-@pytest.mark.quick
 def test_a_failing_write_leaves_what_was_there(tmp_path, monkeypatch):
     write_folder(tmp_path / "f", "old")
     write_text(tmp_path / "t", "old")
@@ -329,16 +308,12 @@ def test_a_failing_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "t"]
 
 
-# --- temporaries of others ------------------------------------------------------------
-
-
 def leftover(folder, name, machine, process, kind="tmp"):
     path = folder / f".{name}.{machine}-{process}-0.{kind}"
     path.write_text("half")
     return path
 
 
-@pytest.mark.quick
 def test_temporaries_of_the_living_and_of_other_machines_stay(tmp_path):
     here, elsewhere = files._machine(), "0123abcd"
     dead = leftover(tmp_path, "dead", here, 999999999)
@@ -365,7 +340,6 @@ def test_temporaries_of_the_living_and_of_other_machines_stay(tmp_path):
     assert not dead.exists()
 
 
-@pytest.mark.quick
 def test_another_container_is_another_machine(monkeypatch):
     here = files._machine()
     files._machine.cache_clear()
@@ -388,7 +362,6 @@ def test_another_container_is_another_machine(monkeypatch):
         files._machine.cache_clear()
 
 
-@pytest.mark.quick
 def test_a_folder_that_was_moved_aside_comes_back(tmp_path):
     write_folder(tmp_path / "f", "old")
     here = files._machine()
@@ -401,16 +374,12 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
-# --- what must not be replaced --------------------------------------------------------
-
-
 def fill(folder):
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("three years")
     return folder
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("made_by", ["", "act export-lerobot"])
 def test_a_folder_that_was_not_made_here_is_left_alone(tmp_path, made_by):
     folder = fill(tmp_path / "mine")
@@ -422,7 +391,6 @@ def test_a_folder_that_was_not_made_here_is_left_alone(tmp_path, made_by):
     assert [p.name for p in folder.rglob("*")] == ["thesis.tex"]
 
 
-@pytest.mark.quick
 def test_a_folder_of_another_writer_or_with_more_in_it_is_left_alone(tmp_path):
     write_folder(tmp_path / "f", "old")
     with (
@@ -441,7 +409,6 @@ def test_a_folder_of_another_writer_or_with_more_in_it_is_left_alone(tmp_path):
             write_folder(tmp_path / "f", "new")
 
 
-@pytest.mark.quick
 def test_what_comes_meanwhile_is_left_alone_too(tmp_path):
     def write():
         with atomic_folder(tmp_path / "f") as temporary:
@@ -454,14 +421,12 @@ def test_what_comes_meanwhile_is_left_alone_too(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.quick
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "f").mkdir()
     write_folder(tmp_path / "f", "new")
     assert content_of(tmp_path / "f") == "new"
 
 
-@pytest.mark.quick
 def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
     (tmp_path / "x").write_text("x")
     with pytest.raises(SettingError, match=r"out is .*x, which is no folder"):
@@ -477,15 +442,13 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
 PLACES = ("here", ".", "..", "../..", "/", "home", "link", "above_home", "here/../here")
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", PLACES)
 def test_no_command_takes_the_current_folder_or_a_home(tmp_path, monkeypatch, name):
-    here = tmp_path / "a" / "b"
+    here, home = tmp_path / "a" / "b", tmp_path / "homes" / "me"
     here.mkdir(parents=True)
-    home = tmp_path / "homes" / "me"
     home.mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("USERPROFILE", str(home))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
     monkeypatch.chdir(here)
     (here / "link").symlink_to("..")
     places = {
@@ -518,7 +481,6 @@ KIND_FILES = {
 }
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("there", KIND_FILES)
 def test_a_folder_holds_one_kind_of_thing(tmp_path, there):
     assert KIND_FILES.keys() == files.KINDS.keys()
@@ -534,17 +496,15 @@ def test_a_folder_holds_one_kind_of_thing(tmp_path, there):
                 check_output_folder(folder, kind)
     inside = folder / "deep" / "er"
     if there in ("a checkpoint", "a LeRobot dataset"):
-        with pytest.raises(UserError, match=f"is inside {there}"):
-            check_output_folder(inside, "rollouts")
-        with pytest.raises(UserError, match=f"is inside {there}"):
-            write_folder(inside, "new")
+        for write in (check_output_folder, write_folder):
+            with pytest.raises(UserError, match=f"is inside {there}"):
+                write(inside, "rollouts")
     else:
         check_output_folder(inside, "rollouts")
     with pytest.raises(SettingError, match="er, inside the data"):
         check_output_folder(inside, apart_from=folder)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -575,13 +535,12 @@ def test_names_for_files_are_refused_at_once(tmp_path, monkeypatch, name, words)
     check_output_file(tmp_path / "film.mp4", "film", ".mp4")
 
 
-@pytest.mark.quick
 @pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "f").symlink_to("real")
-    write_folder(tmp_path / "f", "old")
-    write_folder(tmp_path / "f", "new")
+    for content in ("old", "new"):
+        write_folder(tmp_path / "f", content)
     assert (tmp_path / "f").is_symlink()
     assert content_of(tmp_path / "real") == "new"
     (tmp_path / "t").symlink_to(tmp_path / "real.txt")
@@ -590,10 +549,6 @@ def test_a_link_stays_a_link(tmp_path):
     assert (tmp_path / "real.txt").read_text() == "new"
 
 
-# --- words ----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
 def test_faults_of_what_is_read_are_not_said_of_what_is_written(tmp_path):
     missing = tmp_path / "no" / "input"
     for write in (atomic_file, atomic_folder):
@@ -603,7 +558,6 @@ def test_faults_of_what_is_read_are_not_said_of_what_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.quick
 def test_text_is_utf_8_whatever_the_locale(tmp_path):
     code = (
         "import sys; from pathlib import Path; from act_minimal.support import files\n"
@@ -614,13 +568,13 @@ def test_text_is_utf_8_whatever_the_locale(tmp_path):
     )
     (tmp_path / "u").write_text('{"task": "机器人"}', encoding="utf-8-sig")
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
-    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    subprocess.run([sys.executable, tmp_path / "run.py", tmp_path], env=env, check=True)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = python(tmp_path / "run.py", tmp_path, **ascii_only)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "t").read_bytes() == "Tür, 机器人".encode()
     assert read_json(tmp_path / "j") == {"a": "é"}
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -638,14 +592,12 @@ def test_what_is_no_json_is_named(tmp_path, content, words):
         read_json(path)
 
 
-@pytest.mark.quick
 def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.quick
 def test_a_link_to_another_kind_is_not_written_through(tmp_path):
     episode = tmp_path / "episode_0.hdf5"
     episode.write_bytes(b"mine")

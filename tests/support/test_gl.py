@@ -3,12 +3,15 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from act_minimal.support import gl
 from act_minimal.support.errors import UserError
+
+from .. import programs
 
 pytestmark = pytest.mark.quick
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux chooses")
@@ -37,9 +40,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     chosen = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
     clean = {k: v for k, v in os.environ.items() if k not in chosen}
     command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(
-        command, env=clean | environment, capture_output=True, text=True, timeout=600
-    )
+    pipes = {"capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run(command, env=clean | environment, **pipes)
 
 
 @pytest.fixture
@@ -108,22 +110,16 @@ def test_a_library_without_driver_is_told_apart_from_a_missing_one(linux):
     assert "opens no display (no driver)" in gl.missing_message()
 
 
-def test_osmesa_is_the_second_choice(linux):
-    linux.setattr(gl, "_load", lambda name: object() if "OSMesa" in name else None)
-    assert gl.choose_gl_backend() == "osmesa"
-    assert os.environ["MUJOCO_GL"] == "osmesa"
-
-
-def test_a_display_is_the_last_choice(linux):
-    linux.setenv("DISPLAY", ":0")
-    assert gl.choose_gl_backend() == "glfw"
-
-
-def test_egl_is_the_first_choice_even_with_a_display(linux):
-    linux.setenv("DISPLAY", ":0")
-    linux.setattr(gl, "egl_works", lambda: True)
-    assert gl.choose_gl_backend() == "egl"
-    assert gl.choose_gl_backend() == "egl"  # and it stays
+@pytest.mark.parametrize("choice", ["egl", "osmesa", "glfw"])
+def test_egl_comes_before_osmesa_before_a_display(linux, choice):
+    linux.setattr(gl, "egl_works", lambda: choice == "egl")
+    library = object() if choice == "osmesa" else None
+    linux.setattr(gl, "_load", lambda name: library if "OSMesa" in name else None)
+    if choice != "osmesa":
+        linux.setenv("DISPLAY", ":0")
+    for _ in range(2):  # and it stays
+        assert gl.choose_gl_backend() == choice
+        assert os.environ["MUJOCO_GL"] == choice
 
 
 @pytest.mark.parametrize("value", ["egl", "osmesa", "glfw", "disabled", "off"])
@@ -175,16 +171,8 @@ def test_software_drawing_gets_one_thread_unless_the_user_says_otherwise(linux):
     assert os.environ["LP_NUM_THREADS"] == "3"
 
 
-def test_an_image_larger_than_the_buffer_is_not_blamed_on_opengl():
-    gl.choose_gl_backend()
-    import mujoco
-
-    model = mujoco.MjModel.from_xml_string("<mujoco/>")
-    with pytest.raises(ValueError, match="framebuffer"):
-        gl.open_renderer(model, 4000, 4000)
-
-
-def test_two_renderers_at_once_draw_the_same():
+@pytest.fixture
+def scene():
     gl.choose_gl_backend()
     import mujoco
 
@@ -193,6 +181,17 @@ def test_two_renderers_at_once_draw_the_same():
     )
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
+    return model, data
+
+
+def test_an_image_larger_than_the_buffer_is_not_blamed_on_opengl(scene):
+    model, _ = scene
+    with pytest.raises(ValueError, match="framebuffer"):
+        gl.open_renderer(model, 4000, 4000)
+
+
+def test_two_renderers_at_once_draw_the_same(scene):
+    model, data = scene
     with gl.open_renderer(model, 24, 32) as a, gl.open_renderer(model, 24, 32) as b:
         a.update_scene(data)
         b.update_scene(data)
@@ -211,23 +210,13 @@ torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 import torch._dynamo
 print("both")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    result = programs.python("-c", program)
     assert result.stdout == "both\n", result.stderr
 
 
-def test_a_picture_can_be_drawn_from_another_thread():
+def test_a_picture_can_be_drawn_from_another_thread(scene):
     """JupyterLab serves sliders from a thread of their own."""
-    import threading
-
-    import mujoco
-
-    model = mujoco.MjModel.from_xml_string(
-        "<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>"
-    )
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
+    model, data = scene
     renderer = gl.open_renderer(model, 48, 64)
     pictures = []
 

@@ -29,6 +29,8 @@ from act_minimal.support.validation import (
     check_value,
 )
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 NAN, INF = float("nan"), float("inf")
 
@@ -81,20 +83,17 @@ BAD = [
 ]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("value", "hint"), GOOD)
 def test_what_can_be_meant_passes(value, hint):
     check_value("x", value, hint)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("value", "hint", "says"), BAD)
 def test_what_cannot_be_meant_is_named_with_what_is_expected(value, hint, says):
     with pytest.raises(SettingError, match=says):
         check_value("x", value, hint)
 
 
-@pytest.mark.quick
 def test_arguments_and_fields_by_name_are_checked_too():
     def command(n: Count, size: tuple[Count, Count] = (1, 1)) -> None: ...
 
@@ -112,9 +111,6 @@ def test_arguments_and_fields_by_name_are_checked_too():
         check_named(Known, {"n": 0})
     with pytest.raises(SettingError, match="no setting 'm': known are n"):
         check_named(Known, {"m": 0})
-
-
-# --- the settings of this project -----------------------------------------------------
 
 
 def config_classes() -> dict[str, type]:
@@ -171,7 +167,6 @@ FIELDS = [
 ]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=map(".".join, FIELDS))
 def test_every_field_of_every_config_is_checked(name, field):
     config, needed = CONFIGS[name], NEEDED.get(name, {})
@@ -183,12 +178,10 @@ def test_every_field_of_every_config_is_checked(name, field):
         assert f"{field} is {wrong!r}, expected " in str(error.value)
 
 
-@pytest.mark.quick
 def test_the_names_known_before_the_simulator_is_loaded_are_its_own():
     assert typing.get_args(TaskName) == tuple(TASKS)
 
 
-@pytest.mark.quick
 def test_the_bounds_of_the_flags_are_those_of_the_scenes():
     hints = typing.get_type_hints(cli.EvalConfig, include_extras=True)
     assert hints["n"].__metadata__ == (Bounds(1, evaluation.SEEDS_A_RUN),)

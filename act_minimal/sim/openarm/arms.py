@@ -131,9 +131,7 @@ def defaults_xml() -> str:
 def arms_xml(sides: tuple[str, ...] = SIDES, *, meshes: bool = False) -> str:
     """The arms' `<body>`s, right first, for a frame at shoulder height.
 
-    Args:
-        sides: which arms.
-        meshes: draw the full meshes; needs `mesh_assets_xml`.
+    Full meshes need `mesh_assets_xml`.
     """
     parts = []
     for side in sides:
@@ -177,14 +175,10 @@ def actuators_xml() -> str:
     return "\n".join(rows)
 
 
-def equality_xml(sides: tuple[str, ...] = SIDES) -> str:
+def equality_xml() -> str:
     """The coupling of each hand's two fingers."""
     found = _package().findall("equality/joint")
-    return "\n".join(
-        ElementTree.tostring(one, encoding="unicode")
-        for one in found
-        if any(f"openarm_{side}_" in one.attrib["name"] for side in sides)
-    )
+    return "\n".join(ElementTree.tostring(one, encoding="unicode") for one in found)
 
 
 @cache

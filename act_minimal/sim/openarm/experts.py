@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from ...support.errors import UserError
-from ..so100.expert import Plan, known, tremor
+from ..so100.expert import Plan, known, solve, tremor
 from ..world import Task
 from . import arms as openarm
 from .insertion import CUP_DEPTH, PEG
@@ -80,14 +80,7 @@ def human_style(rng: np.random.Generator) -> Style:
 
 
 class BimanualExpert:
-    """Plans demonstrations of a task of two arms; a task's expert says the moves.
-
-    Args:
-        demonstrator: "scripted" or "human".
-
-    Raises:
-        UserError: unknown demonstrator; lists the known ones.
-    """
+    """Plans demonstrations of a task of two arms; a task's expert says the moves."""
 
     def __init__(self, task: Task, demonstrator: str = "scripted"):
         self.demonstrator = known(demonstrator)
@@ -96,12 +89,7 @@ class BimanualExpert:
         self._reach = HandReach()
 
     def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
-        """Actions (T, 16), rad and gripper openings, for a scene's start qpos (nq,).
-
-        Args:
-            start: the scene's first qpos.
-            seed: of the style; the scripted expert ignores it.
-        """
+        """Actions (T, 16), rad and gripper openings, for a scene's start qpos (nq,)."""
         rng = np.random.default_rng([seed, 1])
         style = Style() if self.demonstrator == "scripted" else human_style(rng)
         duet = Duet(self.task.state(start[None])[0], self.fps, style)
@@ -297,7 +285,6 @@ class HandReach:
         # Seven joints for six numbers: of all elbows, one near the one at ease.
         self.posture = mink.PostureTask(self.model, cost=2e-3)
         self.posture.set_target(np.append(REACHING, [0.0, 0.0]))
-        self.limits = [mink.ConfigurationLimit(self.model)]
 
     def hand(self, side: str, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and orientation (3, 3) of a hand at joint angles (7,)."""
@@ -314,7 +301,6 @@ class HandReach:
         """Joint angles (7,) rad that bring a hand's fingertips around a point.
 
         Args:
-            side: "right" or "left".
             position: of the middle between the fingertips, m, (3,).
             rotation: of the hand, (3, 3), as `pointing` has it.
             seed: joint angles (7,) to start from; `REACHING` by default.
@@ -345,36 +331,18 @@ class HandReach:
         return mirror * joints
 
     def _solve(self, q: np.ndarray) -> tuple[float, np.ndarray]:
-        """How far from its place the hand ends, in m, and the joint angles (7,)."""
         self.configuration.update(np.append(q, [0.0, 0.0]))
-        error = np.inf
-        for _ in range(60):
-            velocity = mink.solve_ik(
-                self.configuration,
-                [self.task, self.posture],
-                1.0,
-                "daqp",
-                1e-6,
-                limits=self.limits,
-            )
-            fastest = np.abs(velocity).max()
-            # The arm is not linear: further than this a step leads astray.
-            velocity *= min(1.0, LONGEST_STEP / max(fastest, 1e-9))
-            self.configuration.integrate_inplace(velocity, 1.0)
-            error = np.linalg.norm(self.task.compute_error(self.configuration)[:3])
-            if fastest < 1e-4:
-                break
-        return float(error), self.configuration.q[:7].copy()
+        tasks = [self.task, self.posture]
+        # The arm is not linear: further than this a step leads astray.
+        error = solve(self.configuration, tasks, slow=1e-4, longest=LONGEST_STEP)
+        return error, self.configuration.q[:7].copy()
 
 
 def pointing(side: str, lean: float) -> np.ndarray:
     """Orientation (3, 3) of a hand over something that lies along the y axis.
 
-    The columns are the hand's axes: across, closing, back to the wrist.
-
-    Args:
-        side: "right" or "left".
-        lean: from straight down, rad: the fingers point to the other hand's side.
+    The columns are the hand's axes: across, closing, back to the wrist. It leans from
+    straight down by `lean` rad: the fingers point to the other hand's side.
     """
     sign = 1.0 if side == "right" else -1.0
     back = np.array([0.0, -sign * np.sin(lean), np.cos(lean)])

@@ -33,10 +33,7 @@ class Handover(BimanualTask):
     ) -> np.ndarray:
         """A start: both arms, then the bar's pose (7,), as qpos (25,).
 
-        Args:
-            rng: decides everything.
-            place: where the bar lies, (3,) in [0, 1): x and y over the zone, and yaw;
-                drawn from `rng` if None.
+        `place` (3,) is x and y over the zone, and yaw.
         """
         arms = self.home(rng)
         place = rng.random(3) if place is None else place

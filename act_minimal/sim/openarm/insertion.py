@@ -43,10 +43,7 @@ class Insertion(BimanualTask):
     ) -> np.ndarray:
         """A start: both arms, peg (7,) and socket (7,), as qpos (32,).
 
-        Args:
-            rng: decides everything.
-            place: (6,) in [0, 1): x and y over the zone and yaw, of the peg and of the
-                socket; drawn from `rng` if None.
+        `place` (6,) is x and y over the zone and yaw, of the peg and of the socket.
         """
         arms = self.home(rng)
         place = rng.random(6) if place is None else place

@@ -38,17 +38,12 @@ class BimanualTask:
     action_limits = openarm.joint_limits()
 
     def model(self, *, meshes: bool = False) -> mujoco.MjModel:
-        """Compile the scene.
-
-        Args:
-            meshes: draw the arms' full meshes; a picture then costs 50 ms.
-        """
+        """Compile the scene; a picture with full meshes costs 50 ms."""
         model = mujoco.MjModel.from_xml_string(self._xml(meshes))
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
     def film_model(self) -> mujoco.MjModel:
-        """The scene with the arms as they look."""
         return self.model(meshes=True)
 
     def home(self, rng: np.random.Generator) -> np.ndarray:
@@ -84,7 +79,6 @@ class BimanualTask:
         return ctrl
 
     def hold(self, qpos: np.ndarray) -> np.ndarray:
-        """Servo targets (n, 16) that hold the arms where they are."""
         return qpos[:, STATE]
 
     def _objects_xml(self) -> str:
@@ -130,11 +124,7 @@ def in_hand(
 ) -> np.ndarray:
     """(n, 3) the middle between a hand's fingertips, in m, in an object's frame.
 
-    Args:
-        side: "right" or "left".
-        qpos: (n, nq).
-        position: of the object, (n, 3) m.
-        quaternion: of the object, (n, 4) wxyz.
+    From qpos (n, nq), and the object's position (n, 3) m and quaternion (n, 4) wxyz.
     """
     first = 0 if side == "right" else 9
     hand, _ = openarm.hand_pose(side, qpos[:, first : first + 7])
@@ -147,12 +137,8 @@ def holds(
 ) -> np.ndarray:
     """(n,) whether a hand's fingertips are on a box and closed as far as it lets them.
 
-    Args:
-        side: "right" or "left".
-        qpos: (n, nq).
-        pose: of the object, (n, 7).
-        middle: of the box in the object's frame, (3,) m.
-        size: of the box, (3,) m; the fingers close along its x.
+    The object has `pose` (n, 7), its box the `middle` (3,) m in its frame and `size`
+    (3,) m; the fingers close along its x.
     """
     hand = np.abs(in_hand(side, qpos, pose[:, :3], pose[:, 3:]) - middle)
     gap = np.linalg.norm(np.maximum(hand - size / 2, 0), axis=1)
@@ -172,11 +158,5 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
 
 
 def lying(xy: np.ndarray, height: float, yaw: float) -> np.ndarray:
-    """The pose (7,), as qpos has it, of an object on the table.
-
-    Args:
-        xy: of its middle, (2,) m.
-        height: of its middle over the table, m.
-        yaw: rad about the vertical.
-    """
+    """The pose (7,) of an object on the table, with its middle at `xy`, `height` m."""
     return np.array([*xy, TABLE + height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])

@@ -58,7 +58,6 @@ class ChangedPickPlace(PickPlace):
             self.name = f"{PickPlace.name} ({self.change.name})"
 
     def model(self) -> mujoco.MjModel:
-        """Compile the changed scene."""
         change = self.change
         spec = mujoco.MjSpec.from_string(self._xml())
         camera, cube = spec.camera("top"), spec.geom("cube")
@@ -82,7 +81,7 @@ class ChangedPickPlace(PickPlace):
         return start
 
     def ctrl(self, action: np.ndarray) -> np.ndarray:
-        """Servo targets in rad; a gripper with two positions takes the nearer one."""
+        """A gripper with two positions takes the nearer one."""
         if self.change.gripper_threshold is not None:
             action = np.array(action, dtype=np.float64)
             wide = action[:, 5] > self.change.gripper_threshold

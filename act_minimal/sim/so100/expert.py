@@ -77,11 +77,7 @@ def human_style(rng: np.random.Generator) -> Style:
 
 
 def known(demonstrator: str) -> str:
-    """The same name.
-
-    Raises:
-        UserError: there is no such demonstrator; lists those that there are.
-    """
+    """The same name; UserError if there is no such demonstrator."""
     if demonstrator not in DEMONSTRATORS:
         raise UserError(
             f"no demonstrator '{demonstrator}'; the demonstrators are: "
@@ -91,14 +87,7 @@ def known(demonstrator: str) -> str:
 
 
 class Expert:
-    """Plans demonstrations of the pick-and-place task.
-
-    Args:
-        demonstrator: "scripted" or "human".
-
-    Raises:
-        UserError: unknown demonstrator; lists the known ones.
-    """
+    """Plans demonstrations of the pick-and-place task."""
 
     def __init__(self, task: Task, demonstrator: str = "scripted"):
         self.demonstrator = known(demonstrator)
@@ -106,12 +95,7 @@ class Expert:
         self._ik = Reach()
 
     def plan(self, start: np.ndarray, seed: int) -> np.ndarray:
-        """Actions (T, 6), rad and gripper opening, for a scene's start qpos (13,).
-
-        Args:
-            start: the scene's first qpos.
-            seed: of the style; the scripted expert ignores it.
-        """
+        """Actions (T, 6), rad and gripper opening, for a scene's start qpos (13,)."""
         rng = np.random.default_rng([seed, 1])
         style = Style() if self.demonstrator == "scripted" else human_style(rng)
         first = np.append(start[:5], so100.jaw_to_gripper(start[5]))
@@ -154,13 +138,7 @@ class Expert:
 
 
 class Plan:
-    """Targets, one row a tick, appended move by move.
-
-    Args:
-        first: the row to begin with.
-        fps: rows a second.
-        style: its speed, pace and pauses are obeyed.
-    """
+    """Targets, one row a tick, appended move by move as fast as the style has it."""
 
     PEAK_SPEED = 1.5  # rad/s of the fastest joint, at speed 1
     SHORTEST = 0.35  # s: even a small move starts and stops gently
@@ -171,7 +149,6 @@ class Plan:
         self.count = 0  # moves so far
 
     def hold(self, seconds: float) -> None:
-        """Stay."""
         steps = max(round(seconds * self.fps), 1)
         self.rows.append(np.repeat(self.rows[-1][-1:], steps, axis=0))
 
@@ -181,7 +158,6 @@ class Plan:
         return max(1.875 * distance / self.PEAK_SPEED, self.SHORTEST)
 
     def _ramp(self, target: np.ndarray, seconds: float) -> None:
-        """Minimum-jerk move to a row."""
         last = self.rows[-1][-1]
         steps = max(round(seconds * self.fps), 2)
         s = np.linspace(0, 1, steps + 1)[1:, None]  # (T, 1)
@@ -189,7 +165,6 @@ class Plan:
         self.rows.append(last + s * (target - last))
 
     def _pause(self) -> None:
-        """End a move with the pause that the style has for it."""
         if self.style.pauses[self.count]:
             self.hold(self.style.pauses[self.count])
         self.count += 1
@@ -229,7 +204,6 @@ class Reach:
         self.task = mink.FrameTask(
             "grasp", "site", position_cost=1.0, orientation_cost=0.01, lm_damping=1e-4
         )
-        self.limits = [mink.ConfigurationLimit(self.model)]
 
     def __call__(
         self, position: np.ndarray, yaw: float | None, seed: np.ndarray
@@ -252,15 +226,7 @@ class Reach:
             )
         )
         self.configuration.update(np.append(seed, 0.5))
-        error = np.inf
-        for _ in range(60):
-            velocity = mink.solve_ik(
-                self.configuration, [self.task], 1.0, "daqp", 1e-6, limits=self.limits
-            )
-            self.configuration.integrate_inplace(velocity, 1.0)
-            error = np.linalg.norm(self.task.compute_error(self.configuration)[:3])
-            if error < 5e-4 and np.abs(velocity).max() < 1e-3:
-                break
+        error = solve(self.configuration, [self.task], near=5e-4, slow=1e-3)
         if error > 2e-2:
             raise UserError(
                 f"the arm cannot reach {np.round(position, 3)} m: the nearest it gets "
@@ -287,13 +253,38 @@ class Reach:
         return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
+def solve(
+    configuration: mink.Configuration,
+    tasks: list,
+    *,
+    near: float = np.inf,
+    slow: float,
+    longest: float = np.inf,
+) -> float:
+    """Inverse kinematics from where the configuration is.
+
+    Ends nearer than `near` m, when no joint moves by `slow` rad; a step is at most
+    `longest` rad. Returns how far, in m, the first task's frame is from its target.
+    """
+    limits = [mink.ConfigurationLimit(configuration.model)]
+    error = np.inf
+    for _ in range(60):
+        velocity = mink.solve_ik(configuration, tasks, 1.0, "daqp", 1e-6, limits=limits)
+        fastest = np.abs(velocity).max()
+        velocity *= min(1.0, longest / max(fastest, 1e-9))
+        configuration.integrate_inplace(velocity, 1.0)
+        error = np.linalg.norm(tasks[0].compute_error(configuration)[:3])
+        if error < near and fastest < slow:
+            break
+    return float(error)
+
+
 def tremor(
     steps: int, scale: float, fps: int, rng: np.random.Generator, joints: int = 5
 ) -> np.ndarray:
     """Slowly varying noise (Ornstein-Uhlenbeck, 0.15 s) on one arm's joint targets.
 
-    Returns:
-        (T, joints + 1) rad; the last column, the gripper's, is 0.
+    (T, joints + 1) rad; the last column, the gripper's, is 0.
     """
     noise = np.zeros((steps, joints + 1))
     if scale == 0:

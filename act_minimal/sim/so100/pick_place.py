@@ -41,13 +41,11 @@ class PickPlace:
     action_limits = np.array([*so100.joint_limits()[:5], [0.0, 1.0]])
 
     def model(self) -> mujoco.MjModel:
-        """Compile the scene."""
         model = mujoco.MjModel.from_xml_string(self._xml())
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
     def film_model(self) -> mujoco.MjModel:
-        """The same scene: it looks well enough."""
         return self.model()
 
     def sample(
@@ -55,10 +53,7 @@ class PickPlace:
     ) -> np.ndarray:
         """A start: joint angles (6,) rad, then the cube's pose (7,), as qpos (13,).
 
-        Args:
-            rng: decides everything.
-            place: where the cube lies, (3,) in [0, 1): x and y over the zone, and yaw;
-                drawn from `rng` if None.
+        `place` (3,) is x and y over the zone, and yaw.
         """
         joints = so100.HOME + rng.uniform(-0.03, 0.03, 6)
         place = rng.random(3) if place is None else place
@@ -90,7 +85,6 @@ class PickPlace:
         return np.clip(ctrl, self._low, self._high, out=ctrl)
 
     def hold(self, qpos: np.ndarray) -> np.ndarray:
-        """Servo targets (n, 6) that hold the arm where it is."""
         return qpos[:, :6]
 
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Both arms that virtual motors turn: a MuJoCo model, and a witness.
 
-The model may be any that has the arms' joints. Its own actuators are switched off; the
-motors' torques are applied to the joints, and friction and damping are the model's. A
-motor without torque turns freely, as the real ones do: without power the arm falls.
+The model's own actuators are switched off; the motors' torques are applied to the
+joints. A motor without torque turns freely: without power the arm falls.
 """
 
 import copy
@@ -14,7 +13,7 @@ import numpy as np
 from act_minimal.support.errors import UserError
 
 from ...virtual.contacts import Witness
-from ..kinematics import ARMS, Kinematics
+from ..kinematics import ARMS
 from ..model import places_of
 from ..motors import ARM_MOTORS, SIDES
 from ..protocol import Status
@@ -47,8 +46,7 @@ class VirtualOpenArm:
     """Sixteen motors and the scene they work in.
 
     Args:
-        model: the scene; it is copied.
-        kinematics: which version of the arm it shows.
+        model: the scene, with arms of version 2; it is copied.
         zeros: (16,) rad, where on its shaft each motor believes the angle 0 to be; all
             zero for an arm that is set up.
         state: (16,) how it stands at first; it hangs if not given.
@@ -60,7 +58,6 @@ class VirtualOpenArm:
     def __init__(
         self,
         model: mujoco.MjModel,
-        kinematics: Kinematics = ARMS["v2"],
         zeros: np.ndarray | None = None,
         state: np.ndarray | None = None,
         *,
@@ -68,15 +65,15 @@ class VirtualOpenArm:
         leader: bool = False,
     ):
         self.model = copy.copy(model)
-        self.kinematics = kinematics
-        self.places = places_of(model, kinematics)
+        self.kinematics = ARMS["v2"]
+        self.places = places_of(model, self.kinematics)
         self.data = mujoco.MjData(self.model)
         self.seconds = float(model.opt.timestep)
         self.witness = MotorWitness()
         self.powered = [True, True]
         self.leader = leader
         self._tape: tuple[np.ndarray, float, float] | None = None
-        self._still_the_actuators()
+        self._switch_off_actuators()
         # A simulated task may float its arms, which is the driver's work on real ones.
         self.model.body_gravcomp[:] = 0.0
         zeros = np.zeros(16) if zeros is None else zeros
@@ -98,16 +95,12 @@ class VirtualOpenArm:
         if state is not None:
             self.put(state)
 
-    def _still_the_actuators(self) -> None:
-        model, ours = self.model, set(self.places.dof.tolist())
-        for i in range(model.nu):
-            joint = model.actuator_trnid[i, 0]
-            if (
-                model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_JOINT
-                and int(model.jnt_dofadr[joint]) in ours
-            ):
-                model.actuator_gainprm[i] = 0.0
-                model.actuator_biasprm[i] = 0.0
+    def _switch_off_actuators(self) -> None:
+        model = self.model
+        of_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+        joint = np.where(of_joint, model.actuator_trnid[:, 0], 0)
+        ours = of_joint & np.isin(model.jnt_dofadr[joint], self.places.dof)
+        model.actuator_gainprm[ours] = model.actuator_biasprm[ours] = 0.0
 
     @property
     def state(self) -> np.ndarray:
@@ -117,9 +110,7 @@ class VirtualOpenArm:
     def put(self, state: np.ndarray, *, hold: bool = True) -> None:
         """Put the arms by hand, as one can without torque: a state (16,).
 
-        Args:
-            state: where.
-            hold: keep them there until their motors do; else they fall.
+        They are held there until their motors do it; else they fall.
         """
         angles = self.kinematics.angles_of(np.asarray(state, float))
         self.places.set_angles(self.data.qpos, angles)
@@ -131,30 +122,23 @@ class VirtualOpenArm:
         self._tape = None
 
     def play(self, rows: np.ndarray, rate: float) -> None:
-        """Take the arms by hand through states (T, 16), so many a second.
-
-        Raises:
-            UserError: they are no states.
-        """
+        """Take the arms by hand through states (T, 16), so many a second."""
         rows = np.asarray(rows, float)
         if rows.ndim != 2 or rows.shape[1] != len(self._all) or not len(rows):
             raise UserError(f"a way has shape {rows.shape}, expected (T, 16)")
         self._tape = rows, float(rate), 0.0
 
     def _play_on(self) -> None:
-        """Where the hand is by now."""
         if self._tape is None:
             return
         rows, rate, seconds = self._tape
-        place = min(seconds * rate, len(rows) - 1.0)
-        here, share = int(place), place % 1.0
-        state = (1 - share) * rows[here] + share * rows[min(here + 1, len(rows) - 1)]
-        self._hand = [self.kinematics.angles_of(state) for _ in SIDES]
-        going = place < len(rows) - 1
+        row = min(seconds * rate, len(rows) - 1.0)
+        state = [np.interp(row, np.arange(len(rows)), joint) for joint in rows.T]
+        self._hand = [self.kinematics.angles_of(np.array(state)) for _ in SIDES]
+        going = row < len(rows) - 1
         self._tape = (rows, rate, seconds + self.seconds) if going else None
 
     def let_go(self) -> None:
-        """Take the hands away."""
         self._hand = [None for _ in SIDES]
 
     def _hold(self) -> None:
@@ -167,33 +151,22 @@ class VirtualOpenArm:
             if all(goals) and (goals[3].kp if goals[3] else 0.0) > STIFF:
                 self._hand[side] = None
                 continue
-            here = self.places.angles_of(self.data.qpos)
-            rows = slice(8 * side, 8 * side + (8 if self.leader else 7))
-            here[rows] = angles[rows]
-            self.places.set_angles(self.data.qpos, here)
-            self.data.qvel[self.places.dof[rows]] = 0.0
+            joints = self.places.angles_of(self.data.qpos)
+            held = slice(8 * side, 8 * side + (8 if self.leader else 7))
+            joints[held] = angles[held]
+            self.places.set_angles(self.data.qpos, joints)
+            self.data.qvel[self.places.dof[held]] = 0.0
 
-    def lay(self, qpos: np.ndarray, *, arms: bool = False) -> None:
-        """Put the scene's objects as in a model's positions (nq,).
-
-        Args:
-            qpos: of the whole model.
-            arms: put the arms there, too; else they go on as they were.
-        """
-        angles = self.places.angles_of(qpos if arms else self.data.qpos)
+    def lay(self, qpos: np.ndarray) -> None:
+        """Put the scene's objects as in a model's positions (nq,); the arms go on."""
+        angles = self.places.angles_of(self.data.qpos)
         speeds = self.data.qvel[self.places.dof].copy()
         self.data.qpos[:], self.data.qvel[:] = qpos, 0.0
         self.places.set_angles(self.data.qpos, angles)
-        if not arms:
-            self.data.qvel[self.places.dof] = speeds
+        self.data.qvel[self.places.dof] = speeds
         mujoco.mj_forward(self.model, self.data)
-        for motor, angle in zip(self._all, angles, strict=True):
-            motor.shaft = float(angle)
-        if arms:
-            self._hand = [angles.copy() for _ in SIDES]
 
     def power(self, side: int, on: bool) -> None:
-        """Switch the supply of one arm."""
         if on and not self.powered[side]:
             for motor in self.motors[side]:
                 motor.power_up()
@@ -203,7 +176,6 @@ class VirtualOpenArm:
         self.powered[side] = on
 
     def step(self) -> None:
-        """One step of physics, `self.seconds` long."""
         self._hold()
         angles = self.places.angles_of(self.data.qpos)
         speeds = self.places.velocities_of(self.data.qvel)

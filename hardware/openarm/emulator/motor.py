@@ -84,13 +84,10 @@ class Motor:
     status: Status = Status.DISABLED
     driver_temperature: float = AMBIENT
     rotor_temperature: float = AMBIENT
-    forced: Status | None = None
-    """A fault that is there for as long as it is forced."""
+    forced: Status | None = None  # a fault that is there for as long as it is forced
     goal: Mit | None = None
-    silence: float = 0.0
-    """Seconds since the last frame for this motor."""
-    strain: float = 0.0
-    """Seconds at full torque."""
+    silence: float = 0.0  # seconds since the last frame for this motor
+    strain: float = 0.0  # seconds at full torque
     memory: dict[int, bytes] = field(default_factory=dict)
     saved: dict[int, bytes] = field(default_factory=dict)
     _limit: tuple[float, float] = (0.0, 0.0)  # rad/s and N·m, of the other modes
@@ -115,36 +112,35 @@ class Motor:
             value = (DEFAULTS | own).get(name, max(r.low, 0.0) if r.writable else 0.0)
             self.memory[r.number] = r.encode(min(value, r.high))
         self.saved = dict(self.memory)
-        self._recall()
+        self._cache_registers()
 
     # ------------------------------------------------------------- registers
 
     def get(self, name: str) -> float:
-        """A register's value."""
         r = register(name)
         return r.decode(self.memory[r.number])
 
     def poke(self, name: str, value: float) -> None:
-        """Set a register from inside, read-only ones too."""
         self.memory[register(name).number] = register(name).encode(value)
-        self._recall()
+        self._cache_registers()
 
-    def _recall(self) -> None:
+    def _cache_registers(self) -> None:
         """What it needs of its registers a thousand times a second."""
         self.scale = Scale(self.get("PMAX"), self.get("VMAX"), self.get("TMAX"))
         self.mode = Mode(int(self.get("CTRL_MODE")))
-        self._starved, self._flooded = self.get("UV_Value"), self.get("OV_Value")
-        self._hot, self._timeout = self.get("OT_Value"), self.get("TIMEOUT")
+        self._under_voltage = self.get("UV_Value")
+        self._over_voltage = self.get("OV_Value")
+        self._over_temperature = self.get("OT_Value")
+        self._timeout = self.get("TIMEOUT")
 
     @property
     def position(self) -> float:
-        """What it calls its angle, rad."""
         return self.shaft - self.zero
 
     def power_up(self) -> None:
         """What was not saved is lost; it is disabled, and has no goal."""
         self.memory = dict(self.saved)
-        self._recall()
+        self._cache_registers()
         self.status, self.goal, self.torque = Status.DISABLED, None, 0.0
         self.silence = self.strain = 0.0
 
@@ -169,7 +165,6 @@ class Motor:
         return answer
 
     def feedback(self) -> bytes:
-        """How it is now."""
         return Feedback(
             id=self.id,
             status=self.status,
@@ -243,7 +238,7 @@ class Motor:
         self._measure()
         if asked.operation is Operation.WRITE and r.writable and r.holds(asked.value):
             self.memory[r.number] = asked.value
-            self._recall()
+            self._cache_registers()
             if r.name == "CTRL_MODE":
                 self.goal = None
         return RegisterFrame(
@@ -263,13 +258,7 @@ class Motor:
     # ------------------------------------------------------------- motor
 
     def drive(self, shaft: float, speed: float, seconds: float) -> float:
-        """The torque, N·m, that it gives for the next short while.
-
-        Args:
-            shaft: where the shaft is now, rad.
-            speed: how fast it turns, rad/s.
-            seconds: how long that while is.
-        """
+        """The torque, N·m, that it gives for the next short while; rad and rad/s."""
         self.shaft, self.speed = shaft, speed
         self.silence += seconds
         self._look()
@@ -297,7 +286,6 @@ class Motor:
         return max(-torque, min(torque, wanted))
 
     def _age(self, load: float, seconds: float) -> None:
-        """Heat up, and look after overload."""
         warmth = self.rotor_temperature - AMBIENT
         self.rotor_temperature += seconds * (HEATING * load**2 - COOLING * warmth)
         warmth = self.driver_temperature - AMBIENT
@@ -311,11 +299,11 @@ class Motor:
         timeout = self._timeout * TIMEOUT_UNIT
         if self.forced is not None:
             self._shut_off(self.forced)
-        elif self.supply > self._flooded:
+        elif self.supply > self._over_voltage:
             self._shut_off(Status.OVER_VOLTAGE)
-        elif self.supply < self._starved:
+        elif self.supply < self._under_voltage:
             self._shut_off(Status.UNDER_VOLTAGE)
-        elif self.driver_temperature > self._hot:
+        elif self.driver_temperature > self._over_temperature:
             self._shut_off(Status.DRIVER_TOO_HOT)
         elif self.rotor_temperature > ROTOR_LIMIT:
             self._shut_off(Status.ROTOR_TOO_HOT)

@@ -28,7 +28,12 @@ from ...virtual.service import (  # noqa: E402
     VirtualService,
     serve_until_ended,
 )
-from ..bus import VIRTUAL_LEFT, VIRTUAL_RIGHT, parse_channel  # noqa: E402
+from ..bus import (  # noqa: E402
+    VIRTUAL_LEFT,
+    VIRTUAL_RIGHT,
+    message_of,
+    parse_channel,
+)
 from ..limits import openarm_limits  # noqa: E402
 from ..model import load_alone  # noqa: E402
 from ..motors import ARM_MOTORS, DM3507, NEWER_DM4340, SIDES  # noqa: E402
@@ -73,7 +78,7 @@ class VirtualOpenArmConfig(VirtualConfig):
     def clocks(self) -> list[Path]:
         """Where its time is kept: for clients of its scene, and those of its buses."""
         buses = [b for b in (self.right, self.left) if not b.startswith("virtual:")]
-        return [clock_path(place) for place in (self.port, *buses)]
+        return [clock_path(address) for address in (self.port, *buses)]
 
 
 class VirtualOpenArmService(VirtualService):
@@ -104,7 +109,6 @@ class VirtualOpenArmService(VirtualService):
     # ------------------------------------------------------------ the buses
 
     def open_buses(self, undo: contextlib.ExitStack) -> None:
-        """Open both, and write the port's file, which says where they are."""
         config = self.config
         _expect_free(config.port)
         for side, channel in enumerate((config.right, config.left)):
@@ -126,11 +130,9 @@ class VirtualOpenArmService(VirtualService):
         undo.callback(self.remove_port)
 
     def remove_port(self) -> None:
-        """Remove the file."""
         self.config.port.unlink(missing_ok=True)
 
     def wait(self, seconds: float) -> None:
-        """See `VirtualService.wait`; a bus that nobody can wait for is polled."""
         if self._polled:
             time.sleep(max(0.0, min(seconds, NAP)))
             self.listen()
@@ -138,7 +140,6 @@ class VirtualOpenArmService(VirtualService):
         super().wait(seconds)
 
     def listen(self) -> None:
-        """Take what has come on both buses."""
         for side in range(len(SIDES)):
             self._listen(side)
 
@@ -152,25 +153,16 @@ class VirtualOpenArmService(VirtualService):
             wire.receive(frame, self.time.now(), fd=message.is_fd)
 
     def answer(self, now: float) -> float | None:
-        """Send the answers that are due by now, s; when the next one is."""
         for bus, wire in zip(self._buses, self.wires, strict=True):
             for frame in wire.due(now):
                 with contextlib.suppress(can.CanError, OSError):  # nobody takes it
-                    bus.send(
-                        can.Message(
-                            arbitration_id=frame.id,
-                            data=frame.data,
-                            is_extended_id=False,
-                            is_fd=wire.speaks_fd,
-                        )
-                    )
+                    bus.send(message_of(frame, fd=wire.speaks_fd))
         due = [d for d in (wire.next_due() for wire in self.wires) if d is not None]
         return min(due, default=None)
 
     # ------------------------------------------------------------ clients
 
     def look(self) -> dict[str, Any]:
-        """State (16,), and how each motor is."""
         status = [motor.status for side in self.arm.motors for motor in side]
         return {
             "joints": self.arm.state.tolist(),
@@ -196,11 +188,7 @@ class VirtualOpenArmService(VirtualService):
 
 
 def scene_of(config: VirtualOpenArmConfig) -> VirtualScene:
-    """What is around the arms.
-
-    Raises:
-        SettingError: no such task, or it is none of two OpenArms.
-    """
+    """What is around the arms; SettingError where there is no such task of them."""
     task = None if config.scene == ALONE else make_task(config.scene)
     if not (task is None or isinstance(task, BimanualTask)):
         raise SettingError(f"task is '{config.scene}', which is none of two OpenArms")

@@ -1,11 +1,11 @@
 """The CAN bus of one virtual arm: who answers what and when, and all that goes wrong.
 
-Frames take the time they take on a real bus: a frame of 8 bytes has some 130 bits with
-its stuffing, at 1 Mbit/s. (CAN-FD frames go out at the nominal rate here, as the usual
-drivers send them: without a switch of the rate.) One frame is on the wire at a time, so
-the eight answers to eight goals come one after the other.
+One frame is on the wire at a time, for as long as on a real bus: one of 8 bytes has
+some 130 bits with its stuffing, at 1 Mbit/s (CAN-FD, too: without a switch of the rate,
+as the usual drivers send).
 """
 
+import bisect
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -33,8 +33,7 @@ class Faults(Switches):
     Motors are named by id, 0 means none of them. Shares are from 0 to 1.
     """
 
-    silent: int = 0
-    """This motor is not there: a plug came out."""
+    silent: int = 0  # this motor is not there: a plug came out
     wrong_id: int = 0
     """This motor listens on 0x0F and answers on 0x1F, and not on its own ids."""
     wrong_rate: int = 0
@@ -42,36 +41,22 @@ class Faults(Switches):
     wrong_kind: bool = False
     """The motors speak classic CAN where the bus was said to be CAN-FD, or the other
     way round."""
-    over_voltage: bool = False
-    """The supply gives 36 V."""
-    under_voltage: bool = False
-    """The supply gives 12 V."""
-    driver_hot: int = 0
-    """This motor's transistors are too hot."""
-    rotor_hot: int = 0
-    """This motor's coils are too hot."""
-    over_current: int = 0
-    """This motor says that it draws too much."""
-    overload: int = 0
-    """This motor says that it is overloaded."""
-    lost_communication: int = 0
-    """This motor says that its commands stopped coming."""
-    frozen: int = 0
-    """This motor answers for ever what it answered when the fault began."""
-    dropped: float = 0.0
-    """Share of answers that never arrive."""
-    unheard: float = 0.0
-    """Share of commands that never arrive."""
-    doubled: float = 0.0
-    """Share of answers that arrive twice."""
-    late: float = 0.0
-    """Share of answers that come only after `late_by`."""
-    late_by: float = 0.03
-    """Seconds."""
+    over_voltage: bool = False  # the supply gives 36 V
+    under_voltage: bool = False  # the supply gives 12 V
+    driver_hot: int = 0  # this motor's transistors are too hot
+    rotor_hot: int = 0  # this motor's coils are too hot
+    over_current: int = 0  # this motor says that it draws too much
+    overload: int = 0  # this motor says that it is overloaded
+    lost_communication: int = 0  # this motor says that its commands stopped coming
+    frozen: int = 0  # this motor answers for ever what it answered when the fault began
+    dropped: float = 0.0  # share of answers that never arrive
+    unheard: float = 0.0  # share of commands that never arrive
+    doubled: float = 0.0  # share of answers that arrive twice
+    late: float = 0.0  # share of answers that come only after `late_by`
+    late_by: float = 0.03  # seconds
     unplugged: bool = False
     """The cable is out: no frame goes either way, the motors have power."""
-    no_power: bool = False
-    """The motors' supply is off: an emergency stop, or a plug."""
+    no_power: bool = False  # the motors' supply is off: an emergency stop, or a plug
 
 
 _FORCED = {
@@ -107,13 +92,7 @@ class Wire:
         return self.fd != self.faults.wrong_kind
 
     def receive(self, frame: Frame, now: float, *, fd: bool) -> None:
-        """What a client sent.
-
-        Args:
-            frame: what.
-            now: seconds, any clock that does not run backwards.
-            fd: in which kind.
-        """
+        """What a client sent at `now`, s, of any clock that does not run backwards."""
         f = self.faults
         if f.unplugged or f.no_power or fd != self.speaks_fd:
             return
@@ -129,14 +108,12 @@ class Wire:
                 self._answer(motor, answer)
 
     def due(self, now: float) -> list[Frame]:
-        """What has arrived at the client by now."""
         ready = []
         while self._out and self._out[0][0] <= now:
             ready.append(self._out.popleft()[1])
         return [] if self.faults.unplugged or self.faults.no_power else ready
 
     def next_due(self) -> float | None:
-        """When the next answer arrives."""
         return self._out[0][0] if self._out else None
 
     def _as_heard(self, motor: Motor, frame: Frame) -> Frame | None:
@@ -166,10 +143,7 @@ class Wire:
                 continue
             late = f.late_by if chance() < f.late else 0.0
             row = self._free + late, Frame(id, data)
-            at = len(self._out)
-            while at and self._out[at - 1][0] > row[0]:
-                at -= 1
-            self._out.insert(at, row)
+            bisect.insort(self._out, row, key=lambda row: row[0])
 
     def apply_faults(self) -> None:
         """Switches that live in the motors themselves."""

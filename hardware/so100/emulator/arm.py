@@ -1,8 +1,7 @@
 """The arm that virtual servos turn: MuJoCo, the scene of a task, and a witness.
 
-The position loop is the simulated task's own, so that what works there works here; on
-top of it come the servo's steps, its profile, its torque limits and its faults. Choices
-where nothing is published:
+The position loop is the simulated task's own; on top of it come the servo's steps, its
+profile, its torque limits and its faults. Choices where nothing is published:
 
 * stiffness is proportional to P_Coefficient, and P = 16 is the simulated task's;
 * a full Torque_Limit is the arm's 3.5 N·m (3.35 of a SO-101), and for a SO-100's
@@ -91,7 +90,6 @@ class VirtualArm:
         self.witness = ServoWitness()
         self.supply, self.sag = 7.4, 0.0
         self._gain = self.model.actuator_gainprm[:6, 0].copy()
-        self._damping = self.model.actuator_biasprm[:6, 2].copy()
         self._force = self.model.actuator_forcerange[:6, 1].copy()
         self._force[5] *= GRIPPER_RESERVE[robot]
         self._tip = self.model.site("tcp").id
@@ -129,36 +127,28 @@ class VirtualArm:
         self._tape = np.asarray(rows, float).reshape(-1, 6), float(rate), 0.0
 
     def release(self) -> None:
-        """No longer move it by hand."""
         self._moved = self._tape = None
 
     def _move_by_hand(self) -> None:
         if self._tape is not None:
             rows, rate, seconds = self._tape
             seconds += self.seconds
-            place = seconds * rate
-            ticks = np.arange(len(rows))
-            joints = np.array([np.interp(place, ticks, row) for row in rows.T])
-            self.move(joints, np.inf)
-            going = place < len(rows) - 1
-            self._tape = (rows, rate, seconds) if going else None
+            row = seconds * rate
+            joints = [np.interp(row, np.arange(len(rows)), joint) for joint in rows.T]
+            self.move(np.array(joints), np.inf)
+            self._tape = (rows, rate, seconds) if row < len(rows) - 1 else None
         if self._moved is None:
             return
         joints, speed = self._moved
-        here = self.data.qpos[:6]
+        measured = self.data.qpos[:6]
         step = speed * self.seconds
-        self.put(here + np.clip(joints - here, -step, step))
-
-    def encoder_of(self, joints: np.ndarray) -> np.ndarray:
-        """Steps of the shafts at joint angles (6,) rad."""
-        return self.mounting + self._sense * joints * STEPS_PER_RAD
+        self.put(measured + np.clip(joints - measured, -step, step))
 
     def joints_of(self, encoder: np.ndarray) -> np.ndarray:
-        """The inverse of `encoder_of`."""
+        """Angles (6,) rad at steps of the shafts."""
         return (encoder - self.mounting) / (self._sense * STEPS_PER_RAD)
 
     def step(self) -> None:
-        """One step of physics, `self.seconds` long."""
         self._move_by_hand()
         strength = np.array([s.strength if self.powered else 0.0 for s in self.servos])
         stiffness = np.array([s.get("P_Coefficient") for s in self.servos]) / USUAL_P
@@ -179,7 +169,7 @@ class VirtualArm:
 
     def _show(self, on: np.ndarray | None = None) -> None:
         """Let the servos feel where they are."""
-        encoder = self.encoder_of(self.data.qpos[:6])
+        encoder = self.mounting + self._sense * self.data.qpos[:6] * STEPS_PER_RAD
         speed = self._sense * self.data.qvel[:6] * STEPS_PER_RAD
         effort = self._sense * self.data.actuator_force[:6] / self._force
         if on is not None:

@@ -75,7 +75,6 @@ class VirtualArmService(VirtualService):
     # ------------------------------------------------------------ the bus
 
     def open_buses(self, undo: contextlib.ExitStack) -> None:
-        """Open a pseudo-terminal, and make the port a link to it."""
         import tty
 
         path = self.config.port
@@ -101,7 +100,6 @@ class VirtualArmService(VirtualService):
         self.selector.register(self._master, selectors.EVENT_READ, self._receive)
 
     def remove_port(self) -> None:
-        """Remove the link if it is still this arm's."""
         with contextlib.suppress(OSError):
             if os.readlink(self.config.port) == os.ttyname(self._slave):
                 self.config.port.unlink()
@@ -124,7 +122,6 @@ class VirtualArmService(VirtualService):
             self.answer(self.time.now())
 
     def answer(self, now: float) -> float | None:
-        """Send the answers that are due by now, s; when the next one is."""
         data = self.wire.due(now)
         if data and not self.wire.faults.unplugged:
             with contextlib.suppress(BlockingIOError):  # nobody reads: it is lost
@@ -134,22 +131,20 @@ class VirtualArmService(VirtualService):
     # ------------------------------------------------------------ clients
 
     def look(self) -> dict[str, Any]:
-        """Angles (6,) rad, and which servos have torque."""
         return {
             "joints": self.arm.data.qpos[:6].tolist(),
             "torque": [servo.torque_on for servo in self.arm.servos],
         }
 
     def _put(self, joints: list[float]) -> None:
-        """By hand; a leader then stays there."""
         inside = np.clip(joints, *self.arm.model.jnt_range[:6].T)
         self.arm.release()
         self.arm.put(inside)
         if self.config.leader:
             self.arm.move(inside, 1.0)
 
-    def _plug(self, places: list[int]) -> None:
-        self.wire.servos = [self.arm.servos[int(place)] for place in places]
+    def _plug(self, numbers: list[int]) -> None:
+        self.wire.servos = [self.arm.servos[int(number)] for number in numbers]
 
     def _set_faults(self, switches: dict[str, Any]) -> None:
         faults = self.wire.faults
@@ -214,11 +209,6 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
 
 
 def _scene(config: VirtualArmConfig) -> VirtualScene:
-    """The scene that an arm stands in.
-
-    Raises:
-        SettingError: there is none of this name with this arm.
-    """
     known: dict[str, type] = {ALONE: AloneSO101}
     if config.robot == "so100":
         known = {name: t for name, t in TASKS.items() if t.robot == "so100"}

@@ -25,12 +25,8 @@ HEATING = 0.25  # °C/s at full load; chosen: 70 °C after some minutes of stall
 COOLING = 1 / 300  # 1/s
 NO_FAULT = Fault(0)
 _SPANS = sorted(REGISTERS.values(), key=lambda r: r.address)
-_READ_ONLY = {
-    a
-    for a in range(MEMORY_SIZE)
-    if not any(
-        r.writable and r.address <= a < r.address + r.size for r in REGISTERS.values()
-    )
+_WRITABLE = {
+    a for r in _SPANS if r.writable for a in range(r.address, r.address + r.size)
 }
 
 
@@ -73,7 +69,6 @@ class Servo:
     # ------------------------------------------------------------- memory
 
     def get(self, name: str) -> int:
-        """A register's value."""
         value = self._values.get(name)
         if value is None:
             r = REGISTERS[name]
@@ -82,7 +77,6 @@ class Servo:
         return value
 
     def poke(self, name: str, value: int) -> None:
-        """Set a register from inside, read-only ones too."""
         r = REGISTERS[name]
         self.memory[r.address : r.address + r.size] = r.encode(value)
         self._values.pop(name, None)
@@ -126,7 +120,7 @@ class Servo:
         span = range(address, min(address + len(data), MEMORY_SIZE))
         before = bytes(self.memory)
         for a in span:
-            if a not in _READ_ONLY:
+            if a in _WRITABLE:
                 self.memory[a] = data[a - address]
         for r in _SPANS:
             end = r.address + r.size
@@ -200,7 +194,6 @@ class Servo:
 
     @property
     def torque_on(self) -> bool:
-        """Whether the motor turns the shaft."""
         return self.get("Torque_Enable") == 1
 
     @property
@@ -243,19 +236,15 @@ class Servo:
 
     def _follow(self, goal: float, seconds: float) -> None:
         """A trapezoid: never above the speed, never above the acceleration."""
-        top = abs(self.get("Goal_Velocity")) or TOP_SPEED
-        top = min(top, TOP_SPEED)
+        top = min(abs(self.get("Goal_Velocity")) or TOP_SPEED, TOP_SPEED)
         way = goal - self.setpoint
         acceleration = 100 * self.get("Acceleration")
-        if acceleration:
-            # The speed from which it can still stop in time.
+        if acceleration:  # the speed from which it can still stop in time
             top = min(top, (2 * acceleration * abs(way)) ** 0.5)
-            change = acceleration * seconds
-            wanted = top if way > 0 else -top
-            speed = self.setpoint_speed
-            speed += max(-change, min(change, wanted - speed))
-        else:
-            speed = top if way > 0 else -top
+        speed = top if way > 0 else -top
+        if acceleration:
+            change, before = acceleration * seconds, self.setpoint_speed
+            speed = before + max(-change, min(change, speed - before))
         step = speed * seconds
         if abs(step) >= abs(way) and step * way >= 0:
             self.setpoint, self.setpoint_speed = goal, 0.0
@@ -264,7 +253,6 @@ class Servo:
             self.setpoint_speed = speed
 
     def refresh(self) -> None:
-        """Bring the registers that are measured up to date."""
         self.faults = self._look()
         self.poke("Present_Position", _fit(self.position))
         self.poke("Present_Velocity", _fit(round(self.speed)))

@@ -9,6 +9,9 @@ other, but for those of `OVERLAP`.
 import mujoco
 import numpy as np
 
+from act_minimal.sim.so100.arm import MOTOR, PRINTED
+from act_minimal.sim.world import OPTIONS_XML, JointTask
+
 from ...virtual.scene import ALONE
 from ..kinematics import JOINTS, SO101
 
@@ -47,10 +50,10 @@ STALL = 3.35  # N·m
 JOINT = 'damping=".60" frictionloss=".052" armature=".028"'
 # Folded back, clear of the table, as the SO-100's scenes begin.
 HOME = np.array([0.0, -0.73, 0.53, 1.2, -1.52, 0.45])  # rad
-PRINTED, BLACK = ".95 .62 .16 1", ".13 .13 .15 1"
+CLOSED, OPENED = SO101.ranges[5]
 
 
-class AloneSO101:
+class AloneSO101(JointTask):
     """Nothing but the arm and a table; nothing to succeed at. See `sim.world.Task`."""
 
     name = ALONE
@@ -59,58 +62,42 @@ class AloneSO101:
     max_ticks = 500
     cameras: tuple[str, ...] = ("top", "wrist")
     joints: tuple[str, ...] = JOINTS
-    action_dim = 6
     env_state_dim = 0
     place_dim = 3
     action_limits = np.array([*SO101.ranges[:5], [0.0, 1.0]])
 
     def model(self) -> mujoco.MjModel:
-        """Compile the scene."""
         model = mujoco.MjModel.from_xml_string(scene_xml())
         model.opt.timestep = 1.0 / (self.fps * self.substeps)
         return model
 
-    def film_model(self) -> mujoco.MjModel:
-        """The same scene."""
-        return self.model()
-
     def sample(
         self, rng: np.random.Generator, place: np.ndarray | None = None
     ) -> np.ndarray:
-        """A start (6,) rad near the home pose."""
         return HOME + rng.uniform(-0.03, 0.03, 6)
 
     def env_state(self, qpos: np.ndarray) -> np.ndarray:
-        """No objects: (n, 6) -> (n, 0)."""
         return qpos[:, 6:]
 
     def state(self, qpos: np.ndarray) -> np.ndarray:
         """Proprioception: (n, 6) -> (n, 6), rad and gripper opening."""
-        closed, opened = SO101.ranges[5]
         state = qpos.copy()
-        state[:, 5] = (state[:, 5] - closed) / (opened - closed)
+        state[:, 5] = (state[:, 5] - CLOSED) / (OPENED - CLOSED)
         return state
 
     def velocity(self, qvel: np.ndarray) -> np.ndarray:
         """Joint velocity: (n, 6) -> (n, 6), rad/s and gripper openings a second."""
-        closed, opened = SO101.ranges[5]
         velocity = qvel.copy()
-        velocity[:, 5] /= opened - closed
+        velocity[:, 5] /= OPENED - CLOSED
         return velocity
 
     def ctrl(self, action: np.ndarray) -> np.ndarray:
         """Servo targets in rad of actions (n, 6), inside the joint limits."""
-        closed, opened = SO101.ranges[5]
         ctrl = np.array(action, float)
-        ctrl[:, 5] = closed + ctrl[:, 5] * (opened - closed)
+        ctrl[:, 5] = CLOSED + ctrl[:, 5] * (OPENED - CLOSED)
         return np.clip(ctrl, *SO101.ranges.T)
 
-    def hold(self, qpos: np.ndarray) -> np.ndarray:
-        """Servo targets (n, 6) that hold the arm where it is."""
-        return qpos
-
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        """(n,) never: there is no object."""
         return np.zeros(len(qpos), bool)
 
 
@@ -120,9 +107,8 @@ def scene_xml() -> str:
     rows = zip(
         BODIES, (*SO101.links, SO101.jaw), TABLE, JOINTS, SO101.ranges, strict=True
     )
-    for name, link, (mass, com, inertia, centre, half), joint, ends in reversed(
-        [*rows]
-    ):
+    for name, link, body, joint, ends in reversed([*rows]):
+        mass, com, inertia, centre, half = body
         pos, quat, axis = (_numbers(part) for part in link)
         extras = ""
         if name == "gripper":
@@ -144,14 +130,7 @@ def scene_xml() -> str:
     apart = "".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in OVERLAP)
     return f"""
 <mujoco model="so101_{ALONE}">
-  <compiler angle="radian" autolimits="true"/>
-  <option integrator="implicitfast" cone="elliptic" impratio="10"/>
-  <visual>
-    <quality shadowsize="0" offsamples="0"/>
-    <headlight ambient=".45 .45 .45" diffuse=".3 .3 .3" specular="0 0 0"/>
-    <global offwidth="1280" offheight="960"/>
-    <map znear=".02" zfar="20"/>
-  </visual>
+{OPTIONS_XML}
   <worldbody>
     <light pos=".5 -.2 1.2" dir="-.3 .2 -1" castshadow="false" diffuse=".4 .4 .4"/>
     <camera name="top" pos=".46 .03 .42" xyaxes="0 1 0 -.84 0 .54" fovy="48"/>
@@ -159,7 +138,7 @@ def scene_xml() -> str:
     <geom name="table" type="plane" size="1 1 .1" rgba=".82 .80 .76 1"/>
     <body name="base">
       <geom name="base" type="box" pos="{BASE_BOX[0]}" size="{BASE_BOX[1]}"
-            rgba="{BLACK}"/>
+            rgba="{MOTOR}"/>
       {inner}
     </body>
   </worldbody>

@@ -22,40 +22,25 @@ class Faults(Switches):
     Servos are named by id, 0 means none of them. Shares are from 0 to 1.
     """
 
-    lost: float = 0.0
-    """Share of answers that never arrive: a loose plug."""
-    corrupted: float = 0.0
-    """Share of answers with one byte changed."""
-    late: float = 0.0
-    """Share of answers that come only after `late_by`."""
-    late_by: float = 0.1
-    """Seconds; longer than any client waits."""
-    delay: float = 0.0
-    """Seconds that every answer takes longer: a slow USB adapter."""
-    noise: float = 0.0
-    """Share of answers with a few bytes of nonsense before them."""
-    missing: int = 0
-    """This servo is not there."""
-    doubled: int = 0
-    """Two servos have this id: both answer."""
-    wrong_model: int = 0
-    """This servo is of another model."""
-    old_firmware: int = 0
-    """This servo has an older firmware than the others."""
-    multi_turn: int = 0
-    """This servo counts positions on beyond one turn."""
+    lost: float = 0.0  # share of answers that never arrive: a loose plug
+    corrupted: float = 0.0  # share of answers with one byte changed
+    late: float = 0.0  # share of answers that come only after `late_by`
+    late_by: float = 0.1  # seconds; longer than any client waits
+    delay: float = 0.0  # seconds that every answer takes longer: a slow USB adapter
+    noise: float = 0.0  # share of answers with a few bytes of nonsense before them
+    missing: int = 0  # this servo is not there
+    doubled: int = 0  # two servos have this id: both answer
+    wrong_model: int = 0  # this servo is of another model
+    old_firmware: int = 0  # this servo has an older firmware than the others
+    multi_turn: int = 0  # this servo counts positions on beyond one turn
     sag: float = 0.0
     """Volts that the supply drops when the motors pull hard; 4 is too weak a supply."""
     overload: int = 0
     """This servo says that it is overloaded, and pulls with a fifth of its force."""
-    overheat: int = 0
-    """This servo says that it is too hot."""
-    unplugged: bool = False
-    """The USB cable is out: no byte goes either way."""
-    no_power: bool = False
-    """The servos' supply is off."""
-    frozen_camera: str = ""
-    """This camera shows the same picture for ever."""
+    overheat: int = 0  # this servo says that it is too hot
+    unplugged: bool = False  # the USB cable is out: no byte goes either way
+    no_power: bool = False  # the servos' supply is off
+    frozen_camera: str = ""  # this camera shows the same picture for ever
 
 
 class Wire:
@@ -74,13 +59,7 @@ class Wire:
         self._out: list[tuple[float, bytes]] = []  # (when, what), in order of sending
 
     def receive(self, data: bytes, now: float, baud: int | None = None) -> None:
-        """What the client sent.
-
-        Args:
-            data: the bytes.
-            now: seconds, any clock that does not run backwards.
-            baud: the client's rate, where known. Servos at another rate hear noise.
-        """
+        """What the client sent at `now`, s; servos of another rate hear noise."""
         if self.faults.unplugged or self.faults.no_power:
             return
         for packet in self.parser.feed(data):
@@ -88,29 +67,29 @@ class Wire:
             self._serve(packet, now + sent, baud)
 
     def due(self, now: float) -> bytes:
-        """What has arrived at the client by now."""
         ready = [row for row in self._out if row[0] <= now]
         self._out = [row for row in self._out if row[0] > now]
         return b"".join(data for _, data in sorted(ready, key=lambda row: row[0]))
 
     def next_due(self) -> float | None:
-        """When the next answer arrives."""
         return min((when for when, _ in self._out), default=None)
 
     def _serve(self, packet: Packet, now: float, baud: int | None) -> None:
         answers: list[tuple[Servo, int, bytes]] = []
         code, p = packet.code, packet.parameters
         listening = [s for s in self.servos if self._hears(s, baud)]
-        if code == Instruction.SYNC_READ and packet.id == BROADCAST and len(p) > 2:
+        to_several = packet.id == BROADCAST and len(p) > 2
+        if code == Instruction.SYNC_READ and to_several:
             for id in p[2:] if 0 < p[1] <= MAX_DATA else b"":
                 answers += [
                     (s, id, s.read(p[0], p[1])) for s in listening if s.id == id
                 ]
-        elif code == Instruction.SYNC_WRITE and packet.id == BROADCAST and len(p) > 2:
-            for row in _rows(p[2:], p[1] + 1):
+        elif code == Instruction.SYNC_WRITE and to_several:
+            size = p[1] + 1  # a last row that is cut short is ignored
+            for start in range(2, len(p) - size + 1, size):
                 for servo in listening:
-                    if servo.id == row[0]:
-                        servo.write(p[0], row[1:])
+                    if servo.id == p[start]:
+                        servo.write(p[0], p[start + 1 : start + size])
         else:
             for servo in listening:
                 if packet.id not in (servo.id, BROADCAST):
@@ -170,8 +149,3 @@ class Wire:
                 servo.overloaded = True
             hot = servo.id == f.overheat
             servo.forced_faults = Fault.OVERHEAT if hot else Fault(0)
-
-
-def _rows(data: bytes, size: int) -> Iterable[bytes]:
-    """Whole rows of a SYNC_WRITE; a last one that is cut short is ignored."""
-    return (data[i : i + size] for i in range(0, len(data) - size + 1, size))

@@ -71,7 +71,7 @@ def _kernels_are_gone():
 
 @pytest.fixture(scope="session")
 def lerobot_python() -> Path:
-    """A Python with LeRobot, 0.4.4 by default; see tests/lerobot_room.py."""
-    from .lerobot_room import make_room
+    """A Python with LeRobot, 0.4.4 by default; see tests/lerobot_environment.py."""
+    from .lerobot_environment import make_environment
 
-    return make_room()
+    return make_environment()

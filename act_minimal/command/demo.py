@@ -27,7 +27,7 @@ from ..support.gl import GLError, require_gl
 from ..training import TrainingInterrupted, TrainResult, train
 
 USUAL = "so100_pick_place"
-TRIAL_SECONDS = 5.0  # a shorter trial misses by a fifth on a machine that breathes
+TRIAL_SECONDS = 5.0  # a shorter trial is off by a fifth where other programs run
 MOST_TRIAL_STEPS = 4000
 
 

@@ -59,7 +59,7 @@ def diagnose() -> list[Check]:
     """Look at everything, in the order in which it matters.
 
     Takes about three seconds, most of it importing PyTorch and MuJoCo. A check that
-    fails in an unforeseen way becomes a warning: the doctor itself never falls ill.
+    fails in an unforeseen way becomes a warning: nothing keeps it from ending.
     """
     looks: tuple[Callable[[], Check | list[Check]], ...] = (
         check_python,

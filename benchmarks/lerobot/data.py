@@ -110,14 +110,14 @@ def psnr(source: Path, back: Path) -> float:
     return 10 * float(np.log10(255**2 * count / squares))
 
 
-def measure(source: Path, room: Path, repetitions: int) -> dict:
+def measure(source: Path, folder: Path, repetitions: int) -> dict:
     """All cases in turns; medians over the repetitions."""
     seconds: dict[str, dict[str, list[float]]] = {}
     results: dict[str, dict] = {}
     for repetition in range(repetitions + 1):
         for version, codec in CASES:
             name = f"{version} {codec}"
-            theirs, back = room / name, room / f"{name} back"
+            theirs, back = folder / name, folder / f"{name} back"
             shutil.rmtree(theirs, ignore_errors=True)
             shutil.rmtree(back, ignore_errors=True)
             took = {

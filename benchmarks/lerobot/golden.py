@@ -4,7 +4,7 @@
 
 Weights and inputs are not kept: both sides make them from their names (`made_of`), so
 that a golden file of a 50-million-parameter network is a few kilobytes. LeRobot runs
-unchanged, in an environment of its own (`tests/lerobot_room.py`). Writes
+unchanged, in an environment of its own (`tests/lerobot_environment.py`). Writes
 tests/golden/lerobot_act.{json,safetensors}, and checkpoints as LeRobot saves them:
 tests/golden/lerobot_0.4/ and, from its last release before, lerobot_0.3/. Letters:
 B batch, k chunk, A action, S state, E env_state, T ticks.
@@ -260,7 +260,7 @@ def save_old_checkpoint(case: str, folder: Path) -> None:
 
 
 def inside(job: str, out: Path, *words: str) -> None:
-    """One job in LeRobot's room; the answers go to `out`."""
+    """One job in LeRobot's environment; the answers go to `out`."""
     from safetensors.torch import load_file, save_file
 
     if job == "cases":
@@ -282,20 +282,20 @@ def inside(job: str, out: Path, *words: str) -> None:
         save_file({f"{i}/{key}": x for i, row in rows for key, x in row.items()}, out)
 
 
-def in_room(
+def in_lerobot(
     job: str, out: Path, *words: str | Path, version: str | None = None
 ) -> None:
-    """Run a job in LeRobot's room, of the tests' version by default.
+    """Run a job in LeRobot's environment, of the tests' version by default.
 
     "cases" and names of cases: outputs to a .safetensors, shapes of weights to a .json
     beside it; "save" and a case: a checkpoint folder ("save_old" with LeRobot 0.3.3,
     and a chunk.safetensors beside the folder); "act" and pairs of a folder and a file
     with an observation: what LeRobot does then, by the number of the pair.
     """
-    from tests.lerobot_room import VERSION, make_room, run
+    from tests.lerobot_environment import VERSION, make_environment, run
 
     program = ("-m", "benchmarks.lerobot.golden", job, out, *words)
-    run(make_room(version or VERSION), *program)
+    run(make_environment(version or VERSION), *program)
 
 
 def main() -> None:
@@ -308,19 +308,19 @@ def main() -> None:
 
     GOLDEN.mkdir(exist_ok=True)
     file = GOLDEN / "lerobot_act.safetensors"
-    in_room("cases", file, *CASES)
+    in_lerobot("cases", file, *CASES)
     folder = GOLDEN / "lerobot_0.4"
     shutil.rmtree(folder, ignore_errors=True)
-    in_room("save", folder, "env_state")
+    in_lerobot("save", folder, "env_state")
     with tempfile.TemporaryDirectory() as temporary:
         seen, done = Path(temporary, "seen"), Path(temporary, "done")
         batch = inputs("env_state")
         observation = {k: x for k, x in batch.items() if k.startswith("observation")}
         save_file(observation, seen)
-        in_room("act", done, folder, seen)
+        in_lerobot("act", done, folder, seen)
         tensors = load_file(file)
         old = Path(temporary, "old")
-        in_room("save_old", old, "env_state", version="0.3.3")
+        in_lerobot("save_old", old, "env_state", version="0.3.3")
         shutil.rmtree(GOLDEN / "lerobot_0.3", ignore_errors=True)
         shutil.copytree(old, GOLDEN / "lerobot_0.3")
         chunk = load_file(Path(temporary, "chunk.safetensors"))["chunk"]

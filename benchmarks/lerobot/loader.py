@@ -62,7 +62,7 @@ def serve(folder: str) -> None:
         print(json.dumps([seconds, brightness, pads]), flush=True)
 
 
-def measure(folder: Path, room: Path, turns: int) -> dict[str, Any]:
+def measure(folder: Path, python: Path, turns: int) -> dict[str, Any]:
     """Both sides in turns; folder holds "ours" and "theirs"."""
     began = time.perf_counter()
     demos = Demonstrations.load(folder / "ours", cameras=CAMERAS)
@@ -70,7 +70,7 @@ def measure(folder: Path, room: Path, turns: int) -> dict[str, Any]:
     windows = Windows(demos, range(len(demos)), CHUNK)
     rates: dict[str, list[float]] = {"ours": [], "lerobot": []}
     with subprocess.Popen(
-        [str(room), "-m", "benchmarks.lerobot.loader", "--serve", folder / "theirs"],
+        [str(python), "-m", "benchmarks.lerobot.loader", "--serve", folder / "theirs"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
@@ -116,20 +116,20 @@ def make(folder: Path, source: Path, larger: int, episodes: int) -> None:
     convert(folder / "ours", folder / "theirs", "lerobot-v3.0", video="h264")
 
 
-def main(turns: int = 15, room: Path | None = None) -> None:
+def main(turns: int = 15, python: Path | None = None) -> None:
     """Measure and write data/results/lerobot_loader.json.
 
     Args:
         turns: batches of each side.
-        room: Python of an environment with LeRobot; made if it is not given.
+        python: of an environment with LeRobot; made if it is not given.
     """
     from act_minimal.sim import make_task
     from act_minimal.sim.recording import record
-    from tests.lerobot_room import make_room
+    from tests.lerobot_environment import make_environment
 
     torch.set_num_threads(1)
     began, results = time.perf_counter(), {}
-    room = room or make_room()
+    python = python or make_environment()
     with tempfile.TemporaryDirectory(prefix="lerobot-loader-") as name:
         source, most = Path(name) / "source", max(n for _, n in SIZES.values())
         task = make_task("so100_pick_place")
@@ -137,7 +137,7 @@ def main(turns: int = 15, room: Path | None = None) -> None:
         record(task, source, most, **how)
         for size, (larger, episodes) in SIZES.items():
             make(Path(name) / size, source, larger, episodes)
-            results[size] = measure(Path(name) / size, room, turns)
+            results[size] = measure(Path(name) / size, python, turns)
     content = {
         "what": f"samples a second, random, two cameras, chunk {CHUNK}, batch {BATCH}",
         "seeds": [SEED],

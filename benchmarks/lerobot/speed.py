@@ -6,7 +6,7 @@
 Both run in one process on one torch, turn by turn, so that a busy neighbour slows both.
 What differs is how the same numbers are computed; `test_lerobot_parity.py` holds
 outputs and losses against each other. LeRobot 0.4.4 comes from an environment of its
-own (see `tests/lerobot_room.py`), unchanged and with its own settings. Ours runs in
+own (`tests/lerobot_environment.py`), unchanged and with its own settings. Ours runs in
 ways of its own too: exported to ONNX Runtime on the CPU; in bf16, compiled and as a
 CUDA graph on a GPU.
 
@@ -402,7 +402,7 @@ def main(
     turns: int = 8,
     device: str = "cpu",
     threads: int = 2,
-    room: Path | None = None,
+    python: Path | None = None,
     memory: str = "",
     onnx: Path | None = None,
 ) -> None:
@@ -412,7 +412,7 @@ def main(
         turns: training steps of each side; six times as many inferences.
         device: cpu or cuda.
         threads: of torch and ONNX Runtime on the CPU.
-        room: Python of an environment with LeRobot; made if it is not given.
+        python: of an environment with LeRobot; made if it is not given.
         memory: used by the script itself; so is onnx.
         onnx: folder of exported files.
     """
@@ -431,10 +431,10 @@ def main(
         print(json.dumps(inside(turns, device, onnx)))
         return
     start = time.perf_counter()
-    if room is None:
-        from tests.lerobot_room import make_room
+    if python is None:
+        from tests.lerobot_environment import make_environment
 
-        room = make_room()
+        python = make_environment()
     words = ["--turns", str(turns), "--device", device, "--threads", str(threads)]
     content: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="lerobot-speed-") as folder:
@@ -443,7 +443,7 @@ def main(
                 case: export(case, Path(folder) / f"{case}.onnx") for case in CASES
             }
             words += ["--onnx", folder]
-        content |= run_again(room, *words)
+        content |= run_again(python, *words)
     name = "lerobot_speed" if device == "cpu" else f"lerobot_speed_{device}"
     content |= {"device": device, "threads": threads, "repetitions": turns}
     if device == "cuda":

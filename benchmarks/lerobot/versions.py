@@ -2,8 +2,8 @@
 
     uv run python -m benchmarks.lerobot.versions 0.4.4 0.6.1
 
-Each release gets an environment of its own (`tests/lerobot_room.py`; from 0.5 on it
-needs a Python 3.12 that uv finds). In it run the tests that start LeRobot: its
+Each release gets an environment of its own (`tests/lerobot_environment.py`; from 0.5 on
+it needs a Python 3.12 that uv finds). In it run the tests that start LeRobot: its
 followers on the virtual arms, its dataset class on our datasets and ours on its, its
 ACT on our checkpoints and ours on its. Writes data/results/lerobot_versions.json, which
 docs/exchange.md shows. With --only WORDS, what has these words in its name is tried
@@ -22,7 +22,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from act_minimal.checkpoint import read_json
-from tests.lerobot_room import make_room, run
+from tests.lerobot_environment import make_environment, run
 
 from ..results import RESULTS, ROOT, write
 from ..tables import table, with_block
@@ -57,7 +57,7 @@ ASK = (
 
 def try_release(release: str, only: str) -> dict[str, Any]:
     """What is installed for a release, and how each of `TESTS` went."""
-    installed = json.loads(run(make_room(release), "-c", ASK).splitlines()[-1])
+    installed = json.loads(run(make_environment(release), "-c", ASK).splitlines()[-1])
     row: dict[str, Any] = {"installed": installed, "tests": {}}
     with tempfile.TemporaryDirectory() as temporary:
         for what, test in TESTS.items():

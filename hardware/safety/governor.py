@@ -85,7 +85,7 @@ class Governor:
         self.velocity = np.zeros(len(self.limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
         self._pressed = np.zeros(len(self.limits.low))  # s that each joint has pressed
-        self._room: np.ndarray | None = None  # how clear the arm was a tick ago
+        self._clearances: np.ndarray | None = None  # how clear the arm was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
         """Begin at the measured pose, at rest.
@@ -133,11 +133,11 @@ class Governor:
         if load is not None:
             goal = self._ease_grip(goal, measured, load, kinds)
         if (target := self._yielding(measured)) is not None:
-            self._room = None
+            self._clearances = None
             return self._send(target), [*kinds, "press"]
         # From here it can still stop before the end of its range.
-        room = np.where(goal > last, limits.high - last, last - limits.low)
-        brake = np.sqrt(2 * limits.acceleration * np.maximum(room, 0.0))
+        left = np.where(goal > last, limits.high - last, last - limits.low)
+        brake = np.sqrt(2 * limits.acceleration * np.maximum(left, 0.0))
         top = np.minimum(limits.speed, np.maximum(brake, 1e-9))
         velocity = _clip((goal - last) / dt, -top, top, "speed", kinds)
         change = limits.acceleration * dt
@@ -221,19 +221,21 @@ class Governor:
             steps = last + shares[:, None] * (target - last)
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
             states = np.concatenate([[last, measured], steps, *passing])
-            room = self.clearance(states)
-            nearest = np.where(self._rushes(room[1]), room[0], self._nearest(room[0]))
-            at_steps = room[2 : 2 + len(steps)]
+            clearances = self.clearance(states)
+            nearest = np.where(
+                self._rushes(clearances[1]), clearances[0], self._nearest(clearances[0])
+            )
+            at_steps = clearances[2 : 2 + len(steps)]
             # On its way it may be as near as it is: it sags.
-            on_the_way = room[2 + len(steps) :] - np.minimum(0.0, room[1])
-            on_the_way = on_the_way.reshape(len(steps), -1, room.shape[-1]).min(1)
+            on_the_way = clearances[2 + len(steps) :] - np.minimum(0.0, clearances[1])
+            on_the_way = on_the_way.reshape(len(steps), -1, clearances.shape[-1]).min(1)
             clear = (np.minimum(at_steps - nearest, on_the_way) >= 0).all(1)
-            in_time = self._in_time(steps, last, measured, room[0], at_steps)
+            in_time = self._in_time(steps, last, measured, clearances[0], at_steps)
             free = np.flatnonzero(clear & in_time)
             if not trial:
                 if len(free):
                     break
-                inside = int(room[2].argmin()) < self.limits.guard.in_workspace
+                inside = int(clearances[2].argmin()) < self.limits.guard.in_workspace
                 kinds.append("workspace" if inside else "collision")
             else:
                 good = float(shares[free[-1]]) if len(free) else good
@@ -241,7 +243,7 @@ class Governor:
             shares = good + size * SHARES
         else:
             target = last + good * (target - last)
-        self._room = room[1]
+        self._clearances = clearances[1]
         return target
 
     def _in_time(
@@ -249,7 +251,7 @@ class Governor:
         steps: np.ndarray,
         last: np.ndarray,
         measured: np.ndarray,
-        room: np.ndarray,
+        clearances: np.ndarray,
         at_steps: np.ndarray,
     ) -> np.ndarray:
         """(n,) whether the arm is not too far behind steps (n, A) for where they are.
@@ -263,29 +265,31 @@ class Governor:
         bow = self.limits.bow
         clear = at_steps >= np.minimum(bow * behind**2, FAR)[:, None]
         # What leads away from it is allowed if that is more than it may lead beside.
-        away = at_steps - room >= (bow * (behind**2 - now**2))[:, None]
+        away = at_steps - clearances >= (bow * (behind**2 - now**2))[:, None]
         return (clear | away).all(1) | (behind <= now)
 
-    def _rushes(self, room: np.ndarray) -> np.ndarray:
+    def _rushes(self, clearances: np.ndarray) -> np.ndarray:
         """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.
 
         Its joints, each behind in its own way, may lead it faster than its target goes.
         There the target comes no nearer until the arm has slowed down.
         """
-        if self._room is None:
-            return np.zeros(len(room), bool)
-        speed = (self._room - room) / self.period
-        return speed > np.sqrt(2 * RUSH * self.limits.closing * np.maximum(room, 0.0))
+        if self._clearances is None:
+            return np.zeros(len(clearances), bool)
+        speed = (self._clearances - clearances) / self.period
+        return speed > np.sqrt(
+            2 * RUSH * self.limits.closing * np.maximum(clearances, 0.0)
+        )
 
-    def _nearest(self, room: np.ndarray) -> np.ndarray:
+    def _nearest(self, clearances: np.ndarray) -> np.ndarray:
         """How clear all must be after the next tick, m, if it is so clear (C,) now.
 
         Coming nearer, it must be able to stop before zero with `limits.closing`; if it
         is too near already, it must not come nearer.
         """
         step = self.period * np.sqrt(2 * self.limits.closing)
-        left = (np.sqrt(step**2 + 4 * np.maximum(room, 0.0)) - step) / 2
-        return np.minimum(room, left**2)
+        left = (np.sqrt(step**2 + 4 * np.maximum(clearances, 0.0)) - step) / 2
+        return np.minimum(clearances, left**2)
 
     def clearance(self, state: np.ndarray) -> np.ndarray:
         """How far everything is from what it may not touch, of states (..., A): m."""
@@ -328,8 +332,8 @@ class Governor:
     def _is_free(self, start: np.ndarray, end: np.ndarray) -> bool:
         """Whether the straight way stays where the arm may be, or leads back there."""
         shares = np.linspace(0, 1, 25)[:, None]
-        room = self.clearance(start + shares * (end - start))
-        return bool((room[1:] >= np.minimum(0.0, room[0])).all())
+        clearances = self.clearance(start + shares * (end - start))
+        return bool((clearances[1:] >= np.minimum(0.0, clearances[0])).all())
 
     def upward(self, state: np.ndarray) -> np.ndarray:
         """(A,) how to move the joints to raise the arm's lowest point, at most 1."""

@@ -11,7 +11,7 @@ import torch
 from benchmarks import performance
 from benchmarks.lerobot import speed as lerobot_speed
 
-from ..lerobot_room import make_room, needs_room, run
+from ..lerobot_environment import make_environment, needs_environment, run
 
 
 @pytest.mark.quick
@@ -87,7 +87,7 @@ def test_peak_memory_is_that_of_the_process_itself():
     assert len(ballast) == 2**30
 
 
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_both_sides_run_beside_each_other():
     program = (
@@ -97,7 +97,7 @@ def test_both_sides_run_beside_each_other():
         "print(json.dumps(s.compare('train', 'tiny', 2, 3, 'cpu')))\n"
     )
     root = str(performance.ROOT)
-    said = run(make_room(), "-c", program, PYTHONPATH=root, OMP_NUM_THREADS="1")
+    said = run(make_environment(), "-c", program, PYTHONPATH=root, OMP_NUM_THREADS="1")
     row = json.loads(said.splitlines()[-1])
     assert row["n"] == 3
     ours, theirs = row["ways"]["ours"], row["ways"]["lerobot"]

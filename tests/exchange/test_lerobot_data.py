@@ -43,7 +43,7 @@ from act_minimal.support.video import VideoReader, VideoWriter
 from hardware.so100.calibration import Calibration
 from hardware.so100.kinematics import ARMS, JOINTS
 
-from ..lerobot_room import needs_room, run
+from ..lerobot_environment import needs_environment, run
 from ..made_up import random_episode
 from ..programs import kill
 
@@ -1297,7 +1297,7 @@ def assert_seen(read: Path, lengths: list[int]) -> tuple[dict, dict]:
 
 
 @pytest.mark.slow
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_lerobot_reads_what_is_written_here(tmp_path, lerobot_python):
     lengths = [5, 9, 3]
@@ -1326,7 +1326,7 @@ def test_lerobot_reads_what_is_written_here(tmp_path, lerobot_python):
 
 
 @pytest.mark.slow
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_lerobot_upgrades_our_v21_and_records_on(tmp_path, lerobot_python):
     lengths = [5, 9]
@@ -1363,7 +1363,7 @@ def test_lerobot_upgrades_our_v21_and_records_on(tmp_path, lerobot_python):
 
 
 @pytest.mark.slow
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_datasets_that_lerobot_records_load_here(tmp_path, lerobot_python):
     lengths, rng = [6, 4, 8], np.random.default_rng(5)

@@ -20,7 +20,7 @@ from act_minimal.model import ACT, act_loss
 from act_minimal.settings import ACTConfig
 from benchmarks.lerobot import golden
 
-from ..lerobot_room import VERSION, needs_room
+from ..lerobot_environment import VERSION, needs_environment
 
 FILE = golden.GOLDEN / "lerobot_act.safetensors"
 TENSORS = load_file(FILE)
@@ -126,11 +126,11 @@ def test_temporal_ensembles_are_lerobots():
         assert np.abs(other - theirs).max() < 1e-4
 
 
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_lerobot_itself_still_computes_the_golden_numbers(tmp_path):
     file = tmp_path / "fresh.safetensors"
-    golden.in_room("cases", file, *golden.CASES)
+    golden.in_lerobot("cases", file, *golden.CASES)
     fresh = load_file(file)
     assert fresh.keys() == {key for key in TENSORS if not key.startswith("folder/")}
     for key, tensor in fresh.items():

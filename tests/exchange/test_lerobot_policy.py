@@ -40,7 +40,7 @@ from act_minimal.support.errors import SettingError
 from act_minimal.support.files import MARKER
 from benchmarks.lerobot import golden
 
-from ..lerobot_room import needs_room
+from ..lerobot_environment import needs_environment
 from ..made_up import random_statistics
 
 pytestmark = pytest.mark.mostly_quick
@@ -686,7 +686,7 @@ def executed(policy: Policy, seen: dict[str, np.ndarray], execution: str) -> Any
 
 
 @pytest.mark.slow
-@needs_room
+@needs_environment
 @pytest.mark.timeout(900)
 def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_python):
     words, wanted = [], []
@@ -707,7 +707,7 @@ def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_pyt
     for case in ("env_state_and_cameras", "two_sizes"):
         name = tmp_path / f"saved_{case}"
         saved_there, seen_file = Path(f"{name}_there"), Path(f"{name}_seen")
-        golden.in_room("save", saved_there, case)
+        golden.in_lerobot("save", saved_there, case)
         back = import_policy(saved_there, Path(f"{name}_back"))
         policy = load_policy(back)
         batch = golden.inputs(case)
@@ -725,7 +725,7 @@ def test_lerobot_opens_what_we_write_and_we_what_it_writes(tmp_path, lerobot_pyt
         again = export_policy(back, Path(f"{name}_again")).folder
         words += [again, seen_file]
         wanted.append(wanted[-1])
-    golden.in_room("act", tmp_path / "done", *words)
+    golden.in_lerobot("act", tmp_path / "done", *words)
     done = load_file(tmp_path / "done")
     for i, (chunk, actions) in enumerate(wanted):
         apart = np.abs(done[f"{i}/chunk"].numpy() - chunk).max()

@@ -12,12 +12,12 @@ from hardware.so100.emulator.service import VirtualArmConfig, assemble
 from hardware.virtual.client import VirtualArmProcess
 
 from ..clocks import retried
-from ..lerobot_room import needs_room
+from ..lerobot_environment import needs_environment
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals"),
-    needs_room,
+    needs_environment,
     pytest.mark.timeout(1800),
 ]
 

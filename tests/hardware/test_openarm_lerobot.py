@@ -23,12 +23,12 @@ import pytest
 from hardware.openarm.motors import GRIPPERS, PEAK
 
 from ..clocks import retried
-from ..lerobot_room import VERSION, needs_room, newer
+from ..lerobot_environment import VERSION, needs_environment, newer
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="needs sockets with names"),
-    needs_room,
+    needs_environment,
     pytest.mark.timeout(1800),
 ]
 STEP = np.degrees(25 / 65535)  # what one bit of an angle is
@@ -42,7 +42,7 @@ def report(tmp_path_factory, lerobot_python):
 
     def drive():
         done = subprocess.run(
-            [lerobot_python, client, tmp_path_factory.mktemp("room")],
+            [lerobot_python, client, tmp_path_factory.mktemp("client")],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},

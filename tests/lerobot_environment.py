@@ -3,7 +3,7 @@
 LeRobot 0.4.4, its last release for Python 3.11, pins an older torch than this project
 uses, and asks for a good deal that these tests do not need. So it is installed with the
 versions that it asks for, torch excepted: that is borrowed from here, together with
-whatever the room does not have itself. The package itself never needs LeRobot.
+whatever that environment lacks. The package itself never needs LeRobot.
 
 The environment variable LEROBOT chooses another version. From 0.5 on LeRobot needs
 Python 3.12; where this one is older, uv is asked for a 3.12, and torch and the packages
@@ -35,8 +35,8 @@ LEFT_OUT = (
 TORCH = ("torch", "torchvision")
 OURS = ("-r", ROOT / "pyproject.toml", "--extra", "sim", "--extra", "arms")
 
-needs_room = pytest.mark.skipif(
-    not shutil.which("uv"), reason="no uv to make LeRobot's room"
+needs_environment = pytest.mark.skipif(
+    not shutil.which("uv"), reason="no uv to make an environment for LeRobot"
 )
 
 
@@ -48,7 +48,7 @@ def newer(version: str) -> bool:
     return Version(version) >= Version("0.5")
 
 
-def make_room(version: str = VERSION) -> Path:
+def make_environment(version: str = VERSION) -> Path:
     """A Python in which `import lerobot` works; made once, then found again."""
     extras = "feetech,damiao,dataset" if newer(version) else "feetech"
     folder = ROOT / ".cache" / f"lerobot-{version}"
@@ -76,7 +76,7 @@ def make_room(version: str = VERSION) -> Path:
             run(*install, "--override", without, lerobot, *(() if borrows else OURS))
             if borrows:
                 [packages] = folder.glob("[Ll]ib/**/site-packages")
-                # Last on the path: the room's own versions come first.
+                # Last on the path: that environment's own versions come first.
                 borrowed = [path for path in site.getsitepackages() if "site-" in path]
                 (packages / "zz_borrowed.pth").write_text("\n".join(borrowed) + "\n")
             ready.write_text(made_of)

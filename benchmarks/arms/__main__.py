@@ -4,6 +4,7 @@
     uv run python -m benchmarks.arms so100 success
     uv run python -m benchmarks.arms so100 faults
     uv run python -m benchmarks.arms so100 guide
+    uv run python -m benchmarks.arms so100_pair guide
     uv run python -m benchmarks.arms openarm loop     # and so on
     uv run python -m benchmarks.arms openarm faults --minutes 7
 
@@ -17,7 +18,7 @@ from typing import Literal
 
 import tyro
 
-from hardware.robots import TASKS, VIRTUAL, RobotConfig
+from hardware.robots import PAIR, TASKS, VIRTUAL, RobotConfig
 
 from ..results import write
 from . import bus, guides, openarm_faults, so100_faults
@@ -25,6 +26,7 @@ from .campaign import campaign
 
 FILES = {
     ("so100", "guide"): "so100_teleop",
+    (PAIR, "guide"): "so100_pair_teleop",
     ("openarm", "success"): "openarm_bus_success",
     ("openarm", "guide"): "openarm_bus_guide",
 }
@@ -33,7 +35,7 @@ BENCHES = {"so100": so100_faults, "openarm": openarm_faults}
 
 
 def main(
-    arm: tyro.conf.Positional[Literal["so100", "openarm"]],
+    arm: tyro.conf.Positional[Literal["so100", "openarm", "so100_pair"]],
     what: tyro.conf.Positional[Literal["loop", "success", "faults", "guide"]],
     policy: Path | None = None,
     task: str | None = None,
@@ -49,7 +51,7 @@ def main(
     """Measure one thing on one kind of arm.
 
     Args:
-        arm: which.
+        arm: which; of a pair, its guide alone.
         what: how steady the loop is; how often a policy succeeds, in simulation and
             through the bus; what happens when something breaks; or the arm's guide,
             from teleoperation to deployment.
@@ -68,7 +70,9 @@ def main(
 
     torch.set_num_threads(1)
     start = time.perf_counter()
-    policy = policy or POLICIES[arm]
+    if arm == PAIR and what != "guide":
+        raise SystemExit(f"what is '{what}', expected 'guide' for {PAIR}")
+    policy = policy or POLICIES.get(arm)
     if what == "loop" and arm == "so100":
         content = bus.so100_loop(policy, seconds)
     elif what == "loop":
@@ -84,8 +88,8 @@ def main(
         if content is None:
             return
         start = time.perf_counter() - content["seconds"]
-    elif arm == "so100":
-        content = guides.so100_guide(n, seed)
+    elif arm in guides.SERVO_GUIDES:
+        content = guides.servo_guide(arm, n, seed)
     else:
         content = guides.openarm_guide(n, seed, episodes, steps)
     name = FILES.get((arm, what), f"{arm}_{what}")

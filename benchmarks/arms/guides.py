@@ -16,9 +16,8 @@ from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.evaluation import wilson
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json
-from hardware.so100.calibration import save_calibration
-from hardware.so100.emulator.service import VirtualArmConfig, assemble
-from hardware.virtual.client import SceneClient, VirtualArmProcess
+from hardware.robots import PAIR, TASKS, virtual_arms
+from hardware.virtual.client import SceneClient
 
 from ..results import ROOT
 from .campaign import KEPT
@@ -67,20 +66,35 @@ SO100_GUIDE = (
 )
 
 
-def so100_guide(n: int, seed: int) -> dict[str, Any]:
-    """A virtual arm and a leader of the same kind; see `outcome`."""
-    folder = KEPT / "so100_teleop"
+PAIR_GUIDE = (
+    "act record --robot so100_pair --out demos --n 50 --apart 1 "
+    "--port arm_left,arm_right --calibration arm.json "
+    "--leader leader_left,leader_right --leader-calibration leader.json "
+    "--objects virtual:arm_left,arm_right --scenes 0",
+    "act train --data demos --out real --cameras --chunk-size 50 "
+    "--model cvae_actions_per_token 10 --lr 0.002 --state-noise 0.02 --steps 4000 "
+    "--threads 1",
+    "act deploy --policy real --robot so100_pair --apart 1 "
+    "--port arm_left,arm_right --calibration arm.json "
+    "--objects virtual:arm_left,arm_right --scenes {seed} --trials {n}",
+)
+SERVO_GUIDES = {"so100": SO100_GUIDE, PAIR: PAIR_GUIDE}
+
+
+def servo_guide(robot: str, n: int, seed: int) -> dict[str, Any]:
+    """Virtual arms and leaders of the same kind; see `outcome`."""
+    folder = KEPT / f"{robot}_teleop"
     folder.mkdir(parents=True, exist_ok=True)
-    commands = [line.format(n=n, seed=seed) for line in SO100_GUIDE]
+    commands = [line.format(n=n, seed=seed) for line in SERVO_GUIDES[robot]]
     with contextlib.ExitStack() as arms:
         for name, leader in (("arm", False), ("leader", True)):
-            config = VirtualArmConfig(folder / name, leader=leader, seed=5 * leader)
-            save_calibration(folder / f"{name}.json", assemble(config)[1])
-            arms.enter_context(VirtualArmProcess(config))
+            port, task = folder / name, TASKS[robot]
+            for arm in virtual_arms(robot, port, task, leader=leader, seed=5 * leader):
+                arms.enter_context(arm)
         for line in commands:
             subprocess.run(act(line.split()[1:]), cwd=folder, check=True)
     run, demos = folder / "real", folder / "demos"
-    deployed = folder / "runs/deploy/real_so100"
+    deployed = folder / f"runs/deploy/real_{robot}"
     return {"commands": commands} | outcome(run, demos, deployed, seed)
 
 

@@ -354,7 +354,7 @@ OPENARM = "--robot openarm --port"
         (f"virtual {OPENARM} arms", 1, "another virtual arm runs on it"),
         (f"virtual {OPENARM} new --fresh", 2, "fresh is of a SO-100"),
         (f"virtual {OPENARM} new --task so100_pick_place", 2, "none of two"),
-        (f"teleop {OPENARM} arms --gamepad --live -1", 2, "gamepad moves a SO-100"),
+        (f"teleop {OPENARM} arms --gamepad --live -1", 2, "gamepad moves one SO-100"),
         (
             f"teleop {OPENARM} arms --leader nobody",
             2,

@@ -7,14 +7,17 @@ import os
 import numpy as np
 import pytest
 
+from act_minimal.checkpoint import load_policy
 from act_minimal.episodes import list_episodes, load_episode
+from act_minimal.evaluation import evaluation_scenes
 from act_minimal.support.errors import SettingError
 from benchmarks.arms.guard_bodies import PAIR_APART, SOArm, chunk
+from hardware.deployment import SceneJudge, deploy
 from hardware.errors import BusError
+from hardware.recording import record_session
 from hardware.robots import (
     RobotConfig,
     make_robot,
-    parse_cameras,
     plugged_in,
     virtual_arms,
 )
@@ -24,6 +27,8 @@ from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.service import VirtualArmConfig, VirtualArmService
 from hardware.so100.kinematics import LINKS
 from hardware.so100.pair import SIDES, SO100Pair, pair_guard, pair_limits
+from hardware.teleop import Leader, LeaderPair
+from hardware.virtual.client import SceneClient
 
 from ..clocks import eventually
 from ..commands import run_program
@@ -189,54 +194,85 @@ def test_an_unknown_camera_of_a_virtual_pair_is_refused():
         pass
 
 
-def run(folder, line):
-    done = run_program(folder, line)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+class Waving:
+    """A source: the wrists turn, from where the arms are."""
+
+    def __init__(self):
+        self.tick, self.start = 0, None
+
+    def wish(self, here):
+        if self.start is None:
+            self.start = here.copy()
+        self.tick += 1
+        wish = self.start.copy()
+        wish[[4, 10]] += 0.01 * self.tick, -0.02 * self.tick
+        return wish
 
 
 @posix
 def test_a_pair_records_trains_and_deploys(tmp_path):
-    """Two virtual arms, led by two virtual leaders; then a policy drives both."""
+    """On two virtual arms, each of which has a cube of its own."""
     with contextlib.ExitStack() as stack:
-        for name, leader, seed in (("arms", False, 0), ("leaders", True, 5)):
-            for arm in virtual_arms(
-                "so100_pair",
-                tmp_path / name,
-                "so100_pick_place",
-                leader=leader,
-                seed=seed,
-            ):
-                stack.enter_context(arm)
-        run(
-            tmp_path,
-            "record --robot so100_pair --port arms_left,arms_right --apart 1 "
-            "--calibration arms.json --leader leaders_left,leaders_right "
-            "--leader-calibration leaders.json --cameras "
-            "left_top=virtual:arms_left#top --objects virtual:arms_left,arms_right "
-            "--out demos --n 2 --scenes 0 --live -1",
+        arms = virtual_arms("so100_pair", tmp_path / "arms", "so100_pick_place")
+        ports = [stack.enter_context(arm).port for arm in arms]
+        config = RobotConfig(
+            ",".join(ports),
+            "so100_pair",
+            calibration=tmp_path / "arms.json",
+            cameras=(f"right_wrist=virtual:{ports[1]}#wrist",),
+            objects=f"virtual:{','.join(ports)}",
+            apart=1.0,
         )
-        eyes = parse_cameras((f"x=virtual:{tmp_path}/arms_right#wrist",), (48, 64))
-        eyes["x"].open()
-        assert eyes["x"].read().image.std() > 5
-        eyes["x"].close()
+        robot = make_robot(config, (48, 64), EmergencyStop())
+        robot.connect()
+        stack.callback(robot.close)
+        robot.go(robot.limits.ready)
+        record_session(
+            robot,
+            Waving(),
+            tmp_path / "demos",
+            2,
+            prepare=lambda number: True,
+            over=lambda tick: tick == 29,
+            verdict=lambda: "keep",
+            cameras=robot.cameras,
+        )
+        done = run_program(
+            tmp_path, "train --data demos --out pair --cameras --steps 20"
+        )
+        assert done.returncode == 0, done.stderr
+        policy = load_policy(tmp_path / "pair")
+        judge = SceneJudge(ports, evaluation_scenes(0, 1))
+        stack.callback(judge.close)
+        tally = deploy(policy, robot, judge, trials=1, seconds=1.0)
+        laid = [arm.scene.look()["objects"] for arm in arms]
     episodes = [load_episode(path) for path in list_episodes(tmp_path / "demos")]
-    assert [e.action.shape[1] for e in episodes] == [12, 12]
+    assert [e.action.shape for e in episodes] == [(30, 12)] * 2
     assert json.loads(episodes[0].attributes["joints"])[6] == "right_shoulder_pan"
-    # Both cubes were moved, and not in the same way.
-    cubes = np.array([e.env_state[0] - e.env_state[-1] for e in episodes])
-    assert np.abs(cubes[:, [0, 7]]).min() > 0.02
-    assert np.abs(cubes[:, :7] - cubes[:, 7:]).max() > 0.02
-    run(
-        tmp_path,
-        "train --data demos --out runs/pair --cameras --chunk-size 20 --steps 20",
-    )
-    said = run(
-        tmp_path,
-        "deploy --policy runs/pair --robot so100_pair --port virtual --scenes 0 "
-        "--trials 1 --seconds 2 --live -1 --json",
-    )
-    tally = json.loads(said)
-    assert tally["n"] == 1
-    assert tally["trials"][0]["stopped"] == ""
-    assert tally["trials"][0]["ticks"] == 60
+    turned = episodes[0].qpos[-1] - episodes[0].qpos[0]
+    assert turned[4] > 0.1
+    assert turned[10] < -0.3
+    assert episodes[0].env_state.shape == (30, 14)
+    assert episodes[0].images["right_wrist"].std() > 5
+    assert policy.config.action_dim == 12
+    assert tally.trials[0].stopped == ""
+    assert tally.trials[0].ticks == 30
+    assert np.abs(np.subtract(*laid)).max() > 0.01  # the right cube lies elsewhere
+
+
+@posix
+def test_two_leaders_move_a_pair(tmp_path):
+    with contextlib.ExitStack() as stack:
+        leaders = []
+        for seed, side in enumerate(SIDES):
+            config = VirtualArmConfig(tmp_path / side, leader=True, seed=seed)
+            service = stack.enter_context(served(VirtualArmService(config)))
+            save_calibration(tmp_path / f"{side}.json", service.calibration)
+            leaders.append(Leader(str(config.port), tmp_path / f"{side}.json"))
+            with SceneClient(config.port) as scene:
+                scene.put(np.array([0.3 - seed, -1.5, 1.5, 0.5, 0.0, 0.5]))
+        pair = LeaderPair(leaders)
+        pair.open()
+        wish = pair.wish(np.zeros(12))
+        pair.close()
+    assert wish[[0, 6]] == pytest.approx([0.3, -0.7], abs=0.05)

@@ -72,14 +72,10 @@ def main(
     start = time.perf_counter()
     if arm == PAIR and what != "guide":
         raise SystemExit(f"what is '{what}', expected 'guide' for {PAIR}")
-    policy = policy or POLICIES.get(arm)
-    if what == "loop" and arm == "so100":
-        content = bus.so100_loop(policy, seconds)
-    elif what == "loop":
-        content = bus.openarm_loop(policy, seconds, exchange_seconds)
-    elif what == "success":
-        virtual = RobotConfig(VIRTUAL, arm)
-        content = bus.success(virtual, policy, task or TASKS[arm], n, seed)
+    if what == "guide" and arm in guides.SERVO_GUIDES:
+        content = guides.servo_guide(arm, n, seed)
+    elif what == "guide":
+        content = guides.openarm_guide(n, seed, episodes, steps)
     elif what == "faults":
         bench = BENCHES[arm]
         content = campaign(
@@ -88,10 +84,15 @@ def main(
         if content is None:
             return
         start = time.perf_counter() - content["seconds"]
-    elif arm in guides.SERVO_GUIDES:
-        content = guides.servo_guide(arm, n, seed)
     else:
-        content = guides.openarm_guide(n, seed, episodes, steps)
+        path = policy or POLICIES[arm]
+        if what == "success":
+            virtual = RobotConfig(VIRTUAL, arm)
+            content = bus.success(virtual, path, task or TASKS[arm], n, seed)
+        elif arm == "so100":
+            content = bus.so100_loop(path, seconds)
+        else:
+            content = bus.openarm_loop(path, seconds, exchange_seconds)
     name = FILES.get((arm, what), f"{arm}_{what}")
     write(out or name, time.perf_counter() - start, content)
 

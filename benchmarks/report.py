@@ -298,6 +298,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
         partial(arm_faults, safe=SO100_SAFE),
     ),
     "guard_bodies": ("What random wishes do to virtual arms", guard_bodies),
+    "guard_bodies_so100_pair": ("What they do to two SO-100", guard_bodies),
     "openarm": ("Two OpenArms: state policies", openarm),
     "demo_openarm_handover": ("Two OpenArms: act demo", demo),
     "demo_openarm_handover_vision": (

@@ -41,7 +41,8 @@ class Health:
 class ArmDriver:
     """A follower arm: `connect`, then `observe` and `act` in turns, then `close`.
 
-    A driver has `start`, `measure`, `send` and `disable`, and better `soften` too.
+    A driver has `start`, `measure`, `send` and `disable`, and better `soften` too. What
+    may pass, such as a lost answer, it raises as `BusError`: that is asked again.
 
     Args:
         fps: control ticks a second, Hz.
@@ -79,11 +80,14 @@ class ArmDriver:
         except BaseException as error:
             self.abandon(error)
             raise
+        self.torque = True  # so that `close` takes it away
         self.ticker.clock = self.clock
         self.ticker.start()
 
     def start(self) -> None:
         """Open the buses, check the motors, torque on at the measured pose; cameras.
+
+        Sets `torque` before the first motor gets any, so that `close` takes it away.
 
         Raises:
             UserError: as `connect`.
@@ -113,6 +117,7 @@ class ArmDriver:
         return seen
 
     def send(self, state: np.ndarray) -> None:
+        """Joint targets (A,), at once."""
         raise NotImplementedError
 
     def soften(self) -> None:
@@ -120,10 +125,15 @@ class ArmDriver:
         self.disable()
 
     def disable(self) -> None:
-        """Torque off, whatever it takes; every motor is tried."""
+        """Torque off, whatever it takes; every motor is tried. Clears `torque`.
+
+        Raises:
+            BusError: some motor did not confirm it.
+        """
         raise NotImplementedError
 
     def act(self, action: np.ndarray) -> None:
+        """Send joint targets (1, A) and wait for the end of the tick."""
         self.send(action[0])
         self.ticker.wait()
 

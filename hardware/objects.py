@@ -6,9 +6,10 @@ and a pose that is too old is refused. One source is here:
 
     virtual:PORT    the scene of a virtual arm, which stands in for a tracker
 
-Another is a class with the same methods.
+In Python, `SafeRobot` takes any object with the methods of `Tracker`.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,8 +53,12 @@ class Trackers:
 
     def open(self) -> None:
         """Start all; see `Tracker.open`."""
-        for one in self.trackers:
-            one.open()
+        try:
+            for one in self.trackers:
+                one.open()
+        except BaseException:
+            self.close()
+            raise
 
     def read(self) -> np.ndarray:
         """The newest poses of all objects, (E,) float32; see `Tracker.read`."""
@@ -64,9 +69,10 @@ class Trackers:
         return np.concatenate([one.look() for one in self.trackers])
 
     def close(self) -> None:
-        """Stop all."""
-        for one in self.trackers:
-            one.close()
+        """Stop all, whatever fails on the way."""
+        with contextlib.ExitStack() as last:
+            for one in self.trackers:
+                last.callback(one.close)
 
 
 class Tracker(Stream):

@@ -29,6 +29,7 @@ from .cameras import (
     open_opencv,
     open_own,
 )
+from .driver import ArmDriver
 from .objects import make_tracker
 from .safety.safe_robot import SafeRobot, so100_limits
 from .safety.stop import EmergencyStop
@@ -40,7 +41,6 @@ PAIR = "so100_pair"
 # each arm stands in one of its own.
 TASKS = {"so100": "so100_pick_place", "so101": "alone", OPENARM: "openarm_handover"}
 TASKS |= {PAIR: TASKS["so100"]}
-OWN_ARM = ("name", "joints", "action_dim", "start", "measure", "send", "disable")
 VIRTUAL_APART = 1.0  # m between the virtual arms of a pair: out of each other's reach
 
 
@@ -51,8 +51,8 @@ class RobotConfig:
     port: str
     """Serial port of its bus; `act ports` finds it. For OpenArms two buses, the right
     arm's first, such as can0,can1, or a file that names them; for so100_pair two ports,
-    the left arm's first. 'virtual' plugs in a virtual arm for as long as the command
-    runs."""
+    the left arm's first, as seen from behind the bases. 'virtual' plugs in a virtual
+    arm for as long as the command runs."""
     robot: Literal["so100", "so101", "openarm", "so100_pair"] | ClassPath = "so100"
     """Which arm; one of your own as module:Class."""
     fps: Positive | None = None
@@ -118,7 +118,13 @@ def plugged_in(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes = [
             stack.enter_context(process)
-            for process in virtual_arms(config.robot, Path(folder) / "arm", task, scene)
+            for process in virtual_arms(
+                config.robot,
+                Path(folder) / "arm",
+                task,
+                scene,
+                calibration=Path(folder) / "arm.json",
+            )
         ]
         ports = ",".join(process.port for process in processes)
         told = config.objects or (config.robot == OPENARM and task != "alone")
@@ -128,7 +134,7 @@ def plugged_in(
             calibration=Path(folder) / "arm.json",
             cameras=_virtual_cameras(config, [process.port for process in processes]),
             objects=f"virtual:{ports}" if told else None,
-            apart=config.apart or VIRTUAL_APART,
+            apart=(config.apart or VIRTUAL_APART) if config.robot == PAIR else None,
         )
 
 
@@ -169,7 +175,7 @@ def virtual_arms(
         scene: number of its start.
         leader: leader arms.
         seed: how the servos of a SO-100 are mounted.
-        calibration: written for arms with servos; beside the port if not given.
+        calibration: written for arms with servos, if given.
     """
     from .virtual.client import OTHER_SCENES, VirtualArmProcess
 
@@ -182,15 +188,14 @@ def virtual_arms(
     from .so100.emulator.service import VirtualArmConfig, assemble
     from .so100.pair import SIDES, of_side
 
-    calibration = calibration or port.with_suffix(".json")
-    arms = [(port, calibration, 0)]
+    arms = [(port, calibration)]
     if robot == PAIR:
         arms = [
-            (of_side(port, side), of_side(calibration, side), number)
-            for number, side in enumerate(SIDES)
+            (of_side(port, side), calibration and of_side(calibration, side))
+            for side in SIDES
         ]
     processes = []
-    for place, file, number in arms:
+    for number, (place, file) in enumerate(arms):
         config = VirtualArmConfig(
             place,
             task,
@@ -199,7 +204,8 @@ def virtual_arms(
             seed=seed + number,
             robot="so100" if robot == PAIR else robot,
         )
-        save_calibration(file, assemble(config)[1])
+        if file:
+            save_calibration(file, assemble(config)[1])
         processes.append(VirtualArmProcess(config))
     return processes
 
@@ -222,10 +228,12 @@ def make_robot(
     Raises:
         SettingError: the port or a camera is not as expected.
     """
+    if config.apart is not None and config.robot in ("so100", "so101", OPENARM):
+        raise SettingError(f"apart is of a {PAIR}, and robot is '{config.robot}'")
     cameras = parse_cameras(config.cameras, size)
     tracker = make_tracker(config.objects) if config.objects else None
     if ":" in config.robot:
-        arm = load_class(config.robot, ("limits", *OWN_ARM))(config, cameras)
+        arm = own_arm(config, cameras)
         return SafeRobot(arm, arm.limits, log, stop, tracker)
     if config.robot == OPENARM:
         from .openarm.limits import openarm_limits
@@ -243,6 +251,35 @@ def make_robot(
             settings = replace(settings, fps=config.fps)
         arm, limits = SO100(settings, cameras), so100_limits(model)
     return SafeRobot(arm, limits, log, stop, tracker)
+
+
+def own_arm(config: RobotConfig, cameras: dict[str, Any]) -> Any:
+    """An arm of the user's own, as module:Class, without limits.
+
+    Raises:
+        SettingError: there is no such class, or it is no driver.
+    """
+    own: Any = load_class(config.robot, ("limits", "name", "joints", "action_dim"))
+    if ArmDriver not in own.__mro__:
+        raise SettingError(
+            f"{config.robot} is no hardware.driver.ArmDriver; see "
+            "docs/bring_your_own.md"
+        )
+    arm: Any = own(config, cameras)
+    width = {
+        f"limits.{key}": len(getattr(arm.limits, key))
+        for key in (
+            *("low", "high", "speed", "acceleration"),
+            *("step", "press", "ready", "rest"),
+        )
+    }
+    for key, found in {"joints": len(arm.joints), **width}.items():
+        if found != arm.action_dim:
+            raise SettingError(
+                f"{config.robot}: {key} has {found} entries, expected its action_dim, "
+                f"{arm.action_dim}"
+            )
+    return arm
 
 
 def make_pair(config: RobotConfig, cameras: dict[str, Any] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """Where a person's wishes come from: a leader arm, a gamepad, or keys."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,9 +147,10 @@ class LeaderPair(ByHand):
         return np.concatenate(wishes)
 
     def close(self) -> None:
-        """Close their buses."""
-        for leader in self.leaders:
-            leader.close()
+        """Close their buses, whatever fails on the way."""
+        with contextlib.ExitStack() as last:
+            for leader in self.leaders:
+                last.callback(leader.close)
 
 
 class OpenArmLeader(ByHand):

@@ -88,8 +88,14 @@ def servo_guide(robot: str, n: int, seed: int) -> dict[str, Any]:
     commands = [line.format(n=n, seed=seed) for line in SERVO_GUIDES[robot]]
     with contextlib.ExitStack() as arms:
         for name, leader in (("arm", False), ("leader", True)):
-            port, task = folder / name, TASKS[robot]
-            for arm in virtual_arms(robot, port, task, leader=leader, seed=5 * leader):
+            for arm in virtual_arms(
+                robot,
+                folder / name,
+                TASKS[robot],
+                leader=leader,
+                seed=5 * leader,
+                calibration=folder / f"{name}.json",
+            ):
                 arms.enter_context(arm)
         for line in commands:
             subprocess.run(act(line.split()[1:]), cwd=folder, check=True)

@@ -79,7 +79,7 @@ def traits_of(name: str, episode: Episode) -> Traits:
 
 
 def check_recordings(folder: str | Path) -> list[str]:
-    """Findings over all readable episodes of a folder; [] if there are less than 3."""
+    """Findings over all readable episodes of a folder; [] if there are fewer than 3."""
     found = []
     for path in list_episodes(folder):
         try:

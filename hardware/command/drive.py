@@ -230,7 +230,7 @@ def default_folder(policy: Path, robot: str) -> Path:
     words = [w for w in Path(os.path.abspath(policy)).parts if w != "checkpoints"]
     # A run's checkpoints, and a demo's, are called like everybody's.
     few = 2 if words[-1].isdecimal() or words[-1] in ("checkpoint", "last") else 1
-    return Path("runs") / "deploy" / "_".join([*words[-few:], robot])
+    return Path("runs") / "deploy" / "_".join([*words[-few:], robot.replace(":", "_")])
 
 
 def _look_on(
@@ -362,7 +362,7 @@ def _make_source(config: TeleopConfig, keys: Any, robot: Any) -> Any:
         return Leader(config.leader, config.leader_calibration, config.robot, keys)
     if config.gamepad and config.robot not in ("so100", "so101"):
         raise SettingError(
-            f"gamepad moves one SO-100 or SO-101, and no {config.robot}; that has keys"
+            f"gamepad moves one SO-100 or SO-101; move a {config.robot} by keys"
         )
     if config.gamepad:
         return Gamepad(robot.fps)
@@ -449,7 +449,10 @@ def _demonstrator(
 
     scenes = scenes_left(config.out, config.scenes)
     operator = SimulatedOperator(
-        _ports(config, port), _ports(config, config.leader), scenes, task=_task(config)
+        _ports(config, port),
+        _ports(config, config.leader, "leader"),
+        scenes,
+        task=_task(config),
     )
     last.callback(operator.close)
     return operator
@@ -460,6 +463,8 @@ def _task(config: DeployConfig | TeleopConfig) -> str:
     return config.task or TASKS.get(config.robot, "")
 
 
-def _ports(config: DeployConfig | TeleopConfig, port: str) -> list[str]:
+def _ports(
+    config: DeployConfig | TeleopConfig, port: str, flag: str = "port"
+) -> list[str]:
     """The virtual arms that a port names."""
-    return two_ports(port) if config.robot == PAIR else [port]
+    return two_ports(port, flag) if config.robot == PAIR else [port]

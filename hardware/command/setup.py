@@ -5,7 +5,7 @@ that let it do something for long are in `drive.py`.
 """
 
 import contextlib
-import threading
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,8 +52,8 @@ def virtual(
         port: Its name; virtual_ and the robot's if not given. A pair's arms have _left
             and _right at the end.
         robot: Which arm; openarm and so100_pair are two of them.
-        calibration: SO-100, SO-101: also write the arm's calibration file there; one
-            of another arm is not replaced.
+        calibration: SO-100, SO-101: also write the arm's calibration file there, of a
+            pair two, with _left and _right; one of another arm is not replaced.
         task: The scene that it stands in; so100_pick_place or openarm_handover if not
             given. OpenArms may be 'alone', a SO-101 always is.
         scene: Number of the scene's start.
@@ -114,7 +114,8 @@ def _serve_pair(
             f"{','.join(ports)}; Ctrl-C unplugs them",
             flush=True,
         )
-        threading.Event().wait()
+        while all(arm.running for arm in arms):
+            time.sleep(0.5)
 
 
 def ports(json: Json = False) -> int:

@@ -125,17 +125,20 @@ class OpenArm(ArmDriver):
     def attach(self) -> None:
         """Open the buses and check every motor, as `connect`; none gets torque."""
         try:
-            for bus in self.buses:
-                bus.open()
-            types = [prepare(bus, self.config.timeout) for bus in self.buses]
-            self._peak = np.array([type.peak for side in types for type in side])
-            self.check_zero()
+            self._attach()
         except BaseException as error:
             self.abandon(error)
             raise
 
+    def _attach(self) -> None:
+        for bus in self.buses:
+            bus.open()
+        types = [prepare(bus, self.config.timeout) for bus in self.buses]
+        self._peak = np.array([type.peak for side in types for type in side])
+        self.check_zero()
+
     def start(self) -> None:
-        self.attach()
+        self._attach()
         # A camera may take seconds to start: before the motors wait for commands.
         for camera in self.sources.values():
             camera.open()

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from act_minimal.support.errors import SettingError
+
 from .guard import FAR, Guard
 from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
+MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
@@ -77,6 +80,12 @@ class Governor:
     """Turns any wish into a target that the limits allow, once a `period`, s."""
 
     def __init__(self, limits: Limits, period: float):
+        joints = len(limits.low) / limits.arms
+        if joints % 1 or joints > MOST_JOINTS:
+            raise SettingError(
+                f"limits.arms is {limits.arms} for {len(limits.low)} joints; expected "
+                f"as many of each arm, at most {MOST_JOINTS}"
+            )
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
         self._rest()

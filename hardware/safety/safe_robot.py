@@ -5,7 +5,7 @@
 
 What it changes is an *intervention*: counted by kind, and written to a log. What it
 cannot put right is a *stop*: the arm goes to its rest pose slowly, and lets go. If the
-program hangs or dies, servos keep their last goal: the arm holds.
+program hangs or dies, a SO-100's servos keep their last goal: it holds.
 """
 
 import contextlib

@@ -43,8 +43,8 @@ class SO100Pair(ArmDriver):
     """The driver of two SO-100; see `ArmDriver`.
 
     Args:
-        left: which arm is the left one.
-        right: and the right one; its rate is the left one's.
+        left: the left arm.
+        right: the right arm, driven at the left one's rate.
         cameras: by name.
 
     Raises:
@@ -77,10 +77,15 @@ class SO100Pair(ArmDriver):
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, ServoHealth]:
         """State (12,) rad and openings, velocity (12,), and health."""
-        states, velocities, healths = zip(
-            *(arm.measure() for arm in self.arms), strict=True
+        state, velocity, health = self.arms[0].measure()
+        then = self.clock.now()
+        state_right, velocity_right, health_right = self.arms[1].measure()
+        health.age[:] = self.clock.now() - then
+        return (
+            np.concatenate([state, state_right]),
+            np.concatenate([velocity, velocity_right]),
+            _joined((health, health_right)),
         )
-        return np.concatenate(states), np.concatenate(velocities), _joined(healths)
 
     def send(self, state: np.ndarray) -> None:
         """Joint targets (12,), rad and openings."""
@@ -88,7 +93,7 @@ class SO100Pair(ArmDriver):
             arm.send(part)
 
     def soften(self, seconds: float = 2.0) -> None:
-        """Let the torque of both fade, then off; one that is lost sinks none."""
+        """Let the torque of both fade, then off; one that is lost holds up no other."""
         for share in np.linspace(1.0, 0.0, FADING + 1)[1:]:
             self._weaken(float(share))
             self.clock.wait_until(self.clock.now() + seconds / FADING)

@@ -81,7 +81,9 @@ class SceneClient:
         self.close()
 
 
-OTHER_SCENES = 50_000  # numbers between what lies before the arms of a pair
+# Numbers between the scenes that lie before the arms of a pair: half of those that a
+# seed of an evaluation has.
+OTHER_SCENES = 5_000
 
 
 class Scenes:
@@ -95,7 +97,9 @@ class Scenes:
     """
 
     def __init__(self, ports: Sequence[str | Path]):
-        self.clients = [SceneClient(port) for port in ports]
+        with contextlib.ExitStack() as undo:
+            self.clients = [undo.enter_context(SceneClient(port)) for port in ports]
+            self._undo = undo.pop_all()
 
     def lay(self, scene: int) -> list[int]:
         """Put the objects of all; the number of the scene that lies before each."""
@@ -110,8 +114,7 @@ class Scenes:
 
     def close(self) -> None:
         """Disconnect."""
-        for client in self.clients:
-            client.close()
+        self._undo.close()
 
 
 def open_connection(port: Path) -> tuple[socket.socket, Any]:
@@ -237,6 +240,11 @@ class VirtualArmProcess:
             said += line
         self._close()
         raise UserError(f"the virtual arm did not start: {said.strip()}")
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
 
     def __exit__(self, *_: object) -> None:
         self.scene.close()

@@ -102,7 +102,7 @@ def test_one_arm_that_is_lost_keeps_no_torque_on_the_other(services, pair):
     services[0].wire.faults.set({"no_power": True})
     with pytest.raises(BusError, match=r"on .*left did not confirm"):
         pair.soften(0.2)
-    assert pair.torque  # of whom nobody knows
+    assert pair.torque  # nobody knows about the left one
     assert not any(servo.torque_on for servo in services[1].arm.servos)
     services[0].wire.faults.set({"no_power": False})
     pair.disable()
@@ -213,7 +213,12 @@ class Waving:
 def test_a_pair_records_trains_and_deploys(tmp_path):
     """On two virtual arms, each of which has a cube of its own."""
     with contextlib.ExitStack() as stack:
-        arms = virtual_arms("so100_pair", tmp_path / "arms", "so100_pick_place")
+        arms = virtual_arms(
+            "so100_pair",
+            tmp_path / "arms",
+            "so100_pick_place",
+            calibration=tmp_path / "arms.json",
+        )
         ports = [stack.enter_context(arm).port for arm in arms]
         config = RobotConfig(
             ",".join(ports),

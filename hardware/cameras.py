@@ -35,6 +35,7 @@ USUAL_SIZE = (96, 128)  # (H, W) of pictures, where nobody asks for another
 FIRST_FRAME = 5.0  # s that a camera may take to start
 FIRST_DRAWN = 60.0  # s, the same for a virtual one, which a busy computer holds up
 VIRTUAL_CAMERA = "virtual:"  # before the port of the virtual arm that is meant
+AHEAD = 0.1  # s: a picture from a later time was stamped by another clock
 FROZEN_AFTER = 1.0  # s; sensor noise alone changes a live picture at every frame
 
 
@@ -137,6 +138,16 @@ class StreamCamera(Stream):
 
         def take() -> tuple[np.ndarray, float]:
             image, when = next_picture()
+            shape = np.shape(image)
+            if len(shape) != 3 or shape[2] != 3 or image.dtype != np.uint8:
+                raise CameraError(
+                    f"a picture has shape {shape} and type {image.dtype}, expected "
+                    "(H, W, 3) of uint8"
+                )
+            if not when <= clock.now() + AHEAD:
+                raise CameraError(
+                    f"a picture was taken at {when}, expected s of time.monotonic()"
+                )
             return fit(image, config.size, config.rotate), when
 
         if not self.start((take, stop), clock, seconds):
@@ -170,7 +181,12 @@ def open_own(path: str, config: CameraConfig) -> Source:
         SettingError: there is no such class, or it is no camera.
     """
     camera = load_class(path, ("take", "close"))(config)
-    return camera.take, camera.close
+
+    def take() -> tuple[np.ndarray, float]:
+        image, when = camera.take()
+        return np.array(image), when  # it may use its memory again
+
+    return take, camera.close
 
 
 def fit(image: np.ndarray, size: tuple[int, int], rotate: int = 0) -> np.ndarray:

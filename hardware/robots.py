@@ -265,19 +265,25 @@ def own_arm(config: RobotConfig, cameras: dict[str, Any]) -> Any:
             f"{config.robot} is no hardware.driver.ArmDriver; see "
             "docs/bring_your_own.md"
         )
-    arm: Any = own(config, cameras)
-    width = {
-        f"limits.{key}": len(getattr(arm.limits, key))
-        for key in (
-            *("low", "high", "speed", "acceleration"),
-            *("step", "press", "ready", "rest"),
+    methods = ("start", "measure", "send", "disable")
+    if missing := [m for m in methods if getattr(own, m) is getattr(ArmDriver, m)]:
+        raise SettingError(
+            f"{config.robot} lacks {', '.join(missing)}; see docs/bring_your_own.md"
         )
-    }
-    for key, found in {"joints": len(arm.joints), **width}.items():
-        if found != arm.action_dim:
+    arm: Any = own(config, cameras)
+    for key, entries in (("joints", arm.joints), ("limits.low", arm.limits.low)):
+        if len(entries) != arm.action_dim:
             raise SettingError(
-                f"{config.robot}: {key} has {found} entries, expected its action_dim, "
-                f"{arm.action_dim}"
+                f"{config.robot}: {key} has {len(entries)} entries, expected its "
+                f"action_dim, {arm.action_dim}"
+            )
+    limits, guard = arm.limits, arm.limits.guard
+    for name in ("ready", "rest"):
+        pose = getattr(limits, name)
+        if not guard.clearance(pose, limits.box_low, limits.box_high).min() >= 0:
+            raise SettingError(
+                f"{config.robot}: limits.{name} is a pose in which its boxes are too "
+                "near each other or outside box_low to box_high"
             )
     return arm
 

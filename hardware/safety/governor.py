@@ -75,17 +75,50 @@ class Limits:
     slow: float = 0.6
     """rad/s (and openings/s) of ramps at the start and the end."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant, before an arm goes by it.
+
+        Raises:
+            SettingError: names the entry, what was found and what is expected.
+        """
+        joints = len(np.atleast_1d(self.low))
+        for name in PER_JOINT:
+            _expect_numbers(name, getattr(self, name), joints)
+        _expect_numbers("box_low", self.box_low, 3)
+        _expect_numbers("box_high", self.box_high, 3)
+        for name in ("speed", "acceleration", "step", "press"):
+            _expect(name, (getattr(self, name) > 0).all(), "positive numbers")
+        _expect("high", (self.high > self.low).all(), "more than low, of each joint")
+        _expect("box_high", (self.box_high > self.box_low).all(), "more than box_low")
+        for name in ("ready", "rest"):
+            pose = getattr(self, name)
+            inside = (pose >= self.low - 1e-6) & (pose <= self.high + 1e-6)
+            _expect(name, inside.all(), "a pose from low to high")
+        known = all(type(jaw) is int and 0 <= jaw < joints for jaw in self.grippers)
+        _expect("grippers", known, f"entries from 0 to {joints - 1}")
+        each = joints / self.arms
+        _expect("arms", each % 1 == 0 and each <= MOST_JOINTS, "as many joints of each")
+
+
+PER_JOINT = ("low", "high", "speed", "acceleration", "step", "press", "ready", "rest")
+
+
+def _expect(name: str, holds: bool | np.bool, words: str) -> None:
+    if not holds:
+        raise SettingError(f"limits.{name} is not as expected: {words}")
+
+
+def _expect_numbers(name: str, values: np.ndarray, count: int) -> None:
+    good = isinstance(values, np.ndarray) and values.shape == (count,)
+    _expect(
+        name, good and bool(np.isfinite(values).all()), f"an array of {count} numbers"
+    )
+
 
 class Governor:
     """Turns any wish into a target that the limits allow, once a `period`, s."""
 
     def __init__(self, limits: Limits, period: float):
-        joints = len(limits.low) / limits.arms
-        if joints % 1 or joints > MOST_JOINTS:
-            raise SettingError(
-                f"limits.arms is {limits.arms} for {len(limits.low)} joints; expected "
-                f"as many of each arm, at most {MOST_JOINTS}"
-            )
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
         self._rest()

@@ -185,7 +185,8 @@ class SafeRobot:
         """
         limits = self.limits
         pose = np.asarray(pose, float)
-        if (pose < limits.low - 1e-6).any() or (pose > limits.high + 1e-6).any():
+        inside = (pose >= limits.low - 1e-6) & (pose <= limits.high + 1e-6)
+        if not inside.all():
             raise Stop("the pose to go to is outside the joint limits")
         state, _, _ = self._ask(self.arm.measure)
         self.governor.reset(state)
@@ -280,7 +281,12 @@ class SafeRobot:
         self.stop.check()
         clock = self.arm.ticker.clock
         age = clock.age(self.arm.observed_at, self._held)
-        if self.measured is None or age > self.limits.stale:
+        if np.shape(action) != (1, self.action_dim):
+            raise UserError(
+                f"actions of shape {np.shape(action)} were given, expected "
+                f"(1, {self.action_dim}): one arm, its joints"
+            )
+        if self.measured is None or not age <= self.limits.stale:
             self.interventions.note("stale", age=age)
             raise Stop(
                 f"the observation is {age:.2f} s old, expected at most "
@@ -358,6 +364,13 @@ class SafeRobot:
 
     def _look_after(self, health: Any, warm: float = 0.0) -> None:
         limits, joints = self.limits, np.arange(self.action_dim)
+        for name in ("temperature", "load"):
+            values = getattr(health, name)
+            if np.shape(values) != joints.shape or not np.isfinite(values).all():
+                raise Stop(
+                    f"the motors' {name} is {values}, expected {len(joints)} numbers, "
+                    "and 0 where a motor does not tell"
+                )
         hot = joints[health.temperature > limits.temperature + warm]
         if len(hot):
             self.interventions.note("hot", joint=int(hot[0]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.datasets.embodiment import joint_names
+from act_minimal.support.errors import UserError
 
 from ..cameras import Camera
 from ..chain import Frames
@@ -67,9 +68,16 @@ class SO100Pair(ArmDriver):
 
     def start(self) -> None:
         """Both arms as `SO100.start`, the left one first."""
-        for arm in self.arms:
+        for side, arm in zip(SIDES, self.arms, strict=True):
             try:
                 arm.start()
+            except BusError:
+                raise
+            except UserError as error:
+                raise UserError(
+                    f"{side} arm: {error}. First make sure that the ports are not "
+                    "swapped: the left arm's comes first"
+                ) from error
             finally:
                 self.torque |= arm.torque
         for camera in self.sources.values():

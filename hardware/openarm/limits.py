@@ -81,11 +81,17 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     )
     if table is None:
         return limits
-    found = _lying(arm, limits, table)
-    if _can_lie(arm, found):
-        return found
+    rest = _lying(arm, limits, table)
+    if _can_lie(arm, limits, rest, table):
+        return replace(
+            limits,
+            bow=1.5,  # a table does not give way as another arm does
+            ready=both(READY, gripper=0.3),
+            rest=rest,
+            box_low=_box_low(table),
+        )
     heights = [i / 100 for i in range(60)]
-    can = [one for one in heights if _can_lie(arm, _lying(arm, limits, one))]
+    can = [h for h in heights if _can_lie(arm, limits, _lying(arm, limits, h), h)]
     raise SettingError(
         f'table is {table} m (--table, or "table" in the port\'s file), expected '
         f"from {min(can):.2f} to {max(can):.2f} m over the pedestal's ground: "
@@ -93,8 +99,12 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     )
 
 
-def _lying(arm: Kinematics, limits: Limits, table: float) -> Limits:
-    """With the elbows bent until the fingertips are `LYING` over the table."""
+def _box_low(table: float) -> np.ndarray:
+    return np.array([-0.3, -0.9, table])
+
+
+def _lying(arm: Kinematics, limits: Limits, table: float) -> np.ndarray:
+    """(16,) with the elbows bent until the fingertips are `LYING` over the table."""
     rest = limits.rest.copy()
     rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
     least, most = 0.0, np.pi / 2
@@ -104,24 +114,17 @@ def _lying(arm: Kinematics, limits: Limits, table: float) -> Limits:
             least = middle
         else:
             most = middle
-    return replace(
-        limits,
-        bow=1.5,  # a table does not give way as another arm does
-        ready=both(READY, gripper=0.3),
-        rest=rest,
-        box_low=np.array([-0.3, -0.9, table]),
-    )
+    return rest
 
 
 def _lowest(arm: Kinematics, state: np.ndarray) -> float:
     return float(arm.watched_of(state)[:, 2].min())
 
 
-def _can_lie(arm: Kinematics, limits: Limits) -> bool:
+def _can_lie(arm: Kinematics, limits: Limits, rest: np.ndarray, table: float) -> bool:
     """Whether the rest pose is where it should be, and clear of the table."""
-    low, high = limits.box_low, limits.box_high
-    over = _lowest(arm, limits.rest) - low[2]
-    clear = limits.guard.clearance(limits.rest, low, high).min()
+    over = _lowest(arm, rest) - table
+    clear = limits.guard.clearance(rest, _box_low(table), limits.box_high).min()
     return bool(abs(over - LYING) < 1e-3 and clear >= 0)
 
 

@@ -265,6 +265,9 @@ class ACT(nn.Module):
                 when the batch has "action" and the model a CVAE. Zeros give the
                 posterior's mean. Without "action", z = 0 (the prior's mean).
 
+        Returns:
+            normalised actions (B, k, A), and the posterior where z came from it.
+
         Raises:
             ValueError: eps is missing, or images are not of the config's shape.
         """

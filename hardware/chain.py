@@ -23,7 +23,9 @@ class Chain:
     def walk(
         self, angles: np.ndarray, position: np.ndarray, rotation: np.ndarray
     ) -> Frames:
-        """Along the chain with its angles (..., J) rad, from a place (..., 3) m.
+        """Along the chain with its angles (..., J) rad.
+
+        It begins at a position (..., 3) m, turned by a rotation (..., 3, 3).
 
         Returns:
             (..., J, 3) m, the frames' origins; (..., J, 3, 3), how they are turned.

@@ -33,9 +33,9 @@ class TaskEnv(gymnasium.Env):
     """One scene of a task; `reset(seed=i)` lays out scene i.
 
     Observations are `qpos` (S,) rad and gripper opening, `qvel` (S,), the object's
-    pose `env_state` (E,), and `images/<camera>` of `size` (H, W) for each camera asked
-    for. The reward is 1 when the task is done, which ends the episode, else 0. The
-    render mode "rgb_array" is the view `scene`.
+    pose `env_state` (E,), and `images/<camera>` (H, W, 3) uint8 of `size` (H, W) for
+    each camera asked for. The reward is 1 when the task is done, which ends the
+    episode, else 0. The render mode "rgb_array" is the view `scene`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012

@@ -127,7 +127,10 @@ def start(task: Task, scene: int) -> np.ndarray:
 
 
 class World:
-    """`n` scenes of a task. One scene or many, the results are the same to the bit."""
+    """`n` scenes of a task. One scene or many, the results are the same to the bit.
+
+    `threads` step them; 0 uses all CPUs.
+    """
 
     def __init__(self, task: Task, n: int = 1, *, threads: int = 0):
         self.task, self.n = task, n

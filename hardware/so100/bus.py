@@ -95,6 +95,7 @@ class Bus:
             self._patience, self._serial.write_timeout = STEADY, GONE
 
     def close(self) -> None:
+        """Close the port; torque stays as it is."""
         if self._serial:
             with contextlib.suppress(*LOST):
                 self._serial.close()

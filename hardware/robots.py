@@ -144,16 +144,16 @@ def _virtual_cameras(config: RobotConfig, ports: list[str]) -> tuple[str, ...]:
     if config.robot != PAIR:
         names = names or (("top", "wrist") if config.robot != OPENARM else ())
         return tuple(f"{name}=virtual:{ports[0]}" for name in names)
-    there = {
+    sources = {
         f"{side}_{name}": f"{side}_{name}=virtual:{port}#{name}"
         for side, port in zip(("left", "right"), ports, strict=True)
         for name in ("top", "wrist")
     }
-    if unknown := [name for name in names if name not in there]:
+    if unknown := [name for name in names if name not in sources]:
         raise SettingError(
-            f"camera '{unknown[0]}': a virtual {PAIR} has {', '.join(there)}"
+            f"camera '{unknown[0]}': a virtual {PAIR} has {', '.join(sources)}"
         )
-    return tuple(there[name] for name in names or there)
+    return tuple(sources[name] for name in names or sources)
 
 
 def virtual_arms(

@@ -83,36 +83,44 @@ class Limits:
         """
         joints = len(np.atleast_1d(self.low))
         for name in PER_JOINT:
-            _expect_numbers(name, getattr(self, name), joints)
-        _expect_numbers("box_low", self.box_low, 3)
-        _expect_numbers("box_high", self.box_high, 3)
-        for name in ("speed", "acceleration", "step", "press"):
-            _expect(name, (getattr(self, name) > 0).all(), "positive numbers")
-        _expect("high", (self.high > self.low).all(), "more than low, of each joint")
-        _expect("box_high", (self.box_high > self.box_low).all(), "more than box_low")
+            self._expect_numbers(name, joints)
+        for name in ("box_low", "box_high"):
+            self._expect_numbers(name, 3)
+        for name in POSITIVE:
+            value = np.asarray(getattr(self, name), float)
+            good = np.isfinite(value).all() and (value > 0).all()
+            self._expect(name, good, "above 0 and finite")
+        self._expect("high", (self.high > self.low).all(), "more than low")
+        self._expect(
+            "box_high", (self.box_high > self.box_low).all(), "more than box_low"
+        )
         for name in ("ready", "rest"):
             pose = getattr(self, name)
             inside = (pose >= self.low - 1e-6) & (pose <= self.high + 1e-6)
-            _expect(name, inside.all(), "a pose from low to high")
+            self._expect(name, inside.all(), "a pose from low to high")
         known = all(type(jaw) is int and 0 <= jaw < joints for jaw in self.grippers)
-        _expect("grippers", known, f"entries from 0 to {joints - 1}")
+        self._expect("grippers", known, f"entries from 0 to {joints - 1}")
         each = joints / self.arms
-        _expect("arms", each % 1 == 0 and each <= MOST_JOINTS, "as many joints of each")
+        good = each % 1 == 0 and each <= MOST_JOINTS
+        self._expect(
+            "arms", good, f"{joints} joints shared alike, at most {MOST_JOINTS} an arm"
+        )
+
+    def _expect(self, name: str, holds: bool | np.bool, words: str) -> None:
+        if not holds:
+            found = " ".join(str(getattr(self, name)).split())
+            raise SettingError(f"limits.{name} is {found}, expected {words}")
+
+    def _expect_numbers(self, name: str, count: int) -> None:
+        values = getattr(self, name)
+        good = isinstance(values, np.ndarray) and values.shape == (count,)
+        good = good and bool(np.isfinite(values).all())
+        self._expect(name, good, f"an array of {count} finite numbers")
 
 
 PER_JOINT = ("low", "high", "speed", "acceleration", "step", "press", "ready", "rest")
-
-
-def _expect(name: str, holds: bool | np.bool, words: str) -> None:
-    if not holds:
-        raise SettingError(f"limits.{name} is not as expected: {words}")
-
-
-def _expect_numbers(name: str, values: np.ndarray, count: int) -> None:
-    good = isinstance(values, np.ndarray) and values.shape == (count,)
-    _expect(
-        name, good and bool(np.isfinite(values).all()), f"an array of {count} numbers"
-    )
+POSITIVE = ("speed", "acceleration", "step", "press", "closing", "bow", "grip", "load")
+POSITIVE += ("stall", "load_seconds", "temperature", "stale", "late", "slow")
 
 
 class Governor:

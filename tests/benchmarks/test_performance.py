@@ -48,11 +48,14 @@ def test_without_a_gpu_the_gpu_command_says_so(capsys, monkeypatch):
 
 def test_our_ways_of_a_small_case_do_what_they_say(monkeypatch, tmp_path):
     monkeypatch.setitem(lerobot_speed.CASES, "tiny", (2, 32, 64))
+    # The same network, narrower: the paper's takes seconds a step on a CPU.
+    settings = lerobot_speed.settings_of("tiny") | {"width": 128, "feedforward": 256}
+    monkeypatch.setattr(lerobot_speed, "settings_of", lambda _: settings)
     batch = lerobot_speed.batch_of("tiny", 2)
     one = {key: x[:1] for key, x in batch.items()}
     made = lerobot_speed.ours("tiny", "cpu")
     before = made["inference"](one)
-    assert lerobot_speed.gflops_of(made["train"], batch) > 1
+    assert lerobot_speed.gflops_of(made["train"], batch) > 0.1
     first = made["train"](batch)
     for _ in range(2):
         last = made["train"](batch)

@@ -11,7 +11,8 @@ from act_minimal.support.extras import require
 require("course")
 
 from . import exercises  # noqa: E402, F401  (they register themselves)
-from .toolkit.checks import Verdict, check, hint  # noqa: E402
+from .capstone import check  # noqa: E402
+from .toolkit.checks import Verdict, hint  # noqa: E402
 from .toolkit.films import show_film  # noqa: E402
 from .toolkit.paths import ROOT, begin, home  # noqa: E402
 from .toolkit.plots import COLOURS, LINES, MARKERS, figure, show  # noqa: E402

@@ -15,6 +15,7 @@ the learner gets the stub, the teacher the solution. In prose, {{state summary
 policy=act demonstrator=human}} becomes that entry of data/results/state.json.
 """
 
+import html
 import json
 import re
 import sys
@@ -32,12 +33,15 @@ from act_minimal.support.errors import UserError
 from act_minimal.support.files import write_text
 from course.toolkit import results
 from course.toolkit.results import RESULTS, ResultError
+from course.toolkit.stubs import split_exercise
 
 HERE = Path(__file__).parent
 SOURCES, SOLUTIONS = HERE / "src", HERE / "solutions"
 RUN_TIMES = RESULTS / "lessons.json"
 TIMEOUT = 600  # s a cell
-MARKS = ("# solution", "# stub", "# end")
+VIDEO = re.compile(r"<video\b")
+DATA_IMAGES = re.compile(r' poster="data:[^"]*"|<img\b[^>]*\bsrc="data:[^>]*>')
+PICTURE = re.compile(r'(<img\b[^>]*\bsrc="data:image/png;base64,[^>]*>)')
 
 
 @dataclass(frozen=True)
@@ -115,33 +119,6 @@ def run_time(number: str) -> str:
     return f"runs in {words} on two cores"
 
 
-def split_exercise(source: str, where: str = "") -> tuple[str, str, str]:
-    """A code cell as the learner has it, as the teacher has it, and the solution alone.
-
-    Raises:
-        UserError: marks in another order than solution, stub, end.
-    """
-    learner, teacher, solution = [], [], []
-    state = "# end"
-    for line in source.splitlines():
-        mark = line.strip()
-        if mark in MARKS:
-            if MARKS.index(mark) != (MARKS.index(state) + 1) % 3:
-                raise UserError(f"{where}: {mark!r} after {state!r}")
-            state = mark
-        elif state == "# solution":
-            teacher.append(line)
-            solution.append(line)
-        elif state == "# stub":
-            learner.append(re.sub(r"^(\s*)# ?", r"\1", line))
-        else:
-            learner.append(line)
-            teacher.append(line)
-    if state != "# end":
-        raise UserError(f"{where}: {state!r} is not ended")
-    return "\n".join(learner), "\n".join(teacher), "\n".join(solution)
-
-
 def editions(lesson: Lesson) -> tuple[NotebookNode, NotebookNode]:
     """The learner's and the teacher's notebook, without outputs."""
     learner, teacher = new_notebook(), new_notebook()
@@ -149,8 +126,9 @@ def editions(lesson: Lesson) -> tuple[NotebookNode, NotebookNode]:
         where = f"{lesson.source.name}, {cell.id}"
         if cell.cell_type == "markdown":
             text = fill(cell.source, where)
-            for notebook in (learner, teacher):
-                notebook.cells.append(nbformat.v4.new_markdown_cell(text, id=cell.id))
+            deeper = text.replace("](../", "](../../")  # the teacher's folder is
+            for notebook, prose in ((learner, text), (teacher, deeper)):
+                notebook.cells.append(nbformat.v4.new_markdown_cell(prose, id=cell.id))
             continue
         stub, whole, solution = split_exercise(cell.source, where)
         for notebook, source in ((learner, stub), (teacher, whole)):
@@ -187,9 +165,7 @@ def with_outputs_of(fresh: NotebookNode, old: NotebookNode) -> NotebookNode:
     outputs = {cell.id: cell.outputs for cell in old.cells if cell.cell_type == "code"}
     for cell in fresh.cells:
         if cell.cell_type == "code":
-            cell.outputs = outputs[cell.id]
-    if "widgets" in old.metadata:
-        fresh.metadata["widgets"] = old.metadata["widgets"]
+            cell.outputs = [part for out in outputs[cell.id] for part in visible(out)]
     return fresh
 
 
@@ -208,8 +184,9 @@ def execute(notebook: NotebookNode, folder: Path) -> float:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [tidy(out) for out in cell.outputs if not is_progress(out)]
-    prune_widgets(notebook)
+            kept = [out for out in cell.outputs if not is_progress(out)]
+            cell.outputs = [part for out in kept for part in visible(out)]
+    notebook.metadata.pop("widgets", None)
     return seconds
 
 
@@ -221,33 +198,44 @@ def is_progress(output: NotebookNode) -> bool:
     return bool(re.match(r"[^%|]*\d+%\|", text))
 
 
-def tidy(output: NotebookNode) -> NotebookNode:
-    """An output without what changes from run to run."""
-    if output.output_type == "execute_result":
+def visible(output: NotebookNode) -> list[NotebookNode]:
+    """An output as code hosts can show it, without what changes from run to run.
+
+    They run no scripts, so of a widget its picture is kept. They take data URIs out of
+    HTML, so each picture in it becomes an output of its own, with its alternative text
+    as metadata, and a film stands below its still.
+    """
+    if "execution_count" in output:
         output.execution_count = None
-    return output
+    data = output.get("data", {})
+    data.pop("application/vnd.jupyter.widget-view+json", None)
+    text, plain = "".join(data.get("text/html", "")), data.get("text/plain", "")
+    shown: list[tuple[dict, dict]] = []
+    if "image/png" in data and text:
+        still = {"image/png": data["image/png"], "text/plain": plain}
+        shown.append((still, output.metadata))
+        if VIDEO.search(text):
+            film = DATA_IMAGES.sub(lambda found: _attribute(found[0], "alt"), text)
+            shown.append(({"text/html": film, "text/plain": plain}, {}))
+    elif PICTURE.search(text):
+        for piece in PICTURE.split(text):
+            words = html.unescape(re.sub(r"<[^>]*>", "", piece)).strip()
+            if PICTURE.match(piece):
+                png = _attribute(piece, "src").partition("base64,")[2]
+                about = {"image/png": {"alt": html.unescape(_attribute(piece, "alt"))}}
+                shown.append(({"image/png": png, "text/plain": plain}, about))
+            elif words:
+                shown.append(({"text/html": piece, "text/plain": words}, {}))
+    kinds = [output.output_type, *["display_data"] * len(shown)]
+    return [
+        nbformat.v4.new_output(kind, one, metadata=about)
+        for kind, (one, about) in zip(kinds, shown, strict=False)
+    ] or [output]
 
 
-def prune_widgets(notebook: NotebookNode) -> None:
-    """Keep the state of the widgets that are still shown, and of their parts."""
-    kind = "application/vnd.jupyter.widget-state+json"
-    saved = notebook.metadata.get("widgets", {}).get(kind)
-    if not saved:
-        return
-    shown = [
-        output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    ]
-    wanted: set[str] = set()
-    while shown:
-        model = shown.pop()
-        if model in wanted or model not in saved["state"]:
-            continue
-        wanted.add(model)
-        shown += re.findall(r"IPY_MODEL_(\w+)", json.dumps(saved["state"][model]))
-    saved["state"] = {k: v for k, v in saved["state"].items() if k in wanted}
+def _attribute(tag: str, name: str) -> str:
+    found = re.search(rf'\b{name}="([^"]*)"', tag)
+    return found[1] if found else ""
 
 
 # --- files ----------------------------------------------------------------------------

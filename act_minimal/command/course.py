@@ -58,12 +58,22 @@ def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list
     return command
 
 
+def lab_environment() -> dict[str, str]:
+    """The environment of JupyterLab, with the course's settings as its defaults.
+
+    Without them it begins by asking whether one wants Jupyter's news.
+    """
+    found = os.environ.get("JUPYTER_CONFIG_PATH")
+    paths = [str(ROOT / "course" / "jupyterlab"), *([found] if found else [])]
+    return os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+
+
 def open_lab(lesson: Path, *, browser: bool, port: int | None = None) -> int:
     """Run JupyterLab until it is stopped; returns its exit code."""
     command = lab_command(lesson, browser=browser, port=port)
     if os.name == "posix":  # in this process's place, so that it gets the signals
-        os.execv(command[0], command)
-    return subprocess.run(command).returncode
+        os.execve(command[0], command, lab_environment())
+    return subprocess.run(command, env=lab_environment()).returncode
 
 
 def hand_out(path: Path) -> list[str]:

@@ -138,7 +138,7 @@ def run_demo(
         UserError: bad settings, or `out` holds a demo with others.
     """
     from ..sim import make_task
-    from ..sim.film import film, pick
+    from ..sim.film import Take, film
     from ..sim.recording import record
 
     evaluation_scenes(seed, (recipe or STATE).rollouts)  # refuses a bad seed at once
@@ -201,8 +201,15 @@ def run_demo(
         card["success"] = results["act"].to_json()
         trained = load_policy(act.folder)
         save_policy(out / "checkpoint", trained, card, made_by="act demo")
-        takes = pick(results["act"].rollouts, "ACT", 4)
-        takes += pick(results["single_step"].rollouts, "single step", 4)
+        # The same scenes for both, and the first ones, whatever their outcome.
+        takes = [
+            Take(f"{title} {r.scene}", r.qpos, r.success, policy)
+            for title, key, policy in (
+                ("ACT", "act", trained),
+                ("single step", "single_step", baseline.policy),
+            )
+            for r in results[key].rollouts[:4]
+        ]
         try:
             film(task, takes, out / "film.mp4", progress=progress)
         except GLError as error:

@@ -329,7 +329,7 @@ def evaluate(
         from ..sim.film import film, pick
 
         if config.film:
-            takes = pick(result.rollouts, policy.name, 8)
+            takes = pick(result.rollouts, policy.name, 8, policy)
             film(make_task(config.task), takes, config.film, progress=not json)
 
     took = result.seconds_to_success

@@ -40,7 +40,7 @@ CODECS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         {"g": "2", "qp": "0", "preset": "ultrafast", "bf": "0"},
     ),
     # To be looked at, in browsers too; frames of odd sides are widened by a pixel.
-    "film": ("libx264", "yuv420p", "h264", {"crf": "25"}),
+    "film": ("libx264", "yuv420p", "h264", {"crf": "30"}),
 }
 SEEK_SECONDS = 5.0  # a gap that is jumped over instead of decoded
 
@@ -156,6 +156,22 @@ class VideoWriter:
             "video.channels": 3,
             "has_audio": False,
         }
+
+
+def read_frame(path: Path, share: float) -> np.ndarray:
+    """The frame (H, W, 3) uint8 RGB before which `share` of a video's time is over."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        last = share * float((stream.duration or 0) * (stream.time_base or 0))
+        image = None
+        for frame in container.decode(stream):
+            if image is None or (frame.time or 0) <= last:
+                image = frame
+            else:
+                break
+        if image is None:
+            raise EpisodeError(f"{path}: the video is empty")
+        return image.to_ndarray(format="rgb24")
 
 
 class VideoReader:

@@ -61,15 +61,16 @@ C2 = Claim(
     "A chunk of k actions cuts the effective horizon by k.",
     "Zhao et al.: k = 1 gives 1 %, k = 100 gives 44 %, a slight loss above.",
     others=("chunk_size",),
-    ours="Human-like demonstrations, half of each chunk executed: k = 1 "
-    f"{human(1, 'half')}, k = 10 {human(10, 'half')}, k = 25 {human(25, 'half')}, "
-    f"k = 50 {human(50, 'half')}, k = 100 {human(100, 'half')}. Scripted: k = 1 "
+    ours="Human-like demonstrations, half of each chunk executed: k = 1: "
+    f"{human(1, 'half')}, k = 10: {human(10, 'half')}, k = 25: {human(25, 'half')}, "
+    f"k = 50: {human(50, 'half')}, k = 100: {human(100, 'half')}. Scripted: k = 1: "
     "{{chunk_size summary demonstrator=scripted k=1 cvae=true execution=half}}, "
-    "k = 50 {{chunk_size summary demonstrator=scripted k=50 cvae=true "
+    "k = 50: {{chunk_size summary demonstrator=scripted k=50 cvae=true "
     "execution=half}}.",
-    verdict="Holds on human-like demonstrations: success climbs steeply to k = 25 and "
-    "is flat from k = 50; on scripted ones single steps already do well, so chunks "
-    "have less to win.",
+    verdict="held",
+    line="On human-like demonstrations success climbs steeply up to k = 25 and is "
+    "flat from k = 50.",
+    why="On scripted ones single steps already do well, so chunks have less to gain.",
 )
 C3 = Claim(
     "C3",
@@ -78,11 +79,13 @@ C3 = Claim(
     "with m = 0.01.",
     others=("chunk_size",),
     ours="Human-like demonstrations, half of each chunk against an ensemble with "
-    f"m = 0.01: k = 10 {human(10, 'half')} and {human(10, 'ensemble')}; k = 50 "
-    f"{human(50, 'half')} and {human(50, 'ensemble')}; k = 100 "
+    f"m = 0.01: k = 10: {human(10, 'half')} and {human(10, 'ensemble')}; k = 50: "
+    f"{human(50, 'half')} and {human(50, 'ensemble')}; k = 100: "
     f"{human(100, 'half')} and {human(100, 'ensemble')}.",
-    verdict="Holds only when chunks are short: at k = 10 it helps, at k = 50 and 100 "
-    "it hurts. Either way it smooths: the jerk falls to less than half.",
+    verdict="under a condition",
+    line="Ensembling with m = 0.01 helps short chunks (k = 10) and hurts long ones (k "
+    "= 50 and 100).",
+    why="In both cases the jerk falls to less than half.",
 )
 
 
@@ -122,11 +125,13 @@ C4 = Claim(
     "other.",
     measure_directions,
     Sizes(),
-    ours="k = 50, oldest first: m = -0.1 {{order=oldest_first m=-0.1}}, m = 0 "
-    "{{order=oldest_first m=0.0}}, m = 0.1 {{order=oldest_first m=0.1}}; newest first "
+    ours="k = 50, oldest first: m = -0.1: {{order=oldest_first m=-0.1}}, m = 0: "
+    "{{order=oldest_first m=0.0}}, m = 0.1: {{order=oldest_first m=0.1}}; newest first "
     "with -m gives the same numbers.",
-    verdict="Holds: i counts from the oldest, and counting from the newest is the same "
-    "with the sign of m turned. Favouring either end did not beat the plain mean here.",
+    verdict="held",
+    line="In exp(-m i) i counts from the oldest; counting from the newest is the same "
+    "with the sign of m reversed.",
+    why="Favouring either end was not better than the plain mean.",
 )
 
 
@@ -190,8 +195,9 @@ C5 = Claim(
     "k = 5 to 100 together: human-like {{demonstrator=human cvae=true}} with the CVAE, "
     "{{demonstrator=human cvae=false}} without; scripted {{demonstrator=scripted "
     "cvae=true}} and {{demonstrator=scripted cvae=false}}.",
-    "Does not hold here: with the KL weight of these policies z collapses, and nothing "
-    "is lost without it, on human-like demonstrations either.",
+    verdict="did not hold",
+    line="At a KL weight of 1 z collapses, and policies without a CVAE do as well, on "
+    "human-like data too.",
 )
 
 

@@ -5,14 +5,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from act_minimal.command.demo import STATE
 
 from ..results import write
 from ..rollouts import HALF, PICK_PLACE, Job, Row, every_seed, mean, pooled
 
-PENDING = "Not measured yet."
+Verdict = Literal["held", "under a condition", "did not hold", "not tested"]
+
+
+class Extension(NamedTuple):
+    """What a claim's declaration measures beyond its committed result file."""
+
+    what: str
+    """Said, with the command, until the file holds it."""
+    ours: str
+    """Said from then on; like `Claim.ours`."""
 
 
 @dataclass
@@ -52,8 +61,10 @@ class Claim:
         others: files below data/results that bear on it, too.
         ours: what we measured. Numbers stand as `{{file list key=value}}` (see
             `course.toolkit.results`), or as `{{key=value}}` of this claim's summary.
-        verdict: "Holds ...", "Holds only when ...", "Does not hold here ...", or "Not
-            tested: why". A judgement, so a person writes it, after the numbers.
+        verdict: a judgement, so a person writes it, after the numbers.
+        line: the verdict's reason in one line, for the board of docs/results.md.
+        why: what the line has no space for.
+        extension: what was added to the measurement after the file was committed.
     """
 
     number: str
@@ -63,7 +74,10 @@ class Claim:
     settings: Any = None
     others: tuple[str, ...] = ()
     ours: str = ""
-    verdict: str = PENDING
+    verdict: Verdict = "not tested"
+    line: str = ""
+    why: str = ""
+    extension: Extension | None = None
 
     @property
     def file(self) -> str:
@@ -77,9 +91,13 @@ class Claim:
         return ((self.file,) if self.measure else ()) + self.others
 
     @property
-    def findings(self) -> str:
-        """`ours`, every number with its file."""
-        return re.sub(r"\{\{(?=\w+=)", f"{{{{{self.file} summary ", self.ours)
+    def command(self) -> str:
+        """What measures it."""
+        return f"uv run python -m benchmarks.claims {self.number} --jobs 2"
+
+    def numbers(self, text: str) -> str:
+        """`text`, every number with its file."""
+        return re.sub(r"\{\{(?=\w+=)", f"{{{{{self.file} summary ", text)
 
     def run(self, settings: Any = None) -> None:
         """Measure, and write the result file."""

@@ -188,17 +188,19 @@ C1 = Claim(
     t.SIZES,
     ("single_step",),
     "Single steps, 50 demonstrations, 3000 updates. Of a planner: {{expert=scripted "
-    "variant=absolute}}, k = 25 {{expert=scripted variant=chunk-25}}; of an expert "
+    "variant=absolute}}, k = 25: {{expert=scripted variant=chunk-25}}; of an expert "
     "that reacts to the state: {{expert=feedback variant=absolute}}. Human-like: "
     "absolute targets {{expert=human variant=absolute}}, deltas {{expert=human "
     "variant=delta}}, two observations {{expert=human variant=history-2}}, deltas and "
     "input noise {{expert=human variant=delta-noise}}, DART {{expert=human "
-    "variant=dart}}, DAgger {{expert=human variant=dagger}}, k = 25 {{expert=human "
+    "variant=dart}}, DAgger {{expert=human variant=dagger}}, k = 25: {{expert=human "
     "variant=chunk-25}}. The error added up to T grows like T to the power "
     "{{claims/C01 horizon expert=scripted variant=absolute -> power 1}} (k = 1) and "
     "{{claims/C01 horizon expert=scripted variant=chunk-25 -> power 1}} (k = 25).",
-    "Holds only for demonstrations that follow a plan in time: cloned from an expert "
-    "that reacts to the state, single steps do not drift. Corrected labels (DAgger) "
-    "rescue most, input noise some; a longer history rescues nothing, deltas little, "
-    "DART differs from seed to seed. No rescue reaches a chunk.",
+    verdict="under a condition",
+    line="Single steps drift if demonstrations follow a plan in time; clones of an "
+    "expert that reacts to the state do not.",
+    why="Corrected labels (DAgger) recover most of what is lost, input noise some of "
+    "it; a longer history recovers nothing, deltas little, and DART differs from seed "
+    "to seed. Chunks do better than all of these.",
 )

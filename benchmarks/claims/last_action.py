@@ -61,7 +61,8 @@ C13 = Claim(
     "it {{target=delta k=1 last_action=true}} ({{target=delta k=1 last_action=true -> "
     "error_rad 4}} rad). k = 25: {{target=delta k=25 last_action=false}} and "
     "{{target=delta k=25 last_action=true}}.",
-    verdict="Does not hold here: seeing the last action makes the error on the "
-    "expert's states several times smaller, as the shortcut should, but it costs no "
-    "success. The small error is what misleads.",
+    verdict="did not hold",
+    line="Seeing the last action makes the error on the expert's states several times "
+    "smaller, and costs no success.",
+    why="So it is the small error that misleads.",
 )

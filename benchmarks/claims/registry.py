@@ -5,6 +5,7 @@ from . import (
     checkpoints,
     chunk_size,
     drift,
+    grid,
     gripper,
     last_action,
     latent,
@@ -14,8 +15,10 @@ from . import (
     rule,
     speed,
     tables,
+    teleoperation,
     two_arms,
     two_modes,
+    untested,
     variants,
 )
 
@@ -43,9 +46,16 @@ CLAIMS = (
     normalisation.C20,
     changes.C21,
     variants.C22,
+    untested.C23,
+    untested.C24,
     tables.C25,
+    teleoperation.C26,
+    changes.C27,
     two_arms.C28,
 )
 # The last two are quoted by a lesson only.
-MEASURED = (*(claim for claim in CLAIMS if claim.measure), changes.C27)
-MEASURED += (chunk_size.ABLATION,)
+MEASURED = (
+    *(claim for claim in CLAIMS if claim.measure),
+    chunk_size.ABLATION,
+    grid.GRID,
+)

@@ -137,8 +137,11 @@ C11 = Claim(
     "30 Hz, human-like: the rule gives k = {{claims/C11 rule demonstrator=human -> k "
     "0}} with {{claims/C11 rule demonstrator=human}}, the best was k = {{claims/C11 "
     "rule demonstrator=human -> best_k 0}} with {{claims/C11 rule demonstrator=human "
-    "-> best_success percent}}. 50 Hz: k = 25 {{claims/C11 fifty k=25}}, k = 50 "
+    "-> best_success percent}}. 50 Hz: k = 25: {{claims/C11 fifty k=25}}, k = 50: "
     "{{claims/C11 fifty k=50}}.",
-    "Holds only as a first guess: it is near the best, and a chunk of two sub-motions "
-    "was better at 30 Hz. Seconds carry over to 50 Hz, ticks do not.",
+    verdict="under a condition",
+    line="A sub-motion's duration times the rate is a good first guess; at 30 Hz a "
+    "chunk twice as long was better.",
+    why="What carries over from 30 to 50 Hz is the duration in seconds, not the "
+    "number of ticks.",
 )

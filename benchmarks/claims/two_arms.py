@@ -204,8 +204,10 @@ C28 = Claim(
     "{{policies=two sees=both}}. Failures once the bar was up: {{policies=one "
     "sees=both -> changing_hands 0}}, {{policies=two sees=own -> changing_hands 0}} "
     "and {{policies=two sees=both -> changing_hands 0}}.",
-    verdict="Does not hold here: two policies do as well, with twice the numbers to "
-    "train, as long as each sees both arms. Without that the right hand lets go too "
-    "early, or never: nothing that it sees says whether the left has the bar. What one "
-    "policy brings is that it sees everything anyway.",
+    verdict="did not hold",
+    line="Two policies, one an arm, do as well as one policy, as long as each sees "
+    "both arms.",
+    why="They have twice the parameters to train. If each sees its own arm only, the "
+    "right hand opens too early or never: nothing that it sees says whether the left "
+    "hand holds the bar.",
 )

@@ -1,6 +1,5 @@
 """The real JupyterLab in a real browser, driven by Playwright."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from act_minimal.command.course import lab_environment
 
 from ..results import ROOT
 
@@ -27,8 +28,10 @@ ALL_DONE = r"""() => {
 
 
 @contextmanager
-def jupyterlab() -> Iterator[str]:
-    """JupyterLab over a copy of the learner's notebooks; yields "address?token".
+def jupyterlab(notebooks: Path = ROOT / "notebooks") -> Iterator[str]:
+    """JupyterLab over a copy of a folder's notebooks; yields "address?token".
+
+    By default the learner's, as `act course` shows them.
 
     Raises:
         RuntimeError: it does not start; with its log.
@@ -36,7 +39,7 @@ def jupyterlab() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "notebooks"
         folder.mkdir()
-        for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for path in notebooks.glob("*.ipynb"):
             shutil.copy(path, folder)
         settings = Path(name) / "settings"
         # All cells in the page, not only those on the screen.
@@ -48,7 +51,7 @@ def jupyterlab() -> Iterator[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        environment = os.environ | {
+        environment = lab_environment() | {
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(Path(name) / "workspaces"),
         }

@@ -1,4 +1,4 @@
-"""Lesson 01: drift, its price, its distance from the data, and labels that mend it."""
+"""Lesson 01: drift, its cost, distance from the data, and labels that correct it."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from ..toolkit.checks import (
     attempt,
     exercise,
     is_right,
+    number,
     numbers,
     same,
     two_parts,
@@ -104,7 +105,7 @@ def check_drift(function: Callable) -> None:
 )
 def check_cost(function: Callable) -> None:
     """`function(T, eps)` gives the expected number of steps off the ridge."""
-    for ticks, eps in ((1, 0.1), (40, 0.03), (200, 0.002)):
+    for ticks, eps in ((40, 0.03), (200, 0.002), (1, 0.1)):  # at T = 1 mistakes agree
         answer = numbers(attempt(function, ticks, eps))
         if answer.shape != ():
             raise Wrong(f"one number is wanted, found shape {answer.shape}")
@@ -116,6 +117,12 @@ def check_cost(function: Callable) -> None:
         mistakes = {
             "t runs from 1 to T, not from 0 to T - 1: the first step can be a "
             "mistake": (1 - (1 - eps) ** (t - 1)).sum(),
+            "t runs from 1 to T; this goes on to T + 1": (
+                1 - (1 - eps) ** np.arange(1, ticks + 2)
+            ).sum(),
+            "this adds up 1 - eps^t. eps is the chance of a mistake; to be still on "
+            "the ridge takes t steps without one, (1 - eps)^t": (1 - eps**t).sum(),
+            "this is the mean over the steps; the cost is their sum": right / ticks,
             "this counts the steps on the ridge; the cost is the steps off it": (
                 (1 - eps) ** t
             ).sum(),
@@ -129,12 +136,6 @@ def check_cost(function: Callable) -> None:
             "step after the fall": 1 - (1 - eps) ** ticks,
             "eps T² is the bound; half of it is the sum": eps * ticks**2,
         }
-        if ticks == 1:
-            first = (
-                "with T = 1 the cost is eps: the first step can be a mistake, so t "
-                "runs from 1 to T"
-            )
-            mistakes = {first: 0.0} | mistakes
         if not is_right(answer, right, mistakes):
             raise Wrong(
                 f"for T = {ticks} and eps = {eps} the cost should be {right:.4f}; "
@@ -172,6 +173,9 @@ def check_nearest(function: Callable) -> None:
 
     right = table(std).min(1)
     answer = numbers(attempt(function, visited.copy(), demonstrated.copy()))
+    if same(answer, table(demonstrated.std(0, ddof=1)).min(1)):
+        return  # divided by M - 1: as good
+    own = [(x - x.mean(0)) / x.std(0) for x in (visited, demonstrated)]
     mistakes = {
         "the numbers have different units and ranges: divide each by its standard "
         "deviation over the demonstrations": table(np.ones(3)).min(1),
@@ -179,6 +183,15 @@ def check_nearest(function: Callable) -> None:
         "a rollout that leaves the data would widen its own ruler": table(
             visited.std(0)
         ).min(1),
+        "each side is z-scored alone: a visited state far from all data would be "
+        "moved back to its middle. Both are divided by the demonstrations' std": (
+            np.linalg.norm(own[0][:, None] - own[1], axis=2).min(1)
+        ),
+        "this divides by the variance; the standard deviation has the numbers' own "
+        "units": table(demonstrated.var(0)).min(1),
+        "this multiplies by the standard deviation; divide": table(1 / std).min(1),
+        "this is the root of the mean of the squares; the distance is the root of "
+        "their sum": right / np.sqrt(3),
         "this is the mean distance to all demonstrated states; the nearest one "
         "counts": table(std).mean(1),
         "this is the distance to the farthest demonstrated state": table(std).max(1),
@@ -240,13 +253,13 @@ def check_disturb(function: Callable) -> None:
     answer = two_parts(answer, wanted, "one of the two is still '...'")
     states, labels = (numbers(part) for part in answer)
 
-    def run(pushed: bool = True, seen: bool = False):
+    def run(pushed: bool = True, seen: bool = False, push_sign: float = 1.0):
         x, xs, ls = start, [], []
         for push in noise:
             label = 0.5 * (1.0 - (x + push if seen else x))
             xs.append(x)
             ls.append(label)
-            x = x + 0.8 * (label + (push if pushed else 0.0))
+            x = x + 0.8 * (label + (push_sign * push if pushed else 0.0))
         return np.array(xs), np.array(ls), x
 
     xs, ls, end = run()
@@ -254,6 +267,11 @@ def check_disturb(function: Callable) -> None:
     mistakes = {
         "the noise is in the labels: a policy that learns from them learns the "
         "disturbance. Write down what is right, not what is done": (xs, ls + noise),
+        "the label is not the expert's action minus the noise: the expert's action "
+        "is right as it is": (xs, ls - noise),
+        "the arm does the expert's action plus the noise; here it is minus": (
+            run(push_sign=-1.0)[:2]
+        ),
         "the noise is never done: these are ordinary demonstrations": (
             calm,
             calm_labels,
@@ -269,6 +287,10 @@ def check_disturb(function: Callable) -> None:
         "the wrong way round: first the states, then the labels": (ls, xs),
         "the noise is added to what is written down; it belongs to the action that is "
         "done, and moves the arm": (calm + noise, calm_labels),
+        "each label is the one of the state after it: ask the expert before the step": (
+            xs,
+            0.5 * (1.0 - np.array([*xs[1:], end])),
+        ),
         "each label stands beside the state after it; it belongs to the state in "
         "which the expert was asked": (np.array([*xs[1:], end]), ls),
     }
@@ -286,3 +308,96 @@ def check_disturb(function: Callable) -> None:
         f"{np.round(ls[1], 3)}; yours are {np.round(states[1], 3)} and "
         f"{np.round(labels[1], 3)}"
     )
+
+
+# --- 01.dagger ------------------------------------------------------------------------
+
+
+@exercise(
+    "01.dagger",
+    minutes=12,
+    hints=(
+        "Start with a copy, pairs = list(pairs), and policy = retrain(pairs).",
+        "A round: for each `states` in drive(policy), append (states, expert(states)).",
+        "After each round policy = retrain(pairs), on the old pairs and the new ones.",
+    ),
+    praise="The policy chooses the states, the expert their labels, and all is kept.",
+)
+def check_dagger(function: Callable) -> None:
+    """`function(pairs, rounds, retrain, drive, expert)` gives a policy and pairs."""
+    given = [
+        (np.array([[0.5], [0.2]]), np.array([[-0.3], [-0.2]])),
+        (np.array([[-0.4], [0.1]]), np.array([[0.2], [0.0]])),
+    ]
+
+    def retrain(pairs):
+        """A policy is one number here: the gain that fits all labels best."""
+        x, y = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
+        return float((x * y).sum() / (x**2).sum())
+
+    def drive(gain):
+        """Two rollouts, of two and of three states."""
+        return [x * (1 + gain) ** np.arange(n)[:, None] for x, n in ((1.5, 2), (-1, 3))]
+
+    def expert(states):
+        return -0.6 * states + 0.2 * states**2
+
+    def run(rounds=2, act=expert, keep=True, between=True, last=True, swap=False):
+        pairs, policy = list(given), retrain(given)
+        for i in range(rounds):
+            new = [(x, policy * x if act is None else act(x)) for x in drive(policy)]
+            pairs = pairs + new if keep else new
+            if swap:
+                pairs[-2:] = [(y, x) for x, y in new]
+            if between and (last or i < rounds - 1):
+                policy = retrain(pairs)
+        return policy if between or not last else retrain(pairs), *joined(pairs)
+
+    def joined(pairs):
+        parts = [[numbers(pair[i]) for pair in pairs] for i in (0, 1)]
+        try:
+            return tuple(np.concatenate(part) for part in parts)
+        except ValueError:
+            raise Wrong("a pair is states (T, S) and labels (T, A)") from None
+
+    before = list(given)
+    answer = attempt(function, given, 2, retrain, drive, expert)
+    wanted = "things are wanted: the last policy, and the pairs that it learned from"
+    policy, pairs = two_parts(answer, wanted, "one of the two is still '...'")
+    if given[2:] or any(a is not b for a, b in zip(given, before, strict=False)):
+        raise Wrong(
+            "the list that was given has changed: a second call would begin with more "
+            "data than the demonstrations. Start with list(pairs)"
+        )
+    if isinstance(policy, list | tuple):
+        raise Wrong("the wrong way round: first the policy, then the pairs")
+    if not isinstance(pairs, list | tuple):
+        raise Wrong("the pairs are a list, one pair for each rollout")
+    two = [isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs]
+    if not two or not all(two):
+        raise Wrong("pairs are a list of two arrays each: (states, labels)")
+    found = (number(policy, "the policy that retrain gave"), *joined(pairs))
+    mistakes = {
+        "the labels are the policy's own actions: it would learn what it does "
+        "already. Ask the expert": run(act=None),
+        "the earlier pairs are dropped: each policy forgets the demonstrations. Add "
+        "the new pairs to the old ones": run(keep=False),
+        "the policy is not trained anew between the rounds: every round sees where the "
+        "first one goes": run(between=False),
+        "the policy is never trained on the pairs that were added": run(
+            between=False, last=False
+        ),
+        "the pairs of the last round are added, but the policy is not trained on "
+        "them": run(last=False),
+        "one round is missing": run(rounds=1),
+        "this is one round too many": run(rounds=3),
+        "these are the demonstrations alone: nothing was added": run(rounds=0),
+        "the wrong way round: a pair is (states, labels)": run(swap=True),
+    }
+    right = run()
+    if not is_right(found, right, mistakes):
+        raise Wrong(
+            f"after 2 rounds there should be {np.shape(right[1])[0]} states with "
+            f"labels; yours has {np.shape(found[1])[0]}, and a policy of "
+            f"{found[0]:.4f} (expected {right[0]:.4f})"
+        )

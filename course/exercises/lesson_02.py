@@ -3,8 +3,18 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers, two_parts
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    exercise,
+    is_right,
+    number,
+    numbers,
+    same,
+    two_parts,
+)
 
 
 @exercise(
@@ -20,15 +30,21 @@ from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers, two_pa
 def check_window(function: Callable) -> None:
     """`function(actions (T, A), t, k)` gives the chunk (k, A) and is_pad (k,)."""
     actions = np.random.default_rng(2).normal(size=(9, 2)) + 3.0
-    for t, k in ((2, 4), (6, 5), (8, 3)):
+    for t, k in ((2, 4), (6, 5), (8, 3), (8, 1), (0, 9)):
         answer = attempt(function, actions.copy(), t, k)
         answer = two_parts(
             answer,
             "things are wanted, the chunk (k, A) and is_pad (k,)",
             "one of the two, chunk or is_pad, is still missing",
         )
-        chunk, is_pad = (np.asarray(part) for part in answer)
+        chunk, is_pad = numbers(answer[0]), numbers(answer[1])
         _judge_window(actions, t, k, chunk, is_pad)
+        kind = np.asarray(answer[1]).dtype
+        if kind.kind != "b":
+            raise Wrong(
+                f"is_pad should hold True and False; yours is of type {kind}, and ~ "
+                "means something else there"
+            )
 
 
 def _judge_window(
@@ -40,9 +56,8 @@ def _judge_window(
         rows.append(actions[t + i] if t + i < len(actions) else actions[-1])
         pads.append(t + i >= len(actions))
     if chunk.shape != (k, 2):
-        cut = (
-            "" if len(chunk) >= k else " A chunk at the end is filled up, not cut off."
-        )
+        short = chunk.ndim == 2 and len(chunk) < k
+        cut = " A chunk at the end is filled up, not cut off." if short else ""
         raise Wrong(f"the chunk should have shape ({k}, 2), not {chunk.shape}.{cut}")
     if is_pad.shape != (k,):
         raise Wrong(f"is_pad should have shape ({k},), not {is_pad.shape}")
@@ -84,17 +99,42 @@ def _judge_window(
         "valid = ~is_pad[:, :, None] has shape (B, k, 1): it broadcasts over joints.",
         "(error * valid).sum() / (valid.sum() * A), with A = prediction.shape[-1].",
     ),
-    praise="Only demonstrated actions count, and each of them counts the same.",
+    praise="Only demonstrated actions count, each of them the same, and it trains.",
 )
 def check_loss(function: Callable) -> None:
-    """`function(prediction, target (B, k, A), is_pad (B, k))` gives a number."""
+    """`function(prediction, target (B, k, A), is_pad (B, k))` gives a tensor ()."""
     rng = np.random.default_rng(3)
     prediction, target = rng.normal(size=(2, 3, 5, 4))
-    is_pad = np.arange(5) >= np.array([5, 3, 2])[:, None]  # (B, k)
-    answer = attempt(function, prediction.copy(), target.copy(), is_pad.copy())
-    answer = numbers(answer)
-    if answer.size != 1:
-        raise Wrong(f"one number is wanted, the mean; yours has shape {answer.shape}")
+    for ends in ((5, 3, 2), (5, 5, 5), (1, 4, 5)):
+        is_pad = np.arange(5) >= np.array(ends)[:, None]  # (B, k)
+        predicted = torch.tensor(prediction, requires_grad=True)
+        answer = attempt(
+            function, predicted, torch.tensor(target), torch.tensor(is_pad)
+        )
+        if numbers(answer).size != 1:
+            raise Wrong(
+                "one number is wanted, the mean; yours has shape "
+                f"{numbers(answer).shape}"
+            )
+        _judge_loss(prediction, target, is_pad, numbers(answer).item())
+        if not isinstance(answer, torch.Tensor) or not answer.requires_grad:
+            raise Wrong(
+                "the value is right, but it has no gradient: nothing could be trained "
+                "with it. Stay with tensors; no float(), .item(), .detach(), .numpy()"
+            )
+        answer.sum().backward()
+        sign = np.sign(prediction - target) * ~is_pad[:, :, None]
+        right = sign / (~is_pad).sum() / 4
+        assert predicted.grad is not None
+        if not same(numbers(predicted.grad), right):
+            raise Wrong(
+                "the value is right, its gradient is not: a part of it was detached"
+            )
+
+
+def _judge_loss(
+    prediction: np.ndarray, target: np.ndarray, is_pad: np.ndarray, found: float
+) -> None:
     error = np.abs(prediction - target)
     cells = [(b, i, a) for b in range(3) for i in range(5) for a in range(4)]
     each = [error[cell] for cell in cells]
@@ -104,21 +144,27 @@ def check_loss(function: Callable) -> None:
         "padding is counted: this is the mean over all of the chunk": np.mean(each),
         "the padding is masked but still divided by: a chunk that is half padding "
         "would count half. Divide by the number that is left": sum(kept) / len(each),
-        "the mask is the wrong way round: this is the error on the padding": np.mean(
-            lost
-        ),
         "this is the sum; divide by how many numbers went into it": sum(kept),
         "divided by the steps but not by the A joints of each": sum(kept)
         / (len(kept) / 4),
         "this squares the error (L2); L1 takes its absolute value": np.mean(
             np.square(kept)
         ),
+        "the difference has a sign, so errors cancel: L1 takes its absolute value": [
+            sign * (prediction - target)[~is_pad].mean() for sign in (1, -1)
+        ],
         "chunks are averaged first, then the batch: an almost empty chunk would weigh "
         "as much as a full one": np.mean(
             [error[b][~is_pad[b]].mean() for b in range(3)]
         ),
+        "this is the median; L1 is a mean": np.median(kept),
+        "the sign is turned: a loss is made small, so the error is positive": -np.mean(
+            kept
+        ),
     }
-    found = answer.item()
+    if lost:
+        backwards = "the mask is the wrong way round: this is the error on the padding"
+        mistakes[backwards] = [np.mean(lost), sum(lost) / len(each)]
     if not is_right(found, np.mean(kept), mistakes):
         raise Wrong(f"expected {np.mean(kept):.4f}, found {found:.4f}")
 
@@ -172,6 +218,14 @@ def _wrongly_executed(chunks: np.ndarray, h: int) -> dict[str, np.ndarray]:
             ticks // h * h,
             0 * ticks,
         ),
+        "the chunk is read backwards: its first action is number 0": (
+            ticks // h * h,
+            h - 1 - ticks % h,
+        ),
+        "the chunk before the last one is followed: h ticks late": (
+            np.maximum(ticks // h * h - h, 0),
+            ticks % h,
+        ),
         "one step too far into the chunk: at the tick at which it is made, its first "
         "action (number 0) is executed": (
             ticks // h * h,
@@ -202,8 +256,10 @@ def check_rule(function: Callable) -> None:
         (2.0, 50): 100,
         (1.25, 30): 50,
         (0.5, 50): 25,
+        (0.52, 50): 50,
     }
-    said = {case: attempt(function, *case) for case in known}
+    answers = {case: attempt(function, *case) for case in known}
+    said = {case: number(one, "a whole number") for case, one in answers.items()}
     seconds, fps = np.array(list(known)).T
     ticks = seconds * fps
     mistakes = {
@@ -222,15 +278,30 @@ def check_rule(function: Callable) -> None:
         "the rate is not used: at 50 Hz the same second has more ticks": (
             25 * np.ceil(seconds * 30 / 25)
         ),
+        "a chunk of one tick less would not cover the sub-motion": (
+            25 * np.ceil((ticks - 1) / 25)
+        ),
+        "this is how many times 25 ticks; the chunk size is 25 times that": np.ceil(
+            ticks / 25
+        ),
         "duration divided by rate has no meaning; ticks are duration times rate": (
             25 * np.ceil(seconds / fps / 25)
         ),
     }
-    if is_right(numbers(list(said.values())).ravel(), list(known.values()), mistakes):
-        return
-    for (seconds, fps), value in known.items():
-        if not np.isclose(said[seconds, fps], value):
-            raise Wrong(
-                f"{seconds} s at {fps} Hz are {seconds * fps:g} ticks: the rule says "
-                f"{value}; yours says {said[seconds, fps]}"
-            )
+    if not is_right(list(said.values()), list(known.values()), mistakes):
+        for (seconds, fps), value in known.items():
+            if not np.isclose(said[seconds, fps], value):
+                raise Wrong(
+                    f"{seconds} s at {fps} Hz are {seconds * fps:g} ticks: the rule "
+                    f"says {value}; yours says {said[seconds, fps]:g}"
+                )
+    kinds = {type(x).__name__ for x in answers.values() if not _whole(x)}
+    if kinds:
+        raise Wrong(
+            "the numbers are right, but a chunk size counts actions: make it an int, "
+            f"not a {' or '.join(sorted(kinds))}"
+        )
+
+
+def _whole(answer: object) -> bool:
+    return isinstance(answer, int | np.integer)

@@ -1,13 +1,48 @@
 """Lesson 03: reparametrisation, the KL divergence, and which beta the ELBO asks for."""
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+
+TO_TORCH = "compute in torch all the way, without detach, item, float or NumPy"
+
+
+def _one_number(answer: Any, otherwise: str = "") -> float:
+    values = numbers(answer)
+    if values.size != 1:
+        raise Wrong(f"one number is wanted; yours has shape {values.shape}{otherwise}")
+    return float(values.ravel()[0])
+
+
+def _check_gradients(total: Any, wanted: Mapping[str, tuple[Tensor, Any]]) -> None:
+    """`Wrong` unless `total` has the right gradient with respect to each input.
+
+    `wanted` has each input by its name, with the gradient by the formula.
+    """
+    if not isinstance(total, Tensor) or not total.requires_grad:
+        raise Wrong(
+            f"the value is right, but it is a {type(total).__name__} without a "
+            f"gradient, so training could not use it: {TO_TORCH}"
+        )
+    leaves = [leaf for leaf, _ in wanted.values()]
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    for (name, (_, right)), gradient in zip(wanted.items(), found, strict=True):
+        if gradient is None:
+            raise Wrong(
+                f"the value is right, but no gradient reaches {name}: {TO_TORCH}"
+            )
+        if not np.allclose(gradient.numpy(), right, rtol=1e-4, atol=1e-8):
+            raise Wrong(
+                f"the value is right, but the gradient with respect to {name} is not: "
+                f"part of the formula is cut off from it. So {TO_TORCH}"
+            )
 
 
 @exercise(
@@ -24,8 +59,8 @@ def check_sample(function: Callable) -> None:
     """`function(mu, logvar, eps)`, all (B, Z), gives z (B, Z)."""
     random = torch.Generator().manual_seed(5)
     mu, logvar, eps = torch.randn(3, 4, 2, generator=random, dtype=torch.float64)
-    leaf = mu.clone().requires_grad_()
-    answer = attempt(function, leaf, logvar.clone(), eps.clone())
+    leaves = mu.clone().requires_grad_(), logvar.clone().requires_grad_()
+    answer = attempt(function, *leaves, eps.clone())
     found = numbers(answer)
     if found.shape != (4, 2):
         raise Wrong(f"z should have shape (4, 2) as mu has; yours has {found.shape}")
@@ -48,14 +83,13 @@ def check_sample(function: Callable) -> None:
         "mu is scaled by sigma as well": np.exp(0.5 * v) * (m + e),
     }
     if is_right(found, right, mistakes):
-        if not isinstance(answer, Tensor) or not answer.requires_grad:
-            raise Wrong(
-                "the numbers are right, but no gradient reaches mu: stay in torch, "
-                "without detach, item or numpy"
-            )
+        total = answer.sum() if isinstance(answer, Tensor) else answer
+        sigma_by_logvar = 0.5 * np.exp(0.5 * v)
+        by_hand = (leaves[0], np.ones((4, 2))), (leaves[1], sigma_by_logvar * e)
+        _check_gradients(total, dict(zip(("mu", "logvar"), by_hand, strict=True)))
         return
     again = numbers(attempt(function, mu.clone(), logvar.clone(), eps.clone()))
-    if not np.allclose(found, again):
+    if not np.allclose(found, again, equal_nan=True):
         raise Wrong("two calls differ: use the eps that is given, draw no other noise")
     raise Wrong(
         f"for mu = {m[0, 0]:.2f}, logvar = {v[0, 0]:.2f}, eps = {e[0, 0]:.2f} expected "
@@ -87,18 +121,17 @@ def check_kl(function: Callable) -> None:
     """`function(mu, logvar)`, both (B, Z), gives a number: sum over Z, mean over B."""
     random = torch.Generator().manual_seed(6)
     mu, logvar = torch.randn(2, 5, 3, generator=random, dtype=torch.float64)
-    answer = numbers(attempt(function, mu.clone(), logvar.clone()))
-    if answer.size != 1:
-        raise Wrong(
-            f"one number is wanted; yours has shape {answer.shape}. Sum over the "
-            "dimensions of z, then average over the batch"
-        )
+    leaves = mu.clone().requires_grad_(), logvar.clone().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about float(): we say it below
+        answer = attempt(function, *leaves)
+    advice = ". Sum over the dimensions of z, then average over the batch"
+    found = _one_number(answer, advice)
     m, v = mu.numpy(), logvar.numpy()
     each = np.array(
         [[_kl_by_integration(m[b, i], v[b, i]) for i in range(3)] for b in range(5)]
     )
     right = each.sum(1).mean()
-    found = float(answer.ravel()[0])
 
     def total(each: np.ndarray) -> float:
         return 0.5 * each.sum(1).mean()
@@ -108,6 +141,8 @@ def check_kl(function: Callable) -> None:
         "this averages over the dimensions of z too; sum over them. With Z dimensions "
         "that makes the KL Z times smaller": each.mean(),
         "this sums over the batch; average over it": each.sum(),
+        "the axes have changed places: sum over Z, the last axis, and average over "
+        "the batch, the first": each.sum(0).mean(),
         "the factor 1/2 is missing": 2 * right,
         "logvar and exp(logvar) have changed places": total(m**2 + v - 1 - np.exp(v)),
         "exp(logvar) is the variance; here stands the deviation sigma": total(
@@ -122,6 +157,8 @@ def check_kl(function: Callable) -> None:
     }
     if not is_right(found, right, mistakes, rtol=1e-4):
         raise Wrong(f"expected {right:.4f} nats, found {found:.4f}")
+    by_hand = (leaves[0], m / 5), (leaves[1], 0.5 * (np.exp(v) - 1) / 5)
+    _check_gradients(answer, dict(zip(("mu", "logvar"), by_hand, strict=True)))
 
 
 @exercise(
@@ -137,7 +174,7 @@ def check_kl(function: Callable) -> None:
 def check_beta(function: Callable) -> None:
     """`function(l1, k, joints)` gives the beta at which the loss is an ELBO."""
     cases = ((0.1, 50, 6), (0.2, 25, 7), (0.05, 100, 14))
-    found = [float(numbers(attempt(function, *x)).ravel()[0]) for x in cases]
+    found = [_one_number(attempt(function, *x)) for x in cases]
     # By the definition: scale the ELBO until one mean L1 counts once.
     right = [1.0 / sum(1.0 / b for _ in range(k * a)) for b, k, a in cases]
     b, k, a = np.array(cases).T

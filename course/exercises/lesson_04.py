@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers, same
 
 
 def _average(
@@ -55,8 +55,17 @@ def check_average(function: Callable) -> None:
     }
     if is_right(answer, _average(predictions, m), mistakes):
         one = numbers(attempt(function, predictions[:1].copy(), m))
-        if not np.allclose(one, predictions[0]):
+        if not same(one, predictions[0]):
             raise Wrong("with one prediction, the action should be that prediction")
+        for other in (0.0, -0.2):
+            with np.errstate(all="ignore"):  # what is not finite is named below
+                found = numbers(attempt(function, predictions.copy(), other))
+            if not same(found, right := _average(predictions, other)):
+                raise Wrong(
+                    f"right for m = {m}, but for m = {other} expected "
+                    f"{np.round(right, 3)}, found {np.round(found, 3)}. m may have any "
+                    "sign, and with m = 0 all weights are 1"
+                )
         return
     raise Wrong(
         f"for m = {m} and predictions {np.round(predictions[:, 0], 2)} of the first "
@@ -82,17 +91,10 @@ def check_online(function: Callable) -> None:
     first = numbers(attempt(function, np.zeros(2), 0, predictions[0], m))
     if first.shape != (2,):
         raise Wrong(f"the mean should keep its shape (2,); yours has {first.shape}")
-    if not np.allclose(first, predictions[0]):
+    if not same(first, predictions[0]):
         raise Wrong("with count = 0 there is nothing older: the mean is the new one")
     counts = np.arange(1, 6)
-    means = np.stack([_average(predictions[:c], m) for c in counts])
-    rights = np.stack([_average(predictions[: c + 1], m) for c in counts])
-    got = np.stack(
-        [
-            numbers(attempt(function, mean.copy(), int(c), predictions[c], m))
-            for c, mean in zip(counts, means, strict=True)
-        ]
-    )
+    means, rights, got = _growing_means(function, predictions, m)
     newest = np.exp(-m * counts)
     older = np.cumsum(np.exp(-m * np.arange(5)))  # of the `count` before it
     early, late = np.exp(-m * (counts - 1)), np.exp(-m * (counts + 1))
@@ -110,14 +112,56 @@ def check_online(function: Callable) -> None:
         "its own too": newest,
         "this moves the wrong share: the new mean takes `share` of the new "
         "prediction, not of the old": older / (older + newest),
+        "the sum has all weights, the newest's own too": newest / older,
     }
     # A mistake has to explain every answer: with two predictions many look alike.
     moves = predictions[1:] - means
     mistakes = {words: means + x[:, None] * moves for words, x in shares.items()}
-    if is_right(got, rights, mistakes):
-        return
-    c = next(c for c in counts if not np.allclose(got[c - 1], rights[c - 1]))
+    if not is_right(got, rights, mistakes):
+        _raise_first_difference(got, rights, m)
+    _check_at_zero(function, predictions)
+    for other in (-0.3, 0.01):
+        _, rights, got = _growing_means(function, predictions, other)
+        if not same(got, rights):
+            _raise_first_difference(got, rights, other)
+
+
+def _growing_means(
+    function: Callable, predictions: np.ndarray, m: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (5, A) of 1 to 5 predictions, with one more, and that by `function`."""
+    counts = range(1, 6)
+    means = np.stack([_average(predictions[:c], m) for c in counts])
+    rights = np.stack([_average(predictions[: c + 1], m) for c in counts])
+    with np.errstate(all="ignore"):  # what is not finite is compared as it is
+        got = [
+            numbers(attempt(function, mean.copy(), c, predictions[c], m))
+            for c, mean in zip(counts, means, strict=True)
+        ]
+    if any(one.shape != (2,) for one in got):
+        raise Wrong("the mean should keep its shape (2,), whatever the count")
+    return means, rights, np.stack(got)
+
+
+def _check_at_zero(function: Callable, predictions: np.ndarray) -> None:
+    zero = (
+        "right for m = 0.4, but at m = 0 a closed form of the sum divides 0 by 0. All "
+        "weights are 1 there, so the share is 1 / (count + 1): sum the weights, or "
+        "treat m = 0 by itself"
+    )
+    try:
+        _, rights, got = _growing_means(function, predictions, 0.0)
+    except Wrong as mistake:
+        raise Wrong(zero if "ZeroDivision" in str(mistake) else str(mistake)) from None
+    if not np.isfinite(got).all():
+        raise Wrong(zero)
+    if not same(got, rights):
+        _raise_first_difference(got, rights, 0.0)
+
+
+def _raise_first_difference(got: np.ndarray, rights: np.ndarray, m: float) -> None:
+    c = next(c for c in range(5) if not same(got[c], rights[c]))
     raise Wrong(
-        f"after {c + 1} predictions the mean of joint 0 should be "
-        f"{rights[c - 1][0]:.3f}; yours is {got[c - 1][0]:.3f}"
+        f"for m = {m}, after {c + 2} predictions the mean of joint 0 should be "
+        f"{rights[c][0]:.3f}; yours is {got[c][0]:.3f}"
     )

@@ -1,42 +1,22 @@
-"""Lesson 05: the six pieces of ACT. Right answers come from torch's own modules."""
+"""Lesson 05: tokens and attention. Right answers come from torch's own modules."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from act_minimal.model import CVAEEncoder, DecoderLayer, EncoderLayer
+from act_minimal.backbones import Grid, sinusoid_2d
 
-from ..figures.lesson_05_parts import Weights, fresh
+from ..figures.lesson_05_parts import sinusoid
 from ..toolkit.checks import (
     Wrong,
     attempt,
     exercise,
-    is_right,
-    name_the_mistake,
     same,
     two_parts,
 )
-
-CLOSE = {"atol": 1e-3}
-
-
-def _tensor(answer: Any, shape: tuple[int, ...], remark: str) -> Tensor:
-    """The learner's answer as float64, if it has the right shape."""
-    try:
-        found = torch.as_tensor(answer).detach().double()
-    except Exception:
-        raise Wrong(f"a tensor is wanted, this is {type(answer).__name__}") from None
-    if tuple(found.shape) != shape:
-        raise Wrong(f"expected shape {shape}, found {tuple(found.shape)}: {remark}")
-    return found
-
-
-def _draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
+from .tensors import CLOSE, agrees, draw, same_gradients, tensor, weights_of
 
 # --- positions ------------------------------------------------------------------------
 
@@ -55,7 +35,7 @@ def _draw(*shape: int, seed: int) -> Tensor:
 def check_sinusoid(function: Callable) -> None:
     """`function(length, width)` gives the table (length, width)."""
     length, width = 9, 6
-    found = _tensor(
+    found = tensor(
         attempt(function, length, width), (length, width), "a row is a position"
     )
 
@@ -86,7 +66,7 @@ def check_sinusoid(function: Callable) -> None:
             lambda c: 1 / right_rate(c), math.sin, math.cos
         ),
     }
-    if not is_right(found, right, mistakes, **CLOSE):
+    if not agrees(found, right, mistakes):
         raise Wrong(
             f"at position 1 expected {[round(x, 3) for x in right[1].tolist()]}, found "
             f"{[round(x, 3) for x in found[1].tolist()]}"
@@ -102,17 +82,17 @@ def check_sinusoid(function: Callable) -> None:
     hints=(
         "Every query is compared with every key: query @ key.mT is (..., T, S).",
         "Divide by the square root of d before the softmax, or it saturates.",
-        "score.masked_fill(~look, -math.inf) before softmax(-1): what may not be "
-        "looked at gets no weight, and the rest still adds up to one.",
+        "score.masked_fill(~mask, -math.inf) before softmax(-1): a masked key gets no "
+        "weight, and the others still add up to one.",
     ),
-    praise="Weights of a query add up to one over the keys it may look at.",
+    praise="The weights of a query add up to one over the keys that are not masked.",
 )
 def check_attend(function: Callable) -> None:
-    """`function(query (..., T, d), key, value (..., S, d), look)`: (..., T, d)."""
-    q, k, v = (_draw(2, 3, n, 8, seed=n + i) for i, n in enumerate((4, 5, 5)))
-    look = torch.tensor([True, True, False, True, False])
+    """`function(query (..., T, d), key, value (..., S, d), mask)`: (..., T, d)."""
+    q, k, v = (draw(2, 3, n, 8, seed=n + i) for i, n in enumerate((4, 5, 5)))
+    mask = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 0]]).bool()[:, None, None]
     found = attempt(function, q.clone(), k.clone(), v.clone(), None)
-    found = _tensor(found, tuple(q.shape), "as many rows as there are queries")
+    found = tensor(found, tuple(q.shape), "as many rows as there are queries")
 
     def weigh(scale: float, axis: int = -1, mask: Tensor | None = None) -> Tensor:
         score = (q / scale) @ k.transpose(-1, -2)
@@ -133,24 +113,30 @@ def check_attend(function: Callable) -> None:
         "multiplied by the square root of d, where you should divide": weigh(8**-0.5)
         @ v,
     }
-    if not is_right(found, right(q, k, v), mistakes, **CLOSE):
+    if not agrees(found, right(q, k, v), mistakes):
         raise Wrong("the output differs from softmax(Q K^T / sqrt(d)) V")
-    found = attempt(function, q.clone(), k.clone(), v.clone(), look.clone())
-    found = _tensor(found, tuple(q.shape), "with a mask too")
+    answer = attempt(function, q.clone(), k.clone(), v.clone(), mask.clone())
+    found = tensor(answer, tuple(q.shape), "with a mask too")
     score = (q / 8**0.5) @ k.transpose(-1, -2)
     mistakes = {
-        "`look` is not used": weigh(8**0.5) @ v,
-        "the mask is upside down: True is where a query may look": weigh(
-            8**0.5, mask=~look
+        "`mask` is not used": weigh(8**0.5) @ v,
+        "the mask is upside down: it is True where attention is allowed": weigh(
+            8**0.5, mask=~mask
         )
         @ v,
         "masked weights are set to 0 after the softmax, so the rest no longer adds "
-        "up to one; set scores to -inf before it": (weigh(8**0.5) * look) @ v,
+        "up to one; set scores to -inf before it": (weigh(8**0.5) * mask) @ v,
         "masked scores are set to 0, which still gets weight exp(0); set them to "
-        "-inf": (score * look).softmax(-1) @ v,
+        "-inf": (score * mask).softmax(-1) @ v,
+        "the mask is added to the scores as 0 and 1; masked scores should be -inf": (
+            score + mask
+        ).softmax(-1)
+        @ v,
     }
-    if not is_right(found, right(q, k, v, look.expand(4, 5)), mistakes, **CLOSE):
-        raise Wrong("with a mask the output is another one than it should be")
+    wanted = right(q, k, v, mask)
+    if not agrees(found, wanted, mistakes):
+        raise Wrong("without a mask the output is right, with a mask it is not")
+    same_gradients(answer, wanted, {"query": q, "key": k, "value": v})
 
 
 @exercise(
@@ -165,14 +151,15 @@ def check_attend(function: Callable) -> None:
 )
 def check_split_heads(function: Callable) -> None:
     """`function(x (B, T, D), heads)` gives (B, heads, T, D / heads)."""
-    x = torch.arange(2.0 * 6 * 8).view(2, 6, 8)
-    found = attempt(function, x.clone(), 4)
+    leaf = torch.arange(2.0 * 6 * 8).view(2, 6, 8).requires_grad_()
+    answer = found = attempt(function, leaf.clone(), 4)
+    x = leaf.detach()
     split = x.view(2, 6, 4, 2)
     if torch.is_tensor(found) and same(found.detach(), split, **CLOSE):
         raise Wrong(
             "the shape is (B, T, heads, D / heads): swap the axes of tokens and heads"
         )
-    found = _tensor(found, (2, 4, 6, 2), "(B, heads, T, D / heads)")
+    found = tensor(found, (2, 4, 6, 2), "(B, heads, T, D / heads)")
     mistakes = {
         "the shape is right but the numbers are mixed: reshape to (B, heads, T, ...) "
         "cuts the tokens up. Unflatten the last axis first, then transpose": x.reshape(
@@ -183,213 +170,69 @@ def check_split_heads(function: Callable) -> None:
             2, 6, 2, 4
         ).permute(0, 3, 1, 2),
     }
-    if not is_right(found, split.permute(0, 2, 1, 3), mistakes, **CLOSE):
+    if not agrees(found, split.permute(0, 2, 1, 3), mistakes):
         raise Wrong("the shape is right, but numbers are in other places")
+    right = torch.stack(leaf.chunk(4, -1), 1)
+    same_gradients(answer, right, {"x": leaf})
+    two = tensor(attempt(function, x.clone(), 2), (2, 2, 6, 4), "here with heads = 2")
+    if not agrees(two, torch.stack(x.chunk(2, -1), 1), {}):
+        raise Wrong("right with heads = 4, but not with heads = 2")
 
 
-# --- layers ---------------------------------------------------------------------------
-
-
-def _random_layer(kind: Any, seed: int) -> Any:
-    """A layer of the package whose norms and biases do something."""
-    torch.manual_seed(seed)
-    layer = kind(fresh().config).eval()
-    for parameter in layer.parameters():
-        with torch.no_grad():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return layer
-
-
-def _torch_attention(layer: Any, name: str) -> Callable:
-    """The same weights in torch's own module."""
-    mine = getattr(layer, name)
-    width = mine.in_proj_weight.shape[1]
-    other = nn.MultiheadAttention(width, mine.heads, batch_first=True)
-    other.load_state_dict(mine.state_dict())
-
-    def call(query: Tensor, key: Tensor, value: Tensor, look: Tensor | None = None):
-        hidden = None if look is None else ~look
-        return other(query, key, value, key_padding_mask=hidden, need_weights=False)[0]
-
-    return call
+# --- pictures -------------------------------------------------------------------------
 
 
 @exercise(
-    "05.encoder-layer",
-    minutes=10,
-    hints=(
-        "Two halves of one form: x + f(norm(x)). The first f is attention, the second "
-        "the MLP.",
-        "Queries and keys are y + position; the values are y alone.",
-        'x = x + w.attention("self_attn", place, place, y, look), then the MLP of '
-        'w.norm("norm2", x).',
-    ),
-    praise="Positions say where to look; they are not in what is read there.",
-)
-def check_encoder_layer(function: Callable) -> None:
-    """`function(w, x (B, T, D), position (T, D), look)` gives (B, T, D)."""
-    layer = _random_layer(EncoderLayer, 3)
-    attention = _torch_attention(layer, "self_attn")
-    x, position = _draw(2, 7, 64, seed=1), _draw(7, 64, seed=2)
-    look = torch.ones(2, 7, dtype=torch.bool)
-    look[1, 5:] = False
-
-    def one(
-        *,
-        values: bool = False,
-        keys: bool = True,
-        stay: bool = False,
-        skip: bool = True,
-    ) -> Tensor:
-        start = x + position if stay else x
-        y = layer.norm1(start)
-        place = y if stay or not keys else y + position
-        y = attention(place, place, place if values else y, look)
-        h = start + y if skip else y
-        return h + layer.mlp(layer.norm2(h)) if skip else layer.mlp(layer.norm2(h))
-
-    with torch.no_grad():
-        w = Weights(layer)
-        found = attempt(function, w, x.clone(), position.clone(), look.clone())
-        found = _tensor(found, (2, 7, 64), "a layer keeps the shape")
-        h = x + attention(x + position, x + position, x, look)
-        post = layer.norm1(h)
-        post = layer.norm2(post + layer.mlp(post))
-        y = layer.norm1(x)
-        half = x + attention(y + position, y + position, y, look)
-        free = x + attention(y + position, y + position, y)
-        mistakes = {
-            "the values have positions in them: queries and keys get them, values do "
-            "not": one(values=True),
-            "no positions: queries and keys should be y + position": one(keys=False),
-            "position is added to x itself; it should only enter queries and keys": one(
-                stay=True
-            ),
-            "the residuals are missing: x + attention, then x + MLP": one(skip=False),
-            "this is post-norm, norm(x + f(x)), as the original; here the norm comes "
-            "first: x + f(norm(x))": post,
-            "the MLP is missing": half,
-            "the MLP should see norm2 of x": half + layer.mlp(half),
-            "`look` is not passed on to the attention": free
-            + layer.mlp(layer.norm2(free)),
-        }
-        if not is_right(found, one(), mistakes, **CLOSE):
-            raise Wrong("the output differs; compare each line with the maths")
-
-
-@exercise(
-    "05.posterior",
+    "05.image-tokens",
     minutes=12,
     hints=(
-        "Three kinds of tokens, in this order: CLS, joints, k actions: (B, 2 + k, D).",
-        "CLS and joints are always there: two True before ~is_pad.",
-        "The encoder's output at token 0 is the summary; latent_proj makes 2 Z numbers "
-        "of it, and chunk(2, -1) cuts them into mean and log variance.",
+        "Cell (i, j) of the map becomes token i * w + j: flatten(2) numbers the cells "
+        "of (B, C, h, w) in this order, and .mT puts the channels last.",
+        'w.linear("proj", ...) makes D numbers of the C channels of each cell.',
+        "rows = w.wave(h)[:, None].expand(h, n, -1), columns = w.wave(n)[None]."
+        "expand(h, n, -1); join them on the last axis, then flatten(0, 1).",
     ),
-    praise="One token gathers the whole chunk, and padding has no say.",
+    praise="A cell's position says its row and its column, whatever the map's size.",
 )
-def check_posterior(function: Callable) -> None:
-    """`function(w, qpos (B, S), action (B, k, A), is_pad (B, k))`: two (B, Z)."""
-    config = fresh(seed=5).config
-    package = CVAEEncoder(config).eval()
-    k = config.chunk_size
-    qpos, action = _draw(3, 6, seed=6), _draw(3, k, 6, seed=7)
-    is_pad = torch.arange(k) >= torch.tensor([[k], [k // 2], [2]])
-    with torch.no_grad():
-        w = Weights(package)
-        found = attempt(function, w, qpos.clone(), action.clone(), is_pad.clone())
-        wanted = "tensors are wanted: mean and log variance, (B, Z) each"
-        found = two_parts(found, wanted)
-        shape, remark = (3, config.latent_dim), "read one token, CLS, and cut it in two"
-        mu, logvar = (_tensor(x, shape, remark) for x in found)
-        right = tuple(package(qpos, action, is_pad))
-        swapped = "mean and log variance are swapped: the mean comes first"
-        if is_right((mu, logvar), right, {swapped: right[::-1]}, **CLOSE):
-            return
-
-        def variant(look: Tensor, place: Any, read: int = 0, swap: bool = False):
-            own = [package.cls.expand(3, 1, -1), package.qpos_proj(qpos)[:, None]]
-            x = torch.cat(
-                [*(own[::-1] if swap else own), package.action_proj(action)], 1
-            )
-            x = package.encoder(x, place, nn.functional.pad(look, (2, 0), value=True))
-            return package.latent_proj(x[:, read]).chunk(2, -1)[0]
-
-        everywhere, place = torch.ones_like(is_pad), package.position
-        mistakes = {
-            "padded actions have influence: pass ~is_pad, with two True before it, as "
-            "`look`": variant(everywhere, place),
-            "the mask is upside down: `look` is True where there is something to see": (
-                variant(is_pad, place)
-            ),
-            "positions are missing: w.sinusoid(2 + k)": variant(~is_pad, 0 * place),
-            "the last token is read; CLS is token 0": variant(~is_pad, place, -1),
-            "token 1, the joints, is read; CLS is token 0": variant(~is_pad, place, 1),
-            "the joints come before CLS; CLS should be token 0": variant(
-                ~is_pad, place, swap=True
-            ),
-        }
-        name_the_mistake(mu, mistakes, **CLOSE)
-        raise Wrong("mean or log variance differ; is every token in its place?")
-
-
-@exercise(
-    "05.decode",
-    minutes=12,
-    hints=(
-        "x begins as zeros (B, k, D). The learned queries are its positions: they are "
-        "added to queries and keys, as positions in the encoder.",
-        "The cross-attention asks `key` (memory with positions) and reads `memory`.",
-        "Three halves x + f(norm(x)): self_attn, cross_attn, mlp; then decoder_norm, "
-        "then action_head.",
-    ),
-    praise="k questions go in, k actions come out, all at once.",
-)
-def check_decode(function: Callable) -> None:
-    """`function(w, memory (B, T, D), key (B, T, D))` gives actions (B, k, A)."""
-    model = fresh(seed=9)
-    layer = _random_layer(DecoderLayer, 10)
-    model.decoder[0] = layer
-    with torch.no_grad():
-        model.decoder_norm.weight.add_(_draw(64, seed=13))  # so that it can be missed
-    own, cross = (_torch_attention(layer, n) for n in ("self_attn", "cross_attn"))
-    memory, position = _draw(2, 5, 64, seed=11), _draw(5, 64, seed=12)
-    key, query = memory + position, model.queries
-
-    def one(
-        *,
-        start: Any = None,
-        value: Tensor = memory,
-        asks: bool = True,
-        last: bool = True,
-    ) -> Tensor:
-        x = torch.zeros(2, *query.shape) if start is None else start
-        y = layer.norm1(x)
-        x = x + own(y + query, y + query, y)
-        y = layer.norm2(x)
-        x = x + cross(y + query if asks else y, key, value)
-        x = x + layer.mlp(layer.norm3(x))
-        return model.action_head(model.decoder_norm(x) if last else x)
-
-    with torch.no_grad():
-        found = attempt(function, Weights(model), memory.clone(), key.clone())
-        shape = (2, model.config.chunk_size, 6)
-        found = _tensor(found, shape, "one action for each query, of each sample")
-        skipped = torch.zeros(2, *query.shape)
-        skipped = skipped + cross(layer.norm2(skipped) + query, key, memory)
-        skipped = skipped + layer.mlp(layer.norm3(skipped))
-        mistakes = {
-            "x begins as the queries; it begins as zeros, and the queries are its "
-            "positions": one(start=query.expand(2, -1, -1)),
-            "the cross-attention reads `key`; it should compare with `key` and read "
-            "`memory`": one(value=key),
-            "the cross-attention's queries lack the learned ones: y + query": one(
-                asks=False
-            ),
-            "decoder_norm is missing before action_head": one(last=False),
-            "the self-attention of the queries is missing": model.action_head(
-                model.decoder_norm(skipped)
-            ),
-        }
-        if not is_right(found, one(), mistakes, **CLOSE):
-            raise Wrong("the actions differ; compare each line with the maths")
+def check_image_tokens(function: Callable) -> None:
+    """`function(w, features (B, C, h, w))`: (B, h w, D) and (h w, D)."""
+    torch.manual_seed(14)
+    grid = Grid(10, 8)
+    features = draw(2, 10, 3, 5, seed=15)
+    answer = attempt(function, weights_of(grid), features.clone())
+    answer = two_parts(answer, "tensors are wanted: tokens and positions")
+    remark = "one token for each of the h w cells, of D numbers each"
+    tokens = tensor(answer[0], (2, 15, 8), remark)
+    cells = grid(features)  # (B, h w, D)
+    down = features.mT.flatten(2).mT
+    place = sinusoid_2d(3, 5, 8)
+    mistakes = {
+        "the cells are numbered column by column; token i * w + j is cell (i, j)": (
+            grid.proj(down)
+        ),
+        "reshape mixes channels and cells: flatten the cells, then swap the axes": (
+            grid.proj(features.reshape(2, 15, 10))
+        ),
+        "positions are added to the tokens here; return them apart: the encoder adds "
+        "them to queries and keys only": cells + place,
+        "proj has a bias, too: use w.linear": cells - grid.proj.bias,
+    }
+    if not agrees(tokens, cells, mistakes):
+        raise Wrong("the tokens differ: each is proj of the channels of one cell")
+    where = tensor(answer[1], (15, 8), "a row a cell, the same for all samples")
+    rows, columns = place.chunk(2, -1)
+    along = place.view(3, 5, 8).transpose(0, 1).flatten(0, 1)
+    mistakes = {
+        "row and column are swapped: the first half of the channels holds the row": (
+            torch.cat([columns, rows], -1)
+        ),
+        "the cells are numbered column by column here; the tokens row by row": along,
+        "positions count the cells 0, 1, 2, ... along one line; give each cell its row "
+        "and its column": sinusoid(15, 8),
+        "both halves hold the row": torch.cat([rows, rows], -1),
+        "both halves hold the column": torch.cat([columns, columns], -1),
+    }
+    if not agrees(where, place, mistakes):
+        raise Wrong("the tokens are right; the positions differ from [row, column]")
+    leaves = {"the features": features, "proj": grid.proj.weight}
+    same_gradients(answer[0], cells, leaves)

@@ -1,5 +1,6 @@
 """Lesson 06: counting updates, normalising, and comparing orders."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..toolkit.checks import (
     is_right,
     name_the_mistake,
     number,
+    numbers,
     two_parts,
 )
 
@@ -29,37 +31,51 @@ from ..toolkit.checks import (
 def check_updates(function: Callable) -> None:
     """`function(epochs, episodes, frames, batch, share)` gives a number of updates."""
     for epochs, episodes, frames, batch, share in (
-        (2000, 50, 400, 8, 0.8),
+        (2000, 50, 410, 8, 0.8),
         (30, 50, 180, 12, 0.9),
     ):
         answer = attempt(function, epochs, episodes, frames, batch, share)
         found = number(answer, "a number")
-        training = round(episodes * share)
-        full, rest = divmod(training, batch)
-        right = epochs * (full + (rest > 0))
-        everything = -(-training * frames // batch) * epochs
-        mistakes = {
-            "every frame counts here; the original draws one window an episode and "
-            "epoch": [everything, epochs * training * frames / batch],
-            "the batches are rounded down; one that is not full is an update, too": (
-                epochs * full
-            ),
-            "no rounding: an update happens or does not": epochs * training / batch,
-            "the episodes held out for validation are trained on here": [
-                epochs * -(-episodes // batch),
-                epochs * episodes / batch,
-            ],
-            "these are windows; an update takes `batch` of them": epochs * training,
-            "these are the updates of one epoch": right / epochs,
-            "round up in each epoch, not once at the end": -(
-                -epochs * training // batch
-            ),
-        }
+        right = epochs * -(-round(episodes * share) // batch)
+        mistakes = _miscounted(epochs, episodes, frames, batch, share)
         if not is_right(found, right, mistakes, rtol=0, atol=1e-6):
             raise Wrong(
                 f"{epochs} epochs over {episodes} episodes, {share:.0%} of them for "
                 f"training, in batches of {batch}: expected {right}, found {found:g}"
             )
+
+
+def _miscounted(
+    epochs: int, episodes: int, frames: int, batch: int, share: float
+) -> dict[str, float]:
+    """Every combination of the usual slips, and the words for it."""
+    windows = {
+        "": round(episodes * share),
+        "every frame is a window here; the original draws one window an episode and "
+        "epoch": round(episodes * share) * frames,
+    }
+    held_out = "the episodes held out for validation are trained on here"
+    windows |= {
+        held_out: episodes,
+        f"{'; '.join([*list(windows)[1:], held_out])}": episodes * frames,
+    }
+    batched: dict[str, Callable[[int], float]] = {
+        "": lambda n: -(-n // batch),
+        "the batches are rounded down; one that is not full is an update, too": (
+            lambda n: n // batch
+        ),
+        "no rounding: an update happens or does not": lambda n: n / batch,
+        "these are windows; an update takes `batch` of them": lambda n: n,
+    }
+    found: dict[str, float] = {
+        "round up in each epoch, not once at the end": -(-epochs * windows[""] // batch)
+    }
+    for (one, n), (two, count) in itertools.product(windows.items(), batched.items()):
+        for three, times in (("", epochs), ("these are the updates of one epoch", 1)):
+            words = "; and ".join(x for x in (one, two, three) if x)
+            if words:
+                found[words] = times * count(n)
+    return found
 
 
 @exercise(
@@ -76,10 +92,10 @@ def check_scale(function: Callable) -> None:
     """`function(x (M, S), floor)` gives mean (S,) and deviation (S,)."""
     rng = np.random.default_rng(0)
     x = rng.normal([0.5, -1.0, 2.0], [0.4, 1.5, 1e-5], (200, 3))
-    floor = 0.01
+    floor = 0.02  # not the package's 0.01, so that it has to be used
     found = attempt(function, x.copy(), floor)
     found = two_parts(found, "arrays are wanted: mean and deviation")
-    mean, std = (np.asarray(f, float) for f in found)
+    mean, std = (numbers(part) for part in found)
     if mean.shape != (3,) or std.shape != (3,):
         raise Wrong(
             f"expected shapes (3,) and (3,), one number a joint; found {mean.shape} "
@@ -119,6 +135,15 @@ def check_scale(function: Callable) -> None:
         "the floor goes under the square root here: sqrt(variance + floor)": np.sqrt(
             plain**2 + floor
         ),
+        "a deviation below the floor becomes 1 here; it should become the floor": (
+            np.where(plain < floor, 1.0, plain)
+        ),
+        "the floor is put on the variance; it belongs on its square root": np.sqrt(
+            np.maximum(plain**2, floor)
+        ),
+        "this is the mean absolute deviation; wanted is the root of the mean square": (
+            np.maximum(np.abs(x - centre).mean(0), floor)
+        ),
     }
     name_the_mistake(std, mistakes, rtol=1e-6)
     raise Wrong(f"the deviations are {np.round(std, 4)}, expected {np.round(right, 4)}")
@@ -153,14 +178,25 @@ def check_ranks(function: Callable) -> None:
         "first": np.corrcoef(a, b)[0, 1],
         "argsort once gives where the sorted values stood, not ranks; argsort its "
         "result again": np.corrcoef(a.argsort(), b.argsort())[0, 1],
-        "the sign is reversed: one of the two is ranked from the top": -right,
+        "the sign is wrong: is one of the two ranked from the top, or is this the "
+        "absolute value?": -right,
         "only one of the two is ranked": [
             np.corrcoef(ra, b)[0, 1],
             np.corrcoef(a, rb)[0, 1],
         ],
+        "these are Kendall's pairs; wanted is Pearson's correlation of the ranks": (
+            _kendall(a, b)
+        ),
+        "this is the square of the correlation; its sign is lost": right**2,
         "this is the covariance of the ranks; divide by both deviations": [
             np.cov(ra, rb, ddof=ddof)[0, 1] for ddof in (0, 1)
         ],
     }
     if not is_right(found, right, mistakes, rtol=0, atol=1e-9):
         raise Wrong(f"expected {right:.3f}, found {found:.3f}")
+
+
+def _kendall(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of pairs in the same order, less the share in the opposite one."""
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    return sum(np.sign((a[i] - a[j]) * (b[i] - b[j])) for i, j in pairs) / len(pairs)

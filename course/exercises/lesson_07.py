@@ -95,6 +95,10 @@ def _wrong_intervals(
     return {
         "this is the textbook interval, seen ± z deviations *at the rate that was "
         "seen*; Wilson takes the deviation at p itself": [(p - wald, p + wald)],
+        "this is the textbook interval, cut off at 0 and 1; Wilson takes the deviation "
+        "at p itself, and stays inside without a cut": [
+            (max(0.0, p - wald), min(1.0, p + wald))
+        ],
         "the limits are in the wrong order: lower first": [(right[1], right[0])],
         "these are percent; return shares from 0 to 1": [
             (100 * right[0], 100 * right[1])
@@ -212,6 +216,10 @@ def check_seeds(function: Callable) -> None:
             chance
         ),
         "the signs are turned: chance adds to what seeds do": math.sqrt(seen + chance),
+        "this takes p(1 − p) at the mean rate of all seeds, which counts part of their "
+        "spread as chance; take it for each seed, then the mean": math.sqrt(
+            seen - mean * (1 - mean) / n
+        ),
     }
     if not is_right(answer, right, mistakes, **EXACT):
         if not answer > 0:

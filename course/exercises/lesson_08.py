@@ -109,6 +109,7 @@ def check_steps(function: Callable) -> None:
         (2600, 900, 3100, -1.66, 1),
         (1200, 1000, 3000, 0.3, -1),
         (2000, 1000, 3000, 0.3, -1),
+        (870, 860, 3140, -1.574, 1),  # the lift near its end, beyond -π
     ):
         steps, first, last, middle, sense = case
         found = number(attempt(function, *case), "one angle, a number,")
@@ -129,6 +130,10 @@ def check_steps(function: Callable) -> None:
             "a full turn is 2π; this uses π": middle + sense * turned / 2,
             "a full turn has 4096 steps, not 4095: the last one and the first are "
             "neighbours": middle + sense * turned * 4096 / 4095,
+            "the angle is wrapped into -π to π; the lift's range reaches beyond -π, "
+            "where it would seem to be at its other end": (
+                (right + math.pi) % math.tau - math.pi
+            ),
         }
         if not is_right(found, right, mistakes, rtol=0, atol=1e-6):
             raise Wrong(
@@ -146,9 +151,10 @@ def check_steps(function: Callable) -> None:
         "`np.clip(nan, low, high)` is nan, and so is every comparison with it false: "
         "refuse it with `np.isfinite` before anything else.",
         "if not np.isfinite(wish).all(): raise ValueError('not finite'). Then "
-        "np.clip(np.clip(wish, low, high), last - step, last + step).",
+        "np.clip(np.clip(wish, low, high), last - step, last + step): what comes last "
+        "always holds.",
     ),
-    praise="Small, and it stands between every policy and every arm.",
+    praise="Whatever a policy wishes, no joint is sent a leap.",
 )
 def check_limit(function: Callable) -> None:
     """`function(wish, last, low, high, step)` gives the target to send, (6,)."""
@@ -156,29 +162,51 @@ def check_limit(function: Callable) -> None:
     last = np.array([0.0, 0.9, -0.9, 0.2, -0.5, 0.0])
     wish = np.array([0.05, 1.4, -2.0, 0.9, -0.52, -0.4])
     step = 0.3
-    kept = wish.copy()
+    _name_the_targets(function, wish, last, low, high, step)
+    outside = np.array([1.5, -1.9, 1.2, -1.1, 0.0, 0.0])  # carried there by hand
+    _name_the_targets(function, wish, outside, low, high, step)
+    for joint, nonsense in ((2, np.nan), (0, np.inf), (5, -np.inf)):
+        bad = wish.copy()
+        bad[joint] = nonsense
+        _expect_refusal(function, bad, nonsense, last, low, high, step)
+
+
+def _name_the_targets(
+    function: Callable,
+    wish: np.ndarray,
+    last: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    step: float,
+) -> None:
     right = [
         min(max(min(max(w, a), b), t - step), t + step)
         for w, a, b, t in zip(wish, low, high, last, strict=True)
     ]
-    answer = attempt(function, wish, last, low, high, step)
+    given = wish.copy(), last.copy()
+    answer = attempt(function, *given, low.copy(), high.copy(), step)
     try:
-        found = np.asarray(answer, float).reshape(6)
+        found = np.asarray(answer, float)
     except (TypeError, ValueError):
         raise Wrong(f"return 6 targets; yours is {answer!r}") from None
-    ranged = np.clip(kept, low, high)
+    if found.shape != (6,):
+        raise Wrong(f"return 6 targets, (6,); the shape of yours is {found.shape}")
+    ranged = np.clip(wish, low, high)
+    near = np.clip(wish, last - step, last + step)
     leap = ranged - last
     mistakes = {
         "the joint's range holds, but nothing stops a leap: at most `step` from "
         "`last`": ranged,
-        "the leap is limited, but the joint's range is not": np.clip(
-            kept, last - step, last + step
+        "the leap is limited, but the joint's range is not": near,
+        "where a joint stands outside its range, as after it was pushed, it is sent "
+        "back in one leap: let the limit on the step come last": np.clip(
+            near, low, high
         ),
         "the leap is measured from the wish, not from the last target": np.clip(
-            last, kept - step, kept + step
+            last, wish - step, wish + step
         ),
         "a wish beyond the limits is dropped; come as near to it as is allowed": (
-            np.where((ranged != kept) | (np.abs(kept - last) > step), last, kept)
+            np.where((ranged != wish) | (np.abs(wish - last) > step), last, wish)
         ),
         "all joints are scaled together; each joint has its own limit": last
         + leap * min(1.0, step / float(np.abs(leap).max())),
@@ -186,15 +214,11 @@ def check_limit(function: Callable) -> None:
     if not is_right(found, right, mistakes, rtol=0, atol=1e-9):
         joint = int(np.argmax(np.abs(found - right)))
         raise Wrong(
-            f"joint {joint} wishes {kept[joint]} from {last[joint]}: expected "
+            f"joint {joint} wishes {wish[joint]} from {last[joint]}: expected "
             f"{right[joint]:.2f}, found {found[joint]:.2f}"
         )
-    if not np.array_equal(wish, kept):
-        raise Wrong("your function changes the wish it was given; work on a copy")
-    for nonsense in (np.nan, np.inf, -np.inf):
-        bad = wish.copy()
-        bad[2] = nonsense
-        _expect_refusal(function, bad, nonsense, last, low, high, step)
+    if not (np.array_equal(given[0], wish) and np.array_equal(given[1], last)):
+        raise Wrong("your function changes what it was given; work on a copy")
 
 
 def _expect_refusal(
@@ -204,17 +228,28 @@ def _expect_refusal(
         answer = function(bad, *limits)
     except NotImplementedError:
         raise NotAttempted from None
-    except Exception:
+    except ValueError:
         return  # refused, as it should be
+    except AssertionError:
+        raise Wrong(
+            "it is refused with assert, and Python leaves asserts out when it runs "
+            "with -O: raise ValueError"
+        ) from None
+    except Exception as error:
+        raise Wrong(
+            f"a wish of {nonsense} ends in {type(error).__name__}; raise ValueError, "
+            "so that the caller can tell it from a fault in your code"
+        ) from None
     try:
         passed = not np.isfinite(np.asarray(answer, float)).all()
     except (TypeError, ValueError):
         passed = True
     if passed:
         raise Wrong(
-            f"a wish of {nonsense} goes through to the servos; clip does not stop it"
+            f"a wish of {nonsense} is not refused: np.clip lets nan through, and a "
+            "text or None that is returned stops nobody; raise ValueError"
         )
     raise Wrong(
-        f"a wish of {nonsense} is quietly replaced; something is broken upstream, so "
-        "refuse it aloud: raise ValueError"
+        f"a wish of {nonsense} is quietly replaced, but something upstream is broken: "
+        "raise ValueError"
     )

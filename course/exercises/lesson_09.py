@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ..toolkit.checks import NotAttempted, Wrong, attempt, exercise, is_right, same
+from ..toolkit.checks import (
+    NotAttempted,
+    Wrong,
+    attempt,
+    exercise,
+    is_right,
+    numbers,
+    same,
+)
 
 K = 3  # of the examiner's chunks
 
@@ -64,7 +72,7 @@ def check_side_by_side(function: Callable) -> None:
             raise Wrong(arm.fault)
     if not np.array_equal(seen["qpos"], qpos):
         raise Wrong("your function changes the observation; the other policy needs it")
-    found = np.asarray(answer, float)
+    found = numbers(answer)
     if found.shape != (2, K, 16):
         raise Wrong(f"expected a chunk (B, k, 16), here (2, {K}, 16): {found.shape}")
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from act_minimal.command import doctor
 from act_minimal.evaluation import Evaluation, evaluation_scenes
+from act_minimal.policy import Policy
 from act_minimal.sim import PickPlace
 from act_minimal.sim.film import Take, film
 from act_minimal.sim.so100 import arm as so100
@@ -94,8 +95,8 @@ def arm_explorer(scene: int = 3) -> Explorer:
         for i, name in enumerate(NAMES)
     }
     return Explorer(
-        "Can you bring the fingers to within 2 cm of the red cube? Which joints does "
-        "it take?",
+        "Can you bring the fingers to within 2 cm of the red cube? Which joints have "
+        "to move?",
         draw,
         **joints,
         gripper=slider("gripper, % open", 0, 100, 32),
@@ -132,22 +133,35 @@ def film_experts() -> Film:
     )
 
 
-def film_rollouts(found: Evaluation, name: str, n: int = 4) -> Film:
-    """The first `n` rollouts, not the best ones."""
+def film_rollouts(found: Evaluation, policy: Policy, n: int) -> Film:
+    """The first `n` rollouts, not the best ones, and what the policy predicts."""
     some = found.rollouts[:n]
-    takes = [Take(f"{name} {r.scene}", r.qpos, r.success) for r in some]
+    takes = [Take(f"scene {r.scene}", r.qpos, r.success, policy) for r in some]
     good = sum(r.success for r in some)
     return _film(
         takes,
-        f"{name}_{n}_{found.seed}",
+        f"policy_{n}_{found.seed}",
         f"Rollouts of the policy in {n} fresh scenes at twice the real speed, each cut "
-        f"off when it is over: {good} of {n} put the cube into the bin.",
+        f"off when it is over: {good} of {n} put the cube into the bin. A fading "
+        "ribbon shows the fingertips' next predicted positions.",
+        ("scene",),
     )
 
 
-def _film(takes: list[Take], name: str, alt: str) -> Film:
+def first_and_all(found: Evaluation, n: int) -> str:
+    """How the first `n` rollouts went, beside all of them."""
+    good = sum(r.success for r in found.rollouts[:n])
+    return (
+        f"the first {n} scenes: {good} of {n}; all scenes: {found.successes} of "
+        f"{found.n}"
+    )
+
+
+def _film(
+    takes: list[Take], name: str, alt: str, cameras: tuple[str, ...] | None = None
+) -> Film:
     path = home() / "films" / f"{name}.mp4"
-    made = film(TASK, takes, path, columns=4, size=(180, 240), progress=False)
+    made = film(TASK, takes, path, columns=2, cameras=cameras, progress=False)
     return show_film(made, alt)
 
 

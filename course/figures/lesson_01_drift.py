@@ -13,7 +13,7 @@ from act_minimal.policy import Policy
 from act_minimal.sim import make_task
 
 from ..toolkit.paths import home
-from ..toolkit.plots import COLOURS, MARKERS, figure, label, style
+from ..toolkit.plots import COLOURS, figure, label, style
 from ..toolkit.runs import alone
 from ..toolkit.widgets import Explorer, choice, slider
 from . import lesson_01_corrections as corrections
@@ -22,7 +22,6 @@ TASK = make_task(corrections.TASK)
 HORIZONS = (12, 25, 50, 100, 200)  # of the ridge
 ARM_HORIZONS = (10, 20, 40, 80)  # of the arm: no expert is done by then
 SHOWN = 180  # ticks of a rollout
-LIFT, ELBOW = 1, 2  # the joints of the picture
 Series = dict[str, np.ndarray]
 
 
@@ -55,7 +54,8 @@ def ridge_figure(n: int = 2000) -> Figure:
     axes.loglog(horizon, eps * horizon, "k-.", lw=1, label="εT")
     axes.set_xticks(horizon, [str(t) for t in HORIZONS])
     axes.minorticks_off()
-    label(axes, "horizon T, steps", f"steps off the ridge (mean of n = {n})")
+    what = "ε = 0.002; the way back: a chance of 0.2 a step"
+    label(axes, "horizon T, steps", f"steps off the ridge\n(mean of n = {n})", what)
     axes.legend()
     return fig
 
@@ -278,66 +278,5 @@ def horizon_figure(series: dict[str, Sequence[np.ndarray]]) -> Figure:
             axes.loglog(t, cost[9] * (t / 10) ** 2, "k:", lw=1, label="T²")
     axes.set_xlim(3, max(ARM_HORIZONS))
     label(axes, "horizon T, steps", "error added up, rad · steps")
-    axes.legend(fontsize=8)
+    axes.legend()
     return fig
-
-
-def where(known: Known, states: Sequence[np.ndarray], found: Evaluation) -> Figure:
-    """Demonstrated states, and the way of some rollouts that failed, in two joints."""
-    fig, axes = figure(width=6.5, height=3.8)
-    axes.plot(
-        *known.states[:, (LIFT, ELBOW)].T, ".", color="0.75", ms=2, label="demonstrated"
-    )
-    failed = [s for s, r in zip(states, found.rollouts, strict=True) if not r.success]
-    for i, state in enumerate(failed[:4]):
-        axes.plot(*state[:, (LIFT, ELBOW)].T, **style(i), lw=1.2)
-        axes.plot(
-            *state[-1, [LIFT, ELBOW]],
-            MARKERS[i],
-            color=COLOURS[i],
-            ms=8,
-            label=f"a failed rollout, and where it ends ({i + 1})",
-        )
-    label(axes, "shoulder lift, rad", "elbow, rad")
-    axes.legend(fontsize=8)
-    return fig
-
-
-def leave_explorer(
-    known: Known, states: dict[str, list[np.ndarray]], limit: float
-) -> Explorer:
-    """One rollout at a time: the scene's slider, the policy's button, the distance.
-
-    Rollouts (T, 13) by policy are of the same scenes. A larger distance than `limit`
-    counts as having left the data.
-    """
-    tables = {k: [known.distance(s[:SHOWN]) for s in v] for k, v in states.items()}
-    top = max(float(d.max()) for rows in tables.values() for d in rows)
-    fig, axes = figure(width=7.0, height=3.0)
-    (line,) = axes.plot([], [], color=COLOURS[1], label="this rollout")
-    (dot,) = axes.plot([], [], MARKERS[0], color="black", label="leaves the data")
-    axes.axhline(limit, color="0.5", ls=":", lw=1)
-    axes.set_xlim(0, SHOWN / TASK.fps)
-    axes.set_ylim(0, 1.05 * top)
-    label(axes, "time, s", "distance to the nearest\ndemonstrated state")
-    axes.legend(loc="upper left")
-
-    def draw(policy: str, scene: int) -> tuple[Figure, str]:
-        far = tables[policy][scene]
-        line.set_data(np.arange(len(far)) / TASK.fps, far)
-        out = np.flatnonzero(far > limit)
-        at = out[:1]
-        dot.set_data(at / TASK.fps, far[at])
-        says = f"at {at[0] / TASK.fps:.1f} s for the first time" if len(at) else "never"
-        return fig, (
-            f"{policy}, scene {scene}: more than {limit:.2f} deviations from every "
-            f"demonstrated state {says}, {100 * len(out) / len(far):.0f} % of the time."
-        )
-
-    names = list(states)
-    return Explorer(
-        "When does a rollout leave the data, and does it come back?",
-        draw,
-        policy=choice("policy", names, names[0]),
-        scene=slider("scene", 0, len(states[names[0]]) - 1, 0),
-    )

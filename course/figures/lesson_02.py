@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from act_minimal.support.files import write_json
 from ..toolkit.paths import home
 from ..toolkit.plots import (
     COLOURS,
-    MARKERS,
     figure,
     label,
     log_ticks,
@@ -43,39 +43,7 @@ JOINT = 1  # shoulder lift: it moves most
 SIZES = (1, 5, 10, 25, 50, 100)  # chunk sizes of data/results/chunk_size.json
 
 
-# --- windows --------------------------------------------------------------------------
-
-
-def window_figure(demos: Demonstrations, k: int, before_end: tuple[int, int]) -> Figure:
-    """Two windows near the end of the first episode, what is padded marked.
-
-    They start so many ticks `before_end`.
-    """
-    fig, axes = figure()
-    end = int(demos.starts[0] + demos.lengths[0])
-    first = end - max(before_end) - 15
-    axes.plot(
-        np.arange(first, end) - end,
-        demos.action[first:end, JOINT],
-        color="black",
-        label="demonstrated action",
-    )
-    windows = Windows(demos, [0], k)
-    height = float(np.ptp(demos.action[first:end, JOINT]))
-    for i, start in enumerate(before_end):
-        batch = windows.batch([int(demos.lengths[0]) - start])
-        chunk, pad = batch["action"][0, :, JOINT].numpy(), batch["is_pad"][0].numpy()
-        # Lifted a little, or the windows would hide the line.
-        ticks, lifted = np.arange(k) - start, chunk + 0.15 * (i + 1) * height
-        dots = {"color": COLOURS[i], "ls": "", "ms": 4}
-        real = f"window at {-start}: {int((~pad).sum())} actions"
-        axes.plot(ticks[~pad], lifted[~pad], MARKERS[i], label=real, **dots)
-        filled = f"and {int(pad.sum())} of padding"
-        axes.plot(ticks[pad], lifted[pad], "x", label=filled, **dots)
-    axes.axvline(0, color="black", lw=0.8, ls=":")
-    label(axes, "tick, 0 = the episode is over", "shoulder lift, rad")
-    axes.legend(ncols=2, fontsize=8)
-    return fig
+# --- how far ahead -------------------------------------------------------------------
 
 
 def error_ahead(policy: Policy, data: Path, n: int = 512) -> np.ndarray:
@@ -154,7 +122,7 @@ def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
             r
             for r in rows
             if (r["demonstrator"], r["execution"]) == (demonstrator, execution)
-            and r["cvae"]
+            and not r["cvae"]
         ]
         ours.sort(key=lambda r: r["k"])
         plot_rates(
@@ -176,6 +144,63 @@ def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
     return fig, f"Success against chunk size. {'. '.join(said)}."
 
 
+def grid_figure(folder: Path | None = None) -> tuple[Figure, str]:
+    """Success for every chunk size k and executed length h, and a sentence about it."""
+    names = {0.02: "noise on the inputs", 0.0: "no noise on the inputs"}
+    try:
+        rows = load_result("claims/grid", folder)["summary"]
+    except ResultError:
+        return figure()[0], "An empty grid: claims/grid.json is not measured yet."
+    noises = list(dict.fromkeys(row["noise"] for row in rows))
+    fig, grids = figure(len(noises), height=3.4)
+    said = []
+    for axes, noise in zip(np.atleast_1d(grids), noises, strict=True):
+        name = names[noise]
+        table = np.full((len(SIZES), len(SIZES)), np.nan)
+        for row in (r for r in rows if r["noise"] == noise):
+            at = SIZES.index(row["k"]), SIZES.index(row["h"])
+            table[at] = 100 * row["success"]
+            ink = "white" if table[at] < 55 else "black"
+            how = {"ha": "center", "va": "center", "color": ink}
+            axes.text(*at[::-1], f"{table[at]:.0f}", **how)
+        axes.imshow(table, cmap="cividis", vmin=0, vmax=100, origin="lower")
+        axes.grid(False)
+        for ticks in (axes.set_xticks, axes.set_yticks):
+            ticks(range(len(SIZES)), [str(size) for size in SIZES])
+        label(axes, "executed length h", "chunk size k", f"{name}: success, %")
+        known = [row for row in rows if row["noise"] == noise]
+        best = max(known, key=itemgetter("success"))
+        said.append(
+            f"{name}, best {100 * best['success']:.0f} % at k = {best['k']}, "
+            f"h = {best['h']}"
+        )
+    n = rows[0]["n"]
+    return fig, f"Success on a grid of k and h, n = {n} a cell: {'; '.join(said)}."
+
+
+def two_effects(noise: float, folder: Path | None = None) -> str:
+    """What larger chunks change at h = 1, and what executing up to 25 of them changes.
+
+    In points of success, with the interval of the difference.
+    """
+    try:
+        found = load_result("claims/grid", folder)
+    except ResultError:
+        return "claims/grid.json is not measured yet"
+    lines = {}
+    for row in (r for r in found["effects"] if r["noise"] == noise):
+        low, high = (100 * x for x in row["interval"])
+        k, h, learning = row["k"], row["h"], row["effect"] == "learning"
+        if not learning and h != min(k, 25):
+            continue
+        what = f"learning,  h = 1: k from 1 to {k}"
+        if not learning:
+            what = f"executing, k = {k}: h from 1 to {h}"
+        points = f"{100 * row['difference']:+.0f} ({low:+.0f} to {high:+.0f})"
+        lines[not learning, k] = f"  {what:36} {points}"
+    return "\n".join(lines[key] for key in sorted(lines))
+
+
 def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> Explorer:
     """Sliders for k and the executed length over rollouts that were made before.
 
@@ -183,14 +208,16 @@ def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> E
     """
     sizes = sorted({k for k, _ in found})
     lengths = sorted({h for _, h in found})
-    fig, (left, right) = figure(2, height=3.0)
+    fig, (left, right) = figure(2, height=3.4)
     (line,) = left.plot([], [], color=COLOURS[0], label="shoulder lift, rad")
-    (asked,) = left.plot([], [], "o", color=COLOURS[1], ms=4, label="asked here")
+    (asked,) = left.plot(
+        [], [], "o", color=COLOURS[1], ms=4, label="asked here", zorder=1
+    )
     left.set_xlim(0, max(e.rollouts[0].ticks for e in found.values()) / fps)
     paths = np.concatenate([e.rollouts[0].qpos[:, JOINT] for e in found.values()])
     left.set_ylim(paths.min() - 0.1, paths.max() + 0.4)
     label(left, "time, s", "rad", "the first scene")
-    left.legend(loc="upper right", fontsize=8)
+    left.legend(loc="upper right")
     # Evenly spaced, and each k a little aside, or equal rates would hide each other.
     column = {h: i for i, h in enumerate(lengths)}
     aside = {k: 0.08 * i for i, k in enumerate(sizes)}
@@ -207,8 +234,8 @@ def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> E
     right.set_xticks(list(column.values()), [str(h) for h in lengths])
     right.set_ylim(-5, 105)
     n = next(iter(found.values())).n
-    label(right, "executed length, actions", f"success, % (n = {n})")
-    right.legend(loc="lower right", fontsize=8)
+    label(right, "executed length h, actions", f"success, % (n = {n})")
+    right.legend(loc="lower right")
     still_layout(fig)
 
     def draw(k: int, execute: int) -> tuple[Figure, str]:
@@ -231,7 +258,7 @@ def chunk_explorer(found: Mapping[tuple[int, int], Evaluation], fps: float) -> E
         "asked again?",
         draw,
         k=steps("chunk size k", sizes, sizes[-1]),
-        execute=steps("executed length", lengths, lengths[-1]),
+        execute=steps("executed length h", lengths, lengths[0]),
     )
 
 

@@ -15,6 +15,7 @@ from act_minimal.model import ACT, ACTOutput
 from act_minimal.policy import Policy
 
 from ..toolkit.plots import COLOURS, figure, label, still_layout, style
+from ..toolkit.results import load_result
 from ..toolkit.widgets import Explorer, slider, steps
 
 TICKS = 20  # of a path around the post
@@ -151,16 +152,19 @@ def ways_figure(paths: Tensor, found: Mapping[str, Tensor]) -> Figure:
     for i, (name, path) in enumerate(found.items()):
         axes.plot(path, **style(i), lw=2.5, label=name)
     axes.set_title(f"n = {len(paths)} demonstrations, {len(drawn)} drawn", loc="left")
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="upper right", fontsize=9)
     return fig
 
 
 def toy_explorer(toys: Mapping[float, Toy], paths: Tensor) -> Explorer:
-    """A slider for z and a choice of beta: the path, and where posteriors lie."""
+    """A slider for z and a choice of beta: the path, and where posteriors lie.
+
+    It opens on the beta nearest 1, where z = 0 hits the post and most others do not.
+    """
     fig, (left, right) = figure(2, height=3.0)
     _post(left, paths[:: max(1, len(paths) // 16)])
     (line,) = left.plot([], [], color=COLOURS[1], lw=3, label="decoded")
-    left.legend(loc="upper right", fontsize=8)
+    left.legend(loc="upper right", fontsize=9)
     grid = np.linspace(-4, 4, 161)
     prior = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
     right.plot(grid, prior, color="black", ls="--", label="prior")
@@ -168,7 +172,7 @@ def toy_explorer(toys: Mapping[float, Toy], paths: Tensor) -> Explorer:
     (here,) = right.plot([], [], "v", color=COLOURS[1], ms=9, label="your z")
     right.set_ylim(0, 1.3)
     label(right, "z", "density")
-    right.legend(loc="upper left", fontsize=8)
+    right.legend(loc="upper left", fontsize=9)
     still_layout(fig)
     # Computed once: a slider must answer at once.
     spread = {beta: _mixture(toy, grid) for beta, toy in toys.items()}
@@ -192,7 +196,7 @@ def toy_explorer(toys: Mapping[float, Toy], paths: Tensor) -> Explorer:
         "For which beta does every z lead past the post? For which does z do nothing?",
         draw,
         z=slider("z", -3.0, 3.0, 0.0, 0.1),
-        beta=steps("beta", list(toys), next(iter(toys))),
+        beta=steps("beta", list(toys), min(toys, key=lambda beta: abs(beta - 1))),
     )
 
 
@@ -323,9 +327,10 @@ def latent_explorer(
     found: Mapping[float, Posterior],
     observation: Mapping[str, np.ndarray],
 ) -> Explorer:
-    """Sliders along the two widest directions of the posteriors, and for beta.
+    """Sliders along the two widest directions of the posteriors, and for kl_weight.
 
     Policies and their posteriors go by kl_weight; all see the same observation, n = 1.
+    It opens where z does most: at the smallest kl_weight, two deviations from 0.
     """
     axis, along, chunks = {}, {}, {}
     grid = np.round(np.arange(-3, 3.01, 0.25), 2)
@@ -346,14 +351,14 @@ def latent_explorer(
     left.set_xlim(0, k / FPS)
     left.set_ylim(every.min() - 0.1, every.max() + 0.1)
     label(left, "time, s", "shoulder lift, rad", "one chunk, one observation")
-    left.legend(loc="upper left", fontsize=8)
+    left.legend(loc="upper left", fontsize=9)
     n = len(next(iter(found.values())).mu)
     (dots,) = right.plot([], [], ".", color=COLOURS[0], ms=3, label=f"posteriors ({n})")
     (here,) = right.plot([], [], "v", color=COLOURS[1], ms=9, label="your z")
     right.set_xlim(-4, 4)
     right.set_ylim(-4, 4)
     label(right, "z, widest direction", "z, second direction")
-    right.legend(loc="upper left", fontsize=8)
+    right.legend(loc="upper left", fontsize=9)
     still_layout(fig)
 
     def draw(first: float, second: float, kl_weight: float) -> tuple[Figure, str]:
@@ -374,7 +379,63 @@ def latent_explorer(
         "Which kl_weight lets z change the chunk, and what does it change: where the "
         "arm goes, or when?",
         draw,
-        first=slider("z, widest direction", -3.0, 3.0, 0.0, 0.25),
+        first=slider("z, widest direction", -3.0, 3.0, 2.0, 0.25),
         second=slider("z, second direction", -3.0, 3.0, 0.0, 0.25),
-        kl_weight=steps("kl_weight", list(policies), next(iter(policies))),
+        kl_weight=steps("kl_weight", list(policies), min(policies)),
     )
+
+
+# --- success and KL against kl_weight, as measured ------------------------------------
+
+
+def by_weight(task: str) -> str:
+    """A table: KL and success for each kl_weight, "pick and place" or "post".
+
+    From the claims C6 and C7, with k = 25; and from C15, where half of the
+    demonstrators go left and whole chunks are executed.
+    """
+    if task == "post":
+        rows = load_result("claims/C15")["summary"]
+        kept = {"left": 0.5, "execute": TICKS}
+        rows = [r for r in rows if r["variant"] != "l2" and kept.items() <= r.items()]
+    else:
+        rows = [r for i in (7, 6) for r in load_result(f"claims/C0{i}")["summary"]]
+        rows = [r for r in rows if r["reduction"] != "mean"]
+    table = {(_weight(row), row["z"]): row for row in rows}
+    lines = [f"{task:14} {'KL, nats':>8}  {'z = 0':16} z drawn (n = {rows[0]['n']})"]
+    for weight in sorted({weight for weight, _ in table}):
+        zero, drawn = table[weight, "zero"], table.get((weight, "drawn"))
+        name = f"kl_weight {weight:g}" if weight >= 0 else "no CVAE"
+        nats = f"{zero['kl']:.2g}" if weight >= 0 else ""
+        words = f"{name:16} {nats:>7}  {_rate(zero):16} {_rate(drawn) if drawn else ''}"
+        lines.append(words.rstrip())
+    return "\n".join(lines)
+
+
+def _weight(row: Mapping) -> float:
+    """-1 where there is no CVAE."""
+    return -1.0 if row["kl_weight"] in (None, "none") else row["kl_weight"]
+
+
+def _rate(row: Mapping) -> str:
+    low, high = row["interval"]
+    return f"{100 * row['success']:.0f} % ({100 * low:.0f}-{100 * high:.0f} %)"
+
+
+def ablation() -> str:
+    """A table: success with and without a CVAE, and what it gains, by C5."""
+    found, lines = load_result("claims/C05"), []
+    for who in ("human", "scripted"):
+        rows = {r["cvae"]: r for r in found["summary"] if r["demonstrator"] == who}
+        [gain] = [
+            one
+            for one in found["differences"]
+            if one["demonstrator"] == who and "k" not in one
+        ]
+        low, high = (100 * x for x in gain["interval"])
+        lines.append(
+            f"{who:9} with {_rate(rows[True])}, without {_rate(rows[False])}: gain "
+            f"{100 * gain['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), "
+            f"n = 2 x {rows[True]['n']}"
+        )
+    return "\n".join(lines)

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from act_minimal.control import Observation, run
-from act_minimal.evaluation import jerk
-from act_minimal.execution import ensemble_offline
+from act_minimal.evaluation import Evaluation, jerk
+from act_minimal.execution import ExecutionConfig, RecedingHorizon, ensemble_offline
 from act_minimal.policy import Policy
 
 from ..toolkit.plots import COLOURS, figure, label, style
@@ -99,6 +99,43 @@ def mean_age(m: float, k: int, oldest_first: bool = True) -> float:
     return float((weight * age).sum() / weight.sum())
 
 
+class LowPass(RecedingHorizon):
+    """Half of each chunk, then a first-order low-pass filter over the commands.
+
+    The control for the ensemble with m = 0.01: the commands that the filter averages
+    are as old, on average, as the predictions that the ensemble averages.
+    """
+
+    m = 0.01
+
+    def __init__(self, chunk_size: int):
+        super().__init__(chunk_size, max(1, chunk_size // 2))
+        # An exponential average with this gain has the mean age (1 - gain) / gain.
+        self.gain = 1 / (1 + mean_age(self.m, chunk_size))
+
+    def reset(self) -> None:
+        super().reset()
+        self.smooth: np.ndarray | None = None  # (n, A)
+
+    def step(self, chunk: np.ndarray | None) -> np.ndarray:
+        command = super().step(chunk)
+        if self.smooth is None:
+            self.smooth = command
+        self.smooth = self.smooth + self.gain * (command - self.smooth)
+        return self.smooth
+
+
+class ShortLowPass(LowPass):
+    """The control for the ensemble with m = -0.1."""
+
+    m = -0.1
+
+
+def low_pass(short: bool = False) -> ExecutionConfig:
+    """The settings that execute with `LowPass`, or with `ShortLowPass`."""
+    return ExecutionConfig(f"{__name__}:{'ShortLowPass' if short else 'LowPass'}")
+
+
 def reaction(policy: Policy, found: Trace, m: float, at: int) -> np.ndarray:
     """How much of a sudden change the ensemble has taken in, from tick `at` on.
 
@@ -136,19 +173,39 @@ def reaction_figure(
     return fig, half
 
 
+def outcome(name: str, rollouts: Evaluation) -> str:
+    """A line about rollouts: success, median time to it, jerk, time spent frozen."""
+    took = rollouts.seconds_to_success
+    seconds = "" if took is None else f", {took:.1f} s"
+    return (
+        f"{name:18} {rollouts}{seconds}, jerk {rollouts.jerk:.0f} rad/s³, "
+        f"frozen {100 * rollouts.frozen:.0f} %"
+    )
+
+
+def roughness(commands: np.ndarray, fps: float) -> float:
+    """Root mean square third difference of commanded joint targets (T, A), rad/s³.
+
+    The formula is that of `jerk`, which is measured on joint positions: the servos
+    round off what jumps in the commands. The gripper, the last action, is left out.
+    """
+    return jerk(commands[:, :-1], fps)
+
+
 def ensemble_explorer(found: Trace) -> Explorer:
     """Sliders for the weight and its direction over one recorded rollout."""
     k = found.chunks.shape[1]
     seconds = np.arange(len(found.chunks)) / found.fps
-    raw = jerk(found.executed[:, :5], found.fps)
+    half = roughness(found.executed, found.fps)
     fig, (left, right) = figure(2, height=3.0)
-    left.plot(seconds, found.executed[:, JOINT], color="black", lw=1, label="executed")
+    executed = found.executed[:, JOINT]
+    left.plot(seconds, executed, color="black", lw=1, label="half of each chunk")
     (line,) = left.plot([], [], **style(1), label="ensembled")
-    left.legend(loc="lower right")
+    left.legend(loc="lower right", fontsize=9)
     label(left, "time, s", "shoulder lift, rad")
     (bars,) = right.plot([], [], color=COLOURS[0])
     right.set_xlim(k, 0)
-    label(right, "age of a prediction, ticks", "weight")
+    label(right, "age of a prediction, ticks", "its weight")
 
     def draw(m: float, direction: str) -> tuple[Figure, str]:
         oldest_first = direction == "oldest first"
@@ -159,18 +216,18 @@ def ensemble_explorer(found: Trace) -> Explorer:
         age = np.arange(k)[::-1] if oldest_first else np.arange(k)
         bars.set_data(age, weight)
         right.set_ylim(0, 1.1 * weight.max())
-        smooth = jerk(actions[:, :5], found.fps)
         return fig, (
             f"m = {m:g}, i counts from the {direction.split()[0]}: the predictions "
             f"averaged are {mean_age(m, k, oldest_first):.1f} ticks old on average; "
-            f"jerk {smooth:.0f} rad/s³ (executed half by half: {raw:.0f})."
+            f"command roughness {roughness(actions, found.fps):.0f} rad/s³ (half of "
+            f"each chunk: {half:.0f})."
         )
 
     return Explorer(
-        "Which m keeps the action fresh, and what does freshness cost in jerk?",
+        "Which m keeps the action fresh, and how rough are the commands then?",
         draw,
         m=slider("m", -0.3, 0.3, 0.01, 0.01),
         direction=choice(
-            "i = 0 is the", ["oldest first", "newest first"], "oldest first"
+            "order of i", ["oldest first", "newest first"], "oldest first"
         ),
     )

@@ -1,4 +1,4 @@
-"""Lesson 05: what the vision policy looks at: its keypoints, its attention."""
+"""Lesson 05: the vision policy along a demonstration: keypoints and attention."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ TOKENS = ("z", "joints", *(f"{c} {i}" for c in ("top", "wrist") for i in (1, 2, 
 
 
 @dataclass(frozen=True)
-class Looks:
+class Recorded:
     """What the vision policy attends to, along one demonstration.
 
     Attributes:
@@ -41,8 +41,8 @@ class Looks:
     effect: np.ndarray
 
 
-def look(policy: Policy, episode: Path, every: int = 10) -> Looks:
-    """Run the vision policy along a recorded episode, and look inside."""
+def along(policy: Policy, episode: Path, every: int = 10) -> Recorded:
+    """Run the vision policy along a recorded episode, and keep what its parts say."""
     found = load_episode(episode)
     model = policy.module
     assert isinstance(model, ACT)
@@ -77,7 +77,7 @@ def look(policy: Policy, episode: Path, every: int = 10) -> Looks:
     images, weights, points, effects = (np.stack(x) for x in zip(*rows, strict=True))
     assert len(TOKENS) == weights.shape[2]
     assert cameras.pool * 8 == PIXELS
-    return Looks(np.array(chosen) / found.fps, images, weights, points, effects)
+    return Recorded(np.array(chosen) / found.fps, images, weights, points, effects)
 
 
 def _effect(policy: Policy, model: ACT, batch: dict, keypoints: Tensor, cells: Any):
@@ -107,40 +107,40 @@ def _effect(policy: Policy, model: ACT, batch: dict, keypoints: Tensor, cells: A
     return np.rad2deg(change.permute(2, 0, 1).numpy())  # (k, N, C)
 
 
-def camera_explorer(looks: Looks) -> Explorer:
+def camera_explorer(seen: Recorded) -> Explorer:
     """Sliders over time and action: keypoints on both images, weight of each token."""
-    fig, axes = figure(3, width=10.0, height=3.1)
+    fig, axes = figure(3, width=8.0, height=3.2)
     pictures, dots = [], []
     for i, name in enumerate(("top", "wrist")):
-        pictures.append(axes[i].imshow(looks.images[0, i]))
+        pictures.append(axes[i].imshow(seen.images[0, i]))
         # Filled markers with a dark edge are seen on bright and on dark ground.
         how: Any = {"marker": MARKERS[i], "c": COLOURS[2], "ec": "black", "lw": 0.5}
-        dots.append(axes[i].scatter(*looks.points[0, i].T, **how))
+        dots.append(axes[i].scatter(*seen.points[0, i].T, **how))
         axes[i].set_axis_off()
-        axes[i].set_title(f"{name} camera, 64 keypoints", fontsize=10, loc="left")
+        axes[i].set_title(f"{name}, 64 keypoints", fontsize=10, loc="left")
     hatch = ["", "", *["//"] * 4, *[".."] * 4]
     colours = ["black", "grey", *[COLOURS[0]] * 4, *[COLOURS[1]] * 4]
     bars = axes[2].bar(range(len(TOKENS)), 0.1, color=colours, hatch=hatch, ec="white")
     axes[2].set_xticks(range(len(TOKENS)), TOKENS, rotation=90)
-    axes[2].set_ylim(0, min(1.0, 1.05 * float(looks.weight.max())))
+    axes[2].set_ylim(0, min(1.0, 1.05 * float(seen.weight.max())))
     label(axes[2], "token", "attention")
-    largest, k = looks.effect.max(), looks.weight.shape[1]
+    largest, k = seen.effect.max(), seen.weight.shape[1]
     still_layout(fig)
 
     def draw(moment: int, action: int) -> tuple[Figure, str]:
-        weight = looks.weight[moment, action - 1]
-        effect = looks.effect[moment, action - 1]
+        weight = seen.weight[moment, action - 1]
+        effect = seen.effect[moment, action - 1]
         for i in range(2):
-            pictures[i].set_data(looks.images[moment, i])
-            dots[i].set_offsets(looks.points[moment, i])
+            pictures[i].set_data(seen.images[moment, i])
+            dots[i].set_offsets(seen.points[moment, i])
             dots[i].set_sizes(2 + 250 * effect[i] / largest)
         for bar, height in zip(bars, weight, strict=True):
             bar.set_height(height)
         camera, point = np.unravel_index(effect.argmax(), effect.shape)
-        x, y = looks.points[moment, camera, point]
+        x, y = seen.points[moment, camera, point]
         own = weight[:2].sum()
         return fig, (
-            f"t = {looks.seconds[moment]:.1f} s, action {action} of {k}: "
+            f"t = {seen.seconds[moment]:.1f} s, action {action} of {k}: "
             f"{100 * weight[2:6].sum():.0f} % of the attention on the top camera, "
             f"{100 * weight[6:].sum():.0f} % on the wrist camera, {100 * own:.0f} % on "
             f"z and joints. A keypoint's size is its effect; the strongest, "
@@ -148,10 +148,12 @@ def camera_explorer(looks: Looks) -> Explorer:
             f"{('top', 'wrist')[camera]} image (n = 1 demonstration)."
         )
 
+    wrist = seen.effect[:, :, 1].max(-1)  # (n, k)
+    moment, action = np.unravel_index(wrist.argmax(), wrist.shape)  # at the grasp
     return Explorer(
-        "Which camera does the network listen to while the arm is far from the cube, "
-        "and which when it grasps? Do late actions look elsewhere than early ones?",
+        "Which camera gets the attention while the arm is far from the cube, and which "
+        "when it grasps? Do late actions attend to other tokens than early ones?",
         draw,
-        moment=slider("moment", 0, len(looks.seconds) - 1, 0),
-        action=slider("action in the chunk", 1, looks.weight.shape[1], 1),
+        moment=slider("moment", 0, len(seen.seconds) - 1, int(moment)),
+        action=slider("action in the chunk", 1, k, int(action) + 1),
     )

@@ -1,8 +1,8 @@
-"""Lesson 05: ACT taken apart: its weights by name, its shapes, what it looks at."""
+"""Lesson 05: ACT taken apart: its pieces, its weights by name, its shapes."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,24 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from act_minimal.backbones import sinusoid_2d
 from act_minimal.dataset import Demonstrations, Windows
 from act_minimal.model import ACT, act_loss
 from act_minimal.policy import Policy
 from act_minimal.settings import ACTConfig
 
-from ..toolkit.checks import check
 from ..toolkit.plots import figure, label, style
+
+LATENT = 16  # Z of the small ACT
 
 # --- the pieces, as the lesson asks for them ------------------------------------------
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, look: Any = None) -> Tensor:
-    """Attention of (..., T, d) over (..., S, d); `look` is True where it may."""
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> Tensor:
+    """Attention of (..., T, d) over (..., S, d); the mask is True where it may."""
     score = torch.einsum("...td,...sd->...ts", query, key) / math.sqrt(query.shape[-1])
-    if look is not None:
-        score = torch.where(look, score, torch.tensor(-math.inf, dtype=score.dtype))
+    if mask is not None:
+        score = torch.where(mask, score, torch.tensor(-math.inf, dtype=score.dtype))
     return torch.einsum("...ts,...sd->...td", score.softmax(-1), value)
 
 
@@ -44,11 +46,11 @@ def sinusoid(length: int, width: int) -> Tensor:
     return table.float()
 
 
-def encoder_layer(w: "Weights", x: Tensor, position: Tensor, look: Any = None):
+def encoder_layer(w: "Weights", x: Tensor, position: Tensor, mask: Any = None):
     """One pre-norm encoder layer, (B, T, D) to the same."""
     y = w.norm("norm1", x)
     place = y + position
-    x = x + w.attention("self_attn", place, place, y, look)
+    x = x + w.attention("self_attn", place, place, y, mask)
     return x + w.mlp(w.norm("norm2", x))
 
 
@@ -56,13 +58,22 @@ def posterior(w: "Weights", qpos: Tensor, action: Tensor, is_pad: Tensor):
     """The CVAE's encoder: mean and log variance (B, Z)."""
     cls = w["cls"].expand(len(qpos), 1, -1)
     x = [cls, w.linear("qpos_proj", qpos)[:, None], w.linear("action_proj", action)]
-    look = torch.cat([torch.ones(len(qpos), 2, dtype=torch.bool), ~is_pad], 1)
-    x = w.encoder(torch.cat(x, 1), w.sinusoid(2 + action.shape[1]), look)
+    mask = torch.cat([torch.ones(len(qpos), 2, dtype=torch.bool), ~is_pad], 1)
+    x = w.encoder(torch.cat(x, 1), w.sinusoid(2 + action.shape[1]), mask)
     return w.linear("latent_proj", x[:, 0]).chunk(2, -1)
 
 
+def image_tokens(w: "Weights", features: Tensor) -> tuple[Tensor, Tensor]:
+    """A feature map (B, C, h, w): tokens (B, h w, D), positions (h w, D)."""
+    h, width = features.shape[2:]
+    tokens = w.linear("proj", torch.einsum("bchw->bhwc", features).flatten(1, 2))
+    rows, columns = w.wave(h), w.wave(width)
+    cells = [torch.cat([row, column]) for row in rows for column in columns]
+    return tokens, torch.stack(cells)
+
+
 def decode(w: "Weights", memory: Tensor, key: Tensor) -> Tensor:
-    """The k learned queries look at the memory (B, T, D): actions (B, k, A)."""
+    """From the memory (B, T, D), by k learned queries, to actions (B, k, A)."""
     query, layer = w["queries"], w.part("decoder.0")
     x = memory.new_zeros(len(memory), *query.shape)
     y = layer.norm("norm1", x)
@@ -72,33 +83,39 @@ def decode(w: "Weights", memory: Tensor, key: Tensor) -> Tensor:
     return w.linear("action_head", w.norm("decoder_norm", x))
 
 
+def act(w: "Weights", batch: dict[str, Tensor], eps: Tensor | None = None):
+    """Actions (B, k, A); mean and log variance (B, Z), None without actions."""
+    if "action" in batch:
+        assert eps is not None
+        mean, logvar = w.posterior(batch["qpos"], batch["action"], batch["is_pad"])
+        z = mean + (0.5 * logvar).exp() * eps
+    else:
+        mean = logvar = None
+        z = batch["qpos"].new_zeros(len(batch["qpos"]), LATENT)
+    x, position = w.tokens(z, batch)
+    memory = w.encoder(x, position)
+    return w.decode(memory, memory + position), mean, logvar
+
+
 @dataclass(frozen=True)
 class Pieces:
-    """The six functions that the lesson writes."""
+    """The functions that the lesson writes, and which of them are the learner's."""
 
+    sinusoid: Callable = sinusoid
     attend: Callable = attend
     split_heads: Callable = split_heads
-    sinusoid: Callable = sinusoid
     encoder_layer: Callable = encoder_layer
     posterior: Callable = posterior
+    image_tokens: Callable = image_tokens
     decode: Callable = decode
+    act: Callable = act
     yours: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        names = [f.name for f in fields(self) if f.name != "yours"]
-        return ", ".join(
-            f"{n} ({'yours' if n in self.yours else 'ours'})" for n in names
-        )
-
-
-def yours_or_ours(**functions: Callable) -> Pieces:
-    """Your functions where their check says right, the course's elsewhere."""
-    right = {
-        name: function
-        for name, function in functions.items()
-        if check(f"05.{name.replace('_', '-')}", function).state == "right"
-    }
-    return Pieces(**right, yours=tuple(right))
+        lines = [f"yours: {', '.join(self.yours) or 'none yet'}"]
+        lines += [f"the course's: {name} ({why})" for name, why in self.missing.items()]
+        return "\n".join(lines)
 
 
 class Weights:
@@ -144,12 +161,18 @@ class Weights:
 
     def sinusoid(self, length: int) -> Tensor:
         """Positions (length, D)."""
-        return self.pieces.sinusoid(length, self["cls"].shape[-1])
+        table = self.pieces.sinusoid(length, self["cls"].shape[-1])
+        return torch.as_tensor(table, dtype=torch.float32)
+
+    def wave(self, n: int) -> Tensor:
+        """Positions (n, D / 2) along one side of a feature map, as DETR has them."""
+        width = len(self["proj.weight"])
+        return sinusoid_2d(n, 1, width)[:, : width // 2]
 
     def attention(
-        self, name: str, query: Tensor, key: Tensor, value: Tensor, look: Any = None
+        self, name: str, query: Tensor, key: Tensor, value: Tensor, mask: Any = None
     ) -> Tensor:
-        """All heads: (B, T, D) over (B, S, D); `look` (B, S) is True where it may."""
+        """All heads: (B, T, D) over (B, S, D); the mask (B, S) is True where it may."""
         w = self.part(name)
         several = zip(
             (query, key, value),
@@ -161,19 +184,42 @@ class Weights:
             self.pieces.split_heads(F.linear(x, a, b), self.heads)
             for x, a, b in several
         ]
-        look = None if look is None else look[:, None, None]  # (B, 1, 1, S)
-        out = self.pieces.attend(*heads, look)  # (B, heads, T, D / heads)
+        mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
+        out = self.pieces.attend(*heads, mask)  # (B, heads, T, D / heads)
         return w.linear("out_proj", out.transpose(1, 2).flatten(2))  # (B, T, D)
 
-    def encoder(self, x: Tensor, position: Tensor, look: Any = None) -> Tensor:
+    def encoder(self, x: Tensor, position: Tensor, mask: Any = None) -> Tensor:
         """The part `encoder`: its layers, then its norm."""
         stack = self.part("encoder")
         i = 0
         while f"layers.{i}.norm1.weight" in stack.state:
             layer = stack.part(f"layers.{i}")
-            x = self.pieces.encoder_layer(layer, x, position, look)
+            x = self.pieces.encoder_layer(layer, x, position, mask)
             i += 1
         return stack.norm("norm", x)
+
+    def posterior(self, qpos: Tensor, action: Tensor, is_pad: Tensor) -> Any:
+        """Mean and log variance (B, Z), by the part `cvae`."""
+        return self.pieces.posterior(self.part("cvae"), qpos, action, is_pad)
+
+    def tokens(self, z: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens of z, joints, cube and image cells (B, T, D), and positions (T, D)."""
+        tokens = [
+            self.linear("latent_proj", z),
+            self.linear("qpos_proj", batch["qpos"]),
+        ]
+        if "env_state" in batch:
+            tokens.append(self.linear("env_proj", batch["env_state"]))
+        x, position = torch.stack(tokens, 1), self["position"]
+        if "features" in batch:
+            w = self.part("cameras.tokens")
+            seen, places = self.pieces.image_tokens(w, batch["features"])
+            x, position = torch.cat([x, seen], 1), torch.cat([position, places])
+        return x, position
+
+    def decode(self, memory: Tensor, key: Tensor) -> Tensor:
+        """Actions (B, k, A)."""
+        return self.pieces.decode(self, memory, key)
 
 
 # --- the whole network ----------------------------------------------------------------
@@ -241,6 +287,55 @@ def reached(layers: int, output: str) -> list[bool]:
     target, is_pad = torch.randn(2, 50, 6, generator=rng), torch.zeros(2, 50) > 0
     act_loss(model(batch), target, is_pad, model.config)[0].backward()
     return [any(p.grad is not None for p in x.parameters()) for x in model.decoder]
+
+
+def with_image(batch: dict[str, Tensor]) -> tuple[ACT, dict[str, Tensor]]:
+    """An untrained ACT with one camera and the original's grid of tokens, and a batch.
+
+    The batch holds the image, and its feature map by this network's backbone.
+    """
+    from act_minimal.episodes import load_episode
+
+    from ..toolkit.paths import ROOT
+
+    episode = load_episode(ROOT / "data/samples/vision/episode_0.hdf5")
+    seen = np.stack([episode.images["top"][t] for t in range(0, 4 * 40, 40)])
+    images = torch.tensor(seen)[:, None].permute(0, 1, 4, 2, 3)  # (4, 1, 3, H, W)
+    model = fresh(
+        cameras=("top",),
+        image_size=tuple(images.shape[-2:]),
+        image_tokens="grid",
+        camera_embedding=False,
+        env_state_dim=0,
+    )
+    assert model.cameras is not None
+    kept: list[Tensor] = []
+    hook = model.cameras.tokens.register_forward_pre_hook(
+        lambda module, given: kept.append(given[0])
+    )
+    with torch.no_grad():
+        model.cameras(images)
+    hook.remove()
+    seen = {k: x for k, x in batch.items() if k != "env_state"}
+    return model, seen | {"images": images, "features": kept[0]}
+
+
+def row_spread(model: ACT, batch: dict[str, Tensor]) -> dict[str, float]:
+    """The largest difference between rows in what each decoder attention returns."""
+    found: dict[str, float] = {}
+    hooks = []
+    for name in ("self_attn", "cross_attn"):
+
+        def keep(module: nn.Module, given: Any, out: Tensor, name: str = name) -> None:
+            found[name] = float((out - out[:, :1]).abs().max())  # (B, k, D)
+
+        layer = model.get_submodule(f"decoder.0.{name}")
+        hooks.append(layer.register_forward_hook(keep))
+    with torch.no_grad():
+        model({name: x for name, x in batch.items() if name != "action"})
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def paper_parameters(decoder_layers: int) -> int:

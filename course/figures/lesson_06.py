@@ -18,13 +18,12 @@ from act_minimal.dataset import (
     indices_for_step,
 )
 from act_minimal.evaluation import Evaluation
+from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy, make_policy
 from act_minimal.training import TrainResult, mix
 
 from ..toolkit.plots import (
     COLOURS,
-    LINES,
-    MARKERS,
     figure,
     label,
     plot_rates,
@@ -35,8 +34,8 @@ from ..toolkit.runs import rollouts, trained
 from ..toolkit.training_plot import LiveCurve
 from ..toolkit.widgets import Explorer, steps
 
+HALF = ExecutionConfig()  # half of each chunk
 JOINTS = ("shoulder pan", "shoulder lift", "elbow", "wrist flex", "wrist roll", "jaw")
-
 
 # --- a run ----------------------------------------------------------------------------
 
@@ -180,17 +179,11 @@ def error_when_moved(
 # --- pictures -------------------------------------------------------------------------
 
 
-def loss_figure(run: TrainResult) -> Figure:
-    """Training loss, raw and smoothed, and the held-out loss at z = 0."""
-    fig, axes = figure()
-    losses = [r["l1"] for r in run.losses if "l1" in r]
-    held_out = [(r["step"], r["val_l1"]) for r in run.losses if "val_l1" in r]
+def own_figure(losses: Sequence[float]) -> Figure:
+    """L1 of the learner's own training, raw and smoothed."""
+    fig, axes = figure(height=2.6)
     axes.plot(losses, color="#BBBBBB", lw=0.6, label="training")
-    axes.plot(
-        smooth(losses, 20), color="black", lw=1, label="training, mean of 20 steps"
-    )
-    dashed = {"color": COLOURS[0], "ls": LINES[1], "marker": MARKERS[0]}
-    axes.plot(*zip(*held_out, strict=True), label="held out, z = 0", **dashed)
+    axes.plot(smooth(losses, 20), **style(0), label="mean of 20 steps")
     axes.set_yscale("log")
     axes.legend()
     label(axes, "step", "L1, normalised units")
@@ -224,7 +217,7 @@ def run_explorer(run: TrainResult, rolled: dict[int, Evaluation]) -> Explorer:
     """Sliders for smoothing and checkpoint: the loss beside the success."""
     losses = np.array([r["l1"] for r in run.losses if "l1" in r])
     validated = {r["step"]: r["val_l1"] for r in run.losses if "val_l1" in r}
-    fig, (left, right) = figure(2, width=9.0)
+    fig, (left, right) = figure(2, width=8.0)
     left.plot(1 + np.arange(len(losses)), losses, color="#BBBBBB", lw=0.6, label="raw")
     (line,) = left.plot([], [], color=COLOURS[0], label="smoothed")
     left.plot(
@@ -262,12 +255,16 @@ def run_explorer(run: TrainResult, rolled: dict[int, Evaluation]) -> Explorer:
             f"{100 * high:.0f} %)."
         )
 
+    steepest = max(
+        range(1, len(found)),
+        key=lambda i: rolled[found[i]].rate - rolled[found[i - 1]].rate,
+    )
     return Explorer(
         "Smooth until you see a trend. Between which two checkpoints does success jump "
         "most, and does a loss tell you?",
         draw,
         window=steps("smoothing, steps", [1, 5, 10, 20, 50, 100, 200], 20),
-        checkpoint=steps("checkpoint", found, found[0]),
+        checkpoint=steps("checkpoint", found, found[steepest]),
     )
 
 
@@ -280,11 +277,16 @@ def joint_lines(demos: Demonstrations) -> list[str]:
     ]
 
 
-def rollout_film(found: Evaluation, path: Path, n: int = 4) -> Path:
-    """A film of a few rollouts, failures first."""
+def compared_film(ours: Evaluation, theirs: Evaluation, path: Path) -> Path:
+    """A film of two policies on one scene, where only one succeeds if there is one."""
     from act_minimal.sim import make_task
-    from act_minimal.sim.film import film, pick
+    from act_minimal.sim.film import Take, film
 
-    takes = pick(found.rollouts, "scene", n)
+    pairs = zip(ours.rollouts, theirs.rollouts, strict=True)
+    pair = min(pairs, key=lambda pair: pair[0].success == pair[1].success)
+    takes = [
+        Take(f"{name}, scene {one.scene}", one.qpos, one.success)
+        for name, one in zip(("own", "package"), pair, strict=True)
+    ]
     task = make_task("so100_pick_place")
-    return film(task, takes, path, columns=n, size=(144, 192), progress=False)
+    return film(task, takes, path, progress=False)

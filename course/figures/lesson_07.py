@@ -275,7 +275,7 @@ def failures_film(found: Evaluation, n: int = 3) -> Film:
     name = "_".join(f"{r.scene}-{r.ticks}" for r in shown)
     path = home() / "films" / f"failures_{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    film(PickPlace(), takes, path, columns=n, size=(180, 240), progress=False)
+    film(PickPlace(), takes, path, columns=2, progress=False)
     what = ", ".join(f"{kind(r)} (scene {r.scene})" for r in shown)
     return show_film(path, f"{len(takes)} of {found.n} rollouts side by side: {what}.")
 
@@ -338,7 +338,11 @@ def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
     """A slider over the time of a rollout: picture, joints, jaw and cube."""
     by_title = {one.title: one for one in scrubs}
     longest = max(len(one.joints) for one in scrubs)
-    fig, (left, middle, right) = figure(3, width=10.5, height=2.9)
+    fig, axes = figure(2, rows=2, width=8.0, height=4.2)
+    for one in axes[:, 0]:
+        one.remove()
+    left = fig.add_subplot(axes[0, 0].get_gridspec()[:, 0])
+    middle, right = axes[:, 1]
     picture = left.imshow(scrubs[0].frames[0])
     left.axis("off")
     names = ("pan", "lift", "elbow", "wrist", "roll")
@@ -346,17 +350,18 @@ def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
         middle.plot([], [], **style(i), lw=1.2, label=name)[0]
         for i, name in enumerate(names)
     ]
-    middle.legend(fontsize=7, ncols=3, loc="upper right")
-    label(middle, "time, s", "joints, rad")
+    middle.legend(fontsize=9, ncols=3, loc="upper right")
+    label(middle, "", "joints, rad")
     (jaw,) = right.plot([], [], **style(0), label="jaw opening")
     (cube,) = right.plot([], [], **style(1), label="cube's height, 10 cm")
-    right.legend(fontsize=7, loc="upper right")
+    right.legend(fontsize=9, loc="upper right")
     label(right, "time, s", "")
-    middle.set_ylim(-3.6, 4.6)
+    middle.set_ylim(-3.6, 6.0)
     right.set_ylim(-0.3, 1.8)
     cursors = [axes.axvline(0, color="black", lw=1) for axes in (middle, right)]
     shown = ""
     still_layout(fig)
+    closing = int(np.argmax(scrubs[0].joints[:, 5]))  # the jaw begins to close
 
     def draw(tick: int, rollout: str) -> tuple[Figure, str]:
         nonlocal shown
@@ -384,7 +389,13 @@ def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
     return Explorer(
         "At what moment is the rollout lost, and what did the hand do just before?",
         draw,
-        tick=slider("tick", 0, (longest - 1) // STRIDE * STRIDE, 0, STRIDE),
+        tick=slider(
+            "tick",
+            0,
+            (longest - 1) // STRIDE * STRIDE,
+            closing // STRIDE * STRIDE,
+            STRIDE,
+        ),
         rollout=choice("rollout", list(by_title), scrubs[0].title),
     )
 
@@ -419,7 +430,7 @@ def views(changes: Mapping[str, Change] = CHANGES) -> Figure:
             axes.imshow(world.render("top", (96, 128)))
         finally:
             world.close()
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=10)
     for axes in np.ravel(grid):
         axes.axis("off")
     return fig

@@ -8,9 +8,9 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from ..toolkit.widgets import Explorer, slider
 JOINT_NAMES = ("pan", "lift", "elbow", "wrist", "roll", "gripper")
 STALE_POSE = np.array([0.6, -1.9, 1.7, 1.2, -1.57, 0.3])  # rad, where a goal was left
 HERE_POSE = np.array([-0.6, -2.3, 2.1, 1.2, -1.57, 0.3])  # rad, where the arm is now
+OLD = 100.0  # ms: a picture this old shows where things were three ticks ago
+LATE = 10.0  # ms: ticks that are off by more come from a busy computer
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class VirtualArm:
         cameras: "name=source" of its two cameras.
         scene: who is in the scene with it, and may lay cubes and pull plugs.
         unplug: ends it before the notebook does.
+        running: whether its process is still there.
     """
 
     port: str
@@ -48,16 +51,18 @@ class VirtualArm:
     cameras: tuple[str, ...]
     scene: Any
     unplug: Callable[[], None]
+    running: Callable[[], bool]
 
     def __repr__(self) -> str:
         return f"a virtual SO-100 at {Path(self.port).name}, cameras top and wrist"
 
 
-def start_process(config_at: Callable[[Path], Any]) -> tuple[Any, Any, Callable]:
+def start_process(config_at: Callable[[Path], Any]) -> tuple[Any, Any, Any, Any]:
     """Virtual arms in a process of their own, which ends with the notebook.
 
     Returns:
-        What `config_at` makes of a port; the scene; and what ends the process sooner.
+        What `config_at` makes of a port; the scene; what ends the process sooner; and
+        what tells whether it is running.
     """
     from hardware.virtual.client import VirtualArmProcess
 
@@ -65,21 +70,34 @@ def start_process(config_at: Callable[[Path], Any]) -> tuple[Any, Any, Callable]
     atexit.register(stack.close)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     config = config_at(folder / "arm")
-    scene = stack.enter_context(VirtualArmProcess(config)).scene
-    return config, scene, stack.close
+    process = stack.enter_context(VirtualArmProcess(config))
+    return config, process.scene, stack.close, lambda: process.running
 
 
-@cache
+def once(start: Callable[[], Any]) -> Callable[[], Any]:
+    """`start`, whose arm is found again for as long as it is running."""
+    found: list[Any] = []
+
+    @wraps(start)
+    def plug_in() -> Any:
+        if not (found and found[0].running()):
+            found[:] = [start()]
+        return found[0]
+
+    return plug_in
+
+
+@once
 def plug_in() -> VirtualArm:
-    """Start a virtual arm in a process of its own; it ends with the notebook."""
+    """A virtual arm in a process of its own, which ends with the notebook."""
     from hardware.so100.calibration import save_calibration
     from hardware.so100.emulator.service import VirtualArmConfig, assemble
 
-    config, scene, unplug = start_process(VirtualArmConfig)
+    config, *process = start_process(VirtualArmConfig)
     calibration = config.port.with_name("arm.json")
     save_calibration(calibration, assemble(config)[1])
     cameras = tuple(f"{c}=virtual:{config.port}" for c in ("top", "wrist"))
-    return VirtualArm(str(config.port), calibration, cameras, scene, unplug)
+    return VirtualArm(str(config.port), calibration, cameras, *process)
 
 
 # --- bytes ----------------------------------------------------------------------------
@@ -166,14 +184,27 @@ class Start:
 
     @property
     def travel(self) -> float:
-        """How far it went in the end, rad."""
+        """How far from its start it comes to rest, rad."""
         return float(abs(self.angle[-1] - self.angle[0]))
+
+    @property
+    def swing(self) -> float:
+        """How far from its start it ever was, rad."""
+        return float(np.abs(self.angle - self.angle[0]).max())
 
     @property
     def speed(self) -> float:
         """At its fastest, rad/s, between looks 10 ms apart or more."""
         steps = np.diff(self.angle) / np.maximum(np.diff(self.seconds), 0.01)
         return float(np.abs(steps).max())
+
+    def __str__(self) -> str:
+        name = "goal set first" if self.careful else "goal left behind"
+        far, rest = np.degrees((self.swing, self.travel))
+        return (
+            f"{name}: swings {far:.0f} degrees, comes to rest {rest:.0f} degrees from "
+            f"where it was, up to {self.speed:.1f} rad/s"
+        )
 
 
 def torque_on(arm: VirtualArm, *, careful: bool) -> Start:
@@ -192,15 +223,17 @@ def torque_on(arm: VirtualArm, *, careful: bool) -> Start:
             if careful or pose is STALE_POSE:  # a goal where the arm is
                 for id, here in bus.read_all(IDS, "Present_Position").items():
                     bus.write(id, "Goal_Position", here)
-        for id in IDS:
-            bus.write(id, "Torque_Enable", 1)
-        rows, begun = [], arm.scene.look()["time"]
-        while not rows or rows[-1][0] < 1.2:
-            seen = arm.scene.look()
-            rows.append((seen["time"] - begun, seen["joints"][0]))
-            time.sleep(0.01)
-        for id in IDS:
-            bus.write(id, "Torque_Enable", 0)
+        try:
+            for id in IDS:
+                bus.write(id, "Torque_Enable", 1)
+            rows, begun = [], arm.scene.look()["time"]
+            while not rows or rows[-1][0] < 1.2:
+                seen = arm.scene.look()
+                rows.append((seen["time"] - begun, seen["joints"][0]))
+                time.sleep(0.01)
+        finally:
+            for id in IDS:
+                bus.write(id, "Torque_Enable", 0)
     return Start(careful, *np.array(rows).T)
 
 
@@ -262,15 +295,17 @@ def governor_explorer() -> Explorer:
     seconds = np.arange(len(wishes)) / fps
     clean = np.ones(len(wishes), bool)
     clean[58:75] = False
-    fig, (angle, rate) = figure(2, width=8.0, height=2.8)
+    fig, (angle, rate) = figure(2, width=8.0, height=3.0)
     angle.plot(seconds, np.degrees(wishes[:, 0]), "k", lw=1, label="wished")
     (shoulder,) = angle.plot([], [], "--", color=COLOURS[1], label="sent")
     angle.legend()
     label(angle, "seconds", "shoulder, degrees")
     (turning,) = rate.plot([], [], color=COLOURS[1])
     limits = [rate.axhline(0, color="black", linestyle=":") for _ in range(2)]
+    limits[0].set_label("speed limit")
     rate.set(xlim=angle.get_xlim(), ylim=(-5.5, 5.5))
-    label(rate, "seconds", "sent, rad/s (dotted: limit)")
+    rate.legend(loc="lower right")
+    label(rate, "seconds", "sent, rad/s")
     still_layout(fig)
 
     def draw(speed: float, acceleration: float) -> tuple[Figure, str]:
@@ -291,7 +326,7 @@ def governor_explorer() -> Explorer:
     return Explorer(
         "How low can the speed limit go before it disturbs the demonstration itself?",
         draw,
-        speed=slider("speed limit, rad/s", 0.4, 5.0, 3.0, 0.1),
+        speed=slider("speed limit, rad/s", 0.4, 5.0, 0.6, 0.1),
         acceleration=slider("acceleration limit, rad/s²", 5, 100, 60, 5),
     )
 
@@ -347,6 +382,21 @@ def safe_robot(port: str, calibration: Path, cameras: Sequence[str]) -> Any:
     return make_robot(config, (96, 128), EmergencyStop())
 
 
+@contextlib.contextmanager
+def connected(port: str, calibration: Path, cameras: Sequence[str]) -> Iterator[Any]:
+    """The arm behind its limits; whatever happens, it is laid down and let go.
+
+    Raises:
+        UserError: it cannot be connected, or not be laid down.
+    """
+    robot = safe_robot(port, calibration, cameras)
+    robot.connect()
+    try:
+        yield robot
+    finally:
+        robot.close()
+
+
 def look_before(policy: Policy, robot: Any) -> dict[str, Any]:
     """A dry run: predict, send nothing; see `hardware.deployment.dry_run`."""
     from act_minimal.execution import ExecutionConfig
@@ -355,28 +405,91 @@ def look_before(policy: Policy, robot: Any) -> dict[str, Any]:
     return dry_run(policy, robot, ExecutionConfig())
 
 
+def advice(seen: dict[str, Any], robot: Any) -> str:
+    """A dry run's numbers, each beside its limit, and what to do where one is over."""
+    ms, tick, stale = seen["prediction_ms"], 1000 / robot.fps, 1000 * robot.limits.stale
+    lines = [
+        f"a prediction takes {ms['median']:.1f} ms, {ms['worst']:.1f} ms at worst; a "
+        f"tick lasts {tick:.0f} ms"
+    ]
+    less = "close other programs and look again; if it stays, use fewer CPU threads"
+    less += " (torch.set_num_threads), smaller images or a smaller network"
+    if ms["worst"] > stale:
+        lines.append(
+            f"  TOO SLOW: what is older than {stale:.0f} ms is not acted on, so the "
+            f"arm would be stopped: {less}"
+        )
+    elif ms["worst"] > tick:
+        late = int(np.ceil(ms["worst"] / tick)) - 1
+        lines.append(
+            f"  SLOW: the arm may stand still for {late} tick{'s' * (late > 1)} at "
+            f"each new chunk: {less}"
+        )
+    jump, far = seen["jump"], float(robot.limits.step[0])
+    lines.append(f"the first action is at most {jump:.2f} rad from the arm")
+    if jump > far:
+        lines.append(
+            f"  FAR: more than the {far:.1f} rad that a target may be ahead: check the "
+            "calibration, and that the ready pose is that of the demonstrations"
+        )
+    if seen["unfamiliar"]:
+        lines.append(
+            f"  UNFAMILIAR: joints {seen['unfamiliar']} are far from all demonstrations"
+            ": check the calibration"
+        )
+    for name, age in seen["frames"].items():
+        # A virtual arm's own time may lag behind the pictures on a busy computer.
+        lines.append(f"pictures of camera '{name}' are {max(age, 0):.0f} ms old")
+        if age > OLD:
+            lines.append(
+                "  OLD: a smaller picture, or a USB port of its own for each camera"
+            )
+    good = not any(line.startswith("  ") for line in lines)
+    lines.append("go on" if good else "do not let it drive yet")
+    return "\n".join(lines)
+
+
 def trials(
     policy: Policy, robot: Any, arm: Any, n: int = 5, seed: int = 7, **more: Any
 ) -> Any:
-    """Let a policy drive a virtual arm in fresh scenes; returns the tally."""
+    """Let a policy drive a virtual arm in fresh scenes; returns the tally.
+
+    If the computer was too busy for what was measured to count, that is printed.
+    """
     from hardware.deployment import SceneJudge, deploy
 
     judge = SceneJudge([arm.port], evaluation_scenes(seed, n))
     with contextlib.closing(judge):
-        return deploy(policy, robot, judge, trials=n, **more)
+        tally = deploy(policy, robot, judge, trials=n, **more)
+    if said := busy(tally, robot.fps):
+        print(said)
+    return tally
+
+
+def busy(tally: Any, fps: float) -> str:
+    """Whether ticks or predictions came late, in words; "" if not."""
+    off = max((t.timing.get("jitter_ms_p99", 0.0) for t in tally.trials), default=0.0)
+    worst = max((ms for t in tally.trials for ms in t.prediction_ms[1:]), default=0.0)
+    if off <= LATE and worst <= 1000 / fps:
+        return ""
+    return (
+        f"this computer is busy: ticks were off by up to {off:.0f} ms (99 %), and one "
+        f"prediction took {worst:.0f} ms of a tick's {1000 / fps:.0f}; close other "
+        "programs and run this cell again before you trust the result"
+    )
 
 
 def timing_figure(tally: Any) -> Figure:
     """How long a prediction took, and how far ticks were off, trial by trial."""
     fig, axes = figure(2, width=8.0, height=2.8)
     number = [t.number + 1 for t in tally.trials]
-    axes[0].bar(number, [t.prediction_ms[0] for t in tally.trials], color=COLOURS[0])
-    axes[0].plot(
-        number, [t.prediction_ms[1] for t in tally.trials], "kv", label="worst"
-    )
+    # A trial that was stopped at once has no times.
+    median, worst = zip(*(t.prediction_ms or (0, 0) for t in tally.trials), strict=True)
+    axes[0].bar(number, median, color=COLOURS[0], label="median")
+    axes[0].plot(number, worst, "kv", label="worst")
     axes[0].legend()
-    label(axes[0], "trial", "a prediction, ms (bar: median)")
-    jitter = [t.timing["jitter_ms_p99"] for t in tally.trials]
+    label(axes[0], "trial", "a prediction, ms")
+    jitter = [t.timing.get("jitter_ms_p99", 0.0) for t in tally.trials]
     axes[1].bar(number, jitter, color=COLOURS[1])
-    label(axes[1], "trial", "tick off by, ms (99 % below)")
+    label(axes[1], "trial", "tick off by, ms (99 %)")
     return fig

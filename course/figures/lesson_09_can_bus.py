@@ -42,30 +42,32 @@ class VirtualArms:
     Attributes:
         right: the right arm's bus, as python-can and the driver name it.
         left: the left arm's.
-        scene: who is in the scene with them, and may lay bars and cut the power.
         port: the scene's name.
+        scene: who is in the scene with them, and may lay bars and cut the power.
         unplug: ends them before the notebook does.
+        running: whether their process is still there.
     """
 
     right: str
     left: str
-    scene: Any
     port: str
+    scene: Any
     unplug: Callable[[], None]
+    running: Callable[[], bool]
 
     def __repr__(self) -> str:
         return "two virtual OpenArms: 16 motors on two CAN-FD buses"
 
 
-@cache
+@lesson_08.once
 def plug_in() -> VirtualArms:
-    """Start two virtual arms in a process of their own; they end with the notebook."""
+    """Two virtual arms in a process of their own, which ends with the notebook."""
     from hardware.openarm.emulator.service import virtual_openarm
 
-    config, scene, unplug = lesson_08.start_process(
+    config, *process = lesson_08.start_process(
         lambda port: replace(virtual_openarm(port, TASK), newer=True)
     )
-    return VirtualArms(config.right, config.left, scene, str(config.port), unplug)
+    return VirtualArms(config.right, config.left, str(config.port), *process)
 
 
 # --- frames ---------------------------------------------------------------------------
@@ -335,14 +337,24 @@ def descents_figure(descents: Sequence[Descent]) -> Figure:
 # --- the run --------------------------------------------------------------------------
 
 
-def safe_robot(arms: VirtualArms) -> Any:
-    """Both arms behind their limits, not yet connected."""
+@contextlib.contextmanager
+def connected(arms: VirtualArms) -> Iterator[Any]:
+    """Both arms behind their limits; whatever happens, they are laid down and let go.
+
+    Raises:
+        UserError: they cannot be connected, or not be laid down.
+    """
     from hardware.robots import RobotConfig, make_robot
     from hardware.safety.stop import EmergencyStop
 
     here = f"virtual:{arms.port}"
     config = RobotConfig(arms.port, "openarm", objects=here)
-    return make_robot(config, (96, 128), EmergencyStop())
+    robot = make_robot(config, (96, 128), EmergencyStop())
+    robot.connect()
+    try:
+        yield robot
+    finally:
+        robot.close()
 
 
 trials = partial(lesson_08.trials, n=3, seed=9, seconds=18)

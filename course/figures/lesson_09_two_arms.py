@@ -251,7 +251,7 @@ def told_explorer(policy: Policy, states: np.ndarray) -> Explorer:
         qpos[:, LEFT] = opening
         plans = policy.predict_chunk(seen | {"qpos": qpos})[:, :, RIGHT]  # (M, k)
         ms = np.arange(plans.shape[1]) * 20
-        fig, axes = figure(width=6.0, height=2.6)
+        fig, axes = figure(width=6.0, height=3.0)
         axes.plot(ms, plans.T, color=COLOURS[5], lw=0.8, alpha=0.6)
         axes.plot(ms, np.median(plans, 0), color=COLOURS[0], label="median")
         axes.set_ylim(-0.05, 0.75)

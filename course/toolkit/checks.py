@@ -10,6 +10,8 @@ from torch import Tensor
 
 from act_minimal.support.errors import SettingError
 
+from .stubs import is_untouched
+
 State = Literal["not attempted", "right", "wrong"]
 SIGNS = {"not attempted": "○", "right": "✓", "wrong": "✗"}
 EDGES = {"not attempted": "#999999", "right": "#0072B2", "wrong": "#D55E00"}
@@ -78,22 +80,32 @@ def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call the learner's function; what it raises is an answer, not a crash.
 
     Raises:
-        NotAttempted: it is still the stub.
-        Wrong: it raised, and what.
+        Wrong: it raised, and what; or it returns nothing.
     """
-    if function is None or function is ...:
-        raise NotAttempted
     if not callable(function):
         raise Wrong(f"a function is wanted, this is {type(function).__name__}")
     try:
         answer = function(*args, **kwargs)
-    except NotImplementedError:
-        raise NotAttempted from None
     except Exception as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
-    if answer is None or answer is ...:
-        raise NotAttempted
+    if answer is ...:
+        raise Wrong("your function still returns '...': put your answer there")
+    if answer is None:
+        raise Wrong(_nothing_returned(function))
     return answer
+
+
+def _nothing_returned(function: Any) -> str:
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    if "print" in names:
+        return (
+            "your function prints, but returns nothing (None): write `return` where it "
+            "prints its answer"
+        )
+    return (
+        "your function returns nothing (None): a function needs a line "
+        "`return ...` that hands its answer over"
+    )
 
 
 # --- what examiners share -------------------------------------------------------------
@@ -104,16 +116,22 @@ def numbers(answer: Any) -> np.ndarray:
     if isinstance(answer, Tensor):
         answer = answer.detach()
     try:
+        if np.asarray(answer).dtype.kind in ("S", "U"):
+            raise TypeError  # NumPy reads "7" as 7.0
         return np.asarray(answer, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"numbers are wanted, this is {_described(answer)}") from None
 
 
 def number(answer: Any, wanted: str = "one number") -> float:
     """An answer as one number; `Wrong` says what is wanted otherwise."""
+    if isinstance(answer, Tensor):
+        answer = answer.detach()
     try:
+        if np.asarray(answer).dtype.kind in ("S", "U"):
+            raise TypeError  # float("7") is 7.0
         return float(answer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"{wanted} is wanted, this is {_described(answer)}") from None
 
 
@@ -124,12 +142,11 @@ def _described(answer: Any) -> str:
 def two_parts(answer: Any, wanted: str, missing: str = "") -> Sequence[Any]:
     """An answer of two parts; `wanted` says what the two are.
 
-    Where one of them is still missing, `missing` is said; by default the exercise
-    counts as not attempted.
+    Where one of them is None or '...', `missing` is said.
     """
     pair = isinstance(answer, tuple | list) and len(answer) == 2
     if pair and any(part is None or part is ... for part in answer):
-        raise Wrong(missing) if missing else NotAttempted
+        raise Wrong(missing or "one of the two is still missing (None)")
     if not pair:
         raise Wrong(f"two {wanted}")
     return answer
@@ -177,12 +194,15 @@ def is_right(
 def check(name: str, *answers: Any) -> Verdict:
     """Look at an answer, functions or values: not attempted, right, or wrong and how.
 
+    It is not attempted while all that is handed in are the lesson's stubs, or do
+    nothing.
+
     Raises:
         SettingError: no such exercise.
     """
     one = find_exercise(name)
     try:
-        if any(answer is None or answer is ... for answer in answers):
+        if all(is_untouched(answer, name.partition(".")[0]) for answer in answers):
             raise NotAttempted
         one.examine(*answers)
     except NotAttempted:
@@ -194,6 +214,14 @@ def check(name: str, *answers: Any) -> Verdict:
         )
     except Wrong as mistake:
         return Verdict(name, "wrong", str(mistake))
+    except Exception as error:  # an answer of a kind that the examiner did not expect
+        said = f"{type(error).__name__}: {error}"
+        return Verdict(
+            name,
+            "wrong",
+            "your answer is not of the kind that is wanted, so it cannot be compared "
+            f"({said:.200}). The docstring says what to return.",
+        )
     return Verdict(name, "right", one.praise)
 
 

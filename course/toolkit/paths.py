@@ -26,7 +26,14 @@ def home() -> Path:
     return folder
 
 
-def begin(lesson: str) -> str:
+class Line(str):
+    """A line of text that a cell shows without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def begin(lesson: str) -> Line:
     """Get a lesson ("04") ready; returns one line about the machine."""
     import torch
 
@@ -36,7 +43,7 @@ def begin(lesson: str) -> str:
     torch.set_num_threads(1)
     backend = choose_gl_backend()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
+    return Line(
         f"Lesson {lesson} · torch {torch.__version__.partition('+')[0]} · "
         f"{os.cpu_count()} CPU cores · {gpu} · pictures drawn with {backend or 'glfw'}"
     )

@@ -3,6 +3,7 @@
 import html
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import ipywidgets
 
@@ -13,6 +14,10 @@ from .paths import home
 from .plots import COLOURS, Picture, figure, label, render
 from .questions import QUESTIONS, Question
 from .results import NOT_YET, ResultError, fill, find_row, rate_text
+from .stills import still
+from .widgets import static
+
+SAVE = "Save my prediction"
 
 
 def _path():
@@ -48,7 +53,21 @@ def find_question(key: str) -> Question:
     return QUESTIONS[key]
 
 
-def predict(key: str) -> ipywidgets.VBox:
+class Prediction(ipywidgets.VBox):
+    """A question, the control that answers it, and a button that keeps the answer."""
+
+    def __init__(self, question: str, control: Any, row: ipywidgets.HBox):
+        self.question, self.control = question, control
+        asked = ipywidgets.HTML(f"<b>{html.escape(question)}</b>")
+        super().__init__([asked, control, row])
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget; and for pages where none can live, a picture of it as it is."""
+        shown = still(self.question, [self.control], SAVE).html()
+        return static(super()._repr_mimebundle_(**kwargs), shown, self.question)
+
+
+def predict(key: str) -> Prediction:
     """Ask for a prediction: a slider or a choice, and a button that saves it."""
     question, before = find_question(key), read_predictions().get(key)
     if question.choices:
@@ -64,7 +83,7 @@ def predict(key: str) -> ipywidgets.VBox:
             max=question.high,
             description=question.unit,
         )
-    button = ipywidgets.Button(description="Save my prediction")
+    button = ipywidgets.Button(description=SAVE)
     state = ipywidgets.HTML("saved earlier" if before is not None else "not saved yet")
 
     def save(_: object) -> None:
@@ -75,8 +94,7 @@ def predict(key: str) -> ipywidgets.VBox:
             state.value = "saved; the lesson will come back to it"
 
     button.on_click(save)
-    asked = ipywidgets.HTML(f"<b>{html.escape(question.text)}</b>")
-    return ipywidgets.VBox([asked, control, ipywidgets.HBox([button, state])])
+    return Prediction(question.text, control, ipywidgets.HBox([button, state]))
 
 
 @dataclass(frozen=True)

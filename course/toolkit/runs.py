@@ -76,8 +76,9 @@ def rollouts(
     task = task or make_task(TASK)
     how = [fingerprint(policy), *asdict(execution).values(), n, seed]
     if task.name != TASK:
-        how.append(re.sub(r"\W+", "_", task.name))
-    out = home() / "rollouts" / "_".join(map(str, how))
+        how.append(task.name)
+    # Neither every task's name nor `module:Class` may stand in a file's name.
+    out = home() / "rollouts" / re.sub(r"[^\w.-]+", "_", "_".join(map(str, how)))
     with alone(out):
         return evaluate(
             policy, task, execution, n=n, seed=seed, out=out, threads=threads

@@ -10,6 +10,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from .plots import Picture, render
+from .stills import still
 
 Draw = Callable[..., tuple[Figure, str]]
 STYLE = {"description_width": "14em"}
@@ -30,7 +31,7 @@ class Explorer(ipywidgets.VBox):
     """
 
     def __init__(self, question: str, draw: Draw, **controls: ipywidgets.ValueWidget):
-        self.draw, self.controls = draw, controls
+        self.question, self.draw, self.controls = question, draw, controls
         self.seconds: list[float] = []
         self.errors: list[str] = []
         self._picture = ipywidgets.HTML()
@@ -60,7 +61,7 @@ class Explorer(ipywidgets.VBox):
         try:
             values = {name: control.value for name, control in self.controls.items()}
             fig, sentence = self.draw(**values)
-            picture = Picture(render(fig, dpi=72), sentence)
+            picture = Picture(render(fig, dpi=96), sentence)
             # The first picture has laid the axes out; to do it again at every step of
             # a slider would take a third of the answer's time, and let them jump.
             fig.set_layout_engine("none")
@@ -74,13 +75,19 @@ class Explorer(ipywidgets.VBox):
         self.seconds.append(time.perf_counter() - start)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget; and for pages where none can live, its figure as it stands."""
-        bundle: Any = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if data:
-            data["text/html"] = f"<p>{self._says.value}</p>{self._picture.value}"
-            data["text/plain"] = f"[widget: {self._says.value}]"
-        return bundle
+        """The widget; and for pages where none can live, a picture of it as it is."""
+        controls = still(self.question, list(self.controls.values()))
+        shown = f"{controls.html()}<p>{self._says.value}</p>{self._picture.value}"
+        return static(super()._repr_mimebundle_(**kwargs), shown, self._says.value)
+
+
+def static(bundle: Any, shown: str, says: str) -> Any:
+    """A widget's mimebundle, with HTML and a line of text for pages without widgets."""
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    if data:
+        data["text/html"] = shown
+        data["text/plain"] = f"[widget: {html.unescape(says)}]"
+    return bundle
 
 
 def slider(
@@ -115,7 +122,8 @@ def steps(name: str, options: list, value: Any) -> ipywidgets.SelectionSlider:
 
 
 def choice(name: str, options: list, value: Any) -> ipywidgets.ToggleButtons:
-    """Buttons of which one is pressed."""
+    """Buttons of which one is pressed, each as wide as its words."""
+    style = STYLE | {"button_width": "max-content"}
     return ipywidgets.ToggleButtons(
-        options=options, value=value, description=name, style=STYLE
+        options=options, value=value, description=name, style=style
     )

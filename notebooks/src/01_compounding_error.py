@@ -1,12 +1,12 @@
 # %% title [markdown]
 # # 01 · Compounding error
 #
-# {{runtime}} · 60 minutes of work · any laptop
+# {{runtime}} · 75 minutes of work · any laptop
 #
 # After this lesson you can show **why single-step cloning drifts**, measure how fast,
-# and say **when it does not**.
+# say **when it does not**, and correct it with **DAgger**.
 #
-# You need lesson 00, and some torch. Nothing to install.
+# You need lesson 00, and some torch. There is nothing to install.
 
 # %% set-up
 import numpy as np
@@ -15,20 +15,26 @@ import course
 from act_minimal.evaluation import evaluation_scenes
 from act_minimal.execution import ExecutionConfig
 from course import check, hint, predict, reveal, show
+from course.figures import lesson_01_dagger as arm
 from course.figures import lesson_01_drift as drift
+from course.toolkit import schematics
 
 course.begin("01")
 
 # %% question [markdown]
 # ## The question
 #
-# Behaviour cloning: a network sees what the expert saw, and is trained to do what the
-# expert did. On the expert's own states that works well. Does it work on the arm?
+# In behaviour cloning a network sees what the expert saw, and is trained to do what the
+# expert did. There are two ways to test it:
 #
-# Here the expert is a script: no noise, no pauses. We clone it **one action at a time**
-# from 50 demonstrations. The network is a perceptron with three hidden layers: it reads
-# the six joints and the cube's pose, and predicts the next joint targets. For
-# comparison we train it once more, with all else equal, for 25 actions at a time.
+# - **Open loop**: the expert acts, and at each of its states we ask the network what it
+#   would do. A training or validation loss measures this.
+# - **Closed loop**: the network acts, so its actions decide what it sees next.
+#
+# We clone a script, **one action at a time**, from 50 demonstrations without noise or
+# pauses. The network, a perceptron with three hidden layers, reads the joints and the
+# cube's pose, and predicts the next joint targets. For comparison we train it again, with
+# all else equal, for 25 actions at a time.
 
 # %% predict-clean
 predict("01.clean")
@@ -39,15 +45,6 @@ recipe = {"policy": "bc_mlp", "steps": 3000, "save_every": 3000}
 single = course.trained(data, **recipe).policy
 chunked = course.trained(data, **recipe, chunk_size=25).policy
 print(f"k = {single.chunk_size} and k = {chunked.chunk_size}, 3000 updates each")
-
-# %% loops-text [markdown]
-# ## The shortest experiment
-#
-# **Open loop**: the expert works in 50 fresh scenes, and we ask the clone at each of
-# its states: what would *you* do now? The clone never acts. A training loss tells the
-# same, and so does a validation loss.
-#
-# **Closed loop**: the clone acts, and what it does decides what it sees next.
 
 # %% loops
 scenes = evaluation_scenes(seed=1, n=50)
@@ -78,19 +75,26 @@ show(
 # %% idea [markdown]
 # ## The idea
 #
-# Open loop, this is the distance of the clone's answer from the expert's action; closed
-# loop, that of the arm from where the expert's arm is at that moment.
-#
-# In closed loop a policy makes its own inputs. A small error puts the arm where no
-# demonstration was. There the network was never corrected; its answer is a guess, so
-# the next error is larger. This is **compounding error**, and the data that a policy
-# meets but never saw is **covariate shift**.
+# The open-loop curve is the distance of the network's answer from the expert's action.
+# The closed-loop curves are the distance of the arm from where the expert's arm is at
+# that moment. The picture below shows why the second can grow while the first stays
+# small.
+
+# %% walk
+schematics.walk()
+
+# %% drift-text [markdown]
+# In closed loop a policy makes its own inputs. A small error moves the arm to a state
+# that no demonstration visited. The network was not trained there, so its next error is
+# likely to be larger, and so on. This is **compounding error**. The difference between
+# the states that were demonstrated and those that the policy visits is called
+# **covariate shift**.
 #
 # ### Exercise: two walkers (8 minutes, easy)
 #
-# The states are numbers. `step(x, action)` gives the next one. Let the expert walk its
-# way and the policy its own from the same start, and return how far apart they are:
-# T + 1 distances.
+# States are numbers here, and `step(x, action)` gives the next one. The expert and the
+# policy begin in the same state, and each acts on its own state. Return how far apart
+# the two are: T + 1 distances.
 
 
 # %% drift tags=["exercise"]
@@ -116,31 +120,22 @@ hint("01.drift")
 # %% growth-text [markdown]
 # ## How fast? The argument of Ross and Bagnell
 #
-# A walker goes along a ridge for $T$ steps. On the ridge it makes a mistake with
-# probability $\varepsilon$ a step: the error of supervised learning. Off the ridge it
-# knows nothing, and there is **no way back**; each step there costs 1.
-
-# %% predict-growth
-predict("00.growth")
-
-# %% derive [markdown]
-# Step by step:
+# Imagine a walker on a ridge, for $T$ steps. On the ridge each step is a mistake with
+# probability $\varepsilon$, the error of supervised learning. A mistake ends beside the
+# ridge, where nothing was learned: there is **no way back**, and each step costs 1.
 #
-# 1. It is still on the ridge after $t$ steps with probability $(1-\varepsilon)^t$.
-# 2. So step $t$ costs, on average, $1-(1-\varepsilon)^t$.
-# 3. For small $\varepsilon t$ that is about $\varepsilon t$: the chance that *any* of the
-#    first $t$ steps was the mistake.
-# 4. Add up: $\sum_{t=1}^{T} \varepsilon t = \varepsilon\, T(T+1)/2 \approx
+# 1. After $t$ steps the walker is still on the ridge with probability
+#    $(1-\varepsilon)^t$.
+# 2. So step $t$ costs $1-(1-\varepsilon)^t$ on average.
+# 3. While $\varepsilon t$ is small, that is about $\varepsilon t$.
+# 4. The sum is $\sum_{t=1}^{T} \varepsilon t = \varepsilon\, T(T+1)/2 \approx
 #    \varepsilon T^2/2$.
 #
-# Somebody who is put back after each mistake would pay $\varepsilon T$. The extra factor
-# $T/2$ is the price of nobody putting you back.
+# A walker that is put back after each mistake would pay only $\varepsilon T$.
 #
 # ### Exercise: the exact cost (8 minutes, medium)
 #
-# Step 3 is an approximation. Give the exact sum of step 2. The next figure shows
-# 2000 walks with $\varepsilon = 0.002$; once without a way back, once with a chance of
-# 0.2 a step to find it.
+# Step 3 is an approximation. Give the exact sum of step 2.
 
 
 # %% cost tags=["exercise"]
@@ -162,32 +157,34 @@ hint("01.cost")
 # %% ridge
 show(
     drift.ridge_figure(),
-    "Mean cost of 2000 walks against the horizon on logarithmic axes: without a way "
-    "back it follows the line of T squared, with one the line of T.",
+    "Mean cost of 2000 walks with mistakes of 0.002 a step against the horizon, on "
+    "logarithmic axes: without a way back it follows the line of T squared; with a "
+    "chance of 0.2 a step to find back it runs parallel to the line of T.",
 )
 
 # %% reveal-growth
 reveal("00.growth")
 
 # %% explorer-text [markdown]
-# T² is not a law of cloning. It is a law of **not coming back**. Here is a toy in which
-# the distance $e$ obeys $e_{t+1} = (1-c)\,e_t + \text{mistake}$, where $c$ is the share
-# of the distance that each step corrects.
+# So T² does not belong to cloning as such. It belongs to **errors that are not
+# corrected**. In the next toy the distance $e$ from the expert obeys
+# $e_{t+1} = (1-c)\,e_t + \text{mistake}$, where $c$ is the share of the distance that
+# each step corrects.
 #
-# **Move c up from 0.** How little is enough to turn T² into T? And what do mistakes
-# that cancel change?
+# **Move c up from 0.** How much correction turns T² into T? And what changes when
+# mistakes go either way, so that they partly cancel?
 
 # %% explorer
 drift.tracking_explorer()
 
 # %% horizon-text [markdown]
-# With $c = 0$ and mistakes all one way the power is 2; a few per cent of correction bring
-# it close to 1 at this horizon. Mistakes that cancel give 1.5.
+# With $c = 0$ and mistakes all one way the power is 2. A few per cent of correction bring
+# it close to 1 at this horizon. Mistakes that go either way give 1.5.
 #
 # ### On the arm
 #
-# The arm's error, added up to the horizon. The dotted lines are T and T², drawn through
-# the first curve at T = 10.
+# Now the same picture for the arm: its error, added up to the horizon. The dotted lines
+# are T and T², drawn through the first curve at T = 10.
 
 # %% horizon
 closed = {name: e for name, e in errors.items() if name.startswith("closed")}
@@ -198,22 +195,22 @@ show(
 )
 
 # %% horizon-measured [markdown]
-# Measured with three seeds, between T = 10 and T = 80: single steps grow with the power
+# Measured with three seeds between T = 10 and T = 80, single steps grow with the power
 # {{claims/C01 horizon expert=scripted variant=absolute -> power 2}}, chunks with
-# {{claims/C01 horizon expert=scripted variant=chunk-25 -> power 2}}. A power alone does
-# not say who is better: the arm's reach bounds every error, and a small error may grow
-# fast. Compare the heights, too: after 80 steps the sums are
+# {{claims/C01 horizon expert=scripted variant=chunk-25 -> power 2}}. The power alone does
+# not say which policy is better: a small error may grow fast. Compare the heights, too:
+# after 80 steps the sums are
 # {{claims/C01 horizon expert=scripted variant=absolute -> cost.80 2}} and
 # {{claims/C01 horizon expert=scripted variant=chunk-25 -> cost.80 2}} rad · steps.
 #
-# ## Where does it leave the data?
+# ## How far from the data?
 #
-# For each visited state, look for the nearest demonstrated one.
+# For each visited state, we look for the nearest demonstrated one.
 #
 # ### Exercise: the nearest demonstration (10 minutes, medium)
 #
-# A cube's metre is not a joint's radian. Divide each number by its standard deviation
-# over the demonstrations.
+# A metre of the cube's position cannot be compared with a radian of a joint. Divide each
+# number by its standard deviation over the demonstrations.
 
 
 # %% nearest tags=["exercise"]
@@ -244,60 +241,48 @@ show(
     "fresh scenes each: single steps, chunks of 25, and the expert itself.",
 )
 
-# %% where
-show(
-    drift.where(known, ways["single steps"], one),
-    "Demonstrated states as grey dots in the plane of shoulder and elbow, and up to "
-    "four failed single-step rollouts as lines that end beside or between them.",
-)
-
-# %% leave-explorer-text [markdown]
-# The expert's line in the first picture is the yardstick: fresh scenes are never quite
-# the demonstrated ones. The second shows the same in the plane of two joints.
-#
-# **Go through the scenes, with both policies.** When does a rollout leave the data, and
-# does it come back? Below the dotted line lie 95 % of the expert's own states in these
-# scenes.
-
-# %% leave-explorer
-limit = np.quantile(np.concatenate(far["the expert itself"]), 0.95)
-both = {name: ways[name] for name in ("single steps", "chunks of 25")}
-drift.leave_explorer(known, both, limit)
-
 # %% stall [markdown]
-# Look at where the failures end. A clone need not fly off; it may **stall**, close to
-# the data. A script that moves from rest to rest passes its waypoints slowly, so there
-# the demonstrated target is almost where the arm already is. A clone that has come to
-# rest beside such a place sees "stay", and stays.
+# Compare with the expert's own curve: fresh scenes are never quite the demonstrated ones.
+# How do failures end? A script that moves from rest to rest is slow at its waypoints, and
+# there the demonstrated target is almost where the arm is already. A clone that comes to
+# rest beside a waypoint may **stall** there. The next cell counts the time that the arm
+# stands still.
 #
 # ## Is the single step to blame?
 #
-# Before we blame it, a fair trial. Take another expert for the same task: one with
-# **feedback**, which looks at the present state, decides what to do next, and moves
-# towards it at a steady pace. It is *Markov*: the same state, the same action.
-# Same network, same 50 demonstrations, same 3000 updates, single steps.
+# Take another expert for the same task, one with **feedback**: it looks at the present
+# state, decides what to do next, and moves there at a steady pace. It is *Markov*: the
+# same state always gets the same action. Network, number of demonstrations and updates
+# are the same as before.
 
 # %% markov
 feedback = course.trained(drift.recorded(50, "feedback"), **recipe).policy
 found = course.rollouts(feedback, n=50, seed=1)
-print(f"single steps, cloned from the planner:         {one}")
-print(f"single steps, cloned from the feedback expert: {found}")
+for name, rolled in (("the script", one), ("the feedback expert", found)):
+    print(f"single steps, cloned from {name}: {rolled};")
+    print(f"    it stands still for {100 * rolled.frozen:.0f} % of the time")
 
 # %% markov-measured [markdown]
-# Over three seeds: the planner's clone
+# Over three seeds, the script's clone reaches
 # {{claims/C01 summary expert=scripted variant=absolute}}, the feedback expert's
-# {{claims/C01 summary expert=feedback variant=absolute}}. A planner follows time, not
-# the state, and never shows a return from a deviation.
+# {{claims/C01 summary expert=feedback variant=absolute}}. So it depends on the
+# demonstrations. The two experts differ in two ways: the script follows a plan in time,
+# and it rests at waypoints. This comparison does not tell which of the two matters.
 #
-# ## Rescues
+# ## What helps
 #
-# A **delta** target says how far to move from here. A **history** shows speed. **Input
-# noise** blurs where the arm is. **DAgger** lets the clone drive, and asks an expert
-# (here the one with feedback) what was right. **DART** disturbs the expert's arm:
-#
+# A **delta** target says how far to move from here. A **history** of observations shows
+# the speed. **Input noise** in training makes the network ignore small deviations.
+# **DART** disturbs the expert's arm while it demonstrates. **DAgger** lets the clone
+# drive, and asks an expert what would have been right.
+
+# %% predict-rescue
+predict("01.rescue")
+
+# %% disturb-text [markdown]
 # ### Exercise: DART's recording loop (10 minutes, medium)
 #
-# The arm does the expert's action plus `noise[t]`. What is written down?
+# The arm does the expert's action plus `noise[t]`. What is written down as the label?
 
 
 # %% disturb tags=["exercise"]
@@ -320,44 +305,94 @@ check("01.disturb", record_disturbed)
 # %% disturb-hint
 hint("01.disturb")
 
-# %% predict-rescue
-predict("01.rescue")
+# %% dagger-text [markdown]
+# ### Exercise: DAgger (12 minutes, medium)
+#
+# DAgger repeats three steps: the policy drives, the expert **labels** the states that it
+# visited, the new pairs are **added** to the old ones, and a policy is **retrained** on
+# all of them. These functions are given:
+#
+# - `retrain(pairs)` trains a policy from scratch; a pair is (states, labels) of one
+#   rollout,
+# - `drive(policy)` rolls it out and gives the states of each rollout,
+# - `expert(states)` gives the right actions.
+#
+# Train on the given pairs first; then come `rounds` rounds.
+
+
+# %% dagger tags=["exercise"]
+def dagger(pairs, rounds, retrain, drive, expert):
+    """The last policy, and the list of all pairs that it learned from."""
+    # solution
+    pairs = list(pairs)
+    policy = retrain(pairs)
+    for _ in range(rounds):
+        for states in drive(policy):
+            pairs.append((states, expert(states)))
+        policy = retrain(pairs)
+    return policy, pairs
+    # stub
+    # ...  # let it drive, label, add, retrain
+    # end
+
+
+check("01.dagger", dagger)
+
+# %% dagger-hint
+hint("01.dagger")
+
+# %% dagger-run
+whose, pairs = arm.learn(dagger)
+print(
+    f"{whose}: {arm.GIVEN} demonstrations, {len(pairs) - arm.GIVEN} rollouts labelled"
+)
+for name, some in (("50 demonstrations", arm.given(50)), ("with DAgger", pairs)):
+    policy = arm.retrain(some, arm.FINAL)
+    rolled = course.rollouts(policy, n=50, seed=1)
+    print(f"single steps, {name:17}: {rolled}")
+
+# %% dagger-says [markdown]
+# Both policies learned from 50 episodes, with the same network and 3000 updates. The
+# first saw human-like demonstrations only. For the second, half of the episodes are
+# rollouts of its predecessors, labelled by the feedback expert. (Those predecessors had
+# 750 updates each, which come on top.)
 
 # %% reveal-rescue
 reveal("01.rescue")
 
 # %% trial [markdown]
-# ## The fair trial
+# ## Single steps, by recipe
 #
-# The same perceptron, 50 demonstrations, 3000 updates, three seeds, n = 300 each:
+# The rates for k = 1 in lessons 00 to 02, by recipe (50 demonstrations, three seeds):
 #
-# | k = 1, and ... | success, human-like demonstrations |
-# |---|---|
-# | absolute targets | {{claims/C01 summary expert=human variant=absolute}} |
-# | delta targets | {{claims/C01 summary expert=human variant=delta}} |
-# | 2 observations | {{claims/C01 summary expert=human variant=history-2}} |
-# | 3 observations | {{claims/C01 summary expert=human variant=history-3}} |
-# | delta, input noise | {{claims/C01 summary expert=human variant=delta-noise}} |
-# | DART | {{claims/C01 summary expert=human variant=dart}} |
-# | DART, delta | {{claims/C01 summary expert=human variant=dart-delta}} |
-# | DAgger, 25 of the 50 corrected | {{claims/C01 summary expert=human variant=dagger}} |
-# | *for comparison: k = 25* | {{claims/C01 summary expert=human variant=chunk-25}} |
+# | demonstrations | network | targets | also | updates | success |
+# | --- | --- | --- | --- | --- | --- |
+# | human-like | perceptron | absolute |  | 3000 | {{claims/C01 summary expert=human variant=absolute}} |
+# | human-like | perceptron | absolute | 2 observations | 3000 | {{claims/C01 summary expert=human variant=history-2}} |
+# | human-like | perceptron | absolute | 3 observations | 3000 | {{claims/C01 summary expert=human variant=history-3}} |
+# | human-like | perceptron | absolute | DART | 3000 | {{claims/C01 summary expert=human variant=dart}} |
+# | human-like | perceptron | delta |  | 3000 | {{claims/C01 summary expert=human variant=delta}} |
+# | human-like | perceptron | delta | DART | 3000 | {{claims/C01 summary expert=human variant=dart-delta}} |
+# | human-like | perceptron | delta | input noise | 3000 | {{claims/C01 summary expert=human variant=delta-noise}} |
+# | human-like | perceptron | delta | input noise | about {{state summary policy=bc demonstrator=human -> steps.0}} (lesson 00) | {{state summary policy=bc demonstrator=human}} |
+# | human-like | transformer | absolute | input noise | 2000 (lesson 02) | {{chunk_size summary demonstrator=human k=1 cvae=false execution=half}} |
+# | human-like | transformer with CVAE | absolute | input noise | 2000 | {{chunk_size summary demonstrator=human k=1 cvae=true execution=half}} |
+# | human-like | perceptron | absolute | DAgger, 25 of the 50 corrected | 3000 | {{claims/C01 summary expert=human variant=dagger}} |
+# | human-like | *the same, k = 25* | absolute |  | 3000 | {{claims/C01 summary expert=human variant=chunk-25}} |
+# | scripted | perceptron | absolute |  | 3000 (above) | {{claims/C01 summary expert=scripted variant=absolute}} |
+# | scripted | perceptron | absolute | DART | 3000 | {{claims/C01 summary expert=scripted variant=dart}} |
+# | scripted | perceptron | delta |  | 3000 | {{claims/C01 summary expert=scripted variant=delta}} |
+# | scripted | perceptron | delta | input noise | 3000 | {{claims/C01 summary expert=scripted variant=delta-noise}} |
+# | scripted | perceptron | delta | input noise | about {{state summary policy=bc demonstrator=scripted -> steps.0}} | {{state summary policy=bc demonstrator=scripted}} |
+# | scripted | transformer | absolute | input noise | 2000 | {{chunk_size summary demonstrator=scripted k=1 cvae=false execution=half}} |
+# | scripted | *perceptron, k = 25* | absolute |  | 3000 | {{claims/C01 summary expert=scripted variant=chunk-25}} |
 #
-# On scripted demonstrations: delta
-# {{claims/C01 summary expert=scripted variant=delta -> success percent}}, with input
-# noise {{claims/C01 summary expert=scripted variant=delta-noise -> success percent}},
-# DART {{claims/C01 summary expert=scripted variant=dart -> success percent}}, chunks
-# {{claims/C01 summary expert=scripted variant=chunk-25 -> success percent}}. (DAgger's
-# policies between its five rounds cost extra updates.) At the start of the course you
-# guessed about a longer training:
-
-# %% reveal-single
-reveal("00.single_step")
-
-# %% fails [markdown]
+# After human-like demonstrations DAgger comes nearest to k = 25; it needs an expert who
+# labels any state.
+#
 # ## Where it fails
 #
-# Three things that the clean script does not show, measured apart:
+# What the clean script does not show:
 #
 # | what | k = 1 | chunks |
 # |---|---|---|
@@ -366,19 +401,17 @@ reveal("00.single_step")
 # | time frozen there | {{claims/C12 summary pauses=random k=1 -> frozen percent}} | k = 50: {{claims/C12 summary pauses=random k=50 -> frozen percent}} |
 # | human-like, last action unseen | {{claims/C13 summary target=delta k=1 last_action=false}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=false}} |
 # | human-like, last action as input | {{claims/C13 summary target=delta k=1 last_action=true}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=true}} |
+# | its error on held-out demonstrations: unseen | {{claims/C13 summary target=delta k=1 last_action=false -> error_rad 4}} rad | k = 25: {{claims/C13 summary target=delta k=25 last_action=false -> error_rad 4}} rad |
+# | as input | {{claims/C13 summary target=delta k=1 last_action=true -> error_rad 4}} rad | k = 25: {{claims/C13 summary target=delta k=25 last_action=true -> error_rad 4}} rad |
 #
-# **Pauses** are not Markov: no state says when one ends. The **last action** is a
-# shortcut: it nearly equals the next one. With it, the error on held-out demonstrations
-# goes from
-# {{claims/C13 summary target=delta k=1 last_action=false -> error_rad 4}} to
-# {{claims/C13 summary target=delta k=1 last_action=true -> error_rad 4}} rad (k = 1).
-# Success hardly notices: do not judge by that error.
+# **Pauses** are not Markov: no state says when one ends. The **last action** nearly equals
+# the next one. As an input it lowers the error on held-out demonstrations far more than
+# it helps: do not judge a policy by that error.
 #
 # ## Summary
 #
-# A clone makes its own inputs. Without a way back its cost grows like T²; with one, like
-# T. That depends on the demonstrations as much as on k. Chunks attack T: k actions from
-# one look leave T/k decisions.
+# A clone makes its own inputs. In the toys cost grows like T² without correction, like T
+# with it; on the arm, success depends on the demonstrations. Chunks leave fewer decisions.
 #
 # | sign | meaning |
 # |---|---|
@@ -387,6 +420,16 @@ reveal("00.single_step")
 # | c | share of a deviation that a step corrects |
 # | k | chunk size, actions |
 # | S, A, M | numbers in a state, in an action; demonstrated states |
+#
+# ## Read more
+#
+# | reference | read it for |
+# |---|---|
+# | Ross, Bagnell 2010, [PMLR 9:661](https://proceedings.mlr.press/v9/ross10a.html) | the argument for T² |
+# | Ross, Gordon, Bagnell 2011, [arXiv:1011.0686](https://arxiv.org/abs/1011.0686) | DAgger, and why its cost grows like T |
+# | Laskey et al. 2017, [arXiv:1703.09327](https://arxiv.org/abs/1703.09327) | DART, and how much noise to inject |
+# | de Haan, Jayaraman, Levine 2019, [arXiv:1905.11979](https://arxiv.org/abs/1905.11979) | why more inputs can make a clone worse |
+# | Foster, Block, Misra 2024, [arXiv:2407.15007](https://arxiv.org/abs/2407.15007) | when cloning does not pay T² |
 #
 # ## Where next
 #

@@ -1,10 +1,11 @@
 # %% title [markdown]
 # # 02 · Action chunking
 #
-# {{runtime}} · 50 minutes of work · any laptop
+# {{runtime}} · 60 minutes of work · any laptop
 #
 # After this lesson you can **cut demonstrations into windows**, execute chunks by a
-# **receding horizon**, and **choose a chunk size** for a task and a rate, and defend it.
+# **receding horizon**, tell **learning with chunks from executing them**, and **choose a
+# chunk size** for a task and a rate, and defend it.
 #
 # You need lesson 01 (why single steps drift).
 
@@ -19,28 +20,29 @@ from act_minimal.dataset import Demonstrations, Windows
 from act_minimal.execution import ExecutionConfig
 from course import check, hint, predict, reveal, show
 from course.figures import lesson_02 as chunks
+from course.toolkit import schematics
 
 course.begin("02")
 
 # %% question [markdown]
 # ## The question
 #
-# Lesson 01 asked the policy for one action, then looked, then asked again, hundreds of
-# times an episode. Every look is a chance to leave the states that the demonstrations
-# show.
+# In lesson 01 the policy predicted one action, was asked again, and so on, hundreds of
+# times an episode. At each of these decisions it can leave the states that the
+# demonstrations show.
 #
-# Why not ask for more at once? A **chunk** is the next k actions, predicted together.
-# Then the arm can act for a while without asking. A larger k means fewer chances to go
-# wrong, and a longer time without looking. How large should k be?
+# Why not predict more at once? A **chunk** is the next k actions, predicted together.
+# Then the arm can act for a while without a new decision. A larger k allows fewer
+# decisions; it also means acting for longer on old observations. How large should k be?
 
 # %% predict
 predict("02.best")
 
 # %% windows-text [markdown]
-# ## Look first: what a policy learns from
+# ## What a policy learns from
 #
-# A **window** is one training sample: what is seen at tick t, and the k actions from t
-# on. One starts at every tick of every demonstration, so 50 demonstrations give
+# A **window** is one training sample: the observation at tick t, and the k actions from
+# t on. A window starts at every tick of every demonstration, so 50 demonstrations give
 # thousands.
 
 # %% windows
@@ -53,23 +55,18 @@ for name, tensor in batch.items():
     print(f"  {name:9} {tuple(tensor.shape)} {tensor.dtype}")
 
 # %% end-text [markdown]
-# Near the end of an episode there are fewer than k actions left. The window is filled
-# up, and `is_pad` remembers what was invented. (Both windows are lifted a little above
-# the line that they lie on.)
+# Near the end of an episode fewer than k actions are left. The window is then filled up,
+# and `is_pad` marks the actions that were not demonstrated:
 
 # %% end
-show(
-    chunks.window_figure(demos, k=25, before_end=(45, 12)),
-    "A window of 25 actions from 45 ticks before the end has no padding; one from 12 "
-    "ticks before the end has 12 actions and 13 crosses of padding; n = 1 episode.",
-)
+schematics.window_and_padding()
 
 # %% window-text [markdown]
 # ### Exercise: a window (8 minutes, easy)
 #
 # `actions` (T, A) is one episode. Return the chunk that starts at tick `t`, shape
-# (k, A), and `is_pad`, shape (k,), True where the episode was over. Fill up with the
-# last action: an arm can follow a command that stays, not one that jumps to zero.
+# (k, A), and `is_pad`, shape (k,), which is True where the episode was over. Fill up with
+# the last action: an arm can hold a position, but it cannot follow a jump to zero.
 
 
 # %% window tags=["exercise"]
@@ -92,13 +89,14 @@ hint("02.window")
 # %% loss-text [markdown]
 # ### Exercise: the loss that ignores padding (6 minutes, easy)
 #
-# ACT's loss is L1, the mean absolute error, over what was really demonstrated:
+# ACT's loss is L1, the mean absolute error, over the actions that were demonstrated:
 #
 # $$ L = \frac{\sum_{b,i} v_{bi} \sum_a |\hat a_{bia} - a_{bia}|}
 # {A \sum_{b,i} v_{bi}} $$
 #
-# where b counts samples, i ticks of the chunk, a the A joints, and $v_{bi}$ is 0 on
-# padding and 1 elsewhere. What should a chunk weigh that is half padding?
+# Here b counts samples, i ticks of the chunk, a the A joints, and $v_{bi}$ is 0 on
+# padding and 1 elsewhere. The three inputs are torch tensors, and the network is trained
+# through your answer. How much should a chunk weigh that is half padding?
 
 
 # %% loss tags=["exercise"]
@@ -106,7 +104,7 @@ def masked_l1(prediction, target, is_pad):
     """Mean absolute error of prediction, target (B, k, A) where not is_pad (B, k)."""
     # solution
     valid = ~is_pad[:, :, None]  # (B, k, 1)
-    error = np.abs(prediction - target) * valid
+    error = (prediction - target).abs() * valid
     return error.sum() / (valid.sum() * prediction.shape[-1])
     # stub
     # ...  # mask, add up, divide by how many numbers are left
@@ -121,17 +119,16 @@ hint("02.loss")
 # %% train-text [markdown]
 # ## The shortest experiment
 #
-# The same network, the same 50 demonstrations, the same 1000 steps; only k differs.
-# Each policy then acts in the same 30 fresh scenes and executes h = 1, 5, 10, 25 or 50
-# actions of each chunk before it is asked again. (`cvae_actions_per_token` is there for
-# speed; lesson 03 explains what reads them.)
+# Three policies have the same network, the same 50 demonstrations and the same 1000
+# updates; only k differs. (They are ACT without its latent z, which lesson 03 adds, and
+# with a little noise on the inputs.) Each then acts in the same 30 fresh scenes, and
+# executes h = 1, 5, 10, 25 or 50 actions of each chunk before it is asked again.
 
 # %% train
+recipe = {"model": {"use_cvae": False}, "lr": 2e-3, "state_noise": 0.02}
 policies = {}
-for k, pack in ((1, 1), (10, 5), (50, 10)):
-    run = course.trained(
-        data, chunk_size=k, model={"cvae_actions_per_token": pack}, steps=1000, lr=2e-3
-    )
+for k in (1, 10, 50):
+    run = course.trained(data, chunk_size=k, steps=1000, **recipe)
     policies[k] = run.policy
     print(f"k = {k:2}: {run.seconds:3.0f} s of training, L1 {run.losses[-1]['l1']:.3f}")
 
@@ -145,20 +142,47 @@ for k, policy in policies.items():
             print(f"k = {k:2}, h = {h:2}: {found[k, h]}")
 
 # %% explorer-text [markdown]
-# Two numbers were varied, and it is easy to mix them up. **Hold k and move the executed
-# length; then hold the executed length and move k.** Which of the two changes the
-# success more?
+# The loss is larger for a larger k, because actions further ahead are harder to predict;
+# it does not tell which policy succeeds. Two numbers were varied here. **Hold k and move
+# h; then hold h and move k.** Which of the two changes success more? Watch the time that
+# the arm stands still, too.
 
 # %% explorer
 explorer = chunks.chunk_explorer(found, fps=30)
 explorer
 
-# %% explorer-answer [markdown]
-# Compare the rows with h = 1: they differ in k, and all of them ask at every tick. Then
-# compare the rows of k = 50. Predicting far ahead is a way to *train*; executing far
-# ahead is what cuts the number of decisions. A large k with h = 1 throws its advantage
-# away. Watch the share of time frozen, too: a policy that is asked at every tick stops
-# where a demonstrator paused.
+# %% grid-text [markdown]
+# ## Two effects
+#
+# **Learning with chunks**: a policy that is trained to predict k actions may learn
+# something else than one that is trained on the next action only. The next action nearly
+# repeats the present position; to predict a second ahead, the network has to find out
+# what is being done. At h = 1 only the first action of each chunk is used, so differences
+# between rows at h = 1 are this effect alone.
+#
+# **Executing chunks**: with the same policy, a larger h leaves fewer decisions.
+#
+# Thirty scenes cannot separate the two. Here are all pairs with three seeds and n = 300 a
+# cell, trained as above for 2000 updates.
+
+# %% grid
+fig, says = chunks.grid_figure()
+show(fig, says)
+
+# %% effects
+print("points of success (95 % interval)")
+print(chunks.two_effects(0.02))
+
+# %% effects-says [markdown]
+# Each line is the difference between two cells of the grid; where its interval holds 0,
+# these rollouts show no effect in either direction. In this recipe to *learn* with larger
+# chunks does not help by itself: at h = 1 no row is better than k = 1, and some are worse.
+# To *execute* more of a chunk helps in every row, by much more than an interval is wide.
+# Both are results about this recipe: with other noise on the inputs, or other
+# demonstrations, they may differ.
+#
+# Next, your prediction, which followed the common practice: half of each chunk is
+# executed, so that k and h grow together.
 
 # %% reveal
 reveal("02.best")
@@ -170,18 +194,18 @@ show(fig, says)
 # %% name [markdown]
 # ## The idea, then the maths
 #
-# Predicting k actions and executing h of them before looking again is a **receding
-# horizon**, as in model-predictive control.
+# To predict k actions, execute h of them, and predict again is called a **receding
+# horizon**, as in model-predictive control. Why do fewer decisions help?
 #
-# Why does it help? Let an episode last T ticks. With h executed per look there are
-# N = T/h looks. Suppose that each one leaves the demonstrated states with probability
-# ε, and that from then on every tick costs 1. A departure at look n wastes the rest,
-# T − nh ticks, so the expected cost is at most
+# Let an episode last T ticks. With h actions a decision there are N = T/h decisions.
+# Suppose that each of them leaves the demonstrated states with probability ε, and that
+# from then on every tick costs 1. If decision n is the one, the T − nh ticks after it are
+# lost. So the expected cost is at most
 #
 # $$ \sum_{n=0}^{N-1} \epsilon\,(T - nh) \approx \epsilon\,\frac{N T}{2}
 # = \epsilon\,\frac{T^2}{2h}. $$
 #
-# Lesson 01's T² is still there, divided by h.
+# This is lesson 01's T², divided by h.
 
 # %% catch
 policy = load_policy(Path(course.ROOT) / "data/checkpoints/so100_pick_place_state")
@@ -197,12 +221,13 @@ show(
 )
 
 # %% receding-text [markdown]
-# The catch is in ε. On demonstrations that the policy has not seen, the error depends
-# on how far ahead it predicts: people differ in speed, and pause. ε is not a constant;
-# it grows with h. As long as ε grows more slowly than h, longer is better.
+# But ε is not a constant. The figure shows the error on demonstrations that the policy
+# has not seen, against how far ahead it predicts: people differ in speed, and pause, so
+# later actions are harder to predict. As long as ε grows more slowly than h, a larger h
+# is better.
 #
-# The bound says nothing about *surprises*, which nobody could predict from here. We
-# come to them below.
+# The bound also leaves out what nobody could predict: disturbances. We come to them
+# below.
 #
 # ### Exercise: the receding horizon (8 minutes, medium)
 #
@@ -229,11 +254,12 @@ check("02.receding", executed)
 hint("02.receding")
 
 # %% rule-text [markdown]
-# ## How long, then?
+# ## Choosing k
 #
 # A rule of thumb from people who tune such policies: a chunk covers **one sub-motion**
-# (reach, descend, lift, ...) so duration times control rate, rounded up to the next
-# multiple of 25.
+# (reach, descend, lift, ...). So k is its duration times the control rate, rounded up to
+# the next multiple of 25. Below it is applied to the sub-motions of our demonstrators,
+# which we measure from standing still to standing still.
 #
 # ### Exercise: the rule (4 minutes, easy)
 
@@ -253,25 +279,20 @@ check("02.rule", chunk_size)
 # %% rule-hint
 hint("02.rule")
 
-# %% durations-text [markdown]
-# Our demonstrators' sub-motions can be measured: from standing still to standing still.
-
 # %% durations
 seconds = chunks.submotions(demos)
+for name, share in (("the median", 50), ("nine in ten", 90)):
+    long = float(np.percentile(seconds, share))
+    sizes = {fps: chunks.rule_of_thumb(long, fps) for fps in (30, 50)}
+    print(f"{name:11} {long:.2f} s: k = {sizes[30]} at 30 Hz, {sizes[50]} at 50 Hz")
 show(
     chunks.duration_figure(seconds, demos.fps),
     f"{len(seconds)} sub-motions of 50 demonstrations last {np.median(seconds):.2f} s "
     f"in the median, nine in ten less than {np.percentile(seconds, 90):.2f} s.",
 )
 
-# %% rule-applied
-for name, share in (("the median", 50), ("nine in ten", 90)):
-    long = float(np.percentile(seconds, share))
-    sizes = {fps: chunks.rule_of_thumb(long, fps) for fps in (30, 50)}
-    print(f"{name:11} {long:.2f} s: k = {sizes[30]} at 30 Hz, {sizes[50]} at 50 Hz")
-
 # %% rule-judged [markdown]
-# How good is the rule? Human-like demonstrations, half of each chunk executed:
+# How good is the rule? ACT after human-like demonstrations, half of each chunk executed:
 #
 # | rate | k | success |
 # |---|---|---|
@@ -281,12 +302,12 @@ for name, share in (("the median", 50), ("nine in ten", 90)):
 # | 50 Hz, 1 s | 50 | {{claims/C11 fifty k=50 -> success percent}} |
 #
 # (n = 300 each; the training at 50 Hz was shorter.) At 50 Hz the same seconds hold more
-# ticks, so the rule speaks of seconds. Its steps of 25 are coarse: take its answer as
-# the middle of what you try.
+# ticks, which is why the rule speaks of seconds. Its steps of 25 are coarse: take its
+# answer as the middle of the sizes that you try.
 #
 # ## When longer hurts
 #
-# A chunk cannot react. So far nothing happened that it could not foresee. Now somebody
+# A chunk cannot react. So far nothing happened that could not be foreseen. Now something
 # pushes the cube by 3 to 5 cm while the arm is on its way, at a random moment between
 # 0.7 and 1.4 s, before any demonstrator has touched it.
 
@@ -304,16 +325,15 @@ for h in (5, 10, 25, 50):
 show(
     chunks.push_figure(found),
     "Success against executed length, with and without a push, n = 50 scenes a point: "
-    + "; ".join(
-        f"h = {h} {100 * o.rate:.0f} % pushed" for h, o in found["pushed"].items()
-    ),
+    + "; ".join(f"{100 * o.rate:.0f} % at h = {h}" for h, o in found["pushed"].items())
+    + " when pushed.",
 )
 
-# %% push-judged [markdown]
-# The policy never saw a push, but it saw cubes everywhere, so a new look is all it
-# needs. Short executions give it that look, and pay with more decisions. Long ones are
-# steady, and blind. The best length is a compromise, and it moves with how often your
-# world surprises you. Three policies, n = 300 a number:
+# %% push-reveal
+reveal("02.push")
+
+# %% summary [markdown]
+# Three policies, n = 300 a number:
 #
 # | h | left alone | pushed |
 # |---|---|---|
@@ -322,39 +342,43 @@ show(
 # | 10 | {{claims/C14 summary execute=10 pushed=false -> success percent}} | {{claims/C14 summary execute=10 pushed=true -> success percent}} |
 # | 25 | {{claims/C14 summary execute=25 pushed=false -> success percent}} | {{claims/C14 summary execute=25 pushed=true -> success percent}} |
 # | 50 | {{claims/C14 summary execute=50 pushed=false -> success percent}} | {{claims/C14 summary execute=50 pushed=true -> success percent}} |
-
-# %% push-reveal
-reveal("02.push")
-
-# %% summary [markdown]
+#
+# No demonstration shows a push, but cubes lay everywhere, so a new prediction can
+# succeed. A small h reacts sooner and makes more decisions; a large one makes few, and
+# reacts late.
+#
 # ## Where it fails
 #
-# Half of each chunk or the whole of it, human-like demonstrations, n = 300 each:
-#
-# | k | half | whole |
-# |---|---|---|
-# | 10 | {{chunk_size summary demonstrator=human k=10 cvae=true execution=half -> success percent}} | {{chunk_size summary demonstrator=human k=10 cvae=true execution=whole -> success percent}} |
-# | 25 | {{chunk_size summary demonstrator=human k=25 cvae=true execution=half -> success percent}} | {{chunk_size summary demonstrator=human k=25 cvae=true execution=whole -> success percent}} |
-# | 50 | {{chunk_size summary demonstrator=human k=50 cvae=true execution=half -> success percent}} | {{chunk_size summary demonstrator=human k=50 cvae=true execution=whole -> success percent}} |
-# | 100 | {{chunk_size summary demonstrator=human k=100 cvae=true execution=half -> success percent}} | {{chunk_size summary demonstrator=human k=100 cvae=true execution=whole -> success percent}} |
-#
-# (The paper: 1 % for k = 1, 44 % for k = 100 at 50 Hz.) Success against k belongs to
-# task, rate and data, not to the method. And the arm may jump where one chunk ends and
-# the next begins: lesson 04.
+# The best k and h belong to task, rate and data. (The ACT paper found 1 % for k = 1 and
+# 44 % for k = 100, at 50 Hz.) The arm may jump between chunks: see lesson 04.
 #
 # ## Summary
 #
-# Windows with marked padding make chunks learnable. Fewer decisions are fewer chances
-# to drift: the executed length h buys them, and k only has to allow it. Choose h long
-# enough for a sub-motion, short enough to notice what happens, and measure both.
+# Windows with marked padding make chunks learnable. To learn with chunks and to execute
+# them are two effects; measure both, undisturbed and disturbed.
+#
+# | effect, noise 0.02 | change of the success rate (1 is all) |
+# |---|---|
+# | learning: k from 1 to 50, h = 1 | {{claims/grid effects effect=learning noise=0.02 k=50 -> difference 2}} |
+# | executing: h from 1 to 25, k = 50 | {{claims/grid effects effect=executing noise=0.02 k=50 h=25 -> difference 2}} |
 #
 # | sign | meaning |
 # |---|---|
 # | k | chunk size, actions predicted at once |
-# | h | executed length, actions before the next look |
+# | h | executed length, actions before the next prediction |
 # | T | ticks of an episode |
-# | ε | chance that one look leads astray |
+# | ε | chance that one decision leaves the demonstrated states |
 # | is_pad, v | marks padding; v = 0 there |
+#
+# ## Read more
+#
+# | reference | read it for |
+# |---|---|
+# | Zhao et al. 2023, [arXiv:2304.13705](https://arxiv.org/abs/2304.13705) | ACT; its ablation of the chunk size |
+# | Chi et al. 2023, [arXiv:2303.04137](https://arxiv.org/abs/2303.04137) | Diffusion Policy: receding horizons for another kind of policy |
+# | Liu et al. 2024, [arXiv:2408.17355](https://arxiv.org/abs/2408.17355) | what chunks win and lose when the world is stochastic |
+# | Zhang et al. 2025, [arXiv:2507.09061](https://arxiv.org/abs/2507.09061) | a theory of why executing chunks can stop errors from compounding |
+# | Black, Galliker, Levine 2025, [arXiv:2506.07339](https://arxiv.org/abs/2506.07339) | the next chunk is computed while the last one is executed |
 #
 # ## Where next
 #

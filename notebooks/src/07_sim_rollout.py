@@ -1,11 +1,11 @@
 # %% title [markdown]
 # # 07 · Rollouts: what a success rate is worth, and why policies fail
 #
-# {{runtime}} · 60 minutes of work · any laptop
+# {{runtime}} · 85 minutes of work · any laptop
 #
 # After this lesson you can **measure a success rate** with an interval, **compare two
-# policies** without fooling yourself, and **say how a policy fails** instead of only
-# how often.
+# policies** fairly, **sort failures** by what went wrong, and **find mistakes in
+# deployment code** by running it.
 #
 # You need lesson 04 (ways to execute a chunk). Nothing to install.
 
@@ -17,6 +17,7 @@ from act_minimal.evaluation import wilson
 from act_minimal.execution import ExecutionConfig
 from act_minimal.sim.so100.changed_scenes import Change
 from course import check, hint, predict, reveal, show
+from course.exercises.lesson_07_deploy import bench, drive
 from course.figures import lesson_07 as field
 
 course.begin("07")
@@ -24,12 +25,13 @@ course.begin("07")
 # %% question [markdown]
 # ## The question
 #
-# You roll your policy out in 20 scenes, and 17 succeed. A colleague changes one
-# setting, rolls out 20 times, and 19 succeed. Is the change good?
+# You roll your policy out in 20 scenes, and it succeeds in 17. A colleague changes one
+# setting, rolls the new policy out 20 times, and it succeeds in 19. Is the change an
+# improvement?
 #
-# Papers in robot learning are full of such pairs, because a rollout on a real arm costs
-# a minute of somebody's life. In simulation it costs a tenth of a second. So let us
-# find out here what 17 of 20 is worth.
+# Many comparisons in robot learning rest on 20 rollouts each, because on a real arm
+# every rollout has to be set up by hand. In simulation we can afford hundreds, and so
+# measure how much 20 of them tell.
 
 # %% predict
 predict("07.seventeen")
@@ -37,8 +39,9 @@ predict("07.seventeen")
 # %% groups-text [markdown]
 # ## Look first
 #
-# The state policy that comes with the course, on 300 fresh scenes, counted in groups of
-# 20. Same policy, same settings: whatever differs between groups is chance.
+# The state policy that comes with the course meets 300 fresh scenes, and we count its
+# successes in groups of 20. Policy and settings never change, so the groups differ by
+# chance alone: by the scenes that they happened to get.
 
 # %% groups
 state = field.checkpoint("state")
@@ -56,17 +59,17 @@ reveal("07.seventeen")
 # %% idea [markdown]
 # ## The idea, then the maths
 #
-# Let $p$ be the true success rate. Each rollout is a coin that shows success with
-# chance $p$. The share of successes $\hat p = s/n$ then scatters about $p$ with
-# standard deviation $\sqrt{p(1-p)/n}$, and stays within $z = 1.96$ of these in 95 % of
-# all series.
+# Let $p$ be the true success rate. Each rollout succeeds with probability $p$. The
+# observed rate $\hat p = s/n$ then scatters about $p$ with standard deviation
+# $\sqrt{p(1-p)/n}$, and for large $n$ it stays within $z = 1.96$ of these deviations in
+# 95 % of all experiments.
 #
-# We know $\hat p$ and want $p$. So believe every $p$ that would make our $\hat p$
-# unsurprising:
+# We know $\hat p$ and want to know $p$. The interval therefore holds every $p$ from
+# which our $\hat p$ is at most 1.96 deviations away:
 #
 # $$ |\hat p - p| \le z \sqrt{p(1-p)/n}. $$
 #
-# Below, that is where the solid line lies under the dashed one.
+# In the figure below this is where the solid line lies under the dashed one.
 
 # %% believable
 show(
@@ -76,18 +79,19 @@ show(
 )
 
 # %% wilson-maths [markdown]
-# Square both sides and sort by powers of $p$:
+# To solve for $p$, square both sides and sort by powers of $p$:
 #
 # $$ \Bigl(1 + \tfrac{z^2}{n}\Bigr) p^2 - \Bigl(2\hat p + \tfrac{z^2}{n}\Bigr) p + \hat
 # p^2 \le 0. $$
 #
-# A parabola, open upwards, below zero between its two roots. The roots are **Wilson's
-# interval** (1927). The textbook interval takes the deviation at $\hat p$ instead of
-# $p$; at 20 of 20 that deviation is zero, and the textbook is certain of perfection.
+# The left side is a parabola that opens upwards, so it is below zero between its two
+# roots. These roots are the limits of **Wilson's interval** (1927). The textbook
+# (Wald) interval takes the deviation at $\hat p$ instead of $p$. For 20 successes of 20
+# that deviation is zero, and the interval shrinks to the single value 100 %.
 #
 # ### Exercise: the interval (12 minutes, easy)
 #
-# Return the lower and the upper limit as shares, for $z = 1.96$.
+# Return the lower and the upper limit as shares from 0 to 1, for $z = 1.96$.
 
 
 # %% wilson tags=["exercise"]
@@ -111,11 +115,11 @@ hint("07.wilson")
 # %% width-text [markdown]
 # ## How many rollouts, and which of two policies?
 #
-# The width shrinks with $\sqrt n$: half the width costs four times the rollouts.
+# The width shrinks with $\sqrt n$, so half the width takes four times the rollouts.
 #
-# 17 of 20 against 19 of 20: the *difference* has an interval, too. Combine the two
-# Wilson intervals as independent errors (Newcombe, 1998). It works for different n and
-# for different scenes.
+# To compare 19 of 20 with 17 of 20, compute an interval for the *difference* of the two
+# rates. Newcombe (1998) combines the two Wilson intervals as independent errors are
+# combined. Both the n and the scenes of the two policies may differ.
 
 # %% width
 for n in (20, 60, 100, 300, 1000):
@@ -125,18 +129,22 @@ for a, b in (((19, 20), (17, 20)), ((95, 100), (85, 100)), ((285, 300), (17, 20)
     d, low, high = (100 * x for x in field.difference(a, b))
     print(
         f"{a[0]}/{a[1]} against {b[0]}/{b[1]}: {d:+.0f} points, "
-        f"95 % interval {low:+.0f} to {high:+.0f}"
+        f"95 % interval {low:+.1f} to {high:+.1f}"
     )
 
 # %% pair-text [markdown]
+# An interval that includes zero does not show which policy is better. All three pairs
+# differ by ten points; only the one with n = 100 on both sides excludes zero. In the
+# last one 300 rollouts on one side do not help, as the 20 on the other dominate.
+#
 # ## The same scenes
 #
-# Some scenes are hard for every policy. If both policies meet the *same* scenes, that
-# part of chance is shared, and only the scenes on which they **differ** tell them
-# apart. In simulation this is free: a scene has a number. On a real arm, mark the start
-# poses on the table.
+# Some scenes are hard for every policy. If both policies meet the *same* scenes, this
+# part of the chance is shared, and only the scenes on which they **differ** tell them
+# apart. In simulation a scene is a number; on a table, mark the start poses.
 #
-# A: half of each chunk, as above. B: the temporal ensemble of lesson 04.
+# Policy A executes half of each chunk, as above. Policy B uses the temporal ensemble of
+# lesson 04.
 
 # %% pair
 ensemble = ExecutionConfig("ensemble", m=0.01)
@@ -145,13 +153,17 @@ print(f"B alone: {other}")
 print(field.pair(found, other))
 
 # %% paired-maths [markdown]
+# Only four of 100 scenes tell A and B apart, and they are split 3 to 1. Is that uneven
+# enough to call A better?
+#
 # Let $b$ scenes be solved by A only and $c$ by B only. If neither policy were better,
-# each of these $b + c$ scenes would be a fair coin. With $k = \min(b, c)$, a split at
-# least this uneven has the chance
+# each of these $b + c$ scenes would be a fair coin toss. With $k = \min(b, c)$, the
+# probability of a split at least this uneven is
 #
 # $$ p = \min\Bigl(1,\; 2 \sum_{i=0}^{k} \binom{b+c}{i} 2^{-(b+c)}\Bigr). $$
 #
-# The 2 counts both tails. This is the **exact McNemar test**.
+# The factor 2 counts both tails. This is the **exact McNemar test**. For 3 to 1 it
+# gives the p printed above: so uneven a split is common by chance.
 #
 # ### Exercise: the paired test (10 minutes, medium)
 
@@ -179,9 +191,9 @@ hint("07.paired")
 # %% seeds-text [markdown]
 # ## Seeds
 #
-# So far one trained policy was measured well. But a *recipe* (data, network, settings)
-# gives another policy for each training seed. Each dot is one such policy; its bar is
-# what rollouts leave uncertain.
+# So far we have measured one trained policy. A *recipe* (data, network and settings)
+# gives a different policy for each training seed. Below, each dot is one such policy,
+# and its bar is the Wilson interval of its rollouts.
 
 # %% seeds
 rows = field.seed_rows()
@@ -197,16 +209,18 @@ show(
 )
 
 # %% seeds-maths [markdown]
-# Do the seeds differ, or only their rollouts? If all had the same $p$, rates over $n$
-# rollouts would still have variance $p(1-p)/n$. Independent variances add:
+# In the first row the three rates lie closer together than chance alone would have
+# them on average; in the last row they lie farther apart. Do the seeds differ, or only
+# their rollouts? If all seeds had the same $p$, rates over $n$ rollouts would still
+# have variance $p(1-p)/n$. Variances of independent causes add up:
 #
 # $$ \mathrm{var}(\text{rates}) \approx \sigma_{\text{seed}}^2 +
 # \overline{p(1-p)}/n. $$
 #
 # ### Exercise: what seeds add (8 minutes, easy)
 #
-# `rates` holds one rate a seed. Estimate $\sigma_{\text{seed}}$; where chance explains
-# all of the spread, say 0.
+# `rates` is an array with one rate for each seed. Estimate $\sigma_{\text{seed}}$, and
+# return 0 where chance alone would give as large a spread.
 
 
 # %% spread tags=["exercise"]
@@ -216,7 +230,7 @@ def seed_spread(rates, n):
     chance = np.mean(rates * (1 - rates)) / n
     return np.sqrt(max(0.0, np.var(rates, ddof=1) - chance))
     # stub
-    # ...  # the variance that is seen, less that of chance
+    # ...  # the observed variance, less that of chance
     # end
 
 
@@ -226,53 +240,56 @@ check("07.seeds", seed_spread)
 hint("07.seeds")
 
 # %% spread-prose [markdown]
-# Three seeds cannot say much about a deviation, but they can say when a comparison of
-# single seeds is worthless. So the results of this course pool three seeds and show
-# each beside the pool. The pooled intervals count rollouts only.
+# Three seeds are too few to estimate a deviation well, but enough to warn: where it is
+# several points, two single seeds cannot be compared. The results of this course
+# therefore pool three seeds and also list each one. Their intervals include the chance
+# of rollouts only, not that of seeds.
 #
 # ## How does it fail?
 #
-# A rate says how often. To mend a policy you must know *how*. A few lines sort the
-# failures of the 300 rollouts by the cube's path: was it ever off the table, where was
-# it let go, where is it at the end?
+# A rate tells how often a policy fails. To improve it you need to know how. The next
+# cell sorts the failures of the 300 rollouts by the path of the cube: was it ever off
+# the table, where was it released, and where is it at the end?
 
 # %% kinds
 for name, failed in field.sort_failures(found.rollouts).items():
     print(f"{name:20} {len(failed):2} of n = {found.n}, scenes", [
         r.scene for r in failed[:6]
     ])  # fmt: skip
-
-# %% film
 field.failures_film(found)
 
 # %% scrub-text [markdown]
 # ## The moment it is lost
 #
-# A film runs past the moment that matters. **Move the slider to the first tick at which
-# you would bet against this rollout.** What is the distance between fingers and cube
-# when the jaw begins to close? Then compare with the success.
+# The slider below steps through a rollout. It opens where the jaw begins to close: how
+# far are the fingers from the cube? **Move it to the first tick at which you would
+# expect this rollout to fail.** Then choose the success, and compare.
 
 # %% explorer
 explorer = field.scrub_explorer(field.pick_scrubs(found))
 explorer
 
 # %% field-text [markdown]
-# A policy without memory of its failure repeats it: look at the joints long after the
-# jaw has closed on nothing. Demonstrations that recover from a failed grasp are the
-# usual cure.
+# The policy does not remember that its grasp failed. After the jaw has closed on
+# nothing, its joints keep repeating a short motion until the time is over, because the
+# demonstrations never show what to do next. Demonstrations that include failed grasps
+# and second tries are the usual remedy.
 #
-# ## Into the field
+# ## Changed scenes
 #
-# Now the vision policy: two cameras, no cube pose. It was trained with one camera pose,
-# one red cube of 25 mm, one light. What of that did it come to rely on?
+# Now the vision policy, which sees two camera images but not the cube's pose. All its
+# demonstrations had the same camera pose, the same red cube of 25 mm and the same
+# light. On which of these does it depend?
 
 # %% predict-camera
 predict("07.camera")
 
 # %% views-text [markdown]
-# How far is a centimetre for the network? With focal length $f$ in pixels and depth $Z$
-# to the table, a shift of the camera by $\Delta x$ moves the picture by $f \Delta x /
-# Z$. In training, every image was moved at random by up to 4 pixels.
+# How far does the image move if the camera is moved by one centimetre? With focal
+# length $f$ in pixels and distance $Z$ to the table, moving the camera by $\Delta x$
+# moves the image by $f \Delta x / Z$. In training, every image was shifted at random by
+# up to 4 pixels. Which of these six conditions does that cover? Decide, and then run
+# the same 20 scenes under each.
 
 # %% views
 pixels = field.pixels_a_centimetre()
@@ -283,32 +300,134 @@ show(
     "2 and 5 cm aside, green cube, larger cube, half the light; n = 1 scene.",
 )
 
-# %% trial-text [markdown]
-# So the augmentation covers nearly 2 cm, and nothing covers 5 cm, a green cube or less
-# light. That is a prediction. The same 20 scenes under each change:
-
 # %% trial
-trial = field.field_trial(field.checkpoint("vision"), n=20, seed=7)
+mine = Change(camera=(0.0, 0.0, 0.03))  # yours: a shift, colour, size or light
+changes = field.CHANGES | {f"mine: {mine.name}": mine}
+trial = field.field_trial(field.checkpoint("vision"), changes, n=20, seed=7)
 print(field.outcome_table(trial))
-
-# %% reveal-camera
 reveal("07.camera")
 
-# %% own-text [markdown]
-# Look at the kinds of failure, too: a hand that closes beside the cube and a hand that
-# never finds it need different cures.
+# %% deploy-text [markdown]
+# The random shift covers about 2 cm, and nothing in training covers 5 cm, a green cube
+# or less light. If 2 cm aside succeeds more often here than no change at all, that is
+# within chance: the two intervals overlap, and with n = 300 (below) the two agree.
 #
-# Now change something yourself: another shift, colour, size or light.
+# ## Spot the mistakes
+#
+# A policy may also fail because of the code around it, and such faults rarely raise an
+# error. The next three cells would pass many reviews, yet they contain **nine faults**.
+#
+# ### Exercise: mend them (25 minutes, hard)
+#
+# Read, mend, and run the cells again. `drive` takes a small simulated robot through two
+# episodes and prints what is still wrong with the run.
 
-# %% own
-mine = Change(camera=(0.0, 0.0, 0.03))
-tried = field.rollouts_on(field.checkpoint("vision"), mine, n=20, seed=7)
-print(f"{mine.name}: {tried}: {field.kinds_text(tried)}")
+
+# %% deploy-look tags=["exercise"]
+def look(robot, policy):
+    """Joints (A,), normalised, and pictures (C, H, W, 3) from 0 to 1."""
+    seen = robot.read()
+    # solution
+    names = policy.joints
+    # stub
+    # names = sorted(seen["joints"])
+    # end
+    qpos = np.array([seen["joints"][name] for name in names])
+    # solution
+    qpos = (qpos - policy.mean["qpos"]) / policy.std["qpos"]
+    # stub
+    # qpos = (qpos - policy.mean["action"]) / policy.std["action"]
+    # end
+    images = np.stack([seen["images"][camera] for camera in policy.cameras])
+    # solution
+    return qpos, images.astype(np.float32) / 255
+    # stub
+    # return qpos, images.astype(np.float32)
+    # end
+
+
+def in_rad(chunk, policy):
+    """The actions (k, A), in rad, of a normalised chunk."""
+    # solution
+    # stub
+    # chunk = np.clip(chunk, -1, 1)
+    # end
+    return chunk * policy.std["action"] + policy.mean["action"]
+
+
+policy, robot = bench()
+print(look(robot, policy)[0].round(2), in_rad(policy.chunks[0], policy)[0].round(2))
+
+
+# %% deploy-ensemble tags=["exercise"]
+class Ensemble:
+    """The mean of all predictions for a tick; weights exp(-m i), i = 0 the oldest."""
+
+    def __init__(self, m):
+        self.m, self.queue = m, []
+
+    def reset(self):
+        self.queue = []
+
+    def add(self, actions):
+        self.queue.append(actions)
+
+    def step(self, actions):
+        """Takes the actions (k, A) of a new chunk; returns those to execute, (A,)."""
+        self.add(actions)
+        # solution
+        now = np.array([chunk[0] for chunk in self.queue])
+        self.queue = [chunk[1:] for chunk in self.queue if len(chunk) > 1]
+        # stub
+        # self.queue = [chunk[1:] for chunk in self.queue if len(chunk) > 1]
+        # now = np.array([chunk[0] for chunk in self.queue])
+        # end
+        # solution
+        weights = np.exp(-self.m * np.arange(len(now)))
+        # stub
+        # weights = np.exp(-self.m * np.arange(len(now)))[::-1]
+        # end
+        return weights @ now / weights.sum()
+
+
+print(Ensemble(0.3).step(np.arange(4.0)[:, None]))
+
+
+# %% deploy-episode tags=["exercise"]
+def episode(policy, robot, ensemble, ticks):
+    """Drive the robot for so many ticks, at the rate of the demonstrations."""
+    # solution
+    ensemble.reset()
+    # stub
+    # end
+    due = robot.now()
+    for _ in range(ticks):
+        chunk = policy.predict(*look(robot, policy))
+        actions = in_rad(chunk, policy)
+        # solution
+        # stub
+        # ensemble.add(actions)
+        # end
+        action = ensemble.step(actions)
+        robot.send(dict(zip(policy.joints, action, strict=True)))
+        # solution
+        due += 1 / policy.fps
+        # stub
+        # due = robot.now() + 1 / policy.fps
+        # end
+        robot.sleep(max(0.0, due - robot.now()))
+
+
+drive(episode, Ensemble)
+check("07.deploy", episode, Ensemble)
+
+# %% deploy-hint
+hint("07.deploy")
 
 # %% fails [markdown]
 # ## Where it fails
 #
-# 300 rollouts a row, three sets of scenes, one checkpoint:
+# One checkpoint, 300 rollouts for each row, in three sets of scenes:
 #
 # | change | success |
 # |---|---|
@@ -319,7 +438,8 @@ print(f"{mine.name}: {tried}: {field.kinds_text(tried)}")
 # | cube of 32 mm | {{claims/C27 summary policy=vision change=32mm}} |
 # | half the light | {{claims/C27 summary policy=vision change=half_light}} |
 #
-# And the paper's ablations, here (50 human-like demonstrations, k = 50, equal updates):
+# The paper's ablations on this task (50 human-like demonstrations, k = 50, equal
+# updates):
 #
 # | | success |
 # |---|---|
@@ -328,26 +448,34 @@ print(f"{mine.name}: {tried}: {field.kinds_text(tried)}")
 # | no CVAE | {{claims/ablation summary row=no_cvae demonstrator=human}} |
 # | with ensembling | {{claims/ablation summary row=ensemble demonstrator=human}} |
 #
-# The method has limits of its own. An interval covers chance over *these* scenes, not
-# the scene you never drew. And the best of ten settings looks better than it is:
-# measure the winner again, on new scenes.
+# An interval says nothing about scenes of another kind. And the best of ten settings
+# looks better than it is, as luck helped to choose it: measure it again, on new scenes.
 
 # %% summary [markdown]
 # ## Summary
 #
-# Give n and an interval with every rate. Compare on the same scenes, and count those
-# that differ. Train several seeds before you praise a recipe. Sort failures before you
-# mend them.
+# Report n and an interval with every rate. Compare on the same scenes, and count those
+# on which policies differ. Train several seeds before you compare recipes. Sort
+# failures before you mend them, and test deployment code before it moves an arm.
 #
 # | sign | meaning |
 # |---|---|
-# | $p$, $\hat p = s/n$ | true and seen success rate; s successes of n |
-# | z | 1.96, deviations that hold 95 % |
+# | $p$, $\hat p = s/n$ | true and observed success rate; s successes of n |
+# | z | 1.96, the deviations that hold 95 % |
 # | b, c | scenes solved by A only, by B only |
 # | $\sigma_{\text{seed}}$ | deviation of the true rate between training seeds |
-# | f, Z | focal length in pixels, depth in m |
+# | f, Z | focal length in pixels, distance in m |
+#
+# | reference | read it for |
+# |---|---|
+# | E. B. Wilson, JASA 1927, doi 10.1080/01621459.1927.10502953 | the interval: four pages |
+# | Brown, Cai, DasGupta, Statistical Science 2001, doi 10.1214/ss/1009213286 | why not the textbook interval |
+# | R. G. Newcombe, Statistics in Medicine 1998, doi `10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I` | the interval of a difference |
+# | Q. McNemar, Psychometrika 1947, doi 10.1007/BF02295996 | the paired test |
+# | Agarwal et al. 2021, arXiv 2108.13264 | reporting results of few training seeds |
+# | Zhao et al. 2023, arXiv 2304.13705 | the ablations above, as the paper has them |
 #
 # ## Where next
 #
-# Next comes an SO-100, [08](08_so100.ipynb): bytes, calibration, a safe first run.
-# Policy B came from [04](04_temporal_ensembling.ipynb).
+# The next lesson drives a SO-100, [08](08_so100.ipynb): bytes, calibration, and a safe
+# first run. Policy B came from [04](04_temporal_ensembling.ipynb).

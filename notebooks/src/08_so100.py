@@ -3,11 +3,12 @@
 #
 # {{runtime}} · 75 minutes of work · any laptop; an arm if you have one
 #
-# After this lesson you can **read what goes over the wire**, **tie steps to angles** by
-# a calibration, and **let a policy drive an arm** with limits between the two.
+# After this lesson you can **read the packets on a servo bus**, **convert steps to
+# angles** with a calibration, and **let a policy drive an arm** within limits.
 #
-# You need lesson 07 (what a success rate is worth). Nothing to install: the arm here is
-# virtual. Six servos answer the real bytes on a real port, on the physics you know.
+# You need lesson 07 (what a success rate is worth). Nothing to install: the arm in this
+# lesson is virtual. Its six servos answer real packets at a serial port, and the
+# simulation of the earlier lessons moves its joints.
 
 # %% set-up
 import numpy as np
@@ -16,6 +17,7 @@ import course
 from course import check, hint, predict, reveal, show
 from course.figures import lesson_07 as field
 from course.figures import lesson_08 as bench
+from course.toolkit import schematics
 
 course.begin("08")
 
@@ -23,12 +25,13 @@ course.begin("08")
 # ## The question
 #
 # In simulation the vision policy puts {{checkpoints checkpoints
-# checkpoint=so100_pick_place_vision -> rate percent}} of the cubes into the bin. What is left to go wrong between it and an
-# arm on a table?
+# checkpoint=so100_pick_place_vision -> rate percent}} of the cubes into the bin. What
+# can still go wrong when it drives an arm on a table?
 #
-# Its numbers become **steps**, the steps become **bytes**, the bytes take **time**,
-# cameras run at their own pace, and nobody resets the scene when a finger is caught. We
-# take these one at a time, and then let the same policy drive through all of them.
+# Its actions are converted to **steps** of the servos and the steps to **bytes**, which
+# take **time** to send. Cameras deliver pictures at a rate of their own, and motors
+# obey a wrong number as readily as a right one. We look at these one at a time, and
+# then let the same policy drive through all of them.
 
 # %% predict-bus
 predict("08.bus")
@@ -36,11 +39,11 @@ predict("08.bus")
 # %% plug-text [markdown]
 # ## Plug it in
 #
-# A virtual arm is a process with a port. It knows nothing of Python: any program for
-# these servos can talk to it, and several do in our tests. With an arm of your own, only
-# the next cell changes, to something like
+# The virtual arm runs in a process of its own and has a serial port, so any program for
+# these servos can talk to it. With an arm of your own, only the next cell changes, to
+# something like
 # `port, calibration, cameras = "/dev/ttyACM0", "follower.json", ("top=0", "wrist=2")`.
-# Do that **after** the lesson: some of its experiments are not for a real arm.
+# Do that **after** the lesson: some of its experiments would damage a real arm.
 
 # %% plug
 arm = bench.plug_in()
@@ -50,15 +53,18 @@ bench.health(port)
 # %% bytes-text [markdown]
 # ## Bytes
 #
-# All six servos hang on one line and listen to all of it. The computer asks, the one
-# whose id is called answers:
-#
-# | byte | FF | FF | id | length | instruction | address | size | checksum |
-# |---|---|---|---|---|---|---|---|---|
-# | | begin | begin | 1 to 253 | of what follows it | 2: READ | of a register | in bytes | |
-#
-# The checksum is the inverse of the sum of everything from the id on, its low byte only:
-# `~sum & 0xFF`. A servo that finds another one there stays silent.
+# All six servos share one line, and every servo receives every packet. The computer
+# asks, and only the servo with the id in the packet answers. The drawing shows a packet
+# that writes a goal, and the answer.
+
+# %% packet-drawing
+schematics.servo_packet()
+
+# %% packet-text [markdown]
+# A packet that reads has instruction 2 (READ), then the address of a register and the
+# number of bytes to read. The length counts all bytes that follow it. The checksum is
+# the inverted sum of everything from the id on, of which only the low byte is kept:
+# `~sum & 0xFF`. A servo that computes another checksum does not answer.
 #
 # ### Exercise: ask a servo (10 minutes, easy)
 
@@ -80,9 +86,9 @@ check("08.packet", read_request)
 hint("08.packet")
 
 # %% exchange-text [markdown]
-# Register 56 holds the position, two bytes, the low one first. The answer has the shape
-# of the question, with an error byte in place of the instruction. One wrong bit in the
-# checksum, and there is none.
+# Register 56 holds the position in two bytes, the low one first. The answer has the
+# form of the question, with an error byte in place of the instruction. In the last line
+# one bit of the checksum is wrong, and no answer comes: the dash stands for silence.
 
 # %% exchange
 from hardware.so100 import protocol
@@ -97,13 +103,16 @@ print("spoilt  ", bench.hexadecimal(bench.exchange(port, spoilt)))
 # %% steps-text [markdown]
 # ## Steps
 #
-# A turn of the shaft is 4096 steps. Where a joint's zero lies in them depends on how the
-# horn was screwed on, so every arm has its own **calibration**: all joints are swept
-# from end to end by hand, and the sweep's middle is taken for the middle of the joint's
-# range,
+# A turn of a servo's shaft is 4096 steps. Which step belongs to a joint's zero depends
+# on how the arm was screwed together, so every arm has its own **calibration**: each
+# joint is moved by hand from one end of its range to the other, and the middle of this
+# sweep is taken as the middle of the joint's range. A position of $n$ steps is then the
+# angle
 #
 # $$ q = q_{\text{mid}} + s \cdot \Bigl(n - \tfrac{n_{\text{first}} +
 # n_{\text{last}}}{2}\Bigr) \cdot \frac{2\pi}{4096}, \qquad s = \pm 1. $$
+#
+# where $s$ says whether steps grow with the angle.
 #
 # ### Exercise: an angle (8 minutes, easy)
 
@@ -124,9 +133,9 @@ check("08.steps", angle)
 hint("08.steps")
 
 # %% tip-text [markdown]
-# Whoever sweeps a joint not quite to its end, or bends it over, moves its middle. What
-# does that cost at the fingertip, 20 to 40 cm away? Below, each joint in turn is off by
-# five degrees.
+# If a joint is not swept to both of its ends, the middle is wrong, and every angle of
+# this joint is off by the same amount. How far off is the fingertip then, 20 to 40 cm
+# away? Below, one joint at a time is off by five degrees.
 
 # %% tip
 show(
@@ -136,14 +145,16 @@ show(
 )
 
 # %% tip-prose [markdown]
-# The cube is 2.5 cm wide. A policy with cameras can make up for a part of this, if its
-# demonstrations were recorded with the *same* error: it never sees an angle's true
-# value. What it cannot survive is a calibration that changes between recording and
-# deployment. Never calibrate in between.
+# The cube is 2.5 cm wide, so an error of this size at the first joints can miss it. The
+# roll joint moves the fingertip least, as the tip lies near its axis. If the
+# demonstrations were recorded with the *same* error, an angle means the same pose in
+# both, so the error should matter little (this is not measured here). If the
+# calibration changes between recording and deployment, every angle of that joint means
+# another pose than it did in training: never calibrate in between.
 #
 # ## Torque
 #
-# Now let the motors hold.
+# So far the motors were off. Now they are to hold the arm.
 
 # %% predict-torque
 predict("08.torque")
@@ -151,29 +162,30 @@ predict("08.torque")
 # %% torque
 careless = bench.torque_on(arm, careful=False)
 careful = bench.torque_on(arm, careful=True)
-for start in (careless, careful):
-    print(f"careful {start.careful}: {np.degrees(start.travel):.0f} degrees, "
-          f"up to {start.speed:.1f} rad/s")  # fmt: skip
+print(careless, careful, sep="\n")
 show(
     bench.starts_figure(careless, careful),
-    "The shoulder after torque on: with a goal left behind it runs 69 degrees in half "
-    "a second; with goals set first it stays; n = 1 each.",
+    f"The shoulder's angle after torque on. {careless}. {careful}. n = 1 each.",
 )
 
 # %% reveal-torque
 reveal("08.torque")
 
 # %% limit-text [markdown]
+# The shoulder comes to rest at the old goal, but first it overshoots: it arrives too
+# fast to stop there.
+#
 # ## Limits
 #
-# The servo obeys. Whatever is to be refused must be refused before the bus, for any
-# policy, teacher or script. The core of it is small.
+# A servo goes to any goal that it is sent, so whatever has to be refused must be
+# refused before the bus, whoever asks for it.
 #
-# ### Exercise: the last thing before the bus (10 minutes, medium)
+# ### Exercise: a limit before the bus (10 minutes, medium)
 #
-# Keep each target in its joint's range, and within `step` of the last target. A wish
-# that is not finite raises `ValueError`: something upstream is broken, and an arm must
-# not hide it.
+# Keep each target in its joint's range, and within `step` of the last target. Where the
+# last target is outside the range (somebody pushed the arm there), both cannot hold:
+# then the joint comes back by `step` a tick, as a leap is the worse of the two. If a
+# number of the wish is not finite, something upstream is broken: raise `ValueError`.
 
 
 # %% limit tags=["exercise"]
@@ -182,9 +194,10 @@ def limited(wish, last, low, high, step):
     # solution
     if not np.isfinite(wish).all():
         raise ValueError(f"the wish is {wish}")
-    return np.clip(np.clip(wish, low, high), last - step, last + step)
+    inside = np.clip(wish, low, high)
+    return np.clip(inside, last - step, last + step)  # last, so that it always holds
     # stub
-    # ...  # refuse, then two limits
+    # ...  # refuse, then two limits: which one last?
     # end
 
 
@@ -194,62 +207,66 @@ check("08.limit", limited)
 hint("08.limit")
 
 # %% governor-text [markdown]
-# The package's `Governor` limits speed, acceleration, distance from the *measured*
-# position, the place of joints and fingertips, and the grip. Here it meets a
-# demonstration in which a single action is wrong by 46 degrees.
+# The package's `Governor` limits speed, acceleration, the distance from the *measured*
+# position, where joints and fingertips may be, and how hard the gripper presses. Here
+# it is given the actions of a demonstration, one of which was made wrong by 46 degrees.
 #
-# **Lower the speed limit until the demonstration itself suffers.** Which margin would
-# you leave above its fastest motion?
+# The slider opens at a speed limit that the demonstration itself exceeds, so the arm
+# lags. **Raise it until what is sent follows the demonstration again.** How much more
+# would you allow, and what does the wrong action then do?
 
 # %% explorer
 explorer = bench.governor_explorer()
 explorer
 
 # %% faults-text [markdown]
+# Even far above the demonstration's own speed the wrong action moves the arm by a few
+# degrees only: it lasts for one tick, and the acceleration limit stops it.
+#
 # ## Things that break
 #
-# Cables, plugs, supplies and cameras break more often than policies. The virtual arm has
-# a switch for each. A driver should say in one sentence what is wrong, and leave the arm
-# where nobody is hurt. Try two:
+# Cables, plugs, power supplies and cameras fail, too. The virtual arm has a switch for
+# each of these faults. A driver should say in one sentence what is wrong, and leave the
+# arm in a safe state. Try two:
 
 # %% try-fault
 print(bench.try_fault(arm, missing=3))
 print(bench.try_fault(arm, frozen_camera="top"))
 
 # %% table-text [markdown]
-# All of them, each while a policy drives, from a committed campaign. *Unsafe* means that
-# somebody beside the arm saw a joint beyond its range, faster than its limit, a fingertip
-# in the table, or a fall.
+# The table has every fault, each switched on while a policy was driving. *Unsafe* means
+# that the simulation saw a joint beyond its range or faster than its limit, a fingertip
+# in the table, or a fall of the arm.
 
 # %% table
 print(bench.fault_table("deploy"))
 
 # %% dry-text [markdown]
+# Where nothing was said, the driver had asked again and got its answer in time, or the
+# fault does not matter while a policy drives.
+#
 # ## The run
 #
-# First dry: the policy looks and predicts, nothing is sent. Three numbers decide whether
-# to go on: a prediction must fit its tick (33 ms), pictures must be fresh, and the first
-# action must be near the arm.
+# First a **dry run**: the policy predicts, but nothing is sent. Three numbers decide
+# whether to go on. A prediction must be ready within its tick, or the arm waits for it
+# at each new chunk; pictures must be fresh; and the first action must be near the arm.
 
 # %% dry
 policy = field.checkpoint("vision")
-robot = bench.safe_robot(port, calibration, cameras)
-robot.connect()
-robot.go(robot.limits.ready)
-seen = bench.look_before(policy, robot)
-ms = seen["prediction_ms"]
-print(f"a prediction takes {ms['median']:.1f} ms, {ms['worst']:.1f} ms at worst")
-print(f"the first action is at most {seen['jump']:.2f} rad from the arm")
-print("pictures are", {c: f"{age:.0f} ms" for c, age in seen["frames"].items()}, "old")
+with bench.connected(port, calibration, cameras) as robot:
+    robot.go(robot.limits.ready)
+    seen = bench.look_before(policy, robot)
+print(bench.advice(seen, robot))
 
 # %% run-text [markdown]
-# Then for real, by the clock. Each trial starts with a slow ramp to the ready pose; the
-# loop is the one that ran in simulation, line for line. At the end the arm is laid down
-# and its torque taken off.
+# Now the policy drives, at 30 ticks a second. Each trial begins with a slow motion to
+# the ready pose, and the control loop is the one that ran in simulation. However the
+# block ends, also by an error or the stop button, the arm is laid down and its torque
+# taken off. If this computer is too busy for the measurement, that is printed.
 
 # %% run
-tally = bench.trials(policy, robot, arm, n=5)
-robot.close()
+with bench.connected(port, calibration, cameras) as robot:
+    tally = bench.trials(policy, robot, arm, n=5)
 print(tally, dict(robot.interventions.counts))
 
 # %% timing
@@ -263,18 +280,21 @@ show(
 reveal("08.bus")
 
 # %% fails [markdown]
+# Most interventions are harmless: the policy asks the gripper to squeeze the cube
+# harder (grip), or a joint for the end of its range (joint limit).
+#
 # ## Where it fails
 #
-# Through the bus {{so100_success bus}}; the same scenes in plain simulation:
-# {{so100_success simulation}}. Bytes, clock and limits cost little while ticks are on
-# time: {{so100_loop policy_30_hz.ticks}} of them were off by {{so100_loop
-# policy_30_hz.jitter_ms_p99 -> 2}} ms (99 %).
+# Through the bus {{so100_success bus}}; the same scenes in simulation:
+# {{so100_success simulation}}. The intervals overlap: bytes, clock and limits cost
+# little while ticks come on time. On a quiet computer, 99 % of {{so100_loop
+# policy_30_hz.ticks}} ticks were off by less than {{so100_loop
+# policy_30_hz.jitter_ms_p99 -> 2}} ms.
 #
-# The virtual arm has no play in its gears, no warm grease, no lamp of yours. This policy
-# will not work on your table; its *way* will: record there, train, deploy. A simulated
-# hand at a virtual leader, with 50 demonstrations: {{so100_teleop deploy}}, by these
-# commands. With an arm, `hardware/so100/GUIDE.md` begins at the box. Keep a hand near the
-# space bar.
+# The virtual arm has no play in its gears, and its light never changes, so *this*
+# policy need not work on your table. For one that does, record, train and deploy
+# there. The commands below did so with a virtual leader arm and 50 demonstrations:
+# {{so100_teleop deploy}}.
 
 # %% commands
 print("\n\n".join(course.load_result("so100_teleop")["commands"]))
@@ -282,9 +302,10 @@ print("\n\n".join(course.load_result("so100_teleop")["commands"]))
 # %% summary [markdown]
 # ## Summary
 #
-# A calibration ties steps to angles; never change it between recording and deployment.
-# Torque on means "go to your goal": set the goal first. Limits live between policy and
-# bus, refuse what is not finite, and count what they change. Look dry before you run.
+# A calibration converts steps to angles; never change it between recording and
+# deployment. When torque comes on, a servo goes to its goal, so set the goal first.
+# Limits belong between policy and bus; they refuse what is not finite, and count what
+# they change. Do a dry run before a run, and keep a hand near the space bar.
 #
 # | sign | meaning |
 # |---|---|
@@ -292,7 +313,17 @@ print("\n\n".join(course.load_result("so100_teleop")["commands"]))
 # | $q$, $q_{\text{mid}}$ | angle in rad; at mid-sweep |
 # | s | sense: 1 where steps grow with the angle, else -1 |
 #
+# | reference | read it for |
+# |---|---|
+# | Feetech, communication protocol user manual (191218) | packets, instructions, checksum |
+# | Feetech, memory table of the STS3215 | what each register holds |
+# | Zhao et al. 2023, arXiv 2304.13705 | the arms that ACT was made for, and their rate |
+# | Chi et al. 2024, arXiv 2402.10329 | measuring and matching the delays of arm and cameras |
+# | Tobin et al. 2017, arXiv 1703.06907 | why a policy from one simulation fails elsewhere, and a remedy |
+# | ISO/TS 15066:2016 | how hard a robot may touch a person |
+#
 # ## Where next
 #
-# Next: two arms at once, over CAN, that fall when the power is cut:
-# [09](09_openarm.ipynb). How to count your own trials: [07](07_sim_rollout.ipynb).
+# With an arm of your own, `hardware/so100/GUIDE.md` begins at the box; count your trials
+# as in [07](07_sim_rollout.ipynb). The next lesson has two arms on CAN, which fall when
+# the power is cut: [09](09_openarm.ipynb).

@@ -1,13 +1,13 @@
 # %% title [markdown]
-# # 09 · OpenArm: two arms, one policy, and nothing that brakes
+# # 09 · OpenArm: two arms and one policy, over CAN
 #
 # {{runtime}} · 35 minutes of work · any laptop; two arms if you have them
 #
 # After this lesson you can **decide whether two arms need one policy**, **write the
-# frame** that turns a motor into a spring, and **let a policy drive two arms over CAN**
-# without letting them fall.
+# CAN frame** that makes a motor act as a spring, and **let a policy drive two arms over
+# CAN** without letting them fall.
 #
-# You need lessons 07 and 08. Nothing to install: sixteen virtual motors answer the real
+# You need lessons 07 and 08. Nothing to install: sixteen virtual motors answer real CAN
 # frames.
 
 # %% set-up
@@ -17,20 +17,21 @@ import course
 from course import check, hint, predict, reveal, show
 from course.figures import lesson_09_can_bus as can_bench
 from course.figures import lesson_09_two_arms as two_arms
+from course.toolkit import schematics
 
 course.begin("09")
 
 # %% question [markdown]
 # ## The question
 #
-# Two OpenArms at one table. An action is **16 numbers**, 50 times a second: seven joints
-# and a gripper of the right arm, then of the left. The right hand takes a bar from the
-# table and gives it to the left; no other hand, no table may help.
+# Two OpenArms stand at one table. An action has **16 numbers**, 50 times a second:
+# seven joints and a gripper of the right arm, then of the left. The right hand takes a
+# bar from the table and gives it to the left hand in the air, without putting it down.
 #
-# Must one policy think of all sixteen? Or are two policies of eight enough, one an arm,
-# each with its own eyes on the bar?
+# Does one policy have to predict all sixteen numbers? Or are two policies of eight
+# enough, one for each arm, that both see where the bar is?
 #
-# First see what it is about: a few handovers of the policy that comes with the course.
+# First, a few handovers by the policy that comes with the course.
 
 # %% look
 policy = two_arms.checkpoint()
@@ -49,8 +50,9 @@ predict("09.two")
 # %% side-text [markdown]
 # ## Two policies as one
 #
-# The control loop wants one policy. Two are soon one, as long as each is shown what it
-# was trained with: the eight joints of its own arm, and the bar's pose.
+# The control loop takes one policy. Two policies can be combined into one, as long as
+# each is given what it was trained with: the eight joints of its own arm, and the bar's
+# pose.
 #
 # ### Exercise: side by side (5 minutes, easy)
 #
@@ -69,7 +71,7 @@ def side_by_side(right, left, seen):
     ]
     return np.concatenate(chunks, axis=2)
     # stub
-    # ...  # each its own joints; then one chunk
+    # ...  # each policy its own joints; then join the two chunks
     # end
 
 
@@ -79,8 +81,8 @@ check("09.side_by_side", side_by_side)
 hint("09.side_by_side")
 
 # %% ways-text [markdown]
-# Here is what that gives: the same 50 human-like demonstrations, the same 4000 updates a
-# network, three seeds.
+# The figure compares the ways: the same 50 human-like demonstrations, the same 4000
+# updates for each network, three seeds.
 
 # %% ways
 show(
@@ -95,9 +97,10 @@ reveal("09.two")
 # %% why-text [markdown]
 # ## Why
 #
-# Most failures of the two happen when the bar changes hands: the right hand holds on for
-# ever, or opens before the left one has it. Look at the moment in which the left hand
-# has just closed. All get the very same scenes; what do they plan for the right hand?
+# Most failures of the two policies happen when the bar changes hands: the right hand
+# never opens, or it opens before the left hand has the bar. Look at the moment just
+# after the left hand has closed. In the very same scenes, how far does each way plan to
+# open the right hand within the next second?
 
 # %% why
 show(
@@ -107,17 +110,16 @@ show(
 )
 
 # %% why-prose [markdown]
-# The left hand can do without the other arm's joints: the bar itself tells it where to
-# go. The right hand cannot: while the left closes, **the bar does not move**. "Not yet
-# taken" and "taken" look the same to it, and demonstrators wait for a varying time. So
-# it holds on for ever, the pause of lesson 01 that never ends, or it opens by the clock,
-# whether or not somebody is there.
+# The left hand does not need the other arm's joints: the bar's pose tells it where to
+# go. The right hand does need them: while the left hand closes, **the bar does not
+# move**, so before and after look the same to its policy. And as demonstrators wait for
+# a varying time, it cannot go by the clock either.
 #
-# *Seeing* is what was missing, not deciding together: the same two policies, shown both
-# arms' joints, reach {{claims/C28 summary policies=two sees=both -> success percent}}.
-# Does the one policy look at the left fingers, too? Lie to it.
+# What was missing is an observation, not a joint decision: the same two policies, given
+# the joints of both arms, reach {{claims/C28 summary policies=two sees=both -> success
+# percent}}. Does the one policy use the left hand's opening, too? Give it a false one.
 #
-# **Move the slider until the right hand holds tight.**
+# **Move the slider until the right hand stays closed.**
 
 # %% told
 explorer = two_arms.told_explorer(policy, two_arms.moments(found.rollouts))
@@ -126,22 +128,26 @@ explorer
 # %% can-text [markdown]
 # ## Plug them in
 #
-# Now the same policy through wires. Each arm is a CAN bus with eight motors; both have
-# the same ids, so each needs a bus of its own. The next cell starts two virtual arms.
+# Now the same policy drives over wires. Each arm is a CAN bus with eight motors. The
+# motors of both arms have the same ids, so each arm needs a bus of its own.
+
+# %% buses
+schematics.two_buses()
 
 # %% plug
 arms = can_bench.plug_in()
 can_bench.health(arms)
 
 # %% frame-text [markdown]
-# A motor in MIT mode is a spring with a damper, and some torque on top:
+# In MIT mode a motor acts as a spring and a damper, with an additional torque:
 #
 # $$ \tau = k_p (q^* - q) + k_d (\dot q^* - \dot q) + \tau^* $$
 #
-# All five numbers go into eight bytes, each as a **share of its range**: 16 bits for the
-# position, 12 for each other. How wide the ranges are the motor knows. Above, joints 3
-# and 4 say VMAX 10, where most tables say 8: who believes the table is wrong by a
-# quarter in every velocity. Ask the motor.
+# The five numbers $q^*, \dot q^*, k_p, k_d, \tau^*$ go into eight bytes, each as a
+# **share of its range**: 16 bits for the position and 12 for each of the others. The
+# motor knows how wide the ranges are. Above, joints 3 and 4 report VMAX 10, while many
+# published tables say 8. Whoever uses the table gets every velocity wrong by a quarter,
+# so read the range from the motor.
 #
 # ### Exercise: a frame by hand (10 minutes, medium)
 
@@ -156,7 +162,7 @@ def frame(goal, ranges):
         packed = packed << bits | int(share * (2**bits - 1))
     return packed.to_bytes(8, "big")
     # stub
-    # ...  # cut off, share, whole steps; first number in the highest bits
+    # ...  # clip, share, whole steps; first number in the highest bits
     # end
 
 
@@ -166,8 +172,9 @@ check("09.frame", frame)
 hint("09.frame")
 
 # %% exchange-text [markdown]
-# The package's own codec, to the elbow of the right arm. Its torque is off, so it takes
-# the goal for a question, and answers on an id of its own with how it is.
+# The package's own encoder sends such a frame to motor 4, the elbow of the right arm.
+# Its torque is off, so it does not move; it answers on another id with its state. The
+# torque reads -0.01 N·m instead of 0, as zero lies between two of its 4096 values.
 
 # %% exchange
 from hardware.openarm.protocol import Feedback, Mit, Scale
@@ -183,16 +190,18 @@ print(f"{says.status.words()}, {says.position:.3f} rad, {says.torque:.2f} N·m")
 # %% spring-text [markdown]
 # ## An arm on springs
 #
-# A spring pulls only when it is stretched. An arm that weighs something therefore hangs
-# below its goal, unless somebody adds $\tau^*$: what gravity asks for at these angles,
-# from a model of the arm. The model knows the arm. It does not know what the hand holds.
+# A spring pulls only when it is stretched, so an arm hangs below its goal until the
+# springs carry its weight. **Gravity compensation** sends the torque that carries the
+# arm at these angles as $\tau^*$, computed from a model of the arm. The model does not
+# include what the hand holds.
 
 # %% springs
 springs = can_bench.sag_explorer()
 springs
 
 # %% measured-text [markdown]
-# That was a model. The virtual arms, through the bus, with the gentle gains:
+# These were computed. Now we measure on the virtual arms, through the bus and with the
+# gentle gains, about 30 % of the firm ones:
 
 # %% measured
 for gravity in (False, True):
@@ -205,7 +214,8 @@ predict("09.fall")
 # %% fall-text [markdown]
 # ## What falls
 #
-# Both arms are held up. Then one of four things happens. (With real arms: never try.)
+# Both arms hold their hands up, and then one of four things happens. Never try this
+# with real arms.
 
 # %% fall
 falls = [can_bench.let_go(arms, how) for how in can_bench.HOW]
@@ -221,11 +231,12 @@ show(
 reveal("09.fall")
 
 # %% sink-text [markdown]
-# A killed program is harmless here: a motor keeps its last goal. `TIMEOUT` turns that
-# into a fall, so choose it only where falling is the lesser evil.
+# When the program is killed nothing falls, because a motor keeps its last goal. With
+# `TIMEOUT` set, the motors switch off instead, and the arms fall: set it only where an
+# arm that keeps pulling would be worse.
 #
-# Where it cannot lay the arms down, the driver lets them *sink*: stiffness and carried
-# weight fade, the damping stays.
+# Where the driver cannot lay the arms down, it lets them sink: the stiffness and the
+# carried weight go to zero within two seconds, and the damping stays.
 #
 # ### Exercise: let it sink (5 minutes, easy)
 
@@ -239,7 +250,7 @@ def sinking(share, kp, kd, brake):
     # solution
     return (1 - share) * kp, np.maximum(kd, brake), 1 - share
     # stub
-    # ...  # what holds, what brakes, what carries
+    # ...  # what holds the arm, what brakes it, what carries it
     # end
 
 
@@ -251,41 +262,40 @@ hint("09.sink")
 # %% run-text [markdown]
 # ## Through the bus
 #
-# Now the policy. Between it and the motors stand the limits of lesson 08, and one more:
-# the arms must not come too near to each other. Where the bar is, the virtual arm tells, as
-# motion capture would. Each trial begins with a slow ramp.
+# Now the policy. The limits of lesson 08 stand between it and the motors, and one more:
+# the arms must not come too near to each other. The virtual arm reports where the bar
+# is; with real arms this would take motion capture. Each trial begins with a slow
+# motion to the ready pose. However the block ends, the arms are laid down.
 
 # %% run
-robot = can_bench.safe_robot(arms)
-robot.connect()
-tally = can_bench.trials(policy, robot, arms, n=3)
-robot.close()
+with can_bench.connected(arms) as robot:
+    tally = can_bench.trials(policy, robot, arms, n=3)
 print(tally, dict(robot.interventions.counts))
 
 # %% fails [markdown]
 # ## Where it fails
 #
-# Three trials tell little (lesson 07). Through the bus {{openarm_bus_success bus}}; the
-# same scenes in plain simulation: {{openarm_bus_success simulation}}. Failures are mostly
-# bars that were never picked up or fell on the way. What real arms add
-# (`hardware/openarm/GUIDE.md`):
+# Three trials tell little. Through the bus {{openarm_bus_success bus}}; the same scenes
+# in plain simulation: {{openarm_bus_success simulation}}. The intervals overlap. Most
+# failures in the first cell are bars that were never picked up or were dropped. Real
+# arms need more (`hardware/openarm/GUIDE.md`):
 #
 # | what | why |
 # |---|---|
 # | 120 Ω at both ends of each bus | else frames are lost, or nobody answers |
 # | CAN-FD or classic, all the same | else silence, as if there were no power |
-# | zero, once, hanging | a wrong one turns what carries the arm against it |
-# | VMAX, read at each start | velocities off by a quarter |
-# | a policy with cameras | nobody tells a real arm the bar's pose |
+# | zero, set once, while hanging | with a wrong zero gravity compensation pushes the wrong way |
+# | VMAX, read at each start | else velocities are off by a quarter |
+# | a policy with cameras | a real arm is not told the bar's pose |
 # | emergency stop | it lets the arms fall; keep heads out from under them |
 
 # %% summary [markdown]
 # ## Summary
 #
-# What one arm must know of the other, its policy must see. One policy sees it anyway; two
-# that see both arms do as well. A MIT frame is a spring, a damper and a torque; ranges
-# come from the motor. Without gravity compensation arms hang low, with it they do not
-# know their load. Without power they fall.
+# A policy must see what its arm has to know about the other one; two policies that see
+# both arms do as well as one. A MIT frame is a spring, a damper and a torque; its
+# ranges come from the motor. With gravity compensation arms hang low only by what they
+# carry. Without power they fall.
 #
 # | sign | meaning |
 # |---|---|
@@ -293,7 +303,15 @@ print(tally, dict(robot.interventions.counts))
 # | $q^*, \dot q^*, \tau^*$ | what is asked for |
 # | $k_p, k_d$ | stiffness, damping |
 #
+# | reference | read it for |
+# |---|---|
+# | Zhao et al. 2023, arXiv 2304.13705 | two arms, one policy of 14 numbers |
+# | Katz, Di Carlo, Kim, ICRA 2019, doi 10.1109/ICRA.2019.8793865 | the motors and the control that "MIT mode" is named after |
+# | N. Hogan 1985, doi 10.1115/1.3140702 | why a robot that touches things is made a spring |
+# | Damiao motor manuals (DM4310, DM4340) | the frame, its ranges, registers, status codes |
+# | ISO 11898-1 and -2 | CAN and CAN-FD frames; the wires and 120 Ω |
+#
 # ## Where next
 #
-# With arms of your own: the guide, from the first cable on. One arm: [08](08_so100.ipynb).
-# The pause that never ends: [01](01_compounding_error.ipynb).
+# With arms of your own, the guide begins at the first cable. One arm:
+# [08](08_so100.ipynb). Pauses in demonstrations: [01](01_compounding_error.ipynb).

@@ -7,7 +7,7 @@ import pytest
 from act_minimal.support.errors import UserError
 from benchmarks import report
 from benchmarks.claims.__main__ import find, main
-from benchmarks.claims.registry import CLAIMS, MEASURED
+from benchmarks.claims.registry import MEASURED
 from benchmarks.lerobot import versions as lerobot_versions
 from course.toolkit.results import NOT_YET
 
@@ -54,20 +54,6 @@ def test_a_changed_number_is_noticed():
     assert page == "a <!-- x -->\nnew\n<!-- /x --> b"
 
 
-def test_every_claim_is_listed_with_its_verdict():
-    numbers = [claim.number for claim in CLAIMS]
-    assert numbers == [*(f"C{i}" for i in range(1, 23)), "C25", "C28"]
-    page = report.claims_pages()
-    verdicts = ("Holds", "Does not hold", "Not tested")
-    for claim in CLAIMS:
-        assert f"### {claim.number}. {claim.text}" in page
-        assert claim.published
-        assert claim.verdict.startswith(verdicts), claim.number
-        if claim.verdict.startswith(("Holds", "Does not hold")):
-            assert claim.ours, f"{claim.number} has a verdict without a measurement"
-            assert any(report.load(name) for name in claim.results), claim.number
-
-
 def test_every_committed_measurement_has_its_command(capsys):
     main([])
     listed = capsys.readouterr().out
@@ -76,6 +62,8 @@ def test_every_committed_measurement_has_its_command(capsys):
         assert f"\n{claim.number} " in listed
         for name in (n for n in claim.results if n.startswith("claims/")):
             result = report.load(name)
+            if result is None:  # declared, and says so: see test_claims.py
+                continue
             assert result["claim"] == claim.text
             assert result["published"] == claim.published
             words = result["command"].split()

@@ -1,6 +1,7 @@
 """`act course`: what it opens, where, and what a hand-out holds."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,30 @@ def test_without_a_display_no_browser_is_opened(monkeypatch):
 
 
 @pytest.mark.quick
+def test_the_course_s_settings_come_before_one_s_own_paths(monkeypatch):
+    ours = str(classroom.ROOT / "course" / "jupyterlab")
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    assert classroom.lab_environment()["JUPYTER_CONFIG_PATH"] == ours
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
+    both = f"{ours}{os.pathsep}mine"
+    assert classroom.lab_environment()["JUPYTER_CONFIG_PATH"] == both
+
+
+@pytest.mark.quick
+def test_jupyterlab_is_started_with_the_course_s_settings(monkeypatch):
+    started = {}
+
+    def start(*words, env=None):
+        started.update(env or words[-1])
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(os, "execve", start)  # where it takes this process's place
+    monkeypatch.setattr(subprocess, "run", start)
+    assert classroom.open_lab(classroom.find_lesson(4), browser=False) == 0
+    assert started["JUPYTER_CONFIG_PATH"].startswith(str(classroom.ROOT))
+
+
+@pytest.mark.quick
 def test_a_hand_out_holds_no_solutions(tmp_path):
     names = classroom.hand_out(tmp_path / "class.zip")
     assert names == [path.name for path in classroom.notebooks()]
@@ -83,6 +108,12 @@ def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
             base, token = re.findall(r"(http://localhost:\d+).*token=(\w+)", said)[0]
             answer = fetch(f"{base}/api/contents/00_start_here.ipynb?token={token}")
             assert answer["type"] == "notebook"
+            # "Would you like to get notified about official Jupyter news?"
+            plugin = "@jupyterlab/apputils-extension:notification"
+            settings = fetch(f"{base}/lab/api/settings/{plugin}?token={token}")
+            asked = settings["schema"]["properties"]
+            assert asked["fetchNews"]["default"] == "false"
+            assert asked["checkForUpdates"]["default"] is False
         finally:
             process.terminate()
             process.communicate(timeout=600)

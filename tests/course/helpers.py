@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from act_minimal.evaluation import Evaluation, Rollout, wilson
 from course.toolkit.checks import check
@@ -39,6 +40,22 @@ def evaluation(
     about |= dict.fromkeys(("jerk", "frozen", "chunk_ms", "seed", "seconds"), 0)
     counts = successes, n, successes / n, wilson(successes, n)
     return Evaluation(*counts, **about | measured)
+
+
+def check_readable(explorer: Explorer) -> None:
+    """No text of its figure is under 9 pt, cut at an edge, or wider than the page."""
+    values = {name: control.value for name, control in explorer.controls.items()}
+    fig, _ = explorer.draw(**values)
+    assert fig.get_figwidth() <= 8
+    fig.draw_without_rendering()
+    whole = fig.bbox.padded(1.0)
+    for text in fig.findobj(Text):
+        assert text.get_fontsize() >= 9 or not text.get_text().strip(), text
+    for axes in fig.axes:
+        for text in (axes.xaxis.label, axes.yaxis.label):
+            box = text.get_window_extent()
+            assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
+            assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text
 
 
 def sweep(explorer: Explorer, pictures: int, **ends: Any) -> Iterator[tuple]:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from act_minimal.checkpoint import load_policy
 from act_minimal.command import doctor
 from act_minimal.evaluation import Rollout
 from act_minimal.sim.so100 import arm as so100
@@ -30,6 +31,10 @@ test_the_length_of_a_chunk = answers(
         (lambda k, rate: k // rate, "not //"),
         (lambda k, rate: "soon", "a number of seconds"),
         (lambda k, rate: 7.0, "last 1.667 s"),
+        (lambda k, rate: -k / rate, "last 1.667 s"),
+        (lambda k, rate: (k + 1) / rate, "last 1.667 s"),
+        (lambda k, rate: round(k / rate), "last 1.667 s"),
+        (lambda k, rate: [k / rate, rate], "a number of seconds"),
     ],
 )
 
@@ -104,8 +109,11 @@ def test_rollouts_are_filmed_as_they_come():
     rolls = [
         Rollout(i, i == 1, 6, 0.0, 0.0, np.repeat(state[None], 6, 0)) for i in range(3)
     ]
-    shown = welcome.film_rollouts(evaluation(1, 3, rolls), "policy", 2)
+    policy = load_policy(welcome.checkpoint())
+    shown = welcome.film_rollouts(evaluation(1, 3, rolls), policy, 2)
     assert "1 of 2 put the cube into the bin" in shown.alt
+    both = welcome.first_and_all(evaluation(1, 3, rolls), 1)
+    assert both == "the first 1 scenes: 0 of 1; all scenes: 1 of 3"
     assert len(shown.mp4) > 1000
 
 

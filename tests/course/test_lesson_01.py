@@ -12,9 +12,13 @@ from act_minimal.sim.so100.arm import gripper_to_jaw
 from act_minimal.sim.world import World, start
 from act_minimal.support.errors import UserError
 from course.figures import lesson_01_corrections as corrections
+from course.figures import lesson_01_dagger as arm
 from course.figures import lesson_01_drift as drift
+from course.toolkit.paths import ROOT
+from course.toolkit.questions import QUESTIONS
+from course.toolkit.results import look_up
 
-from .helpers import answers, evaluation, sweep
+from .helpers import answers, evaluation
 
 
 def walked(policy, expert, step, start, T, *, policy_sees="x", expert_sees="e"):
@@ -62,6 +66,13 @@ test_two_walkers = answers(
         (lambda *a: distances(*a) ** 2, "squared"),
         (lambda *a: np.cumsum(distances(*a)), "summed up"),
         (lambda *a: 2 * distances(*a), "after one step"),
+        (lambda *a: distances(*a)[::-1], "after one step"),
+        (lambda *a: distances(*a).mean(), "expected T + 1 = 6 distances"),
+        (lambda *a: np.outer(distances(*a), [1, 1]), "expected T + 1 = 6 distances"),
+        (lambda *a: "far", "numbers are wanted"),
+        (lambda *a: {"distances": distances(*a)}, "numbers are wanted"),
+        (lambda *a: [[0.0], [1.0, 2.0]], "numbers are wanted"),
+        (lambda *a: distances(*a) * np.nan, "after one step"),
         (lambda *a: 1 / 0, "ZeroDivisionError"),
     ],
 )
@@ -76,7 +87,14 @@ test_the_price_of_no_way_back = answers(
     right=[(cost, "straight line")],
     wrong=[
         (lambda T, eps: sum(1 - (1 - eps) ** t for t in range(T)), "1 to T"),
-        (lambda T, eps: sum((1 - eps) ** t for t in range(1, T + 1)), "on"),
+        (lambda T, eps: sum((1 - eps) ** t for t in range(1, T + 1)), "steps on"),
+        (lambda T, eps: sum(1 - eps**t for t in range(1, T + 1)), "adds up 1 - eps^t"),
+        (lambda T, eps: sum(1 - (1 - eps) ** t for t in range(1, T + 2)), "to T + 1"),
+        (lambda T, eps: cost(T, eps) / T, "the mean over the steps"),
+        (lambda T, eps: eps * T**2 / 2, "eps T² / 2 is what"),
+        (lambda T, eps: -cost(T, eps), "should be"),
+        (lambda T, eps: [cost(T, eps)], "one number is wanted"),
+        (lambda T, eps: {"cost": cost(T, eps)}, "numbers are wanted"),
         (lambda T, eps: eps * T, "put back"),
         (lambda T, eps: eps * T * (T + 1) / 2, "while eps T is small"),
         (lambda T, eps: 1 - (1 - eps) ** T, "every step after the fall"),
@@ -87,6 +105,10 @@ test_the_price_of_no_way_back = answers(
 )
 
 
+def z_scored(x):
+    return (x - x.mean(0)) / x.std(0)
+
+
 def nearest(v, d, std=None, of=np.min, axis=1):
     std = d.std(0) if std is None else std
     table = np.linalg.norm((v[:, None] - d[None]) / std, axis=2)
@@ -95,9 +117,18 @@ def nearest(v, d, std=None, of=np.min, axis=1):
 
 test_the_nearest_demonstration = answers(
     "01.nearest",
-    right=[(nearest, "nearest one counts")],
+    right=[
+        (nearest, "nearest one counts"),
+        (lambda v, d: nearest(v, d, d.std(0, ddof=1)), "nearest one counts"),
+    ],
     wrong=[
         (lambda v, d: nearest(v, d, np.ones(3)), "different units"),
+        (lambda v, d: nearest(z_scored(v), z_scored(d), 1), "z-scored alone"),
+        (lambda v, d: nearest(v, d, d.var(0)), "the variance"),
+        (lambda v, d: nearest(v, d, 1 / d.std(0)), "multiplies"),
+        (lambda v, d: nearest(v, d) / np.sqrt(3), "the root of their sum"),
+        (lambda v, d: nearest(v, d)[::-1], "first visited state"),
+        (lambda v, d: {"near": nearest(v, d)}, "numbers are wanted"),
         (lambda v, d: nearest(v, d, v.std(0)), "its own ruler"),
         (lambda v, d: nearest(v, d, of=np.mean), "mean distance"),
         (lambda v, d: nearest(v, d, of=np.max), "farthest"),
@@ -133,11 +164,23 @@ def shaken(expert, step, start, noise):
     return states + noise, labels
 
 
+def labelled_late(expert, step, start, noise):
+    states, labels = disturbed(expert, step, start, noise)
+    end = step(states[-1], labels[-1] + noise[-1])
+    return states, expert(np.array([*states[1:], end]))
+
+
 test_a_disturbed_demonstration = answers(
     "01.disturb",
     right=[(disturbed, "how to come back")],
     wrong=[
         (lambda *a: disturbed(*a, label=1.0), "noise is in the labels"),
+        (lambda *a: disturbed(*a, label=-1.0), "minus the noise"),
+        (lambda *a: disturbed(*a, done=-1.0), "here it is minus"),
+        (lambda *a: disturbed(*a, done=2.0), "second state"),
+        (labelled_late, "ask the expert before"),
+        (lambda *a: ("states", "labels"), "numbers are wanted"),
+        (lambda *a: [x.T for x in disturbed(*a)], "shape (4, 2)"),
         (lambda *a: disturbed(*a, done=0.0), "never done"),
         (lambda *a: disturbed(*a, done=0.0, label=1.0), "wrong way round"),
         (lambda *a: disturbed(*a, seen=1.0), "where the arm really is"),
@@ -147,6 +190,76 @@ test_a_disturbed_demonstration = answers(
         (lambda *a: disturbed(*a)[0], "two things"),
         (lambda *a: tuple(x[1:] for x in disturbed(*a)), "shape (4, 2)"),
         (lambda *a: tuple(2 * x for x in disturbed(*a)), "second state"),
+    ],
+)
+
+
+def dagger(pairs, rounds, retrain, drive, expert, *, keep=1, between=1, last=1):
+    """DAgger, with a switch for each step that can be left out."""
+    pairs, policy = list(pairs), retrain(pairs)
+    for i in range(rounds):
+        new = [(states, expert(states)) for states in drive(policy)]
+        pairs = [*pairs, *new] if keep else new
+        if between and (last or i < rounds - 1):
+            policy = retrain(pairs)
+    return (policy if between or not last else retrain(pairs)), pairs
+
+
+def forgetful(pairs, *given):
+    """Adds to the list that it was given."""
+    policy, pairs[:] = dagger(pairs, *given)
+    return policy, pairs
+
+
+def asked_at_once(pairs, rounds, retrain, drive, expert):
+    """All states of a round under one pair."""
+    pairs, policy = list(pairs), retrain(pairs)
+    for _ in range(rounds):
+        states = np.concatenate(drive(policy))
+        pairs, policy = [*pairs, (states, expert(states))], None
+        policy = retrain(pairs)
+    return policy, pairs
+
+
+def of_itself(pairs, rounds, retrain, drive, expert):
+    pairs, policy = list(pairs), retrain(pairs)
+    for _ in range(rounds):
+        pairs += [(states, policy * states) for states in drive(policy)]
+        policy = retrain(pairs)
+    return policy, pairs
+
+
+def turned_round(pairs, rounds, retrain, drive, expert):
+    pairs, policy = list(pairs), retrain(pairs)
+    for _ in range(rounds):
+        pairs += [(expert(states), states) for states in drive(policy)]
+        policy = retrain(pairs)
+    return policy, pairs
+
+
+test_dagger = answers(
+    "01.dagger",
+    right=[(dagger, "the expert their labels"), (asked_at_once, "all is kept")],
+    wrong=[
+        (of_itself, "the policy's own actions"),
+        (lambda *a: dagger(*a, keep=0), "earlier pairs are dropped"),
+        (lambda *a: dagger(*a, between=0), "not trained anew"),
+        (lambda *a: dagger(*a, between=0, last=0), "never trained on the pairs"),
+        (lambda *a: dagger(*a, last=0), "pairs of the last round"),
+        (lambda p, n, *a: dagger(p, n - 1, *a), "one round is missing"),
+        (lambda p, n, *a: dagger(p, n + 1, *a), "one round too many"),
+        (lambda p, n, *a: dagger(p, 0, *a), "nothing was added"),
+        (turned_round, "a pair is (states, labels)"),
+        (forgetful, "has changed"),
+        (lambda *a: dagger(*a)[::-1], "first the policy"),
+        (lambda *a: dagger(*a)[0], "two things"),
+        (lambda *a: (dagger(*a)[0], np.zeros(3)), "the pairs are a list"),
+        (lambda *a: (dagger(*a)[0], [1, 2]), "two arrays each"),
+        (lambda *a: (dagger(*a)[0], [("a", "b")]), "numbers are wanted"),
+        (lambda *a: (dagger(*a)[0], [(1.0, 2.0)]), "a pair is states (T, S)"),
+        (lambda *a: ("policy", dagger(*a)[1]), "the policy that retrain gave"),
+        (lambda p, n, r, d, e: dagger(p, n, r, d, lambda x: -e(x)), "there should be"),
+        (lambda p, n, r, d, e: d(None), "raised TypeError"),
     ],
 )
 
@@ -351,6 +464,49 @@ def test_the_experts_path_is_its_own():
     assert 0 <= path.qpos[0, 5] <= 1
 
 
+@pytest.mark.quick
+def test_the_expert_labels_what_it_would_do(corrector):
+    """From a policy's states, whose gripper is an opening and not an angle."""
+    task = corrections.make_task(corrections.TASK)
+    qpos = np.stack([start(task, scene) for scene in (1, 2)])
+    qpos[1, 1] += 0.1
+    states = np.concatenate([task.state(qpos), qpos[:, 6:]], 1)
+    labels = arm.Expert()(states)
+    wanted = np.stack([corrector(row) for row in qpos])
+    np.testing.assert_allclose(labels, wanted, atol=1e-5)
+
+
+def test_dagger_runs_on_the_arm(home, monkeypatch):
+    """Two rounds by the learner's loop, tiny; a wrong one is stood in for."""
+    monkeypatch.setattr(arm, "STEPS", 2)
+    monkeypatch.setattr(arm, "EACH", 1)
+    monkeypatch.setattr(arm, "ROUNDS", 2)
+    states = np.concatenate([np.zeros((9, 6)), np.full((9, 7), 0.1)], 1)
+    states[:, 8], states[:, 9] = 0.0125, 1.0
+    pairs = [(states.astype(np.float32), np.zeros((9, 6), np.float32))] * 2
+    monkeypatch.setattr(arm, "given", lambda: list(pairs))
+    seen = []
+
+    def mine(*given):
+        seen.append(given[0])
+        return dagger(*given)
+
+    whose, found = arm.learn(mine)
+    assert whose == "your DAgger"
+    assert arm.retrain(found, 3).chunk_size == 1
+    assert seen[-1] == pairs  # after the check's own
+    assert len(found) == 2 + 2
+    for states, labels in found[2:]:
+        assert states.shape == (arm.TICKS, 13)
+        assert labels.shape == (arm.TICKS, 6)
+        again = arm.Expert()(states[-1:])[0]
+        np.testing.assert_allclose(labels[-1], again, atol=1e-3)
+    assert not np.array_equal(found[2][0], found[3][0])  # another scene each
+    whose, same = arm.learn(lambda *given: None)
+    assert "the course's" in whose
+    np.testing.assert_array_equal(same[-1][0], found[-1][0])
+
+
 class Says:
     """A policy that wants the arm where it is, plus 0.1 rad in one joint."""
 
@@ -379,28 +535,11 @@ def made_up(n=3, ticks=40):
 
 
 @pytest.mark.quick
-def test_every_control_of_the_rollouts_goes_to_both_ends(feedback):
-    found, known = made_up(), drift.Known(feedback)
-    states = drift.visited(found)
-    assert states[0].shape == (40, 13)
-    explorer = drift.leave_explorer(known, {"one": states, "other": states[::-1]}, 1.0)
-    assert list(sweep(explorer, 4, policy=("one", "other"), scene=(0, 2)))
-    explorer.set(policy="one", scene=2)
-    far = known.distance(states[2])
-    share = f"{100 * (far > 1).mean():.0f} % of the time"
-    assert share in explorer.says
-    first = np.flatnonzero(far > 1)[0] / 30
-    assert f"at {first:.1f} s" in explorer.says
-
-
-@pytest.mark.quick
 def test_the_pictures_draw(feedback):
     found, known = made_up(), drift.Known(feedback)
     states = drift.visited(found)
     rows = {"a": [known.distance(s) for s in states], "b": [np.ones(30)] * 2}
     assert drift.over_time(rows, "distance").axes
-    figure = drift.where(known, states, found)
-    assert len(figure.axes[0].lines) == 1 + 2 * 2  # two failures: a line and an end
     long = {"a": [np.linspace(0, 1, 200)] * 3}
     assert drift.horizon_figure(long).axes
     with pytest.raises(UserError, match="no demonstrator"):
@@ -432,6 +571,27 @@ def test_a_rollout_sees_what_the_demonstrations_showed(tmp_path, target):
     np.testing.assert_allclose(row[7 + 13 : 7 + 19], back, atol=1e-6)
     last = plain.action[19] - (plain.qpos[20] if target == "delta" else 0.0)
     np.testing.assert_allclose(row[-6:], last, atol=1e-6)
+
+
+@pytest.mark.quick
+def test_single_steps_are_in_the_table_of_recipes():
+    """Every rate at k = 1 that a question of lessons 00 to 02 quotes."""
+    source = (ROOT / "notebooks/src/01_compounding_error.py").read_text("utf-8")
+    table = source.partition("## Single steps, by recipe")[2].partition("## Where")[0]
+    listed = {" ".join(x.split()) for x in re.findall(r"\{\{(.+?)\}\}", table)}
+    quoted = set()
+    for key in ("01.clean", "01.rescue", "02.best"):
+        for said in re.findall(r"\{\{(.+?)\}\}", QUESTIONS[key].answer):
+            row = " ".join(said.partition("->")[0].split())
+            if not re.search(r" k=(?!1\b)", row):
+                quoted.add(row)
+    question = QUESTIONS["00.single_step"]
+    labels = " ".join(f"{key}={value}" for key, value in question.labels.items())
+    quoted.add(f"{question.result} {question.path} {labels}")
+    assert len(quoted) == 9
+    assert quoted <= listed
+    for row in listed:
+        assert "%" in look_up(row) or "steps" in row
 
 
 @pytest.mark.quick

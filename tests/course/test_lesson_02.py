@@ -1,17 +1,22 @@
 """Lesson 02: its checks, its numbers, its pushes, its widget."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from act_minimal.checkpoint import load_policy
 from act_minimal.evaluation import Rollout, wilson
-from act_minimal.execution import RecedingHorizon
+from act_minimal.execution import ExecutionConfig, RecedingHorizon
 from act_minimal.sim import make_task
 from act_minimal.sim.robot import SimRobot
 from act_minimal.sim.so100.pick_place import ZONE_CENTRE, ZONE_SIZE
+from act_minimal.support.errors import UserError
+from benchmarks.claims import grid
+from benchmarks.rollouts import chunk_size_jobs
 from course.figures import lesson_02 as chunks
 from course.toolkit.paths import ROOT
 
@@ -44,33 +49,61 @@ test_the_window = answers(
         (lambda *a: window(*a, pad=lambda x: x[:, None]), "is_pad should have shape"),
         (lambda a, t, k: a[t : t + k], "two things are wanted"),
         (lambda a, t, k: 1 / 0, "ZeroDivisionError"),
+        (lambda *a: window(*a, pad=lambda x: x.astype(int)), "True and False"),
+        (lambda *a: window(*a)[::-1], "the chunk should have shape"),
+        (lambda a, t, k: window(a[::-1], t, k), "not the ones at t"),
+        (lambda a, t, k: window(a, t, k + 1), "the chunk should have shape"),
+        (lambda *a: (window(*a)[0].T, window(*a)[1]), "the chunk should have shape"),
+        (lambda *a: ("chunk", "is_pad"), "numbers are wanted"),
+        (lambda *a: ({}, {}), "numbers are wanted"),
+        (lambda *a: ([[1], [2, 3]], [1]), "numbers are wanted"),
+        (lambda *a: (1.0, 2.0), "the chunk should have shape"),
     ],
 )
 
 
 def masked(p, t, pad):
     valid = ~pad[:, :, None]
-    return (np.abs(p - t) * valid).sum() / (valid.sum() * p.shape[-1])
+    return ((p - t).abs() * valid).sum() / (valid.sum() * p.shape[-1])
+
+
+def half_detached(p, t, pad):
+    """The right value, with no gradient through the first sample."""
+    return masked(torch.cat([p[:1].detach(), p[1:]]), t, pad)
 
 
 test_the_masked_loss = answers(
     "02.loss",
-    right=[(masked, "Only demonstrated")],
+    right=[
+        (masked, "Only demonstrated"),
+        (lambda p, t, pad: torch.nn.functional.l1_loss(p[~pad], t[~pad]), "it trains"),
+    ],
     wrong=[
-        (lambda p, t, pad: np.abs(p - t).mean(), "padding is counted"),
+        (lambda p, t, pad: (p - t).abs().mean(), "padding is counted"),
         (lambda p, t, pad: (abs(p - t) * ~pad[..., None]).mean(), "still divided by"),
         (lambda p, t, pad: masked(p, t, ~pad), "wrong way round"),
-        (lambda p, t, pad: np.abs(p - t)[~pad].sum(), "this is the sum"),
-        (lambda p, t, pad: np.abs(p - t)[~pad].sum() / (~pad).sum(), "A joints"),
+        (lambda p, t, pad: (abs(p - t) * pad[..., None]).mean(), "wrong way round"),
+        (lambda p, t, pad: (p - t)[~pad].abs().sum(), "this is the sum"),
+        (lambda p, t, pad: (p - t)[~pad].abs().sum() / (~pad).sum(), "A joints"),
         (lambda p, t, pad: ((p - t)[~pad] ** 2).mean(), "L2"),
+        (lambda p, t, pad: (p - t)[~pad].mean(), "errors cancel"),
+        (lambda p, t, pad: (t - p)[~pad].mean(), "errors cancel"),
+        (lambda *a: -masked(*a), "the sign is turned"),
         (
-            lambda p, t, pad: np.mean(
-                [np.abs(p - t)[b][~pad[b]].mean() for b in range(len(p))]
-            ),
+            lambda p, t, pad: torch.stack(
+                [(p - t)[b][~pad[b]].abs().mean() for b in range(len(p))]
+            ).mean(),
             "almost empty",
         ),
-        (lambda p, t, pad: np.abs(p - t), "one number is wanted"),
+        (lambda p, t, pad: (p - t).abs(), "one number is wanted"),
+        (lambda p, t, pad: (p - t).abs().mean(0), "one number is wanted"),
         (lambda p, t, pad: 7.0, "found 7.0000"),
+        (lambda *a: masked(*a).item(), "no gradient"),
+        (lambda *a: masked(*a).detach(), "no gradient"),
+        (lambda *a: masked(*a).detach().numpy(), "no gradient"),
+        (half_detached, "its gradient is not"),
+        (lambda p, t, pad: np.abs(p - t), "raised RuntimeError"),
+        (lambda *a: "small", "numbers are wanted"),
     ],
 )
 
@@ -101,6 +134,19 @@ test_the_receding_horizon = answers(
         ),
         (lambda c, h: executed(c, h)[:-1], "one action a tick"),
         (lambda c, h: 0 * executed(c, h), "at tick 0"),
+        (lambda c, h: executed(c, h, action=lambda t, h: h - 1 - t % h), "backwards"),
+        (
+            lambda c, h: executed(
+                c, h, made=lambda t, h: np.maximum(t // h * h - h, 0)
+            ),
+            "h ticks late",
+        ),
+        (lambda c, h: executed(c, max(h - 1, 1)), "the action at tick"),
+        (lambda c, h: np.swapaxes(executed(c, h), 0, 1), "one action a tick"),
+        (lambda c, h: executed(c, h)[..., ::-1], "at tick 0"),
+        (lambda c, h: c[:, :h], "one action a tick"),
+        (lambda c, h: {"actions": executed(c, h)}, "numbers are wanted"),
+        (lambda c, h: executed(c, h) * np.nan, "at tick 0"),
     ],
 )
 
@@ -130,6 +176,14 @@ test_the_rule = answers(
         (lambda s, f: 25 * np.ceil(s * 30 / 25), "rate is not used"),
         (lambda s, f: 25 * np.ceil(s / f / 25), "divided by rate"),
         (lambda s, f: 7, "22.5 ticks"),
+        (lambda s, f: 25 * np.ceil(s * f / 25), "make it an int, not a float64"),
+        (lambda s, f: str(chunks.rule_of_thumb(s, f)), "is str"),
+        (lambda s, f: "25 actions", "a whole number is wanted"),
+        (lambda s, f: [chunks.rule_of_thumb(s, f)] * 2, "a whole number is wanted"),
+        (lambda s, f: np.ceil(s * f / 25), "25 times that"),
+        (lambda s, f: 25 * np.ceil((s * f - 1) / 25), "one tick less"),
+        (lambda s, f: -chunks.rule_of_thumb(s, f), "22.5 ticks"),
+        (lambda s, f: float("nan"), "22.5 ticks"),
     ],
 )
 
@@ -168,14 +222,6 @@ def test_the_scripted_expert_makes_six_moves(demos):
     assert "n = 18" in fig.axes[0].get_ylabel()
 
 
-def test_the_picture_of_two_windows_counts_padding(demos):
-    fig = chunks.window_figure(demos, 25, (45, 12))
-    labels = [line.get_label() for line in fig.axes[0].get_lines()]
-    assert "window at -45: 25 actions" in labels
-    assert "window at -12: 12 actions" in labels
-    assert "and 13 of padding" in labels
-
-
 def test_the_error_ahead_is_that_of_the_definition(demos):
     policy = load_policy(CHECKPOINT)
     found = chunks.error_ahead(policy, demos.folder, n=40)
@@ -195,7 +241,7 @@ def test_the_error_ahead_is_that_of_the_definition(demos):
 @pytest.mark.quick
 def test_the_curve_says_what_the_file_says(tmp_path):
     rows = [
-        {"demonstrator": d, "execution": e, "k": k, "cvae": True}
+        {"demonstrator": d, "execution": e, "k": k, "cvae": False}
         | {"success": k / 200, "interval": [0, 1], "n": 300}
         for d in ("human", "scripted")
         for e in ("half", "whole")
@@ -207,6 +253,92 @@ def test_the_curve_says_what_the_file_says(tmp_path):
     fig, says = chunks.size_figure(tmp_path)
     assert "human, half chunks: 0 % at k = 1, 50 % at k = 100" in says
     assert "n = 300" in fig.axes[0].get_title(loc="left")
+
+
+def grid_rows():
+    """A made-up grid: 1 more success for each action executed, 10 fewer without noise.
+
+    Of 300: k = 1 has 60 successes, larger chunks 90.
+    """
+    rows = []
+    for noise, k, h in itertools.product((0.02, 0.0), chunks.SIZES, chunks.SIZES):
+        if h <= k:
+            won = 60 + 30 * (k > 1) + h - 10 * (noise == 0.0)
+            rows.append(
+                {"noise": noise, "k": k, "h": h, "n": 300, "success": won / 300}
+            )
+    return rows
+
+
+@pytest.mark.quick
+def test_the_two_effects_are_differences_of_cells():
+    found = grid.effects(grid_rows())
+    assert len(found) == 2 * (21 - 1)
+    for row in found:
+        changed = 30 if row["effect"] == "learning" else row["h"] - 1
+        assert row["difference"] == pytest.approx(changed / 300)
+        assert row["interval"][0] < row["difference"] < row["interval"][1]
+        assert (row["h"] == 1) == (row["effect"] == "learning")
+        assert row["k"] > 1
+
+
+@pytest.mark.quick
+def test_the_grid_says_what_the_file_says(tmp_path):
+    _, says = chunks.grid_figure(tmp_path)
+    assert "not measured yet" in says
+    assert "not measured yet" in chunks.two_effects(0.02, tmp_path)
+    rows = grid_rows()
+    (tmp_path / "claims").mkdir()
+    content = {"summary": rows, "effects": grid.effects(rows)}
+    (tmp_path / "claims" / "grid.json").write_text(json.dumps(content))
+    fig, says = chunks.grid_figure(tmp_path)
+    assert "noise on the inputs, best 63 % at k = 100, h = 100" in says
+    assert "no noise on the inputs, best 60 % at k = 100, h = 100" in says
+    assert "n = 300 a cell" in says
+    left = [text.get_text() for text in fig.axes[0].texts]
+    assert len(left) == 21
+    assert left.count("30") == 5  # 91 of 300: the larger chunks at h = 1
+    lines = chunks.two_effects(0.02, tmp_path).splitlines()
+    assert len(lines) == 10
+    assert lines[0].split() == [
+        "learning,",
+        "h",
+        "=",
+        "1:",
+        "k",
+        "from",
+        "1",
+        "to",
+        "5",
+        "+10",
+        "(+3",
+        "to",
+        "+17)",
+    ]
+    assert "executing, k = 100: h from 1 to 25" in lines[-1]
+    assert "+8 (" in lines[-1]
+
+
+@pytest.mark.quick
+def test_policies_of_the_grid_differ_in_k_and_noise_alone():
+    jobs = list(grid.jobs(grid.GRID.settings))
+    assert len({job.name for job in jobs}) == len(jobs) == 6 * 2 * 3
+    table = {job.name: job for job in chunk_size_jobs((0, 1, 2))}
+    for job in jobs:
+        k, noise = job.labels["k"], job.labels["noise"]
+        assert job.settings["chunk_size"] == k
+        assert job.settings["state_noise"] == noise
+        assert list(job.executions) == [str(h) for h in chunks.SIZES if h <= k]
+        for name, way in job.executions.items():
+            assert way == ExecutionConfig("receding", execute=int(name))
+        # Found again where the table of chunk sizes has trained it.
+        assert (job.name in table) == (noise == 0.02)
+        if job.name in table:
+            assert table[job.name].settings == job.settings
+    same = [job.settings | {"chunk_size": 0, "state_noise": 0} for job in jobs]
+    assert all(settings == same[0] for settings in same)
+    with pytest.raises(UserError, match="--sizes"):
+        grid.Grid(sizes=(5, 10))
 
 
 @pytest.mark.quick
@@ -253,7 +385,6 @@ def test_an_outcome_is_found_again(home):
 
 def test_without_a_push_rollouts_are_the_evaluations():
     from act_minimal.evaluation import evaluate, evaluation_scenes
-    from act_minimal.execution import ExecutionConfig
 
     policy = load_policy(CHECKPOINT)
     robot = SimRobot(make_task("so100_pick_place"), evaluation_scenes(5, 3), threads=1)

@@ -11,12 +11,26 @@ from act_minimal.dataset import Windows
 from act_minimal.evaluation import fingerprint
 from act_minimal.policy import make_policy
 from course.figures import lesson_03 as latent
+from course.toolkit.results import load_result
 
 from .helpers import answers, sweep
 
 
 def sample(mu, logvar, eps):
     return mu + (0.5 * logvar).exp() * eps
+
+
+def sigma(v):
+    return (0.5 * v).exp()
+
+
+def numpy_sigma(v):
+    return torch.from_numpy(np.exp(0.5 * v.detach().numpy()))
+
+
+def half_detached(m, v, e):
+    """Right values, but only one of two factors of sigma lets the gradient through."""
+    return m + (0.25 * v).exp() * (0.25 * v).exp().detach() * e
 
 
 test_the_reparametrisation = answers(
@@ -31,7 +45,20 @@ test_the_reparametrisation = answers(
         (lambda m, v, e: (0.5 * v).exp() * e, "mu is missing"),
         (lambda m, v, e: m + e, "deviation 1"),
         (lambda m, v, e: (0.5 * v).exp() * (m + e), "mu is scaled"),
-        (lambda m, v, e: sample(m, v, e).detach(), "no gradient"),
+        (lambda m, v, e: sample(m, v, e).detach(), "Tensor without a gradient"),
+        (lambda m, v, e: sample(m, v, e).detach().numpy(), "ndarray without a gradi"),
+        (lambda m, v, e: sample(m, v.detach(), e), "no gradient reaches logvar"),
+        (lambda m, v, e: sample(m.detach(), v, e), "no gradient reaches mu"),
+        (lambda m, v, e: m + numpy_sigma(v) * e, "no gradient reaches logvar"),
+        (lambda m, v, e: m + np.exp(0.5 * v) * e, "raised"),  # of what needs a gradient
+        (half_detached, "with respect to logvar is not"),
+        (lambda m, v, e: sample(m, v, e)[0], "shape (4, 2)"),
+        (lambda m, v, e: sample(m, v, e).T, "shape (4, 2)"),
+        (lambda m, v, e: m - (0.5 * v).exp() * e, "expected"),
+        (lambda m, v, e: m + (2 * v).exp() * e, "expected"),
+        (lambda m, v, e: e + (0.5 * v).exp() * m, "expected"),
+        (lambda m, v, e: m + sigma(v) * float("nan"), "found nan"),
+        (lambda m, v, e: {"z": m}, "numbers are wanted"),
         (lambda m, v, e: sample(m, v, torch.randn_like(e)), "two calls"),
         (lambda m, v, e: sample(m, v, e).sum(), "shape (4, 2)"),
         (lambda m, v, e: sample(m, v, e) + 1, "expected"),
@@ -44,10 +71,39 @@ def each(mu, v):
     return 0.5 * (mu**2 + v.exp() - 1 - v)
 
 
+def right_kl(m, v):
+    return each(m, v).sum(-1).mean()
+
+
 test_the_kl = answers(
     "03.kl",
-    right=[(lambda m, v: each(m, v).sum(-1).mean(), "nats"), (latent.kl, "")],
+    right=[(right_kl, "nats"), (latent.kl, "")],
     wrong=[
+        (lambda m, v: float(right_kl(m, v)), "float without a gradient"),
+        (lambda m, v: right_kl(m, v).item(), "float without a gradient"),
+        (lambda m, v: right_kl(m, v).detach(), "Tensor without a gradient"),
+        (lambda m, v: torch.tensor(float(right_kl(m, v))), "without a gradient"),
+        (lambda m, v: right_kl(m, v).detach().numpy(), "without a gradient"),
+        (lambda m, v: right_kl(m.detach(), v), "no gradient reaches mu"),
+        (lambda m, v: right_kl(m, v.detach()), "no gradient reaches logvar"),
+        (
+            lambda m, v: 0.5 * (m**2 + v.exp().detach() - 1 - v).sum(-1).mean(),
+            "with respect to logvar is not",
+        ),
+        (
+            lambda m, v: 0.5 * (m * m.detach() + v.exp() - 1 - v).sum(-1).mean(),
+            "with respect to mu is not",
+        ),
+        (lambda m, v: each(m, v).sum(0).mean(), "axes have changed places"),
+        (lambda m, v: 0.5 * (m**2 + v.exp() + 1 - v).sum(-1).mean(), "expected"),
+        (lambda m, v: 0.5 * (m**2 + v.exp() - 1 + v).sum(-1).mean(), "expected"),
+        (lambda m, v: each(m, v)[0].sum(), "expected"),
+        (lambda m, v: each(m, v).sum(-1).max(), "expected"),
+        (lambda m, v: right_kl(m, v) / 0.693147, "expected"),  # bits
+        (lambda m, v: each(m, v.log()).sum(-1).mean(), "found nan"),
+        (lambda m, v: [0.5, 0.5], "shape (2,)"),
+        (lambda m, v: "half a nat", "numbers are wanted"),
+        (lambda m, v: {"kl": 1}, "numbers are wanted"),
         (lambda m, v: -each(m, v).sum(-1).mean(), "sign is reversed"),
         (lambda m, v: each(m, v).mean(), "Z times smaller"),
         (lambda m, v: each(m, v).sum(), "sums over the batch"),
@@ -80,6 +136,15 @@ test_the_beta_of_the_bound = answers(
         (lambda b, k, a: b * k * a, "multiplied"),
         (lambda b, k, a: 1 / (k * a * b), "divided by b"),
         (lambda b, k, a: 10.0, "0.00033"),
+        (lambda b, k, a: b / (k + a), "expected"),
+        (lambda b, k, a: b / (k * (a + 1)), "expected"),
+        (lambda b, k, a: -b / (k * a), "expected"),
+        (lambda b, k, a: b // (k * a), "expected"),
+        (lambda b, k, a: np.full(2, b / (k * a)), "one number is wanted"),
+        (lambda b, k, a: [], "one number is wanted"),
+        (lambda b, k, a: {"beta": b}, "numbers are wanted"),
+        (lambda b, k, a: 1 / 0, "ZeroDivisionError"),
+        (lambda b, k: b / k, "raised TypeError"),
     ],
 )
 
@@ -136,6 +201,14 @@ def test_every_control_of_the_toy_goes_to_both_ends(toys):
         middle = float(fitted[beta].path(z)[latent.TICKS // 2])
         assert f"goes {middle:+.2f} m" in explorer.says
         assert f"KL {fitted[beta].kl:.2f} nats" in explorer.says
+
+
+def test_the_toys_explorer_opens_where_z_0_fails_and_most_others_do_not(toys):
+    paths, fitted = toys
+    explorer = latent.toy_explorer({0.0: fitted[300.0], **fitted}, paths)
+    assert explorer.says.startswith("beta = 1:")
+    assert "hits the post" in explorer.says
+    assert f"{100 * fitted[1.0].passing():.0f} % of paths miss it" in explorer.says
 
 
 @pytest.mark.quick
@@ -217,6 +290,48 @@ def test_every_control_of_the_latent_goes_to_both_ends(demos, policies):
             shown.add(explorer.figure_html)
     assert explorer.errors == []
     assert len(shown) == 8
+
+
+def test_the_latent_opens_where_it_does_most(demos, policies):
+    found = {beta: latent.posterior(p, demos, n=64) for beta, p in policies.items()}
+    explorer = latent.latent_explorer(policies, found, latent.first_sight(scene=2))
+    assert explorer.says.startswith("kl_weight 0.001:")
+    assert "up to 0 rad" not in explorer.says
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("task", ["pick and place", "post"])
+def test_the_table_by_weight_is_what_the_files_say(task):
+    if task == "post":
+        rows = [
+            row
+            for row in load_result("claims/C15")["summary"]
+            if row["left"] == 0.5 and row["execute"] == 20 and row["variant"] != "l2"
+        ]
+    else:
+        rows = (
+            load_result("claims/C07")["summary"] + load_result("claims/C06")["summary"]
+        )
+        rows = [row for row in rows if row["reduction"] in ("sum", "none")]
+    head, *lines = latent.by_weight(task).splitlines()
+    assert head.startswith(task)
+    assert "(n = 300)" in head
+    weights = [row["kl_weight"] for row in rows]
+    numbers = sorted({w for w in weights if w not in (None, "none")})
+    names = ["no CVAE", *(f"kl_weight {w:g}" for w in numbers)]
+    assert [line.split("  ")[0].strip() for line in lines] == names
+    for row in rows:
+        bare = row["kl_weight"] in (None, "none")
+        [line] = [
+            x
+            for x in lines
+            if x.startswith("no CVAE" if bare else f"kl_weight {row['kl_weight']:g} ")
+        ]
+        rates = re.findall(r"(\d+) % \((\d+)-(\d+) %\)", line)
+        wanted = (row["success"], *row["interval"])
+        place = ("zero", "drawn").index(row["z"])
+        assert rates[place] == tuple(f"{100 * x:.0f}" for x in wanted)
+        assert bare or f" {row['kl']:.2g} " in line
 
 
 def test_the_explorers_distance_is_that_of_the_decoder(demos, policies):

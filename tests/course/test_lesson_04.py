@@ -1,14 +1,16 @@
 """Lesson 04: its checks, its numbers, its widget."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 
 from act_minimal.evaluation import jerk
+from act_minimal.execution import make_executor
 from course.figures import lesson_04 as ensembling
 
-from .helpers import answers, sweep
+from .helpers import answers, evaluation, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -36,8 +38,24 @@ test_the_weighted_mean = answers(
         (lambda p, m: p.mean(), "shape (3,)"),
         (lambda p, m: p.mean(1), "Over which axis"),
         (lambda p, m: 0 * p[0], "expected"),
+        (lambda p, m: weights(7, m) @ p / weights(7, m).sum(), "your function raised"),
+        (lambda p, m: average(p, abs(m)), "for m = -0.2"),
+        (lambda p, m: average(p, m or 1), "for m = 0.0"),
+        (lambda p, m: geometric_average(p, m), "found [nan nan nan]"),
+        (lambda p, m: average(p, 2 * m), "expected"),
+        (lambda p, m: average(p[1:], m) if len(p) > 1 else p[0], "expected"),
+        (lambda p, m: average(p, m)[None], "shape (3,)"),
+        (lambda p, m: "mean", "numbers are wanted"),
+        (lambda p, m: [[1.0], [2.0, 3.0]], "numbers are wanted"),
     ],
 )
+
+
+def geometric_average(p, m):
+    """Right but at m = 0, where the sum of the geometric series is 0 / 0."""
+    r = np.exp(-m)
+    total = np.float64(1 - r ** len(p)) / (1 - r)
+    return weights(len(p), m) @ p / total
 
 
 def take_in(mean, count, new, m, share=lambda n, m: np.exp(-m * n), first=False):
@@ -48,10 +66,49 @@ def take_in(mean, count, new, m, share=lambda n, m: np.exp(-m * n), first=False)
     return mean + own / (weights(count, m).sum() + own) * (new - mean)
 
 
+def closed_form(mean, count, new, m, exp=np.exp):
+    """Right but at m = 0: there NumPy gives nan, and plain Python raises."""
+    share = exp(-m * count) * (1 - exp(-m)) / (1 - exp(-m * (count + 1)))
+    return mean + share * (new - mean)
+
+
+def mended(mean, count, new, m):
+    """The closed form, with m = 0 treated by itself."""
+    if m == 0:
+        return mean + (new - mean) / (count + 1)
+    return closed_form(mean, count, new, m)
+
+
 test_the_running_mean = answers(
     "04.online",
-    right=[(take_in, "running mean")],
+    right=[(take_in, "running mean"), (mended, "running mean")],
     wrong=[
+        (closed_form, "at m = 0 a closed form"),
+        (lambda *a: closed_form(*a, exp=math.exp), "at m = 0 a closed form"),
+        (lambda x, n, new, m: take_in(x, n, new, m) if m else new, "for m = 0.0"),
+        (lambda x, n, new, m: take_in(x, n, new, abs(m)), "for m = -0.3"),
+        (lambda x, n, new, m: take_in(x, n, new, round(m, 1)), "for m = 0.01"),
+        (lambda x, n, new, m: take_in(x, n, new, 2 * m), "for m = 0.4"),
+        (
+            lambda x, n, new, m: (
+                x + np.exp(-m * n) / weights(n, m).sum() * (new - x) if n else new
+            ),
+            "the newest's own too",
+        ),
+        (lambda x, n, new, m: take_in(new, n, x, m), "count = 0"),
+        (
+            lambda x, n, new, m: take_in(new, n, x, m) if n else new,
+            "moves the wrong share",
+        ),
+        (lambda x, n, new, m: take_in(x, n, new, m).mean(), "keep its shape"),
+        (
+            lambda x, n, new, m: take_in(x, n, new, m)[: 2 if n == 0 else 1],
+            "keep its shape",
+        ),
+        (lambda x, n, new, m: "mean", "numbers are wanted"),
+        (lambda x, n, new, m: (x, n + 1), "numbers are wanted"),
+        (lambda x, n, new, m: new, "for m = 0.4"),
+        (lambda x, n, new, m: x + new, "for m = 0.4"),
         (
             lambda x, n, new, m: x + 1 / weights(n + 1, m).sum() * (new - x),
             "order is reversed",
@@ -103,16 +160,56 @@ def test_every_slider_goes_to_both_ends(found):
         assert f"{age:.1f} ticks old" in explorer.says
 
 
-def test_the_explorer_tells_the_jerk_of_what_it_draws(found):
+def test_the_explorer_tells_the_roughness_of_what_it_draws(found):
     explorer = ensembling.ensemble_explorer(found).set(m=0.0)
     # The plain mean, from the definition.
     mean = np.empty((50, 6))
     for t in range(50):
         known = [found.chunks[s, t - s] for s in range(max(0, t - 9), t + 1)]
         mean[t] = np.mean(known, axis=0)
-    said = float(re.search(r"jerk (\d+)", explorer.says)[1])
+    said = float(re.search(r"roughness (\d+)", explorer.says)[1])
     assert said == pytest.approx(jerk(mean[:, :5], 30.0), abs=0.5)
     assert said < jerk(found.executed[:, :5], 30.0)
+
+
+def test_the_explorer_opens_on_the_papers_ensemble(found):
+    explorer = ensembling.ensemble_explorer(found)
+    assert explorer.says.startswith("m = 0.01, i counts from the oldest")
+
+
+def test_roughness_is_of_the_arm_alone():
+    rng = np.random.default_rng(0)
+    commands = rng.normal(size=(20, 6))
+    rough = ensembling.roughness(commands, 30.0)
+    # 1, -3, 3, -1: the third difference of each joint.
+    third = commands[3:] - 3 * commands[2:-1] + 3 * commands[1:-2] - commands[:-3]
+    assert rough == pytest.approx(np.sqrt((third[:, :5] ** 2).mean()) * 30**3)
+    assert ensembling.roughness(commands * [1, 1, 1, 1, 1, 0], 30.0) == rough
+
+
+@pytest.mark.parametrize(("short", "m"), [(False, 0.01), (True, -0.1)])
+def test_the_filters_lag_is_the_mean_age_of_its_ensemble(short, m):
+    k, ticks = 50, 400
+    executor = make_executor(ensembling.low_pass(short), k)
+    sent = []
+    for t in range(ticks):  # a ramp, which a first-order filter follows late by its age
+        ramp = np.arange(t, t + k, dtype=float)[None, :, None]
+        sent.append(executor.step(ramp if executor.needs_chunk() else None)[0, 0])
+    assert sent[0] == 0
+    lag = ticks - 1 - sent[-1]
+    assert lag == pytest.approx(ensembling.mean_age(m, k), rel=1e-3)
+    executor.reset()
+    assert executor.step(np.full((1, k, 1), 7.0)) == 7  # nothing of before is left
+
+
+def test_a_line_about_rollouts_says_what_was_measured():
+    some = evaluation(45, 50, jerk=25.2, frozen=0.026, seconds_to_success=5.13)
+    line = ensembling.outcome("half", some)
+    assert line.startswith("half")
+    assert "90 % (45/50, 95 % interval 79-96 %), 5.1 s, jerk 25 rad/s³" in line
+    assert line.endswith(", frozen 3 %")
+    none = ensembling.outcome("half", evaluation(0, 50, jerk=25.2))
+    assert none.endswith("0-7 %), jerk 25 rad/s³, frozen 0 %")
 
 
 def test_a_trace_asks_at_every_tick():

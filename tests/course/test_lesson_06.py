@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from act_minimal.dataset import Demonstrations, Statistics, Windows
+from act_minimal.evaluation import Rollout
+from course import capstone
 from course.figures import lesson_06 as training
 from course.toolkit.paths import ROOT
 from course.toolkit.training_plot import LiveCurve
@@ -26,7 +29,7 @@ test_counting_updates = answers(
     wrong=[
         (
             lambda e, n, f, b, s: e * int(np.ceil(round(n * s) * f / b)),
-            "every frame counts here",
+            "every frame is a window here",
         ),
         (lambda e, n, f, b, s: e * (round(n * s) // b), "rounded down"),
         (lambda e, n, f, b, s: e * n * s / b, "no rounding"),
@@ -34,6 +37,15 @@ test_counting_updates = answers(
         (lambda e, n, f, b, s: e * round(n * s), "these are windows"),
         (lambda e, n, f, b, s: counted(1, n, f, b, s), "of one epoch"),
         (lambda e, n, f, b, s: int(np.ceil(e * round(n * s) / b)), "in each epoch"),
+        (lambda e, n, f, b, s: e * round(n * s * f) // b, "every frame is a window"),
+        (
+            lambda e, n, f, b, s: e * int(np.ceil(n * f / b)),
+            "one window an episode and epoch; the episodes held out for validation",
+        ),
+        (lambda e, n, f, b, s: e * n, "held out for validation are trained on here"),
+        (lambda e, n, f, b, s: e * n * f, "every frame is a window"),
+        (lambda e, n, f, b, s: n * f / b, "the updates of one epoch"),
+        (lambda e, n, f, b, s: e, "expected 10000, found 2000"),
         (lambda e, n, f, b, s: 17, "expected 10000"),
         (lambda e, n, f, b, s: "many", "a number is wanted"),
     ],
@@ -53,6 +65,7 @@ test_normalising = answers(
     stubs=[(lambda x, f: (None, None), "")],
     wrong=[
         (lambda x, f: (x.mean(0), x.std(0)), "there is no floor"),
+        (lambda x, f: (x.mean(0), np.maximum(x.std(0), 0.01)), "the deviations are"),
         (lambda x, f: (x.mean(0), x.std(0) + f), "added to every"),
         (lambda x, f: (x.mean(0), np.minimum(x.std(0), f)), "holds from below"),
         (lambda x, f: (x.mean(0), np.maximum(x.var(0), f)), "the variance"),
@@ -63,6 +76,18 @@ test_normalising = answers(
         (lambda x, f: (np.median(x, 0), x.std(0)), "the means are"),
         (lambda x, f: x.mean(0), "two arrays"),
         (lambda x, f: (x.mean(0), 0 * x.std(0)), "the deviations are"),
+        (
+            lambda x, f: (x.mean(0), np.where(x.std(0) < f, 1, x.std(0))),
+            "becomes 1 here",
+        ),
+        (lambda x, f: (x.mean(0), np.sqrt(np.maximum(x.var(0), f))), "on the variance"),
+        (
+            lambda x, f: (x.mean(0), np.maximum(abs(x - x.mean(0)).mean(0), f)),
+            "mean absolute deviation",
+        ),
+        (lambda x, f: (np.maximum(x.std(0), f), x.mean(0)), "the means are"),
+        (lambda x, f: ("mean", "deviation"), "numbers are wanted"),
+        (lambda x, f: (x.mean(0), np.maximum(x.std(1), f)), "Over which axis"),
     ],
 )
 
@@ -84,10 +109,19 @@ test_rank_correlation = answers(
             lambda a, b: correlation(a.argsort(), b.argsort()),
             "argsort its result again",
         ),
-        (lambda a, b: correlation(ranks(a), ranks(-b)), "sign is reversed"),
+        (lambda a, b: correlation(ranks(a), ranks(-b)), "sign is wrong"),
         (lambda a, b: correlation(ranks(a), b), "only one of the two"),
         (lambda a, b: correlation(a, ranks(b)), "only one of the two"),
         (lambda a, b: np.cov(ranks(a), ranks(b))[0, 1], "covariance"),
+        (lambda a, b: correlation(ranks(a), ranks(b)) ** 2, "square of the correl"),
+        (lambda a, b: abs(correlation(ranks(a), ranks(b))), "the absolute value"),
+        (
+            lambda a, b: (
+                np.sign(np.subtract.outer(a, a) * np.subtract.outer(b, b)).sum() / 30
+            ),
+            "Kendall",
+        ),
+        (lambda a, b: np.corrcoef(ranks(a), ranks(b)), "a number is wanted"),
         (lambda a, b: 0.5, "expected"),
         (lambda a, b: ranks(a), "a number is wanted"),
     ],
@@ -113,6 +147,84 @@ def test_smoothing_is_a_running_mean():
     np.testing.assert_allclose(training.smooth(values, 3), right)
     np.testing.assert_allclose(training.smooth(values, 1), values)
     assert training.smooth(values, 99)[-1] == pytest.approx(values.mean())
+
+
+def loop(
+    average=lambda error, pad: error[~pad].mean(),
+    reduce=lambda kl: kl.sum(-1).mean(),
+    loss=lambda l1, kl, beta: l1 + beta * kl,
+    order=("backward", "step", "zero"),
+    keep=lambda l1, total: l1.item(),
+    absolute=torch.abs,
+    stop=None,
+):
+    """A training loop as learners write it, with a mistake or without."""
+
+    def train(model, batches, optimizer, beta):
+        history = []
+        for batch, eps in list(batches)[:stop]:
+            actions, mean, logvar = model(batch, eps)
+            l1 = average(absolute(actions - batch["action"]), batch["is_pad"])
+            kl = reduce(0.5 * (mean**2 + logvar.exp() - 1 - logvar))
+            total = loss(l1, kl, beta)
+            steps = {"backward": total.backward, "step": optimizer.step}
+            for name in order:
+                (steps | {"zero": optimizer.zero_grad})[name]()
+            history.append(keep(l1, total))
+        return history
+
+    return train
+
+
+def last_batch(model, batches, optimizer, beta):
+    *_, last = batches
+    return loop()(model, [last], optimizer, beta)
+
+
+test_the_training_loop = answers(
+    "06.train",
+    right=[
+        (loop(), "the same five"),
+        (loop(order=("zero", "backward", "step")), ""),
+        (loop(keep=lambda l1, total: l1.detach()), ""),
+        (capstone.train, ""),
+    ],
+    stubs=[],
+    wrong=[
+        (loop(average=lambda error, pad: error.mean()), "padded actions count"),
+        (loop(average=lambda e, pad: (e * ~pad[..., None]).mean()), "set to 0"),
+        (loop(average=lambda e, pad: e[pad].mean()), "upside down"),
+        (loop(average=lambda e, pad: e[~pad].sum()), "not averaged"),
+        (loop(absolute=torch.square), "squared error"),
+        (loop(reduce=lambda kl: kl.mean()), "averaged over the Z"),
+        (loop(reduce=lambda kl: kl.sum()), "over the batch"),
+        (loop(reduce=lambda kl: 2 * kl.sum(-1).mean()), "factor 1 / 2"),
+        (loop(reduce=lambda kl: kl.sum(-1).mean().detach()), "no part in the loss"),
+        (loop(loss=lambda l1, kl, beta: l1), "no part in the loss"),
+        (loop(loss=lambda l1, kl, beta: l1 - beta * kl), "wrong sign"),
+        (loop(loss=lambda l1, kl, beta: l1 + kl), "beta is not used"),
+        (loop(loss=lambda l1, kl, beta: beta * kl), "only the KL"),
+        (loop(loss=lambda l1, kl, beta: -(l1 + beta * kl)), "climbed"),
+        (loop(order=("backward", "step")), "zero_grad() is missing"),
+        (loop(order=("backward",)), "weights are as before"),
+        (loop(order=("step",)), "weights are as before"),
+        (loop(order=("backward", "zero", "step")), "weights are as before"),
+        (loop(stop=1), "only the first batch"),
+        (last_batch, "only the last batch"),
+        (loop(keep=lambda l1, total: l1), "with their graphs"),
+        (loop(keep=lambda l1, total: total.item()), "L1 alone"),
+        (loop(keep=lambda l1, total: 0.0), "the history is not"),
+        (loop(keep=lambda l1, total: "l1"), "numbers are wanted"),
+        (lambda *a: loop()(*a)[-1], "a list of L1 is wanted"),
+        (lambda *a: loop()(*a)[:2], "one number a step"),
+        (lambda *a: loop()(*a)[:0], "one number a step"),
+        (
+            lambda m, batches, o, b: [m(batch) for batch, _ in batches],
+            "noise is missing",
+        ),
+        (lambda model, batches, optimizer, beta: [model], "weights are as before"),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +302,7 @@ def rolled():
 
 def test_the_run_explorer_goes_to_both_ends(run, rolled):
     explorer = training.run_explorer(run, rolled)
+    assert explorer.controls["checkpoint"].value == 30  # where success rises most
     losses = [r["l1"] for r in run.losses if "l1" in r]
     for window, checkpoint in sweep(explorer, 6, window=(1, 200), checkpoint=rolled):
         rate = 100 * rolled[checkpoint].rate
@@ -199,10 +312,28 @@ def test_the_run_explorer_goes_to_both_ends(run, rolled):
         assert said == pytest.approx(right, abs=6e-4)
 
 
-def test_figures_are_drawn(run):
-    assert training.loss_figure(run).axes
+def test_figures_are_drawn():
+    assert training.own_figure([0.5, 0.4, 0.3]).axes
     assert training.rate_figure({0.1: np.ones(9), 1.0: np.full(9, np.nan)}).axes
     assert training.moved_figure([0, 1], {"floor": [1, 2]}).axes
+
+
+def test_the_film_shows_a_scene_where_two_policies_differ(monkeypatch, tmp_path):
+    monkeypatch.setattr("act_minimal.sim.film.film", lambda task, takes, *a, **k: takes)
+
+    def rolled(*successes):
+        rows = [
+            Rollout(scene, success, 9, 0.0, 0.0, np.zeros((9, 13)))
+            for scene, success in enumerate(successes)
+        ]
+        return evaluation(sum(successes), len(rows), rows)
+
+    ours, theirs = rolled(True, True, False), rolled(True, False, False)
+    takes = training.compared_film(ours, theirs, tmp_path / "two.mp4")
+    assert [take.title for take in takes] == ["own, scene 1", "package, scene 1"]
+    assert [take.success for take in takes] == [True, False]
+    same = training.compared_film(ours, ours, tmp_path / "two.mp4")
+    assert same[0].title == "own, scene 0"
 
 
 def test_the_live_curve_shows_pictures_with_descriptions(monkeypatch):

@@ -29,7 +29,7 @@ from benchmarks.claims.claim import Training
 from course.figures import lesson_07
 from course.toolkit.checks import EXERCISES, find_exercise
 
-from .helpers import answers
+from .helpers import answers, check_readable
 from .helpers import evaluation as of_rollouts
 
 pytestmark = pytest.mark.mostly_quick
@@ -66,7 +66,13 @@ test_the_interval = answers(
         (lambda s, n: right_interval(s, n)[::-1], "wrong order"),
         (lambda s, n: right_interval(s, n, 1.645), "90 %"),
         (lambda s, n: [100 * x for x in right_interval(s, n)], "percent"),
+        (lambda s, n: np.clip(textbook(s, n), 0, 1), "cut off at 0 and 1"),
+        (lambda s, n: right_interval(s, n + Z**2), "expected 0.640 to 0.948"),
+        (lambda s, n: right_interval(n - s, n), "expected 0.640 to 0.948"),
+        (lambda s, n: (math.nan, math.nan), "expected 0.640 to 0.948"),
         (lambda s, n: 0.85, "two numbers"),
+        (lambda s, n: (0.640, 0.85, 0.948), "two numbers"),
+        (lambda s, n: "64 to 95 %", "two numbers"),
         (lambda s, n: (0.1, 0.2), "expected 0.640 to 0.948"),
         (
             lambda s, n: right_interval(s, n) if 0 < s < n else textbook(s, n),
@@ -98,6 +104,9 @@ test_the_paired_comparison = answers(
         (lambda a, b: min(1.0, 2 * tail(b, a + b)), "called A"),
         (lambda a, b: 2 * tail(min(a, b), a + b), "at most 1"),
         (lambda a, b: 0.5, "expected 0.0654"),
+        (lambda a, b: right_p(a + 1, b), "expected 0.0654"),
+        (lambda a, b: math.nan, "expected 0.0654"),
+        (lambda a, b: (0.0654, 9), "one number"),
         (lambda a, b: "small", "one number"),
     ],
 )
@@ -123,6 +132,14 @@ test_what_seeds_add = answers(
         (lambda r, n: math.sqrt(r.var(ddof=1) + chance(r, n)), "adds"),
         (lambda r, n: left_over(r, 1), "divided by n"),
         (lambda r, n: left_over(r, n, cut=abs), "make them give 0"),
+        (
+            lambda r, n: math.sqrt(r.var(ddof=1) - r.mean() * (1 - r.mean()) / n),
+            "at the mean rate of all seeds",
+        ),
+        (lambda r, n: left_over(r, n - 1), "expected 0.18"),
+        (lambda r, n: left_over(100 * r, n, cut=abs), "expected 0.18"),
+        (lambda r, n: math.nan, "divided by n"),
+        (lambda r, n: r - r.mean(), "one number"),
         (lambda r, n: 7.0, "expected 0.18"),
     ],
 )
@@ -324,9 +341,12 @@ def test_the_scrubber_goes_to_both_ends(rolled):
     failed = path(START, UP, (0.05, -0.2, 0.1), (0.05, -0.2, 0.0))
     rolled = Evaluation(**(vars(rolled) | {"rollouts": [*rolled.rollouts, failed]}))
     scrubs = lesson_07.pick_scrubs(rolled)
+    check_readable(lesson_07.scrub_explorer(scrubs))
     assert 2 <= len(scrubs) <= 3
     assert scrubs[-1].title.startswith("success")
     explorer = lesson_07.scrub_explorer(scrubs)
+    opens = explorer.controls["tick"].value  # where the jaw begins to close
+    assert abs(opens - np.argmax(scrubs[0].joints[:, 5])) < lesson_07.STRIDE
     shown = set()
     for one in scrubs:
         explorer.set(rollout=one.title)
@@ -532,14 +552,14 @@ def test_half_open_is_counted_from_the_first_opening(tmp_path):
 
 def test_clean_and_noisy_get_the_same_updates(tmp_path, monkeypatch, written):
     jobs = list(variants.consistent_jobs(Training(seeds=(0, 1))))
-    assert len({job.name for job in jobs}) == 6
+    assert len({job.name for job in jobs}) == 8
     assert len({json.dumps(job.settings) for job in jobs}) == 1
     monkeypatch.setattr(rollouts, "run_job", done_job)
     runs = tmp_path / "runs"
     runs.mkdir()
     variants.C22.run(Training(runs, seeds=(0,), n=1))
     rows = written("C22")["summary"]
-    wanted = [("scripted", 50), ("human", 50), ("human", 200)]
+    wanted = [("scripted", 50), *(("human", n) for n in (50, 200, 500))]
     assert [(r["demonstrator"], r["demonstrations"]) for r in rows] == wanted
 
 

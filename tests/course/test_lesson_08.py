@@ -2,17 +2,20 @@
 
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from course.figures import lesson_08 as so100
 from course.toolkit.checks import check
+from hardware.deployment import Tally, Trial
+from hardware.safety.safe_robot import so100_limits
 from hardware.so100 import protocol
 from hardware.so100.calibration import Calibration, middle_and_range
 from hardware.so100.kinematics import ARMS
 
-from .helpers import answers, sweep
+from .helpers import answers, check_readable, sweep
 
 pytestmark = pytest.mark.mostly_quick
 
@@ -50,6 +53,13 @@ test_packet = answers(
         (lambda i, a, s: packet(i, s, a), "address first"),
         (lambda i, a, s: packet(i, a, s)[2:], "begins with FF FF"),
         (lambda i, a, s: packet(i, a, s) + b"\0", "8 bytes"),
+        (lambda i, a, s: packet(a, i, s), "id comes right after"),
+        (lambda i, a, s: packet(i, a, s).replace(b"\x02", b"\x03", 1), "READ is"),
+        (lambda i, a, s: packet(i, a, s)[:-1], "8 bytes"),
+        (lambda i, a, s: packet(i, a, s)[::-1], "begins with FF FF"),
+        (lambda i, a, s: b"", "yours is nothing"),
+        (lambda i, a, s: packet(i, a, s).hex(), "return bytes"),
+        (lambda i, a, s: [*packet(i, a, s)[:-1], 3.5], "cannot be sent"),
         (lambda i, a, s: "FF FF", "return bytes"),
         (lambda i, a, s: [300], "cannot be sent"),
     ],
@@ -72,7 +82,14 @@ test_steps = answers(
         (lambda s, f, t, m, d: angle(s, 2048, 2048, m, d), "from 2048"),
         (lambda s, f, t, m, d: angle(s, f, t, m, d / 2), "uses π"),
         (lambda s, f, t, m, d: angle(s, f, t, m, d * 4096 / 4095), "not 4095"),
+        (lambda *a: (angle(*a) + np.pi) % (2 * np.pi) - np.pi, "is wrapped"),
+        (lambda *a: math.atan2(math.sin(angle(*a)), math.cos(angle(*a))), "is wrapped"),
+        (lambda s, f, t, m, d: angle(t + f - s, f, t, m, d), "expected"),
+        (lambda s, f, t, m, d: angle(s, f, t, -m, d), "expected"),
+        (lambda *a: np.clip(angle(*a), -np.pi, np.pi), "expected -3.3074"),
+        (lambda *a: math.nan, "expected"),
         (lambda *a: 7.0, "expected"),
+        (lambda *a: [angle(*a), 0.0], "one angle"),
         (lambda *a: "seven", "one angle"),
     ],
 )
@@ -100,6 +117,41 @@ def limited(wish, *limits):
     return unguarded(wish, *limits)
 
 
+def range_last(wish, last, low, high, step):
+    if not np.isfinite(wish).all():
+        raise ValueError("not finite")
+    return np.clip(np.clip(wish, last - step, last + step), low, high)
+
+
+def asserting(wish, *limits):
+    assert np.isfinite(wish).all()
+    return unguarded(wish, *limits)
+
+
+def dividing(wish, *limits):
+    return unguarded(wish, *limits) if np.isfinite(wish).all() else 1 / 0
+
+
+def returning(wish, *limits):
+    return unguarded(wish, *limits) if np.isfinite(wish).all() else ValueError
+
+
+def looking_at_one(wish, *limits):
+    if not np.isfinite(wish[2]):
+        raise ValueError("not finite")
+    return unguarded(wish, *limits)
+
+
+def staying(wish, last, *limits):
+    return unguarded(wish, last, *limits) if np.isfinite(wish).all() else last
+
+
+def moving_last(wish, last, *limits):
+    target = limited(wish, last, *limits)
+    last[:] = target
+    return target
+
+
 def changing(wish, *limits):
     wish[:] = limited(wish, *limits)
     return wish
@@ -117,9 +169,9 @@ def dropping(wish, last, low, high, step):
 
 test_limit = answers(
     "08.limit",
-    right=[(limited, "between every policy")],
+    right=[(limited, "no joint is sent a leap")],
     wrong=[
-        (unguarded, "goes through to the servos"),
+        (unguarded, "np.clip lets nan through"),
         (lambda w, t, a, b, s: np.nan_to_num(unguarded(w, t, a, b, s)), "qui"),
         (lambda w, t, a, b, s: np.clip(w, a, b), "nothing stops a leap"),
         (lambda w, t, a, b, s: np.clip(w, t - s, t + s), "range is not"),
@@ -127,6 +179,19 @@ test_limit = answers(
         (dropping, "is dropped"),
         (scaled, "scaled together"),
         (changing, "work on a copy"),
+        (range_last, "limit on the step come last"),
+        (asserting, "with -O"),
+        (dividing, "ends in ZeroDivisionError"),
+        (returning, "is not refused"),
+        (looking_at_one, "quietly replaced"),
+        (staying, "quietly replaced"),
+        (moving_last, "work on a copy"),
+        (lambda w, t, a, b, s: limited(w, t, a, b, s / 2), "expected"),
+        (lambda w, t, a, b, s: limited(w, t, b, a, s), "expected"),
+        (lambda w, t, a, b, s: limited(-w, t, a, b, s), "expected"),
+        (lambda *a: limited(*a)[:, None], "the shape of yours is (6, 1)"),
+        (lambda *a: limited(*a)[:5], "the shape of yours is (5,)"),
+        (lambda *a: float(limited(*a)[0]), "the shape of yours is ()"),
         (lambda w, t, a, b, s: w * 0 + 7, "expected"),
         (lambda *a: "no", "6 targets"),
     ],
@@ -173,12 +238,105 @@ def test_the_campaigns_rows_are_shown(phase):
     assert all(" 0 of 3 " in row for row in rows)
 
 
+def start(careful, *degrees):
+    return so100.Start(careful, np.arange(len(degrees)) / 10, np.radians(degrees))
+
+
+def test_a_start_says_how_far_it_swung_and_where_it_came_to_rest():
+    text = str(start(False, 10, 40, -62, -30))
+    assert text.startswith("goal left behind: swings 72 degrees, comes to rest 40")
+    assert "goal set first: swings 0 degrees" in str(start(True, 5, 5, 5))
+
+
+ROBOT = SimpleNamespace(fps=30.0, limits=so100_limits())
+DRY = {
+    "prediction_ms": {"median": 5.0, "worst": 9.0},
+    "jump": 0.03,
+    "unfamiliar": [],
+    "frames": {"top": 21.0, "wrist": 23.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prediction_ms": {"median": 20.0, "worst": 60.0}}, "still for 1 tick at"),
+        ({"prediction_ms": {"median": 90.0, "worst": 120.0}}, "still for 3 ticks at"),
+        ({"prediction_ms": {"median": 140.0, "worst": 160.0}}, "TOO SLOW"),
+        ({"prediction_ms": {"median": 5.0, "worst": 160.0}}, "close other programs"),
+        ({"jump": 0.9}, "check the calibration"),
+        ({"unfamiliar": [2]}, "joints [2] are far from all demonstrations"),
+        ({"frames": {"top": 300.0, "wrist": 20.0}}, "a USB port of its own"),
+    ],
+)
+def test_a_dry_run_that_is_over_a_limit_advises(change, says):
+    assert so100.advice(DRY, ROBOT).endswith("\ngo on")
+    text = so100.advice(DRY | change, ROBOT)
+    assert says in text
+    assert text.endswith("\ndo not let it drive yet")
+
+
+def trial(prediction_ms, jitter=0.1):
+    timing = {"ticks": 100, "jitter_ms_p99": jitter} if prediction_ms else {"ticks": 0}
+    return Trial(0, True, 3.0, 100, prediction_ms=prediction_ms, timing=timing)
+
+
+def test_a_busy_computer_is_told():
+    quiet = trial([5.0, 12.0])
+    assert so100.busy(Tally([quiet, trial([])]), 30) == ""
+    for late in (trial([5.0, 40.0]), trial([5.0, 12.0], jitter=25.0)):
+        said = so100.busy(Tally([quiet, late]), 30)
+        assert said.startswith("this computer is busy")
+        assert "run this cell again" in said
+    assert len(so100.timing_figure(Tally([quiet, trial([])])).axes) == 2
+
+
+class FakeRobot:
+    def __init__(self):
+        self.calls = []
+
+    def connect(self):
+        self.calls.append("connect")
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_an_arm_is_let_go_whatever_happens(monkeypatch):
+    robot = FakeRobot()
+    monkeypatch.setattr(so100, "safe_robot", lambda *about: robot)
+    with pytest.raises(KeyboardInterrupt), so100.connected("port", None, ()):
+        raise KeyboardInterrupt
+    with so100.connected("port", None, ()):
+        pass
+    assert robot.calls == ["connect", "close"] * 2
+
+
+def test_an_arm_that_ended_is_plugged_in_anew():
+    made = []
+
+    def start():
+        made.append(SimpleNamespace(alive=True))
+        one = made[-1]
+        return SimpleNamespace(number=len(made), running=lambda: one.alive)
+
+    plug_in = so100.once(start)
+    assert plug_in() is plug_in()
+    made[0].alive = False
+    assert plug_in().number == 2
+    assert plug_in().number == 2
+
+
+def test_explorers_can_be_read():
+    check_readable(so100.governor_explorer())
+
+
 @pytest.fixture
 def arm():
     arm = so100.plug_in()
     yield arm
     arm.unplug()
-    so100.plug_in.cache_clear()
+    assert not arm.running()
     assert not os.path.lexists(arm.port)
 
 
@@ -192,6 +350,9 @@ def test_the_workbench(arm):
     careless = so100.torque_on(arm, careful=False)
     careful = so100.torque_on(arm, careful=True)
     assert np.degrees(careless.travel) == pytest.approx(69, abs=3)
+    assert careless.swing > careless.travel + np.radians(10)  # it overshoots
+    swing, travel = (f"{np.degrees(x):.0f}" for x in (careless.swing, careless.travel))
+    assert f"swings {swing} degrees, comes to rest {travel} degrees" in str(careless)
     assert careless.speed > 3
     assert careful.travel < 0.02
     assert len(so100.starts_figure(careless, careful).axes[0].lines) == 2

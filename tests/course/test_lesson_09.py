@@ -2,6 +2,7 @@
 
 import math
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hardware.openarm.motors import BRAKE, DM4340, NEWER_DM4340, gains_of
 from hardware.openarm.protocol import Mit, Scale
 
 from ..made_up import random_statistics
-from .helpers import answers
+from .helpers import answers, check_readable
 
 pytestmark = pytest.mark.mostly_quick
 
@@ -39,6 +40,11 @@ def side_by_side(right, left, seen, arms=(slice(0, 8), slice(8, 16)), flip=False
 
 def of_one(right, left, seen):
     return side_by_side(right, right, seen, ARMS[:1] * 2)
+
+
+def in_rows(right, left, seen):
+    both = side_by_side(right, left, seen)
+    return np.concatenate([both[..., :8], both[..., 8:]], axis=1)
 
 
 def spoiling(right, left, seen):
@@ -63,6 +69,13 @@ test_side_by_side = answers(
         (lambda r, t, s: side_by_side(r, t, s, ARMS[::-1], True), "both mixed up"),
         (lambda r, t, s: side_by_side(r, t, s, ARMS[:1] * 2), "shown the right arm's"),
         (lambda r, t, s: side_by_side(r, t, s, ARMS[1:] * 2), "shown the left arm's"),
+        (lambda r, t, s: side_by_side(t, r, s), "both mixed up"),
+        (lambda r, t, s: side_by_side(r, t, s).transpose(0, 2, 1), "(B, k, 16)"),
+        (lambda r, t, s: side_by_side(r, t, s)[:, ::-1], "unchanged"),
+        (lambda r, t, s: side_by_side(r, t, s)[..., :8], "(B, k, 16)"),
+        (lambda r, t, s: [r.predict_chunk(s), t.predict_chunk(s)], "shape (2, 16)"),
+        (in_rows, "(B, k, 16)"),
+        (lambda r, t, s: {"right": side_by_side(r, t, s)}, "numbers are wanted"),
         (lambda *a: side_by_side(*a) / 2, "unchanged"),
         (lambda *a: side_by_side(*a)[0], "(B, k, 16)"),
     ],
@@ -115,6 +128,12 @@ test_frame = answers(
         ),
         (lambda g, r: frame(g, r, clip=False), "cut off to it first"),
         (deaf_to_nan, "is no number goes out"),
+        (lambda g, r: frame([-x for x in g], r), "expected 8C"),
+        (lambda g, r: frame([g[1], g[0], *g[2:]], r), "expected 8C"),
+        (lambda g, r: frame([0, *g[1:]], r), "expected 8C"),
+        (lambda g, r: frame(g, r) + b"\0", "8 bytes"),
+        (lambda g, r: list(frame(g, r)), "return bytes"),
+        (lambda g, r: frame(g, r).hex(), "return bytes"),
         (lambda g, r: frame(g, r)[:7], "8 bytes"),
         (lambda g, r: int.from_bytes(frame(g, r), "big"), "return bytes"),
         (lambda g, r: b"12345678", "expected 8C"),
@@ -147,6 +166,15 @@ test_sink = answers(
         ),
         (lambda s, p, d, b: ((1 - s) * p, d, 1 - s), "`brake` allows"),
         (lambda s, p, d, b: ((1 - s) * p, b, 1 - s), "the larger of both"),
+        (lambda s, p, d, b: (-(1 - s) * p, np.maximum(d, b), 1 - s), "at share"),
+        (lambda s, p, d, b: ((1 - s) * p, np.minimum(d, b), 1 - s), "at share"),
+        (lambda s, p, d, b: ((1 - s) ** 2 * p, np.maximum(d, b), 1 - s), "at share"),
+        (lambda s, p, d, b: (np.maximum(d, b), (1 - s) * p, 1 - s), "at share"),
+        (lambda s, p, d, b: ((1 - s) * p, np.maximum(d, b), 1 - s, 0), "three things"),
+        (lambda s, p, d, b: ((1 - s) * p[:3], np.maximum(d, b), 1 - s), "as many as"),
+        (lambda s, p, d, b: ((1 - s) * p, float(max(b)), 1 - s), "as many as"),
+        (lambda s, p, d, b: ("held", "braked", "carried"), "three things"),
+        (lambda s, p, d, b: (p * np.nan, np.maximum(d, b), 1 - s), "at share"),
         (lambda s, p, d, b: 1 - s, "three things"),
         (lambda s, p, d, b: (p * 0 + 7, d + 1, 3.0), "at share 0"),
     ],
@@ -323,6 +351,26 @@ def test_a_load_pulls_down_with_its_lever():
     assert np.array_equal(torque[[7, 15]], [0, 0])
 
 
+def test_explorers_can_be_read(handover):
+    check_readable(can_bus.sag_explorer())
+    states = two_arms.moments([rollout(handover)])
+    check_readable(two_arms.told_explorer(two_arms.checkpoint(), states))
+
+
+def test_arms_are_let_go_whatever_happens(monkeypatch):
+    calls = []
+    robot = SimpleNamespace(
+        connect=lambda: calls.append("connect"), close=lambda: calls.append("close")
+    )
+    monkeypatch.setattr("hardware.robots.make_robot", lambda *about: robot)
+    with (
+        pytest.raises(ZeroDivisionError),
+        can_bus.connected(SimpleNamespace(port="p")),  # type: ignore[arg-type]
+    ):
+        1 / 0  # noqa: B018
+    assert calls == ["connect", "close"]
+
+
 @pytest.mark.parametrize("share", [0.05, 1.0])
 @pytest.mark.parametrize("load", [0.0, 1.0])
 @pytest.mark.parametrize("gravity", ["off", "on"])
@@ -339,7 +387,7 @@ def arms():
     arms = can_bus.plug_in()
     yield arms
     arms.unplug()
-    can_bus.plug_in.cache_clear()
+    assert not arms.running()
     assert not os.path.lexists(arms.port)
 
 

@@ -1,17 +1,23 @@
 """The course's machinery: checks, predictions, numbers, figures, widgets, runs."""
 
+import base64
+import io
 import json
 import re
 
 import ipywidgets
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.video import VideoWriter
 from course.toolkit import checks, paths, plots, predictions, results, runs, widgets
-from course.toolkit.checks import NotAttempted, Wrong, attempt, check, hint
+from course.toolkit.checks import Wrong, attempt, check, hint
 from course.toolkit.films import show_film
+from course.toolkit.stubs import is_untouched
 
 pytestmark = pytest.mark.quick
 
@@ -38,9 +44,15 @@ def double(monkeypatch):
         (..., "not attempted", "hint('99.double')"),
         (lambda x: None, "not attempted", ""),
         (lambda x: ..., "not attempted", ""),
+        (lambda x: (None, ...), "not attempted", ""),
+        (lambda x: [None][0], "wrong", "your function returns nothing (None)"),
+        (lambda x: print(2 * x), "wrong", "your function prints, but returns nothing"),
+        (lambda x: [...][0], "wrong", "still returns '...'"),
+        (lambda x: np.zeros(2), "wrong", "cannot be compared (ValueError: The truth"),
         (lambda x: 2 * x, "right", "Twice it is."),
         (lambda x: x * x, "wrong", "that is the square"),
         (lambda x: x, "wrong", "not twice"),
+        (lambda x: torch.zeros(1, dtype=bool).mean(), "wrong", "your function raised"),
         (lambda x: x / 0, "wrong", "ZeroDivisionError: division by zero"),
         (lambda: 6, "wrong", "TypeError"),
         (6, "wrong", "a function is wanted, this is int"),
@@ -56,12 +68,37 @@ def test_a_check_tells_not_attempted_from_right_from_which_mistake(
     assert state in repr(verdict)
 
 
-def test_a_stub_that_raises_is_not_attempted():
-    def stub():
-        raise NotImplementedError
+def test_a_stub_is_known_by_what_it_does():
+    def average(predictions, m):
+        """Another docstring."""
+        # and a remark
+        pass
 
-    with pytest.raises(NotAttempted):
-        attempt(stub)
+    class Untouched:
+        def average(self): ...
+
+    class Begun(Untouched):
+        def average(self):
+            self.begun = True
+
+    begun = {"z": 1.96}
+    assert is_untouched(average, "04")
+    assert is_untouched(Untouched, "04")
+    assert not is_untouched(Begun, "04")
+    # The stub of 07.wilson begins with a line that is given.
+    exec("def f(successes, n):\n z, seen = 1.96, successes / n\n ...", begun)
+    assert is_untouched(begun["f"], "07")
+    assert not is_untouched(begun["f"], "04")
+    exec("def f(successes, n):\n z, seen = 1.64, successes / n\n ...", begun)
+    assert not is_untouched(begun["f"], "07")
+
+
+@pytest.mark.parametrize("text", ["7", b"7", np.array("7")])
+def test_a_text_is_no_number(text):
+    with pytest.raises(Wrong, match="one number is wanted, this is"):
+        checks.number(text)
+    with pytest.raises(Wrong, match="numbers are wanted, this is"):
+        checks.numbers([text])
 
 
 def test_hints_come_one_by_one_and_begin_again(double):
@@ -201,11 +238,28 @@ def test_a_figure_without_words_is_refused(tmp_path):
         show_film(tmp_path / "x.mp4", "film")
 
 
-def test_a_film_is_shown_with_its_description(tmp_path):
-    (tmp_path / "x.mp4").write_bytes(b"\0\1")
-    film = show_film(tmp_path / "x.mp4", "An arm that does nothing.")
-    assert 'aria-label="An arm that does nothing."' in film._repr_html_()
-    assert "AAE=" in film._repr_html_()
+def test_a_film_is_shown_with_its_description_and_a_still(tmp_path):
+    writer = VideoWriter(tmp_path / "x.mp4", 10, (32, 48), "film")
+    for k in range(10):
+        writer.add(np.full((1, 32, 48, 3), 25 * k, np.uint8))
+    writer.close()
+    film = show_film(tmp_path / "x.mp4", 'An arm that "does" nothing.')
+    data, metadata = film._repr_mimebundle_()
+    shown = data["text/html"]
+    alt = "An arm that &quot;does&quot; nothing."
+    assert f'aria-label="{alt}"' in shown
+    assert f'<img alt="{alt}"' in shown  # where a page has no films
+    assert metadata["image/png"]["alt"] == 'An arm that "does" nothing.'
+    mp4 = re.search(r'src="data:video/mp4;base64,([^"]+)"', shown)
+    assert mp4
+    assert base64.b64decode(mp4[1]) == (tmp_path / "x.mp4").read_bytes()
+    posters = re.findall(r'"data:image/jpeg;base64,([^"]+)"', shown)
+    for still in (*posters, data["image/png"]):
+        image = Image.open(io.BytesIO(base64.b64decode(still))).convert("L")
+        assert image.size == (48, 32)
+        assert np.asarray(image).mean() == pytest.approx(100, abs=8)  # frame 4 of 10
+    assert len(posters) == 2
+    assert data["text/plain"] == repr(film) == '[film: An arm that "does" nothing.]'
 
 
 def parabola():
@@ -255,6 +309,7 @@ def test_where_no_widget_can_live_its_figure_stands_in():
     bundle = parabola()._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "application/vnd.jupyter.widget-view+json" in data
+    assert '<img alt="How wide? a: 1. opens: up."' in data["text/html"]
     assert '<img alt="a parabola' in data["text/html"]
     assert data["text/plain"] == "[widget: a parabola with a = 1, up]"
 
@@ -292,4 +347,6 @@ def test_the_course_says_where_it_cannot_write(tmp_path, monkeypatch):
 
 
 def test_a_lesson_begins_with_a_line_about_the_machine():
-    assert re.match(r"Lesson 04 · torch \d", paths.begin("04"))
+    said = paths.begin("04")
+    assert re.match(r"Lesson 04 · torch \d", said)
+    assert repr(said) == said

@@ -314,15 +314,18 @@ def test_a_film_shows_the_rollouts_and_how_they_ended(tmp_path):
     assert path == place
     assert list(path.parent.iterdir()) == [path]
     frames = frames_of(path)
-    assert len(frames) == 24 // 2 + 20
-    assert frames[0].shape == (192, 256, 3)
-    first, later = (frames[i][40:96, :128].astype(int) for i in (0, 9))
-    assert np.abs(first - later).max() > 50
-    edge = frames[-1].astype(int)
-    blue, vermilion = edge[30:90, 2].mean(0), edge[30:90, 130].mean(0)
+    assert len(frames) == 24 // 4 + 15
+    # Two rows of a line of 20 pixels over the pictures, two views of each rollout.
+    assert frames[0].shape == (2 * 116, 2 * 256, 3)
+    for view in (slice(0, 128), slice(128, 256)):
+        first, later = (frames[i][20:116, view].astype(int) for i in (0, 5))
+        assert np.abs(first - later).max() > 50
+    ended = frames[-1].astype(int)
+    blue, vermilion = ended[2:5, :256].mean((0, 1)), ended[2:5, 256:].mean((0, 1))
     assert blue[2] > blue[0] + 60
     assert vermilion[0] > vermilion[2] + 60
-    assert frames[-1][100:, 130:].min() > 240  # the fourth place is empty
+    assert np.median(frames[0][2:5]) > 240  # the line is white until then
+    assert frames[-1][120:, 260:].min() > 240  # the fourth place is empty
     with av.open(str(path)) as container:  # what every browser plays, while it loads
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")

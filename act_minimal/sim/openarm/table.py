@@ -3,6 +3,7 @@
 import mujoco
 import numpy as np
 
+from ..visuals import dress
 from ..world import OPTIONS_XML
 from . import arms as openarm
 
@@ -30,6 +31,8 @@ class BimanualTask:
     substeps = 10
     max_ticks = 900
     cameras: tuple[str, ...] = ("top", "right_wrist", "left_wrist")
+    film_cameras: tuple[str, ...] = ("scene", "top")
+    tips: tuple[str, ...] = ("right_grasp", "left_grasp")
     joints: tuple[str, ...] = openarm.JOINTS
     action_dim = 16
     env_state_dim = 7
@@ -44,7 +47,10 @@ class BimanualTask:
         return model
 
     def film_model(self) -> mujoco.MjModel:
-        return self.model(meshes=True)
+        spec = mujoco.MjSpec.from_string(self._xml(meshes=True))
+        spec.option.timestep = 1.0 / (self.fps * self.substeps)
+        dress(spec)
+        return spec.compile()
 
     def home(self, rng: np.random.Generator) -> np.ndarray:
         """The arms at the start, about their home pose, (18,)."""

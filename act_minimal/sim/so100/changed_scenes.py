@@ -57,9 +57,8 @@ class ChangedPickPlace(PickPlace):
         if self.change.name:
             self.name = f"{PickPlace.name} ({self.change.name})"
 
-    def model(self) -> mujoco.MjModel:
-        change = self.change
-        spec = mujoco.MjSpec.from_string(self._xml())
+    def spec(self) -> mujoco.MjSpec:
+        change, spec = self.change, super().spec()
         camera, cube = spec.camera("top"), spec.geom("cube")
         camera.pos = camera.pos + np.array(change.camera)
         cube.size = np.full(3, change.cube_size / 2)
@@ -68,9 +67,7 @@ class ChangedPickPlace(PickPlace):
         for light in (spec.visual.headlight, *spec.lights):
             light.ambient = light.ambient * np.array(change.light)
             light.diffuse = light.diffuse * np.array(change.light)
-        model = spec.compile()
-        model.opt.timestep = 1.0 / (self.fps * self.substeps)
-        return model
+        return spec
 
     def sample(
         self, rng: np.random.Generator, place: np.ndarray | None = None

@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 
 from ...datasets.embodiment import JOINTS
+from ..visuals import dress
 from ..world import OPTIONS_XML
 from . import arm as so100
 
@@ -32,6 +33,8 @@ class PickPlace:
     substeps = 10
     max_ticks = 500
     cameras: tuple[str, ...] = ("top", "wrist")
+    film_cameras: tuple[str, ...] = ("scene", "side")
+    tips: tuple[str, ...] = ("grasp",)  # sites whose path a film draws
     joints: tuple[str, ...] = JOINTS
     action_dim = 6
     env_state_dim = 7
@@ -40,13 +43,23 @@ class PickPlace:
     _low, _high = so100.joint_limits().T
     action_limits = np.array([*so100.joint_limits()[:5], [0.0, 1.0]])
 
+    def spec(self) -> mujoco.MjSpec:
+        """The scene before it is compiled."""
+        spec = mujoco.MjSpec.from_string(self._xml())
+        spec.option.timestep = 1.0 / (self.fps * self.substeps)
+        return spec
+
     def model(self) -> mujoco.MjModel:
-        model = mujoco.MjModel.from_xml_string(self._xml())
-        model.opt.timestep = 1.0 / (self.fps * self.substeps)
-        return model
+        return self.spec().compile()
 
     def film_model(self) -> mujoco.MjModel:
-        return self.model()
+        spec = self.spec()
+        dress(spec, horns=(0.011, 0.028))
+        side = spec.worldbody.add_camera(name="side", pos=[-0.62, -0.2, 0.2])
+        side.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
+        side.alt.xyaxes = [0, -1, 0, 0.17, 0, 0.985]
+        side.fovy = 42
+        return spec.compile()
 
     def sample(
         self, rng: np.random.Generator, place: np.ndarray | None = None

@@ -1,0 +1,245 @@
+"""Lesson 07: code that drives an arm, with nine faults, and the run that shows them.
+
+The run has a robot whose time is moved by hand and a policy of random chunks. What
+reaches the policy, and what reaches the robot, is compared with what the definition
+gives under every combination of the planted faults.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+
+from ..toolkit.checks import NotAttempted, Wrong, exercise
+
+K, TICKS, M = 4, 12, 0.3  # chunk size, ticks of an episode, decay of the ensemble
+OFF = 0.05  # share by which the rate may differ from that of the demonstrations
+
+# What a run shows of each fault; the first three on the way to the policy.
+SEEN = {
+    "order": "when one joint moves, the policy is told that another one did",
+    "scale": "at the mean of the demonstrations' poses the policy is not given zeros",
+    "pixels": "a white pixel reaches the policy as 255; in training it was 1",
+}
+SENT = {
+    "clip": "no target is more than one standard deviation from the mean, whatever "
+    "the policy predicts",
+    "slot": "the first action of a chunk is never carried out",
+    "newest": "the newest prediction for a tick weighs most; the oldest should",
+    "twice": "weights fall from prediction to prediction as if m were larger",
+    "stale": "the second episode begins with what was predicted in the first",
+}
+RATE = "ticks come at {:.0f} Hz; the demonstrations have {:.0f}"
+
+
+class BenchRobot:
+    """Joints and pictures that are known, and a clock that is moved by hand."""
+
+    def __init__(self, policy: "BenchPolicy", seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.policy, self.time, self.tick = policy, 0.0, 0
+        self.poses = rng.normal(0.3, 0.8, (2 * TICKS, len(policy.joints)))  # rad
+        self.pictures = rng.integers(0, 256, (2 * TICKS, 2, 1, 2, 3), np.uint8)
+        self.pictures[:, :, 0, 0] = 255  # white, somewhere in each
+        self.sent: list[Mapping[str, float]] = []
+        self.times: list[float] = []
+
+    def read(self) -> dict[str, Any]:
+        """Joints in rad and pictures (H, W, 3), by name."""
+        self.time += 0.004
+        names = self.policy.joints
+        pose = self.poses[self.tick % len(self.poses)].tolist()
+        pictures = self.pictures[self.tick % len(self.pictures)].copy()
+        return {
+            "joints": dict(zip(names, pose, strict=True)),
+            "images": dict(zip(self.policy.cameras, pictures, strict=True)),
+        }
+
+    def send(self, targets: Mapping[str, float]) -> None:
+        """Targets in rad, by joint."""
+        if not isinstance(targets, dict) or set(targets) != set(self.policy.joints):
+            raise ValueError("send takes a dict: for each joint one target in rad")
+        self.sent.append({name: float(target) for name, target in targets.items()})
+        self.times.append(self.time)
+        self.tick += 1
+
+    def now(self) -> float:
+        """Seconds."""
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        if not seconds >= 0:
+            raise ValueError(f"sleep was asked for {seconds} s")
+        self.time += seconds
+
+
+class BenchPolicy:
+    """Random chunks, normalised; it notes what it is given."""
+
+    joints = ("pan", "lift", "elbow", "wrist", "roll", "gripper")
+    cameras = ("top", "wrist")
+    fps = 30
+
+    def __init__(self, seed: int = 1):
+        rng = np.random.default_rng(seed)
+        a = len(self.joints)
+        self.mean = {"qpos": rng.normal(0, 1, a)}
+        self.mean["action"] = self.mean["qpos"] + rng.normal(0, 0.2, a)
+        self.std = {key: rng.uniform(0.2, 0.6, a) for key in ("qpos", "action")}
+        self.chunks = rng.normal(0, 1.5, (2 * TICKS, K, a))
+        self.work = rng.uniform(0.008, 0.014, 2 * TICKS)  # s
+        self.robot: BenchRobot | None = None
+        self.seen: list[tuple[Any, Any]] = []
+
+    def predict(self, qpos: Any, images: Any) -> np.ndarray:
+        """A normalised chunk (k, A)."""
+        tick = len(self.seen) % len(self.chunks)
+        self.seen.append((qpos, images))
+        if self.robot:
+            self.robot.time += self.work[tick]
+        return self.chunks[tick].copy()
+
+
+def bench() -> tuple[BenchPolicy, BenchRobot]:
+    """A policy and a robot to try code on."""
+    policy = BenchPolicy()
+    policy.robot = BenchRobot(policy)
+    return policy, policy.robot
+
+
+@exercise(
+    "07.deploy",
+    minutes=25,
+    hints=(
+        "Follow one joint's number from `read` to `predict`: in which order, minus "
+        "what, divided by what? Then follow one chunk from `predict` to `send`.",
+        "Try the pieces alone: what does Ensemble(0.3).step give for a single chunk 0, "
+        "1, 2, 3? For a second one? What is still in the queue when an episode begins?",
+        "`look`: the order of the policy's joints, the mean and deviation of qpos, "
+        "pixels over 255. `in_rad`: nothing but deviation and mean. `Ensemble`: read "
+        "before dropping, no reversed weights. `episode`: reset, one `step` a tick, "
+        "and `due` grows by 1 / fps.",
+    ),
+    praise="Nine faults, and none of them raised an error. A run like this one, before "
+    "an arm is switched on, costs a second.",
+)
+def check_deploy(episode: Callable, ensemble: Callable | None = None) -> None:
+    """`episode(policy, robot, ensemble, ticks)` and the class of the ensemble."""
+    if episode is None or ensemble is None:
+        raise NotAttempted
+    if found := symptoms(episode, ensemble):
+        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        raise Wrong(f"in a run, {found[0]}{more}")
+
+
+def drive(episode: Callable, ensemble: Callable) -> None:
+    """Run two episodes, and print what is wrong with them."""
+    try:
+        found = symptoms(episode, ensemble)
+    except (Wrong, NotAttempted) as error:
+        found = [str(error) or "this is not written yet"]
+    print("\n".join(f"- {one}" for one in found) or "nothing is wrong with this run")
+
+
+def symptoms(episode: Callable, ensemble: Callable) -> list[str]:
+    """What a run of two episodes shows; empty if all is right.
+
+    Raises:
+        NotAttempted: it says so itself, by NotImplementedError.
+        Wrong: the code raised, or does something else than a tick at a time.
+    """
+    policy, robot = bench()
+    try:
+        one = ensemble(M)
+        for _ in range(2):
+            episode(policy, robot, one, TICKS)
+    except NotImplementedError:
+        raise NotAttempted from None
+    except Exception as error:
+        raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
+    for count, what in ((policy.seen, "predictions"), (robot.sent, "targets")):
+        if len(count) != 2 * TICKS:
+            raise Wrong(
+                f"in two episodes of {TICKS} ticks there are {len(count)} {what}; "
+                f"expected one a tick, {2 * TICKS}"
+            )
+    return [*_seen(policy, robot), *_sent(policy, robot), *_rate(policy, robot)]
+
+
+def _subsets(names: Sequence[str]) -> Iterator[set[str]]:
+    """Fewest first."""
+    sizes = range(len(names) + 1)
+    yield from map(set, chain.from_iterable(combinations(names, n) for n in sizes))
+
+
+def _seen(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
+    """What is wrong with what the policy was given."""
+    try:
+        qpos = np.array([one for one, _ in policy.seen], float)
+        qpos = qpos.reshape(robot.poses.shape)
+        images = np.array([one for _, one in policy.seen], float)
+        images = images.reshape(robot.pictures.shape)
+    except (TypeError, ValueError):
+        return [
+            "the policy is not given the 6 joints (A,) and the pictures (C, H, W, 3)"
+        ]
+    found = []
+    alphabetical = np.argsort(policy.joints)
+    for faults in _subsets(("order", "scale")):
+        key = "action" if "scale" in faults else "qpos"
+        poses = robot.poses[:, alphabetical] if "order" in faults else robot.poses
+        given = (poses - policy.mean[key]) / policy.std[key]
+        if np.allclose(qpos, given, atol=1e-4):
+            found += [SEEN[name] for name in SEEN if name in faults]
+            break
+    else:
+        found.append("the joints that the policy is given are wrong in another way")
+    if np.allclose(images, robot.pictures, atol=1e-3):
+        found.append(SEEN["pixels"])
+    elif not np.allclose(images, robot.pictures / 255, atol=1e-4):
+        found.append("the pictures that the policy is given are wrong in another way")
+    return found
+
+
+def _sent(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
+    """What is wrong with the targets, whatever the policy was given."""
+    sent = np.array([[one[name] for name in policy.joints] for one in robot.sent])
+    for faults in _subsets(tuple(SENT)):
+        if np.allclose(sent, targets(policy, faults), atol=1e-6):
+            return [SENT[name] for name in SENT if name in faults]
+    right = targets(policy, set())
+    tick, joint = np.argwhere(~np.isclose(sent, right, atol=1e-6))[0]
+    return [
+        f"at tick {tick} {policy.joints[joint]} is sent to {sent[tick, joint]:.2f} "
+        f"rad, expected {right[tick, joint]:.2f}, and none of the planted faults "
+        "explains that"
+    ]
+
+
+def targets(policy: BenchPolicy, faults: set[str]) -> np.ndarray:
+    """(2 T, A) rad, from the definition: each tick's mean over all its predictions."""
+    chunks = np.clip(policy.chunks, -1, 1) if "clip" in faults else policy.chunks
+    rad = chunks * policy.std["action"] + policy.mean["action"]
+    later = int("slot" in faults)
+    rows = []
+    for tick in range(2 * TICKS):
+        begin = 0 if "stale" in faults else tick // TICKS * TICKS
+        made = range(max(begin, tick - K + 1 + later), tick + 1)
+        values = [rad[at, tick - at + later] for at in made]
+        if "twice" in faults:
+            values = [value for value in values for _ in range(2)]
+        weights = [np.exp(-M * i) for i in range(len(values))]
+        if "newest" in faults:
+            weights.reverse()
+        rows.append(np.average(values, axis=0, weights=weights))
+    return np.array(rows)
+
+
+def _rate(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
+    """What is wrong with the times at which targets are sent."""
+    times = np.array(robot.times).reshape(2, TICKS)
+    rate = (TICKS - 1) / max(float(np.ptp(times, axis=1).mean()), 1e-9)
+    off = abs(rate / policy.fps - 1) > OFF
+    return [RATE.format(rate, policy.fps)] if off else []

@@ -68,10 +68,8 @@ class Stage:
         self.model.vis.quality.offsamples = 4 if smooth else 0
         self._data = mujoco.MjData(self.model)
         self._renderer = open_renderer(self.model, *size)
-        tips = getattr(task, "tips", ())
-        self._tips = [self.model.site(name).id for name in tips]
-        joints = self.model.actuator_trnid[:, 0]
-        self._driven = self.model.jnt_qposadr[joints]  # rows of qpos, an actuator each
+        # Sites whose path is drawn; a task without them has no chunk in its films.
+        self.tips = [self.model.site(x).id for x in getattr(task, "tips", ())]
 
     def draw(
         self, qpos: np.ndarray, camera: str, chunk: np.ndarray | None = None
@@ -99,12 +97,14 @@ class Stage:
 
     def fingertips(self, qpos: np.ndarray, chunk: np.ndarray) -> np.ndarray:
         """Where actions (k, A) from a state (nq,) want each fingertip: (tips, k, 3)."""
-        points = np.empty((len(self._tips), len(chunk), 3))
+        points = np.empty((len(self.tips), len(chunk), 3))
+        joints = self.model.actuator_trnid[:, 0]
+        driven = self.model.jnt_qposadr[joints]  # rows of qpos, an actuator each
         self._data.qpos[:] = qpos
         for j, target in enumerate(self.task.ctrl(chunk)):
-            self._data.qpos[self._driven] = target
+            self._data.qpos[driven] = target
             mujoco.mj_kinematics(self.model, self._data)
-            points[:, j] = self._data.site_xpos[self._tips]
+            points[:, j] = self._data.site_xpos[self.tips]
         return points
 
     def _ball(self, where: np.ndarray) -> None:
@@ -181,7 +181,7 @@ def film(
                 tick = min(frame * stride, len(take.qpos) - 1)
                 over = frame * stride >= len(take.qpos)
                 if not over or not frame:
-                    chunk = _chunk(world, take, tick)
+                    chunk = _chunk(world, take, tick) if stage.tips else None
                     drawn = [stage.draw(take.qpos[tick], v, chunk) for v in views]
                     last[i] = np.vstack([blank[:line], np.hstack(drawn)])
                 _caption(last[i][:line], take, over, tick / task.fps)

@@ -193,3 +193,15 @@ def test_a_film_asks_the_policy_at_every_frame_that_it_shows(tmp_path, monkeypat
     assert np.array(policy.asked)[:, 0] == pytest.approx(states[::4, 0])
     assert [c.shape for c in drawn] == [(3, 6)] * 3
     assert [c[0, 0] for c in drawn] == pytest.approx(states[::4, 0])
+
+
+def test_a_task_without_fingertips_is_filmed_without_its_chunks(tmp_path):
+    class Own(ChangedPickPlace):
+        tips = ()
+
+    unasked: Any = object()
+    task = Own(Change())
+    states = np.repeat(start(task)[None], 4, 0).astype(np.float32)
+    takes = [Take("x", states, True, unasked)]
+    film(task, takes, tmp_path / "x.mp4", size=(48, 64), progress=False)
+    assert (tmp_path / "x.mp4").stat().st_size > 0

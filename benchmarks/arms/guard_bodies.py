@@ -4,14 +4,15 @@
     uv run python -m benchmarks.arms.guard_bodies --minutes 7
     uv run python -m benchmarks.arms.guard_bodies --arms so100_pair
 
-Random wishes, uniform over the joints' ranges and each held for some ticks, go through
-the `Governor` into physics. The judge is MuJoCo's own collision detection between the
-arm's shapes: those of the virtual SO-100 and SO-101, the convex meshes of the OpenArm
-v2's maker (v1's model is on no package index). It knows nothing of the guard's
-distances; but the virtual SO-101's shapes are boxes as wide as the guard's, for its
-meshes are not at hand. What was measured is found again, so the second line, repeated,
-does it piece by piece. Writes data/results/guard_bodies.json, or of
-other arms guard_bodies_<arms>.json.
+Random wishes go through the `Governor` into physics: uniform over the joints' ranges
+and held for some ticks; and a tenth as many, uniform over ranges twice as wide and held
+for up to a second, with which an arm leans on what it has met. The judge is MuJoCo's
+own collision detection between the arm's shapes: those of the virtual SO-100 and
+SO-101, the convex meshes of the OpenArm v2's maker (v1's model is on no package index).
+It knows nothing of the guard's distances; but the virtual SO-101's shapes are boxes as
+wide as the guard's, for its meshes are not at hand. What was measured is found again,
+so the second line, repeated, does it piece by piece. Writes
+data/results/guard_bodies.json, or of other arms guard_bodies_<arms>.json.
 """
 
 import time
@@ -47,6 +48,8 @@ TABLE = 0.40  # m, of the OpenArm's
 PAIR_APART = 0.4  # m: two SO-100 that reach each other's elbows
 HELD = (1, 1, 2, 4, 8)  # ticks that a wish lasts, one of these
 CHUNK = 250  # wishes from one start at the ready pose
+LONG, WIDE, FEW = 30, 2.0, 5  # ticks at most, ranges, and wishes from one start
+LEANING = 10  # one wish in so many
 PROFILE = 39.0, 5.2  # rad/s² and rad/s of a servo's own profile
 
 
@@ -221,17 +224,33 @@ def arm_of(name: str) -> SOArm | OpenArms:
     return OpenArms(TABLE if name == "openarm_at_table" else None)
 
 
-def chunk(name: str, seed: int, n: int) -> dict[str, Any]:
-    """`n` wishes from the ready pose on."""
+def moving(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """A wish (A,), and for how many ticks."""
+    return rng.uniform(limits.low, limits.high), rng.choice(HELD)
+
+
+def leaning(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """A wish (A,) that may be far outside, and for how many ticks."""
+    middle, half = (limits.low + limits.high) / 2, (limits.high - limits.low) / 2
+    return middle + WIDE * half * rng.uniform(-1, 1, len(half)), rng.integers(1, LONG)
+
+
+WISHES = {"moving": (moving, CHUNK), "leaning": (leaning, FEW)}
+
+
+def chunk(name: str, kind: str, seed: int, n: int) -> dict[str, Any]:
+    """`n` wishes, from the ready pose on."""
     begin, arm = time.perf_counter(), arm_of(name)
     limits: Limits = arm.limits
+    wish_of, in_a_row = WISHES[kind]
     rng, judge = np.random.default_rng([seed, 8]), Touch()
     governor, seconds, ticks, held_back = Governor(limits, arm.period), 0.0, 0, 0
-    arm.put(limits.ready)
-    governor.reset(limits.ready)
-    for _ in range(n):
-        wish = rng.uniform(limits.low, limits.high)
-        for _ in range(rng.choice(HELD)):
+    for place in range(n):
+        if place % in_a_row == 0:
+            arm.put(limits.ready)
+            governor.reset(limits.ready)
+        wish, lasts = wish_of(limits, rng)
+        for _ in range(lasts):
             state, load = arm.measure()
             start = time.process_time()
             target, kinds = governor.allow(wish, state, load)
@@ -292,8 +311,9 @@ def main(
     wanted = []
     for name in arms:
         most = n // 2 if name.startswith("openarm") else n
-        sizes = [min(CHUNK, most - done) for done in range(0, most, CHUNK)]
-        wanted += [(name, seed + i, size) for i, size in enumerate(sizes)]
+        for kind, wishes in (("moving", most), ("leaning", most // LEANING)):
+            sizes = [min(CHUNK, wishes - done) for done in range(0, wishes, CHUNK)]
+            wanted += [(name, kind, seed + i, size) for i, size in enumerate(sizes)]
     missing = [one for one in wanted if str(one) not in kept]
     with ProcessPoolExecutor(jobs) as pool:
         for place in range(0, len(missing), 8):
@@ -304,17 +324,19 @@ def main(
             kept |= {str(one): row for one, row in zip(some, rows, strict=True)}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
-    table = {}
+    table: dict[str, dict[str, Any]] = {kind: {} for kind in WISHES}
     for name in arms:
-        rows = [kept[str(one)] for one in wanted if one[0] == name and str(one) in kept]
-        if rows:
-            table[name] = together(rows)
-            print(name, table[name], flush=True)
+        for kind, rows_of in table.items():
+            ours = [str(one) for one in wanted if one[:2] == (name, kind)]
+            if rows := [kept[one] for one in ours if one in kept]:
+                rows_of[name] = together(rows)
+                print(name, kind, rows_of[name], flush=True)
     if any(str(one) not in kept for one in wanted):
         print(f"{len(kept)} of {len(wanted)} chunks are kept in {path}; call again")
         return
-    content = {"n": n, "seeds": [seed], "wishes_a_chunk": CHUNK, "arms": table}
     seconds = sum(kept[str(one)]["seconds"] for one in wanted)
+    content = {"n": n, "seeds": [seed], "wishes_a_chunk": CHUNK}
+    content |= {"arms": table["moving"], "leaning": table["leaning"]}
     name = "guard_bodies" if arms == USUAL else f"guard_bodies_{'_'.join(arms)}"
     write(name, seconds, content)
 

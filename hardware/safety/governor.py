@@ -13,6 +13,7 @@ OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibratio
 JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
 MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
+STILL = 0.8  # of `press`: once it has pressed too hard, more than this is so too
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
@@ -135,6 +136,7 @@ class Governor:
         self.velocity = np.zeros(len(self.limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
         self._pressed = np.zeros(len(self.limits.low))  # s that each joint has pressed
+        self._has_pressed = False  # on what it still touches
         self._clearances: np.ndarray | None = None  # how clear the arm was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
@@ -183,8 +185,10 @@ class Governor:
         if load is not None:
             goal = self._ease_grip(goal, measured, load, kinds)
         if (target := self._yielding(measured)) is not None:
-            self._clearances = None
-            return self._send(target), [*kinds, "press"]
+            # It gave way, which is no motion that goes on.
+            self.target, self.velocity = target, np.zeros(len(target))
+            self._has_pressed, self._clearances = True, None
+            return target.copy(), [*kinds, "press"]
         # From here it can still stop before the end of its range.
         left = np.where(goal > last, limits.high - last, last - limits.low)
         brake = np.sqrt(2 * limits.acceleration * np.maximum(left, 0.0))
@@ -196,7 +200,9 @@ class Governor:
         velocity = np.clip(velocity, -limits.speed, limits.speed)
         target = np.clip(last + velocity * dt, limits.low, limits.high)
         near = np.clip(measured, limits.low, limits.high)
-        target = _clip(target, near - limits.step, near + limits.step, "step", kinds)
+        # Else it would press again at once, and with pauses of a tick keep pressing.
+        step = limits.press if self._has_pressed else limits.step
+        target = _clip(target, near - step, near + step, "step", kinds)
         # A joint pushed away from its target must not let the target leap after it.
         target = np.clip(target, last - limits.speed * dt, last + limits.speed * dt)
         return self._send(self._keep_clear(last, measured, target, kinds)), kinds
@@ -238,10 +244,12 @@ class Governor:
         """
         assert self.target is not None
         limits, gap = self.limits, measured - self.target
-        pressing = np.abs(gap) > limits.press
+        most = limits.press * (STILL if self._has_pressed else 1.0)
+        pressing = np.abs(gap) > most
         pressing[list(limits.grippers)] = False  # they are eased by themselves
-        if pressing.any() and self.clearance(measured).min() > TOUCHES:
-            pressing[:] = False
+        near_something = pressing.any() or self._has_pressed
+        if near_something and self.clearance(measured).min() > TOUCHES:
+            pressing[:] = self._has_pressed = False
         self._pressed = np.where(pressing, self._pressed + self.period, 0.0)
         pressing = self._pressed > INERTIA
         if not pressing.any():
@@ -270,6 +278,9 @@ class Governor:
         for trial in range(3):
             steps = last + shares[:, None] * (target - last)
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
+            late = steps.copy()  # the arm is there, and its jaws have not moved yet
+            late[:, list(self.limits.grippers)] = measured[list(self.limits.grippers)]
+            passing = np.concatenate([passing, late[:, None]], axis=1)  # (n, 4, A)
             states = np.concatenate([[last, measured], steps, *passing])
             clearances = self.clearance(states)
             nearest = np.where(

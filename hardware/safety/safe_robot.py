@@ -247,6 +247,10 @@ class SafeRobot:
         state, _, health = self._ask(self.arm.measure)
         self.measured = state
         self._look_after(health, WARM if phase == "landing" else 0.0)
+        # What the limits held back on the way is caught up with slowly, too.
+        last, most = self.governor.target, self.limits.slow / self.fps
+        assert last is not None
+        wish = last + np.clip(wish - last, -most, most)
         target, kinds = self.governor.allow(wish, state, health.load)
         for kind in kinds:
             self.interventions.note(kind, phase=phase)

@@ -136,7 +136,7 @@ def test_the_guards_frames_are_those_of_two_arms_on_one_table():
 
 @pytest.mark.quick
 def test_random_wishes_bring_the_arms_into_nothing():
-    found = chunk("so100_pair", 3, 60)
+    found = chunk("so100_pair", "moving", 3, 60)
     assert found["deepest"] < 0.002, found["where"]
     assert found["pressed"] < 0.3
     assert found["held_back"] > 0

@@ -226,13 +226,15 @@ def arm_of(name: str) -> SOArm | OpenArms:
 
 def moving(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A wish (A,), and for how many ticks."""
-    return rng.uniform(limits.low, limits.high), rng.choice(HELD)
+    return rng.uniform(limits.low, limits.high), int(rng.choice(HELD))
 
 
 def leaning(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A wish (A,) that may be far outside, and for how many ticks."""
     middle, half = (limits.low + limits.high) / 2, (limits.high - limits.low) / 2
-    return middle + WIDE * half * rng.uniform(-1, 1, len(half)), rng.integers(1, LONG)
+    return middle + WIDE * half * rng.uniform(-1, 1, len(half)), int(
+        rng.integers(1, LONG)
+    )
 
 
 WISHES = {"moving": (moving, CHUNK), "leaning": (leaning, FEW)}

@@ -22,7 +22,7 @@ from .tensors import CLOSE, agrees, draw, same_gradients, tensor, weights_of
 # --- layers ---------------------------------------------------------------------------
 
 
-OTHER = {"chunk_size": 7, "width": 32, "latent_dim": 5}
+OTHER = {"chunk_size": 7, "width": 32, "feedforward": 80, "latent_dim": 5}
 OTHER |= {"state_dim": 4, "action_dim": 3, "env_state_dim": 2}
 # B samples, T tokens, and the settings of the network.
 CASES = {

@@ -123,7 +123,13 @@ _DM4340: Ranges = (
     (0.0, 5.0, 12),
     (-28.0, 28.0, 12),
 )
-_DM8009: Ranges = (_DM4340[0], (-45.0, 45.0, 12), *_DM4340[2:4], (-54.0, 54.0, 12))
+_OTHER: Ranges = (  # a made-up motor, no number of which is the same
+    (-6.0, 6.0, 12),
+    (-45.0, 45.0, 16),
+    (0.0, 400.0, 11),
+    (0.0, 4.0, 11),
+    (-54.0, 54.0, 14),
+)
 
 
 def _bits(
@@ -174,7 +180,7 @@ def check_frame(function: Callable) -> None:
             _name_the_frame(bytes(answer), goal, ranges)
 
     each_case(
-        {"a motor of 28 Nm": _DM4340, "a motor of 54 Nm": _DM8009},
+        {"a motor of 28 Nm": _DM4340, "other ranges and bits": _OTHER},
         examine,
         "take each (low, high, bits) from `ranges`",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, number
+from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, number
 
 
 @exercise(
@@ -16,7 +16,9 @@ from ..toolkit.checks import Wrong, attempt, exercise, is_right, number
 )
 def check_seconds(function: Callable) -> None:
     """`function(k, rate)` gives the seconds that a chunk of k actions lasts."""
-    for k, rate in ((50, 30.0), (100, 50.0), (1, 25.0)):
+
+    def examine(case: tuple[int, float]) -> None:
+        k, rate = case
         found = number(attempt(function, k, rate), "a number of seconds")
         right = k * (1.0 / rate)
         mistakes = {
@@ -34,3 +36,7 @@ def check_seconds(function: Callable) -> None:
             raise Wrong(
                 f"{k} actions at {rate:g} Hz last {right:.3f} s; yours says {found:.3f}"
             )
+
+    cases = ((50, 30.0), (100, 50.0), (1, 25.0))
+    named = {f"k = {k} at {rate:g} Hz": (k, rate) for k, rate in cases}
+    each_case(named, examine, "take both, k and rate, from the arguments")

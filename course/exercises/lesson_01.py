@@ -7,6 +7,7 @@ import numpy as np
 from ..toolkit.checks import (
     Wrong,
     attempt,
+    each_case,
     exercise,
     is_right,
     number,
@@ -30,8 +31,14 @@ from ..toolkit.checks import (
 )
 def check_drift(function: Callable) -> None:
     """`function(policy, expert, step, start, T)` gives distances (T + 1,)."""
-    start, ticks = 0.4, 5
+    each_case(
+        {"T = 5 and start = 0.4": (0.4, 5), "T = 8 and start = -0.3": (-0.3, 8)},
+        lambda case: _judge_drift(function, *case),
+        "take the number of steps and the start from the arguments",
+    )
 
+
+def _judge_drift(function: Callable, start: float, ticks: int) -> None:
     def expert(x):
         return 0.3 * (1.0 - x)
 
@@ -105,7 +112,9 @@ def check_drift(function: Callable) -> None:
 )
 def check_cost(function: Callable) -> None:
     """`function(T, eps)` gives the expected number of steps off the ridge."""
-    for ticks, eps in ((40, 0.03), (200, 0.002), (1, 0.1)):  # at T = 1 mistakes agree
+
+    def examine(case: tuple[int, float]) -> None:
+        ticks, eps = case
         answer = numbers(attempt(function, ticks, eps))
         if answer.shape != ():
             raise Wrong(f"one number is wanted, found shape {answer.shape}")
@@ -142,6 +151,10 @@ def check_cost(function: Callable) -> None:
                 f"yours is {answer:.4f}"
             )
 
+    cases = (40, 0.03), (200, 0.002), (1, 0.1)  # at T = 1 mistakes agree
+    named = {f"T = {ticks} and eps = {eps}": (ticks, eps) for ticks, eps in cases}
+    each_case(named, examine, "take both, T and eps, from the arguments")
+
 
 # --- 01.nearest -----------------------------------------------------------------------
 
@@ -158,10 +171,18 @@ def check_cost(function: Callable) -> None:
 )
 def check_nearest(function: Callable) -> None:
     """`function(visited (T, S), demonstrated (M, S))` gives distances (T,)."""
+    each_case(
+        {"T, M, S = 4, 11, 3": (4, 11, 3), "T, M, S = 7, 13, 4": (7, 13, 4)},
+        lambda sizes: _judge_nearest(function, *sizes),
+        "take all sizes from the arrays",
+    )
+
+
+def _judge_nearest(function: Callable, t: int, m: int, s: int) -> None:
     rng = np.random.default_rng(2)
-    scale = np.array([1.0, 0.05, 3.0])
-    demonstrated = rng.normal(size=(11, 3)) * scale
-    visited = rng.normal(size=(4, 3)) * scale * 2
+    scale = np.array([1.0, 0.05, 3.0, 0.2])[:s]
+    demonstrated = rng.normal(size=(m, s)) * scale
+    visited = rng.normal(size=(t, s)) * scale * 2
     std = demonstrated.std(0)
 
     def table(unit):
@@ -178,7 +199,7 @@ def check_nearest(function: Callable) -> None:
     own = [(x - x.mean(0)) / x.std(0) for x in (visited, demonstrated)]
     mistakes = {
         "the numbers have different units and ranges: divide each by its standard "
-        "deviation over the demonstrations": table(np.ones(3)).min(1),
+        "deviation over the demonstrations": table(np.ones(s)).min(1),
         "divide by the deviation of the demonstrations, not of what was visited: "
         "a rollout that leaves the data would widen its own ruler": table(
             visited.std(0)
@@ -191,7 +212,7 @@ def check_nearest(function: Callable) -> None:
         "units": table(demonstrated.var(0)).min(1),
         "this multiplies by the standard deviation; divide": table(1 / std).min(1),
         "this is the root of the mean of the squares; the distance is the root of "
-        "their sum": right / np.sqrt(3),
+        "their sum": right / np.sqrt(s),
         "this is the mean distance to all demonstrated states; the nearest one "
         "counts": table(std).mean(1),
         "this is the distance to the farthest demonstrated state": table(std).max(1),
@@ -237,11 +258,19 @@ def check_nearest(function: Callable) -> None:
 )
 def check_disturb(function: Callable) -> None:
     """`function(expert, step, start, noise (T, A))` gives states and labels."""
-    start, noise = (
-        np.array([0.2, -0.1]),
-        np.array([[0.3, -0.2], [-0.4, 0.1], [0.2, 0.5], [0.1, -0.3]]),
+    noise = np.array([[0.3, -0.2], [-0.4, 0.1], [0.2, 0.5], [0.1, -0.3]])
+    other = np.random.default_rng(5).normal(0, 0.3, (6, 3))
+    each_case(
+        {
+            "4 steps of 2 joints": (np.array([0.2, -0.1]), noise),
+            "6 steps of 3 joints": (np.array([0.4, 0.0, -0.2]), other),
+        },
+        lambda case: _judge_disturbed(function, *case),
+        "take the number of steps from the noise, and the first state from `start`",
     )
 
+
+def _judge_disturbed(function: Callable, start: np.ndarray, noise: np.ndarray) -> None:
     def expert(x):
         return 0.5 * (1.0 - x)
 
@@ -325,10 +354,20 @@ def check_disturb(function: Callable) -> None:
 )
 def check_dagger(function: Callable) -> None:
     """`function(pairs, rounds, retrain, drive, expert)` gives a policy and pairs."""
+    each_case(
+        {"2 rounds": (2, 2), "4 rounds of 3 rollouts": (4, 3)},
+        lambda case: _judge_dagger(function, *case),
+        "take the number of rounds from the argument, and go through all that `pairs` "
+        "and drive(policy) hold",
+    )
+
+
+def _judge_dagger(function: Callable, rounds: int, rollouts: int) -> None:
     given = [
         (np.array([[0.5], [0.2]]), np.array([[-0.3], [-0.2]])),
         (np.array([[-0.4], [0.1]]), np.array([[0.2], [0.0]])),
-    ]
+        (np.array([[0.3], [0.6]]), np.array([[-0.1], [-0.4]])),
+    ][:rollouts]
 
     def retrain(pairs):
         """A policy is one number here: the gain that fits all labels best."""
@@ -336,19 +375,20 @@ def check_dagger(function: Callable) -> None:
         return float((x * y).sum() / (x**2).sum())
 
     def drive(gain):
-        """Two rollouts, of two and of three states."""
-        return [x * (1 + gain) ** np.arange(n)[:, None] for x, n in ((1.5, 2), (-1, 3))]
+        """Rollouts of two, three and two states."""
+        starts = ((1.5, 2), (-1, 3), (0.7, 2))[:rollouts]
+        return [x * (1 + gain) ** np.arange(n)[:, None] for x, n in starts]
 
     def expert(states):
         return -0.6 * states + 0.2 * states**2
 
-    def run(rounds=2, act=expert, keep=True, between=True, last=True, swap=False):
+    def run(rounds=rounds, act=expert, keep=True, between=True, last=True, swap=False):
         pairs, policy = list(given), retrain(given)
         for i in range(rounds):
             new = [(x, policy * x if act is None else act(x)) for x in drive(policy)]
             pairs = pairs + new if keep else new
             if swap:
-                pairs[-2:] = [(y, x) for x, y in new]
+                pairs[-len(new) :] = [(y, x) for x, y in new]
             if between and (last or i < rounds - 1):
                 policy = retrain(pairs)
         return policy if between or not last else retrain(pairs), *joined(pairs)
@@ -361,10 +401,11 @@ def check_dagger(function: Callable) -> None:
             raise Wrong("a pair is states (T, S) and labels (T, A)") from None
 
     before = list(given)
-    answer = attempt(function, given, 2, retrain, drive, expert)
+    answer = attempt(function, given, rounds, retrain, drive, expert)
     wanted = "things are wanted: the last policy, and the pairs that it learned from"
     policy, pairs = two_parts(answer, wanted, "one of the two is still '...'")
-    if given[2:] or any(a is not b for a, b in zip(given, before, strict=False)):
+    same_pairs = all(a is b for a, b in zip(given, before, strict=False))
+    if len(given) != len(before) or not same_pairs:
         raise Wrong(
             "the list that was given has changed: a second call would begin with more "
             "data than the demonstrations. Start with list(pairs)"
@@ -389,15 +430,15 @@ def check_dagger(function: Callable) -> None:
         ),
         "the pairs of the last round are added, but the policy is not trained on "
         "them": run(last=False),
-        "one round is missing": run(rounds=1),
-        "this is one round too many": run(rounds=3),
-        "these are the demonstrations alone: nothing was added": run(rounds=0),
+        "one round is missing": run(rounds - 1),
+        "this is one round too many": run(rounds + 1),
+        "these are the demonstrations alone: nothing was added": run(0),
         "the wrong way round: a pair is (states, labels)": run(swap=True),
     }
     right = run()
     if not is_right(found, right, mistakes):
         raise Wrong(
-            f"after 2 rounds there should be {np.shape(right[1])[0]} states with "
-            f"labels; yours has {np.shape(found[1])[0]}, and a policy of "
+            f"after {rounds} rounds there should be {np.shape(right[1])[0]} states "
+            f"with labels; yours has {np.shape(found[1])[0]}, and a policy of "
             f"{found[0]:.4f} (expected {right[0]:.4f})"
         )

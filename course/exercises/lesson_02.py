@@ -8,6 +8,7 @@ import torch
 from ..toolkit.checks import (
     Wrong,
     attempt,
+    each_case,
     exercise,
     is_right,
     number,
@@ -29,8 +30,16 @@ from ..toolkit.checks import (
 )
 def check_window(function: Callable) -> None:
     """`function(actions (T, A), t, k)` gives the chunk (k, A) and is_pad (k,)."""
-    actions = np.random.default_rng(2).normal(size=(9, 2)) + 3.0
-    for t, k in ((2, 4), (6, 5), (8, 3), (8, 1), (0, 9)):
+    each_case(
+        {"T, A = 9, 2": (9, 2), "T, A = 13, 3": (13, 3)},
+        lambda shape: _examine_windows(function, shape),
+        "take both from `actions`, the episode's length from len(actions)",
+    )
+
+
+def _examine_windows(function: Callable, shape: tuple[int, int]) -> None:
+    actions, end = np.random.default_rng(2).normal(size=shape) + 3.0, shape[0]
+    for t, k in ((2, 4), (end - 3, 5), (end - 1, 3), (end - 1, 1), (0, end)):
         answer = attempt(function, actions.copy(), t, k)
         answer = two_parts(
             answer,
@@ -55,10 +64,11 @@ def _judge_window(
     for i in range(k):
         rows.append(actions[t + i] if t + i < len(actions) else actions[-1])
         pads.append(t + i >= len(actions))
-    if chunk.shape != (k, 2):
+    wanted = (k, actions.shape[1])
+    if chunk.shape != wanted:
         short = chunk.ndim == 2 and len(chunk) < k
         cut = " A chunk at the end is filled up, not cut off." if short else ""
-        raise Wrong(f"the chunk should have shape ({k}, 2), not {chunk.shape}.{cut}")
+        raise Wrong(f"the chunk should have shape {wanted}, not {chunk.shape}.{cut}")
     if is_pad.shape != (k,):
         raise Wrong(f"is_pad should have shape ({k},), not {is_pad.shape}")
     right, real = np.stack(rows), ~np.array(pads)
@@ -103,10 +113,23 @@ def _judge_window(
 )
 def check_loss(function: Callable) -> None:
     """`function(prediction, target (B, k, A), is_pad (B, k))` gives a tensor ()."""
-    rng = np.random.default_rng(3)
-    prediction, target = rng.normal(size=(2, 3, 5, 4))
-    for ends in ((5, 3, 2), (5, 5, 5), (1, 4, 5)):
-        is_pad = np.arange(5) >= np.array(ends)[:, None]  # (B, k)
+    ends = (5, 3, 2), (5, 5, 5), (1, 4, 5)
+    each_case(
+        {
+            "B, k, A = 3, 5, 4": ((3, 5, 4), ends),
+            "B, k, A = 4, 6, 5": ((4, 6, 5), ((6, 2, 4, 6), (3, 1, 5, 6))),
+        },
+        lambda case: _examine_loss(function, *case),
+        "take all sizes from the tensors, the joints from prediction.shape[-1]",
+    )
+
+
+def _examine_loss(
+    function: Callable, shape: tuple[int, int, int], all_ends: tuple
+) -> None:
+    prediction, target = np.random.default_rng(3).normal(size=(2, *shape))
+    for ends in all_ends:
+        is_pad = np.arange(shape[1]) >= np.array(ends)[:, None]  # (B, k)
         predicted = torch.tensor(prediction, requires_grad=True)
         answer = attempt(
             function, predicted, torch.tensor(target), torch.tensor(is_pad)
@@ -124,7 +147,7 @@ def check_loss(function: Callable) -> None:
             )
         answer.sum().backward()
         sign = np.sign(prediction - target) * ~is_pad[:, :, None]
-        right = sign / (~is_pad).sum() / 4
+        right = sign / (~is_pad).sum() / shape[2]
         assert predicted.grad is not None
         if not same(numbers(predicted.grad), right):
             raise Wrong(
@@ -136,7 +159,7 @@ def _judge_loss(
     prediction: np.ndarray, target: np.ndarray, is_pad: np.ndarray, found: float
 ) -> None:
     error = np.abs(prediction - target)
-    cells = [(b, i, a) for b in range(3) for i in range(5) for a in range(4)]
+    cells = list(np.ndindex(error.shape))  # (b, i, a)
     each = [error[cell] for cell in cells]
     kept = [error[cell] for cell in cells if not is_pad[cell[:2]]]
     lost = [error[cell] for cell in cells if is_pad[cell[:2]]]
@@ -146,7 +169,7 @@ def _judge_loss(
         "would count half. Divide by the number that is left": sum(kept) / len(each),
         "this is the sum; divide by how many numbers went into it": sum(kept),
         "divided by the steps but not by the A joints of each": sum(kept)
-        / (len(kept) / 4),
+        / (len(kept) / error.shape[2]),
         "this squares the error (L2); L1 takes its absolute value": np.mean(
             np.square(kept)
         ),
@@ -155,7 +178,7 @@ def _judge_loss(
         ],
         "chunks are averaged first, then the batch: an almost empty chunk would weigh "
         "as much as a full one": np.mean(
-            [error[b][~is_pad[b]].mean() for b in range(3)]
+            [error[b][~is_pad[b]].mean() for b in range(len(error))]
         ),
         "this is the median; L1 is a mean": np.median(kept),
         "the sign is turned: a loss is made small, so the error is positive": -np.mean(
@@ -181,11 +204,24 @@ def _judge_loss(
 )
 def check_receding(function: Callable) -> None:
     """`function(chunks (T, k, A), h)` gives the executed actions (T, A)."""
-    chunks = np.random.default_rng(4).normal(size=(11, 4, 2))
-    for h in (3, 1, 4):
+    each_case(
+        {
+            "T, k, A = 11, 4, 2": ((11, 4, 2), (3, 1, 4)),
+            "T, k, A = 14, 5, 3": ((14, 5, 3), (2, 5)),
+        },
+        lambda case: _examine_executed(function, *case),
+        "take all sizes from `chunks`, and h from the argument",
+    )
+
+
+def _examine_executed(
+    function: Callable, shape: tuple[int, int, int], horizons: tuple[int, ...]
+) -> None:
+    chunks = np.random.default_rng(4).normal(size=shape)
+    for h in horizons:
         answer = numbers(attempt(function, chunks.copy(), h))
         right, step = [], h  # counting ticks
-        for t in range(11):
+        for t in range(shape[0]):
             if step == h:
                 current, step = chunks[t], 0
             right.append(current[step])
@@ -276,7 +312,7 @@ def check_rule(function: Callable) -> None:
             25 * (ticks // 25 + 1)
         ),
         "the rate is not used: at 50 Hz the same second has more ticks": (
-            25 * np.ceil(seconds * 30 / 25)
+            [25 * np.ceil(seconds * rate / 25) for rate in (30, 50)]
         ),
         "a chunk of one tick less would not cover the sub-motion": (
             25 * np.ceil((ticks - 1) / 25)

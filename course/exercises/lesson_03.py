@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, numbers
 
+SIZES = "take B and Z from the tensors' shapes"
 TO_TORCH = "compute in torch all the way, without detach, item, float or NumPy"
 
 
@@ -57,20 +58,25 @@ def _check_gradients(total: Any, wanted: Mapping[str, tuple[Tensor, Any]]) -> No
 )
 def check_sample(function: Callable) -> None:
     """`function(mu, logvar, eps)`, all (B, Z), gives z (B, Z)."""
+    each_case(
+        {"B, Z = 4, 2": (4, 2), "B, Z = 6, 5": (6, 5)},
+        lambda shape: _examine_sample(function, shape),
+        SIZES,
+    )
+
+
+def _examine_sample(function: Callable, shape: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(5)
-    mu, logvar, eps = torch.randn(3, 4, 2, generator=random, dtype=torch.float64)
+    mu, logvar, eps = torch.randn(3, *shape, generator=random, dtype=torch.float64)
     leaves = mu.clone().requires_grad_(), logvar.clone().requires_grad_()
     answer = attempt(function, *leaves, eps.clone())
     found = numbers(answer)
-    if found.shape != (4, 2):
-        raise Wrong(f"z should have shape (4, 2) as mu has; yours has {found.shape}")
+    if found.shape != shape:
+        raise Wrong(f"z should have shape {shape} as mu has; yours has {found.shape}")
     m, v, e = mu.numpy(), logvar.numpy(), eps.numpy()
     right = np.array(  # one number at a time, with sigma = sqrt(variance)
-        [
-            [m[b, i] + math.sqrt(math.exp(v[b, i])) * e[b, i] for i in range(2)]
-            for b in range(4)
-        ]
-    )
+        [m[at] + math.sqrt(math.exp(v[at])) * e[at] for at in np.ndindex(shape)]
+    ).reshape(shape)
     mistakes = {
         "exp(logvar) is the variance; the noise is scaled by its square root, sigma": m
         + np.exp(v) * e,
@@ -85,7 +91,7 @@ def check_sample(function: Callable) -> None:
     if is_right(found, right, mistakes):
         total = answer.sum() if isinstance(answer, Tensor) else answer
         sigma_by_logvar = 0.5 * np.exp(0.5 * v)
-        by_hand = (leaves[0], np.ones((4, 2))), (leaves[1], sigma_by_logvar * e)
+        by_hand = (leaves[0], np.ones(shape)), (leaves[1], sigma_by_logvar * e)
         _check_gradients(total, dict(zip(("mu", "logvar"), by_hand, strict=True)))
         return
     again = numbers(attempt(function, mu.clone(), logvar.clone(), eps.clone()))
@@ -119,8 +125,16 @@ def _kl_by_integration(mu: float, logvar: float) -> float:
 )
 def check_kl(function: Callable) -> None:
     """`function(mu, logvar)`, both (B, Z), gives a number: sum over Z, mean over B."""
+    each_case(
+        {"B, Z = 5, 3": (5, 3), "B, Z = 7, 6": (7, 6)},
+        lambda shape: _examine_kl(function, shape),
+        SIZES,
+    )
+
+
+def _examine_kl(function: Callable, shape: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(6)
-    mu, logvar = torch.randn(2, 5, 3, generator=random, dtype=torch.float64)
+    mu, logvar = torch.randn(2, *shape, generator=random, dtype=torch.float64)
     leaves = mu.clone().requires_grad_(), logvar.clone().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about float(): we say it below
@@ -128,9 +142,7 @@ def check_kl(function: Callable) -> None:
     advice = ". Sum over the dimensions of z, then average over the batch"
     found = _one_number(answer, advice)
     m, v = mu.numpy(), logvar.numpy()
-    each = np.array(
-        [[_kl_by_integration(m[b, i], v[b, i]) for i in range(3)] for b in range(5)]
-    )
+    each = np.vectorize(_kl_by_integration)(m, v)
     right = each.sum(1).mean()
 
     def total(each: np.ndarray) -> float:
@@ -150,14 +162,14 @@ def check_kl(function: Callable) -> None:
         ),
         "mu is not squared": total(m + np.exp(v) - 1 - v),
         "the -1 of each dimension is missing: the KL of prior and prior is 0": right
-        + 1.5,
+        + shape[1] / 2,
         "the term -logvar is missing, so a narrow posterior would be free": total(
             m**2 + np.exp(v) - 1
         ),
     }
     if not is_right(found, right, mistakes, rtol=1e-4):
         raise Wrong(f"expected {right:.4f} nats, found {found:.4f}")
-    by_hand = (leaves[0], m / 5), (leaves[1], 0.5 * (np.exp(v) - 1) / 5)
+    by_hand = (leaves[0], m / len(m)), (leaves[1], 0.5 * (np.exp(v) - 1) / len(v))
     _check_gradients(answer, dict(zip(("mu", "logvar"), by_hand, strict=True)))
 
 
@@ -174,10 +186,17 @@ def check_kl(function: Callable) -> None:
 def check_beta(function: Callable) -> None:
     """`function(l1, k, joints)` gives the beta at which the loss is an ELBO."""
     cases = ((0.1, 50, 6), (0.2, 25, 7), (0.05, 100, 14))
-    found = [_one_number(attempt(function, *x)) for x in cases]
+    each_case(
+        {f"l1 = {b}, k = {k} and {a} joints": (b, k, a) for b, k, a in cases},
+        lambda case: _examine_beta(function, *case),
+        "take all three from the arguments",
+    )
+
+
+def _examine_beta(function: Callable, b: float, k: int, a: int) -> None:
+    found = _one_number(attempt(function, b, k, a))
     # By the definition: scale the ELBO until one mean L1 counts once.
-    right = [1.0 / sum(1.0 / b for _ in range(k * a)) for b, k, a in cases]
-    b, k, a = np.array(cases).T
+    right = 1.0 / sum(1.0 / b for _ in range(k * a))
     mistakes = {
         "this is upside down: a long chunk makes beta small": k * a / b,
         "the number of joints is missing: each tick has A numbers": b / k,
@@ -188,6 +207,6 @@ def check_beta(function: Callable) -> None:
     }
     if not is_right(found, right, mistakes):
         raise Wrong(
-            f"for l1 = 0.1, k = 50 and 6 joints expected {right[0]:.2g}, "
-            f"found {found[0]:.2g}"
+            f"for l1 = {b}, k = {k} and {a} joints expected {right:.2g}, "
+            f"found {found:.2g}"
         )

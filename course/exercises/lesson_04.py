@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers, same
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    each_case,
+    exercise,
+    is_right,
+    numbers,
+    same,
+)
 
 
 def _average(
@@ -30,15 +38,24 @@ def _average(
 )
 def check_average(function: Callable) -> None:
     """`function(predictions (n, A), m)` gives the ensembled action (A,)."""
-    rng = np.random.default_rng(0)
-    predictions, m = rng.normal(size=(7, 3)) + 2.0, 0.3
+    shapes = (7, 3), (9, 5), (1, 3)
+    each_case(
+        {f"n, A = {n}, {a}": (n, a) for n, a in shapes},
+        lambda shape: _examine_average(function, shape),
+        "take the number of predictions and of joints from `predictions`",
+    )
+
+
+def _examine_average(function: Callable, shape: tuple[int, int]) -> None:
+    predictions, m = np.random.default_rng(0).normal(size=shape) + 2.0, 0.3
     answer = numbers(attempt(function, predictions.copy(), m))
-    if answer.shape != (3,):
+    if answer.shape != (shape[1],):
         raise Wrong(
-            f"the action should have shape (3,), one number a joint; yours has "
+            f"the action should have shape {shape[1:]}, one number a joint; yours has "
             f"{answer.shape}. Over which axis do you average?"
         )
-    weights = np.exp(-m * np.arange(7))
+    ages = np.arange(len(predictions))
+    weights = np.exp(-m * ages)
     mistakes = {
         "the order is reversed (or m's sign, which is the same): i = 0 is the oldest "
         "prediction, row 0, so it weighs exp(0) = 1, the most": _average(
@@ -46,21 +63,23 @@ def check_average(function: Callable) -> None:
         ),
         "the weights are not divided by their sum": weights @ predictions,
         "the weights fall by exp(-m) each, not by m: exp(-m i), not m ** i": (
-            m ** np.arange(7) @ predictions / (m ** np.arange(7)).sum()
+            m**ages @ predictions / (m**ages).sum()
         ),
         "this is the plain mean; m is not used": predictions.mean(0),
-        "this is the sum over n, not over the weights": weights @ predictions / 7,
+        "this is the sum over n, not over the weights": weights
+        @ predictions
+        / len(predictions),
         "this is the newest prediction alone": predictions[-1],
         "this is the oldest prediction alone": predictions[0],
     }
     if is_right(answer, _average(predictions, m), mistakes):
-        one = numbers(attempt(function, predictions[:1].copy(), m))
-        if not same(one, predictions[0]):
-            raise Wrong("with one prediction, the action should be that prediction")
         for other in (0.0, -0.2):
+            fixed = f"the same for m = {m} and m = {other}: take m from the argument"
             with np.errstate(all="ignore"):  # what is not finite is named below
                 found = numbers(attempt(function, predictions.copy(), other))
-            if not same(found, right := _average(predictions, other)):
+            if not is_right(
+                found, right := _average(predictions, other), {fixed: answer}
+            ):
                 raise Wrong(
                     f"right for m = {m}, but for m = {other} expected "
                     f"{np.round(right, 3)}, found {np.round(found, 3)}. m may have any "
@@ -86,11 +105,21 @@ def check_average(function: Callable) -> None:
 )
 def check_online(function: Callable) -> None:
     """`function(mean (A,), count, new (A,), m)` gives the mean with `new` in it."""
+    each_case(
+        {"2 joints": 2, "3 joints": 3},
+        lambda joints: _examine_online(function, joints),
+        "take their number from `mean` or `new`",
+    )
+
+
+def _examine_online(function: Callable, joints: int) -> None:
     rng = np.random.default_rng(1)
-    predictions, m = rng.normal(size=(6, 2)) + 1.0, 0.4
-    first = numbers(attempt(function, np.zeros(2), 0, predictions[0], m))
-    if first.shape != (2,):
-        raise Wrong(f"the mean should keep its shape (2,); yours has {first.shape}")
+    predictions, m = rng.normal(size=(6, joints)) + 1.0, 0.4
+    first = numbers(attempt(function, np.zeros(joints), 0, predictions[0], m))
+    if first.shape != (joints,):
+        raise Wrong(
+            f"the mean should keep its shape ({joints},); yours has {first.shape}"
+        )
     if not same(first, predictions[0]):
         raise Wrong("with count = 0 there is nothing older: the mean is the new one")
     counts = np.arange(1, 6)
@@ -119,6 +148,12 @@ def check_online(function: Callable) -> None:
     mistakes = {words: means + x[:, None] * moves for words, x in shares.items()}
     if not is_right(got, rights, mistakes):
         _raise_first_difference(got, rights, m)
+    one, two = (
+        numbers(attempt(function, means[1].copy(), 2, predictions[2], other))
+        for other in (m, -0.3)
+    )
+    if same(one, two):
+        raise Wrong(f"the same for m = {m} and m = -0.3: take m from the argument")
     _check_at_zero(function, predictions)
     for other in (-0.3, 0.01):
         _, rights, got = _growing_means(function, predictions, other)
@@ -138,8 +173,10 @@ def _growing_means(
             numbers(attempt(function, mean.copy(), c, predictions[c], m))
             for c, mean in zip(counts, means, strict=True)
         ]
-    if any(one.shape != (2,) for one in got):
-        raise Wrong("the mean should keep its shape (2,), whatever the count")
+    if any(one.shape != means[0].shape for one in got):
+        raise Wrong(
+            f"the mean should keep its shape {means[0].shape}, whatever the count"
+        )
     return means, rights, np.stack(got)
 
 

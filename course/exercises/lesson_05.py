@@ -12,6 +12,7 @@ from ..figures.lesson_05_parts import sinusoid
 from ..toolkit.checks import (
     Wrong,
     attempt,
+    each_case,
     exercise,
     same,
     two_parts,
@@ -34,7 +35,14 @@ from .tensors import CLOSE, agrees, draw, same_gradients, tensor, weights_of
 )
 def check_sinusoid(function: Callable) -> None:
     """`function(length, width)` gives the table (length, width)."""
-    length, width = 9, 6
+    each_case(
+        {"length 9, width 6": (9, 6), "length 12, width 10": (12, 10)},
+        lambda case: _examine_sinusoid(function, *case),
+        "take both, length and width, from the arguments",
+    )
+
+
+def _examine_sinusoid(function: Callable, length: int, width: int) -> None:
     found = tensor(
         attempt(function, length, width), (length, width), "a row is a position"
     )
@@ -89,8 +97,19 @@ def check_sinusoid(function: Callable) -> None:
 )
 def check_attend(function: Callable) -> None:
     """`function(query (..., T, d), key, value (..., S, d), mask)`: (..., T, d)."""
-    q, k, v = (draw(2, 3, n, 8, seed=n + i) for i, n in enumerate((4, 5, 5)))
-    mask = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 0]]).bool()[:, None, None]
+    each_case(
+        {"T, S, d = 4, 5, 8": (2, 3, 4, 5, 8), "T, S, d = 6, 7, 9": (3, 4, 6, 7, 9)},
+        lambda sizes: _examine_attend(function, *sizes),
+        "take all sizes from the tensors, d from query.shape[-1]",
+    )
+
+
+def _examine_attend(
+    function: Callable, batch: int, heads: int, t: int, s: int, d: int
+) -> None:
+    q, k, v = (draw(batch, heads, n, d, seed=n + i) for i, n in enumerate((t, s, s)))
+    mask = torch.ones(batch, 1, 1, s).bool()
+    mask[:, ..., -1] = mask[0, ..., -3] = False
     found = attempt(function, q.clone(), k.clone(), v.clone(), None)
     found = tensor(found, tuple(q.shape), "as many rows as there are queries")
 
@@ -103,29 +122,29 @@ def check_attend(function: Callable) -> None:
     right = nn.functional.scaled_dot_product_attention
     mistakes = {
         "the scores are not divided by the square root of d": weigh(1) @ v,
-        "divide by the square root of d, not by d": weigh(8.0) @ v,
+        "divide by the square root of d, not by d": weigh(d) @ v,
         "the softmax runs over the queries; it should run over the keys, the last "
-        "axis": weigh(8**0.5, -2) @ v,
+        "axis": weigh(d**0.5, -2) @ v,
         "there is no softmax: scores are used as weights": (
-            (q / 8**0.5) @ k.transpose(-1, -2) @ v
+            (q / d**0.5) @ k.transpose(-1, -2) @ v
         ),
-        "the keys are averaged; the values should be": weigh(8**0.5) @ k,
-        "multiplied by the square root of d, where you should divide": weigh(8**-0.5)
+        "the keys are averaged; the values should be": weigh(d**0.5) @ k,
+        "multiplied by the square root of d, where you should divide": weigh(d**-0.5)
         @ v,
     }
     if not agrees(found, right(q, k, v), mistakes):
         raise Wrong("the output differs from softmax(Q K^T / sqrt(d)) V")
     answer = attempt(function, q.clone(), k.clone(), v.clone(), mask.clone())
     found = tensor(answer, tuple(q.shape), "with a mask too")
-    score = (q / 8**0.5) @ k.transpose(-1, -2)
+    score = (q / d**0.5) @ k.transpose(-1, -2)
     mistakes = {
-        "`mask` is not used": weigh(8**0.5) @ v,
+        "`mask` is not used": weigh(d**0.5) @ v,
         "the mask is upside down: it is True where attention is allowed": weigh(
-            8**0.5, mask=~mask
+            d**0.5, mask=~mask
         )
         @ v,
         "masked weights are set to 0 after the softmax, so the rest no longer adds "
-        "up to one; set scores to -inf before it": (weigh(8**0.5) * mask) @ v,
+        "up to one; set scores to -inf before it": (weigh(d**0.5) * mask) @ v,
         "masked scores are set to 0, which still gets weight exp(0); set them to "
         "-inf": (score * mask).softmax(-1) @ v,
         "the mask is added to the scores as 0 and 1; masked scores should be -inf": (
@@ -151,32 +170,41 @@ def check_attend(function: Callable) -> None:
 )
 def check_split_heads(function: Callable) -> None:
     """`function(x (B, T, D), heads)` gives (B, heads, T, D / heads)."""
-    leaf = torch.arange(2.0 * 6 * 8).view(2, 6, 8).requires_grad_()
-    answer = found = attempt(function, leaf.clone(), 4)
-    x = leaf.detach()
-    split = x.view(2, 6, 4, 2)
+    each_case(
+        {
+            "x (2, 6, 8) and 4 heads": (2, 6, 8, 4),
+            "x (2, 6, 8) and 2 heads": (2, 6, 8, 2),
+            "x (3, 7, 12) and 4 heads": (3, 7, 12, 4),
+        },
+        lambda case: _examine_split(function, *case),
+        "take the heads from the argument, and all other sizes from x",
+    )
+
+
+def _examine_split(function: Callable, b: int, t: int, width: int, heads: int) -> None:
+    leaf = draw(b, t, width, seed=21)
+    answer = found = attempt(function, leaf.clone(), heads)
+    x, each = leaf.detach(), width // heads
+    split = x.view(b, t, heads, each)
     if torch.is_tensor(found) and same(found.detach(), split, **CLOSE):
         raise Wrong(
             "the shape is (B, T, heads, D / heads): swap the axes of tokens and heads"
         )
-    found = tensor(found, (2, 4, 6, 2), "(B, heads, T, D / heads)")
+    found = tensor(found, (b, heads, t, each), "(B, heads, T, D / heads)")
     mistakes = {
         "the shape is right but the numbers are mixed: reshape to (B, heads, T, ...) "
         "cuts the tokens up. Unflatten the last axis first, then transpose": x.reshape(
-            2, 4, 6, 2
+            b, heads, t, each
         ),
-        "head h takes every fourth number here; it should take a slice of neighbours: "
-        "unflatten to (heads, D / heads), not the other way round": x.view(
-            2, 6, 2, 4
+        "head h takes numbers that lie `heads` apart here; it should take a slice of "
+        "neighbours: unflatten to (heads, D / heads), not the other way round": x.view(
+            b, t, each, heads
         ).permute(0, 3, 1, 2),
     }
     if not agrees(found, split.permute(0, 2, 1, 3), mistakes):
         raise Wrong("the shape is right, but numbers are in other places")
-    right = torch.stack(leaf.chunk(4, -1), 1)
+    right = torch.stack(leaf.chunk(heads, -1), 1)
     same_gradients(answer, right, {"x": leaf})
-    two = tensor(attempt(function, x.clone(), 2), (2, 2, 6, 4), "here with heads = 2")
-    if not agrees(two, torch.stack(x.chunk(2, -1), 1), {}):
-        raise Wrong("right with heads = 4, but not with heads = 2")
 
 
 # --- pictures -------------------------------------------------------------------------
@@ -196,22 +224,36 @@ def check_split_heads(function: Callable) -> None:
 )
 def check_image_tokens(function: Callable) -> None:
     """`function(w, features (B, C, h, w))`: (B, h w, D) and (h w, D)."""
+    each_case(
+        {
+            "features (2, 10, 3, 5) and D = 8": ((2, 10, 3, 5), 8),
+            "features (3, 12, 4, 6) and D = 12": ((3, 12, 4, 6), 12),
+        },
+        lambda case: _examine_image_tokens(function, *case),
+        "take all sizes from `features` and from the weights",
+    )
+
+
+def _examine_image_tokens(
+    function: Callable, shape: tuple[int, int, int, int], width: int
+) -> None:
     torch.manual_seed(14)
-    grid = Grid(10, 8)
-    features = draw(2, 10, 3, 5, seed=15)
+    b, channels, h, n = shape
+    grid = Grid(channels, width)
+    features = draw(*shape, seed=15)
     answer = attempt(function, weights_of(grid), features.clone())
     answer = two_parts(answer, "tensors are wanted: tokens and positions")
     remark = "one token for each of the h w cells, of D numbers each"
-    tokens = tensor(answer[0], (2, 15, 8), remark)
+    tokens = tensor(answer[0], (b, h * n, width), remark)
     cells = grid(features)  # (B, h w, D)
     down = features.mT.flatten(2).mT
-    place = sinusoid_2d(3, 5, 8)
+    place = sinusoid_2d(h, n, width)
     mistakes = {
         "the cells are numbered column by column; token i * w + j is cell (i, j)": (
             grid.proj(down)
         ),
         "reshape mixes channels and cells: flatten the cells, then swap the axes": (
-            grid.proj(features.reshape(2, 15, 10))
+            grid.proj(features.reshape(b, h * n, channels))
         ),
         "positions are added to the tokens here; return them apart: the encoder adds "
         "them to queries and keys only": cells + place,
@@ -219,16 +261,17 @@ def check_image_tokens(function: Callable) -> None:
     }
     if not agrees(tokens, cells, mistakes):
         raise Wrong("the tokens differ: each is proj of the channels of one cell")
-    where = tensor(answer[1], (15, 8), "a row a cell, the same for all samples")
+    remark = "a row a cell, the same for all samples"
+    where = tensor(answer[1], (h * n, width), remark)
     rows, columns = place.chunk(2, -1)
-    along = place.view(3, 5, 8).transpose(0, 1).flatten(0, 1)
+    along = place.view(h, n, width).transpose(0, 1).flatten(0, 1)
     mistakes = {
         "row and column are swapped: the first half of the channels holds the row": (
             torch.cat([columns, rows], -1)
         ),
         "the cells are numbered column by column here; the tokens row by row": along,
         "positions count the cells 0, 1, 2, ... along one line; give each cell its row "
-        "and its column": sinusoid(15, 8),
+        "and its column": sinusoid(h * n, width),
         "both halves hold the row": torch.cat([rows, rows], -1),
         "both halves hold the column": torch.cat([columns, columns], -1),
     }

@@ -12,6 +12,7 @@ from ..figures.lesson_05_parts import fresh
 from ..toolkit.checks import (
     Wrong,
     attempt,
+    each_case,
     exercise,
     same,
     two_parts,
@@ -21,10 +22,29 @@ from .tensors import CLOSE, agrees, draw, same_gradients, tensor, weights_of
 # --- layers ---------------------------------------------------------------------------
 
 
-def _random_layer(kind: Any, seed: int) -> Any:
+OTHER = {"chunk_size": 7, "width": 32, "feedforward": 80, "latent_dim": 5}
+OTHER |= {"state_dim": 4, "action_dim": 3, "env_state_dim": 2}
+# B samples, T tokens, and the settings of the network.
+CASES = {
+    "B, T, D, k, Z = 3, 7, 64, 50, 16": (3, 7, {}),
+    "B, T, D, k, Z = 4, 9, 32, 7, 5": (4, 9, OTHER),
+}
+
+
+def _each_size(function: Callable, examine: Callable) -> None:
+    advice = "take all sizes from the tensors and from the shapes of the weights in w"
+    each_case(CASES, lambda case: examine(function, *case), advice)
+
+
+def _padding(b: int, k: int) -> Tensor:
+    """(B, k): one chunk is whole, the others end early."""
+    return torch.arange(k) >= torch.tensor([[k], [k // 2], [2], [k - 1]])[:b]
+
+
+def _random_layer(kind: Any, seed: int, settings: dict[str, int]) -> Any:
     """A layer of the package whose norms and biases do something."""
     torch.manual_seed(seed)
-    layer = kind(fresh().config).eval()
+    layer = kind(fresh(**settings).config).eval()
     for parameter in layer.parameters():
         with torch.no_grad():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -59,11 +79,18 @@ def _torch_attention(layer: Any, name: str) -> Callable:
 )
 def check_encoder_layer(function: Callable) -> None:
     """`function(w, x (B, T, D), position (T, D), mask)` gives (B, T, D)."""
-    layer = _random_layer(EncoderLayer, 3)
+    _each_size(function, _examine_encoder_layer)
+
+
+def _examine_encoder_layer(
+    function: Callable, b: int, t: int, settings: dict[str, int]
+) -> None:
+    layer = _random_layer(EncoderLayer, 3, settings)
     attention = _torch_attention(layer, "self_attn")
-    x, position = draw(2, 7, 64, seed=1), draw(7, 64, seed=2)
-    mask = torch.ones(2, 7, dtype=torch.bool)
-    mask[1, 5:] = False
+    width = len(layer.norm1.weight)
+    x, position = draw(b, t, width, seed=1), draw(t, width, seed=2)
+    mask = torch.ones(b, t, dtype=torch.bool)
+    mask[1, -2:] = False
 
     def one(
         *,
@@ -81,7 +108,7 @@ def check_encoder_layer(function: Callable) -> None:
         return (h if skip and last else 0) + layer.mlp(layer.norm2(h))
 
     answer = attempt(function, weights_of(layer), x.clone(), position.clone(), mask)
-    found = tensor(answer, (2, 7, 64), "a layer keeps the shape")
+    found = tensor(answer, tuple(x.shape), "a layer keeps the shape")
     h = x + attention(x + position, x + position, x, mask)
     post = layer.norm1(h)
     post = layer.norm2(post + layer.mlp(post))
@@ -128,16 +155,23 @@ def check_encoder_layer(function: Callable) -> None:
 )
 def check_posterior(function: Callable) -> None:
     """`function(w, qpos (B, S), action (B, k, A), is_pad (B, k))`: two (B, Z)."""
-    config = fresh(seed=5).config
+    _each_size(function, _examine_posterior)
+
+
+def _examine_posterior(
+    function: Callable, b: int, t: int, settings: dict[str, int]
+) -> None:
+    config = fresh(seed=5, **settings).config
     package = CVAEEncoder(config).eval()
     k = config.chunk_size
-    qpos, action = draw(3, 6, seed=6), draw(3, k, 6, seed=7)
-    is_pad = torch.arange(k) >= torch.tensor([[k], [k // 2], [2]])
+    qpos = draw(b, config.state_dim, seed=6)
+    action = draw(b, k, config.action_dim, seed=7)
+    is_pad = _padding(b, k)
     w = weights_of(package)
     answer = attempt(function, w, qpos.clone(), action.clone(), is_pad.clone())
     wanted = "tensors are wanted: mean and log variance, (B, Z) each"
     answer = two_parts(answer, wanted)
-    shape, remark = (3, config.latent_dim), "read one token, CLS, and cut it in two"
+    shape, remark = (b, config.latent_dim), "read one token, CLS, and cut it in two"
     mu, logvar = (tensor(x, shape, remark) for x in answer)
     exact = tuple(package(qpos, action, is_pad))
     right = tuple(x.detach() for x in exact)
@@ -148,7 +182,7 @@ def check_posterior(function: Callable) -> None:
         return
 
     def variant(mask: Tensor, place: Any, read: int = 0, swap: bool = False):
-        own = [package.cls.expand(3, 1, -1), package.qpos_proj(qpos)[:, None]]
+        own = [package.cls.expand(b, 1, -1), package.qpos_proj(qpos)[:, None]]
         x = torch.cat([*(own[::-1] if swap else own), package.action_proj(action)], 1)
         x = package.encoder(x, place, nn.functional.pad(mask, (2, 0), value=True))
         return package.latent_proj(x[:, read]).chunk(2, -1)[0]
@@ -194,13 +228,20 @@ def check_posterior(function: Callable) -> None:
 )
 def check_decode(function: Callable) -> None:
     """`function(w, memory (B, T, D), key (B, T, D))` gives actions (B, k, A)."""
-    model = fresh(seed=9)
-    layer = _random_layer(DecoderLayer, 10)
+    _each_size(function, _examine_decode)
+
+
+def _examine_decode(
+    function: Callable, b: int, t: int, settings: dict[str, int]
+) -> None:
+    model = fresh(seed=9, **settings)
+    width = model.config.width
+    layer = _random_layer(DecoderLayer, 10, settings)
     model.decoder[0] = layer
     with torch.no_grad():
-        model.decoder_norm.weight.add_(draw(64, seed=13))  # so that it can be missed
+        model.decoder_norm.weight.add_(draw(width, seed=13))  # so that it can be missed
     own, cross = (_torch_attention(layer, n) for n in ("self_attn", "cross_attn"))
-    memory, position = draw(2, 5, 64, seed=11), draw(5, 64, seed=12)
+    memory, position = draw(b, t, width, seed=11), draw(t, width, seed=12)
     key, query = memory + position, model.queries
 
     def one(
@@ -213,7 +254,7 @@ def check_decode(function: Callable) -> None:
         mlp: bool = True,
         skip: bool = True,
     ) -> Tensor:
-        x = torch.zeros(2, *query.shape) if start is None else start
+        x = torch.zeros(b, *query.shape) if start is None else start
         y = layer.norm1(x)
         x = x + own(y + query, y + query, y)
         y = layer.norm2(x)
@@ -222,14 +263,14 @@ def check_decode(function: Callable) -> None:
         return model.action_head(model.decoder_norm(x) if last else x)
 
     answer = attempt(function, weights_of(model), memory.clone(), key.clone())
-    shape = (2, model.config.chunk_size, 6)
+    shape = (b, model.config.chunk_size, model.config.action_dim)
     found = tensor(answer, shape, "one action for each query, of each sample")
-    skipped = torch.zeros(2, *query.shape)
+    skipped = torch.zeros(b, *query.shape)
     skipped = skipped + cross(layer.norm2(skipped) + query, key, memory)
     skipped = skipped + layer.mlp(layer.norm3(skipped))
     mistakes = {
         "x begins as the queries; it begins as zeros, and the queries are its "
-        "positions": one(start=query.expand(2, -1, -1)),
+        "positions": one(start=query.expand(b, -1, -1)),
         "the values of the cross-attention are `key`; they should be `memory`": one(
             value=key
         ),
@@ -257,8 +298,8 @@ def check_decode(function: Callable) -> None:
     minutes=12,
     hints=(
         "In training z = mean + deviation * eps; the deviation is exp(logvar / 2).",
-        "At run time there are no actions: z is zeros (B, 16), the prior's mean, and "
-        "mean and log variance are None.",
+        "At run time there are no actions: z is zeros (B, Z), the prior's mean, and "
+        "mean and log variance are None. w['latent_proj.weight'] is (D, Z).",
         "x, position = w.tokens(z, batch); memory = w.encoder(x, position); the "
         "decoder gets memory, and memory + position as keys.",
     ),
@@ -266,23 +307,29 @@ def check_decode(function: Callable) -> None:
 )
 def check_act(function: Callable) -> None:
     """`function(w, batch, eps)`: actions (B, k, A), mean and log variance (B, Z)."""
-    model = fresh(seed=16)
-    k, z = model.config.chunk_size, model.config.latent_dim
+    _each_size(function, _examine_act)
+
+
+def _examine_act(function: Callable, b: int, t: int, settings: dict[str, int]) -> None:
+    model = fresh(seed=16, **settings)
+    config = model.config
+    k, z, actions = config.chunk_size, config.latent_dim, config.action_dim
     with torch.no_grad():
         for parameter in model.parameters():  # so that z and positions are seen
             parameter.add_(0.1 * torch.randn_like(parameter))
-    batch = {"qpos": draw(3, 6, seed=17), "env_state": draw(3, 7, seed=18)}
-    demonstrated = batch | {"action": draw(3, k, 6, seed=19)}
-    demonstrated["is_pad"] = torch.arange(k) >= torch.tensor([[k], [k // 2], [2]])
-    eps = draw(3, z, seed=20).detach()
+    batch = {"qpos": draw(b, config.state_dim, seed=17)}
+    batch["env_state"] = draw(b, config.env_state_dim, seed=18)
+    demonstrated = batch | {"action": draw(b, k, actions, seed=19)}
+    demonstrated["is_pad"] = _padding(b, k)
+    eps = draw(b, z, seed=20).detach()
     wanted = "actions, mean and log variance"
     answer = attempt(function, weights_of(model), dict(demonstrated), eps.clone())
     if not isinstance(answer, tuple | list) or len(answer) != 3:
         raise Wrong(f"three things are wanted: {wanted}")
     if any(part is None or part is ... for part in answer):
         raise Wrong(f"the batch holds actions, so {wanted} are all wanted; one is None")
-    found = tensor(answer[0], (3, k, 6), "the actions come first")
-    mean, logvar = (tensor(x, (3, z), "mean and log variance") for x in answer[1:])
+    found = tensor(answer[0], (b, k, actions), "the actions come first")
+    mean, logvar = (tensor(x, (b, z), "mean and log variance") for x in answer[1:])
     right = model(demonstrated, eps)
 
     def of(latent: Tensor, *, key: bool = True, value: bool = False) -> Tensor:
@@ -327,7 +374,7 @@ def check_act(function: Callable) -> None:
         raise Wrong(f"three things are wanted without actions, too: {wanted}")
     if answer[1] is not None or answer[2] is not None:
         raise Wrong("without actions there is no posterior: None for mean and logvar")
-    found = tensor(answer[0], (3, k, 6), "without actions, too")
+    found = tensor(answer[0], (b, k, actions), "without actions, too")
     if not same(found, model(batch).actions.detach(), **CLOSE):
         raise Wrong("without actions z is 0, the prior's mean; the output differs")
 

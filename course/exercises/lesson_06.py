@@ -1,13 +1,16 @@
 """Lesson 06: counting updates, normalising, and comparing orders."""
 
 import itertools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..toolkit.checks import (
     Wrong,
     attempt,
+    each_case,
     exercise,
     is_right,
     name_the_mistake,
@@ -30,14 +33,24 @@ from ..toolkit.checks import (
 )
 def check_updates(function: Callable) -> None:
     """`function(epochs, episodes, frames, batch, share)` gives a number of updates."""
-    for epochs, episodes, frames, batch, share in (
+    first = (30, 50, 180, 12, 0.9)
+    for case in (
+        first,
+        (40, 100, 210, 10, 0.7),
         (2000, 50, 410, 8, 0.8),
-        (30, 50, 180, 12, 0.9),
+        (30, 46, 180, 16, 0.7),  # share * episodes is no whole number
     ):
-        answer = attempt(function, epochs, episodes, frames, batch, share)
-        found = number(answer, "a number")
-        right = epochs * -(-round(episodes * share) // batch)
-        mistakes = _miscounted(epochs, episodes, frames, batch, share)
+        epochs, episodes, _, batch, share = case
+        found = number(attempt(function, *case), "a number")
+        right = _updates(*case)
+        mistakes = _miscounted(*case)
+        mistakes[
+            "this uses 30 epochs, 50 episodes, batches of 12, or a share of 0.9, "
+            "whatever is asked: take each from its argument"
+        ] = [
+            _updates(*(mine if i == at else x for i, x in enumerate(case)))
+            for at, mine in enumerate(first)
+        ]
         if not is_right(found, right, mistakes, rtol=0, atol=1e-6):
             raise Wrong(
                 f"{epochs} epochs over {episodes} episodes, {share:.0%} of them for "
@@ -45,9 +58,13 @@ def check_updates(function: Callable) -> None:
             )
 
 
+def _updates(epochs: Any, episodes: Any, frames: Any, batch: Any, share: Any) -> int:
+    return epochs * -(-round(episodes * share) // batch)
+
+
 def _miscounted(
     epochs: int, episodes: int, frames: int, batch: int, share: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Every combination of the usual slips, and the words for it."""
     windows = {
         "": round(episodes * share),
@@ -67,8 +84,13 @@ def _miscounted(
         "no rounding: an update happens or does not": lambda n: n / batch,
         "these are windows; an update takes `batch` of them": lambda n: n,
     }
-    found: dict[str, float] = {
-        "round up in each epoch, not once at the end": -(-epochs * windows[""] // batch)
+    found: dict[str, Any] = {
+        "round up in each epoch, not once at the end": (
+            -(-epochs * windows[""] // batch)
+        ),
+        "no part of an episode is a window: round share * episodes": (
+            epochs * math.ceil(share * episodes / batch)
+        ),
     }
     for (one, n), (two, count) in itertools.product(windows.items(), batched.items()):
         for three, times in (("", epochs), ("these are the updates of one epoch", 1)):
@@ -91,15 +113,27 @@ def _miscounted(
 def check_scale(function: Callable) -> None:
     """`function(x (M, S), floor)` gives mean (S,) and deviation (S,)."""
     rng = np.random.default_rng(0)
-    x = rng.normal([0.5, -1.0, 2.0], [0.4, 1.5, 1e-5], (200, 3))
-    floor = 0.02  # not the package's 0.01, so that it has to be used
+    three = rng.normal([0.5, -1.0, 2.0], [0.4, 1.5, 1e-5], (200, 3))
+    four = rng.normal([0.1, 2.0, -1.0, 0.3], [0.5, 1e-3, 0.03, 1.0], (250, 4))
+    each_case(  # no floor is the package's 0.01, so that it has to be used
+        {
+            "x (200, 3), floor = 0.02": (three, 0.02),
+            "x (250, 4), floor = 0.05": (four, 0.05),
+        },
+        lambda case: _examine_scale(function, *case),
+        "take the floor from the argument, and all sizes from x",
+    )
+
+
+def _examine_scale(function: Callable, x: np.ndarray, floor: float) -> None:
     found = attempt(function, x.copy(), floor)
     found = two_parts(found, "arrays are wanted: mean and deviation")
     mean, std = (numbers(part) for part in found)
-    if mean.shape != (3,) or std.shape != (3,):
+    shape = x.shape[1:]
+    if mean.shape != shape or std.shape != shape:
         raise Wrong(
-            f"expected shapes (3,) and (3,), one number a joint; found {mean.shape} "
-            f"and {std.shape}. Over which axis do you go?"
+            f"expected shapes {shape} and {shape}, one number a joint; found "
+            f"{mean.shape} and {std.shape}. Over which axis do you go?"
         )
     centre = np.array([sum(column) / len(column) for column in x.T])
     if not np.allclose(mean, centre):
@@ -162,8 +196,19 @@ def check_scale(function: Callable) -> None:
 )
 def check_ranks(function: Callable) -> None:
     """`function(a (n,), b (n,))` gives Spearman's correlation; there are no ties."""
-    a = np.array([0.3, 0.9, 0.1, 0.5, 8.0, 0.7])
-    b = np.array([50.0, 30.0, 2.0, 40.0, 1.0, 600.0])
+    six = [0.3, 0.9, 0.1, 0.5, 8.0, 0.7], [50.0, 30.0, 2.0, 40.0, 1.0, 600.0]
+    eight = (
+        [0.3, 9.0, 0.1, 0.5, 0.2, 6.0, 2.0, 0.4],
+        [50.0, 3.0, 2.0, 400.0, 9.0, 0.5, 30.0, 1.0],
+    )
+    each_case(
+        {"n = 6": six, "n = 8": eight},
+        lambda case: _examine_ranks(function, *map(np.array, case)),
+        "take n from the arrays, len(a)",
+    )
+
+
+def _examine_ranks(function: Callable, a: np.ndarray, b: np.ndarray) -> None:
     n = len(a)
     found = number(attempt(function, a.copy(), b.copy()), "a number")
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,37 @@ from torch import Tensor, nn
 from act_minimal.model import ACTOutput, act_loss
 from act_minimal.settings import ACTConfig
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, numbers
+from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, numbers
 
-BETA, RATE = 0.4, 0.05
+RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a training is tried with."""
+
+    beta: float
+    batches: int
+    rows: int  # B
+    k: int
+    actions: int  # A
+    latent: int  # Z
+
+
+CASES = Case(0.4, 3, 5, 4, 2, 3), Case(1.5, 4, 6, 5, 3, 4)
 
 
 class Toy(nn.Module):
     """The smallest network with ACT's outputs: its gradients are easy to follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, case: Case) -> None:
         super().__init__()
+        k, a, z = case.k, case.actions, case.latent
         draw = torch.Generator().manual_seed(3)
-        self.chunk = nn.Parameter(torch.randn(4, 2, generator=draw))
-        self.mean = nn.Parameter(torch.randn(3, generator=draw))
-        self.logvar = nn.Parameter(torch.randn(3, generator=draw))
-        self.mix = torch.randn(3, 8, generator=draw)
+        self.chunk = nn.Parameter(torch.randn(k, a, generator=draw))
+        self.mean = nn.Parameter(torch.randn(z, generator=draw))
+        self.logvar = nn.Parameter(torch.randn(z, generator=draw))
+        self.mix = torch.randn(z, k * a, generator=draw)
 
     def forward(self, batch: dict[str, Tensor], eps: Tensor | None = None) -> ACTOutput:
         if eps is None:
@@ -33,41 +50,44 @@ class Toy(nn.Module):
         rows = len(batch["qpos"])
         mean, logvar = (x.expand(rows, -1) for x in (self.mean, self.logvar))
         z = mean + (0.5 * logvar).exp() * eps
-        reached = self.chunk + (z @ self.mix).view(rows, 4, 2)
+        reached = self.chunk + (z @ self.mix).view(rows, *self.chunk.shape)
         return ACTOutput(reached * batch["qpos"][:, None, :1], mean, logvar)
 
     def numbers(self) -> Tensor:
         return torch.cat([p.detach().flatten() for p in self.parameters()])
 
 
-def _toy_batches() -> list[tuple[dict[str, Tensor], Tensor]]:
-    draw = torch.Generator().manual_seed(4)
+def _toy_batches(case: Case) -> list[tuple[dict[str, Tensor], Tensor]]:
+    draw, b, k = torch.Generator().manual_seed(4), case.rows, case.k
+    ends = torch.tensor([[k], [k], [3], [2], [1], [4]])[:b]
     found = []
-    for _ in range(3):
+    for _ in range(case.batches):
         batch = {
-            "qpos": 1 + torch.rand(5, 2, generator=draw),
-            "action": torch.randn(5, 4, 2, generator=draw),
-            "is_pad": torch.arange(4) >= torch.tensor([[4], [4], [3], [2], [1]]),
+            "qpos": 1 + torch.rand(b, 2, generator=draw),
+            "action": torch.randn(b, k, case.actions, generator=draw),
+            "is_pad": torch.arange(k) >= ends,
         }
-        found.append((batch, torch.randn(5, 3, generator=draw)))
+        found.append((batch, torch.randn(b, case.latent, generator=draw)))
     return found
 
 
-def _loss(output: ACTOutput, batch: dict[str, Tensor], **config: Any) -> Any:
+def _loss(
+    case: Case, output: ACTOutput, batch: dict[str, Tensor], **config: Any
+) -> Any:
     """The package's loss, and its L1."""
-    settings: dict[str, Any] = {"kl_weight": BETA, "latent_dim": 3, "chunk_size": 4}
-    settings |= config
-    about = ACTConfig.of_size("small", state_dim=2, action_dim=2, **settings)
+    settings: dict[str, Any] = {"kl_weight": case.beta, "latent_dim": case.latent}
+    settings |= {"chunk_size": case.k, "action_dim": case.actions} | config
+    about = ACTConfig.of_size("small", state_dim=2, **settings)
     loss, parts = act_loss(output, batch["action"], batch["is_pad"], about)
     return loss, parts["l1"]
 
 
 def _trained(
-    loss_of: Callable, batches: Any, *, zero: bool = True, rate: float = RATE
+    case: Case, loss_of: Callable, batches: Any, *, zero: bool = True
 ) -> Tensor:
     """The toy's numbers after gradient descent on this loss."""
-    toy = Toy()
-    optimizer = torch.optim.SGD(toy.parameters(), rate)
+    toy = Toy(case)
+    optimizer = torch.optim.SGD(toy.parameters(), RATE)
     for batch, eps in batches:
         loss_of(toy(batch, eps), batch).backward()
         optimizer.step()
@@ -76,7 +96,9 @@ def _trained(
     return toy.numbers()
 
 
-def _wrong_losses() -> dict[str, Callable]:
+def _wrong_losses(case: Case) -> dict[str, Callable]:
+    beta = case.beta
+
     def error(output: ACTOutput, batch: dict[str, Tensor]) -> Tensor:
         return (output.actions - batch["action"]).abs()
 
@@ -87,20 +109,20 @@ def _wrong_losses() -> dict[str, Callable]:
         return -0.5 * (1 + logvar - mu.square() - logvar.exp())  # (B, Z)
 
     def whole(o: ACTOutput, b: dict[str, Tensor], **config: Any) -> Tensor:
-        return _loss(o, b, **config)[0]
+        return _loss(case, o, b, **config)[0]
 
     def l1(o: ACTOutput, b: dict[str, Tensor]) -> Tensor:
         return whole(o, b, kl_weight=0.0)
 
     return {
         "padded actions count here: average the error where not is_pad": (
-            lambda o, b: error(o, b).mean() + BETA * kl(o).sum(-1).mean()
+            lambda o, b: error(o, b).mean() + beta * kl(o).sum(-1).mean()
         ),
         "padding is set to 0, but still counted: divide by what is not padded": (
             lambda o, b: whole(o, b, padding_in_loss="dilute")
         ),
         "the mask is upside down: the error of the padding is trained on": (
-            lambda o, b: error(o, b)[b["is_pad"]].mean() + BETA * kl(o).sum(-1).mean()
+            lambda o, b: error(o, b)[b["is_pad"]].mean() + beta * kl(o).sum(-1).mean()
         ),
         "the KL has the wrong sign: the loss is L1 + beta KL": (
             lambda o, b: 2 * l1(o, b) - whole(o, b)
@@ -111,18 +133,18 @@ def _wrong_losses() -> dict[str, Callable]:
             lambda o, b: whole(o, b, kl_reduction="mean")
         ),
         "the KL is added up over the batch; take the mean over samples": (
-            lambda o, b: l1(o, b) + BETA * kl(o).sum()
+            lambda o, b: l1(o, b) + beta * kl(o).sum()
         ),
         "the KL is twice what it should be: the factor 1 / 2 is missing": (
-            lambda o, b: whole(o, b, kl_weight=2 * BETA)
+            lambda o, b: whole(o, b, kl_weight=2 * beta)
         ),
         "this is the squared error; ACT's loss is L1": (
             lambda o, b: whole(o, b, loss="l2")
         ),
         "L1 is added up, not averaged, over the numbers that are not padded": (
-            lambda o, b: error(o, b)[~b["is_pad"]].sum() + BETA * kl(o).sum(-1).mean()
+            lambda o, b: error(o, b)[~b["is_pad"]].sum() + beta * kl(o).sum(-1).mean()
         ),
-        "only the KL is trained on; add L1": lambda o, b: BETA * kl(o).sum(-1).mean(),
+        "only the KL is trained on; add L1": lambda o, b: beta * kl(o).sum(-1).mean(),
         "the loss is climbed, not descended: its sign is reversed": (
             lambda o, b: -whole(o, b)
         ),
@@ -144,11 +166,19 @@ def _wrong_losses() -> dict[str, Callable]:
 )
 def check_train(function: Callable) -> None:
     """`function(model, batches, optimizer, beta)` trains; returns L1 of each step."""
-    batches, toy = _toy_batches(), Toy()
+    each_case(
+        {f"beta = {case.beta} and Z = {case.latent}": case for case in CASES},
+        lambda case: _examine_training(function, case),
+        "take beta from the argument, and all sizes from the tensors",
+    )
+
+
+def _examine_training(function: Callable, case: Case) -> None:
+    batches, toy = _toy_batches(case), Toy(case)
     optimizer = torch.optim.SGD(toy.parameters(), RATE)
     handed: Iterator = iter(copy.deepcopy(batches))
-    history = attempt(function, toy, handed, optimizer, BETA)
-    found, start = toy.numbers(), Toy().numbers()
+    history = attempt(function, toy, handed, optimizer, case.beta)
+    found, start = toy.numbers(), Toy(case).numbers()
     if torch.equal(found, start):
         raise Wrong(
             "the weights are as before: backward() computes gradients, then "
@@ -157,34 +187,35 @@ def check_train(function: Callable) -> None:
         )
 
     def right(output: ACTOutput, batch: dict[str, Tensor]) -> Tensor:
-        return _loss(output, batch)[0]
+        return _loss(case, output, batch)[0]
 
     mistakes = {
-        words: _trained(loss, batches) for words, loss in _wrong_losses().items()
+        words: _trained(case, loss, batches)
+        for words, loss in _wrong_losses(case).items()
     }
     mistakes |= {
         "gradients add up from step to step: zero_grad() is missing": _trained(
-            right, batches, zero=False
+            case, right, batches, zero=False
         ),
         "only the first batch was trained on: does `return` stand inside the loop?": (
-            _trained(right, batches[:1])
+            _trained(case, right, batches[:1])
         ),
         "only the last batch was trained on: the step belongs inside the loop": (
-            _trained(right, batches[-1:])
+            _trained(case, right, batches[-1:])
         ),
         "two steps are made for each batch": _trained(
-            right, [one for one in batches for _ in range(2)]
+            case, right, [one for one in batches for _ in range(2)]
         ),
     }
-    if not is_right(found, _trained(right, batches), mistakes, atol=1e-5):
+    if not is_right(found, _trained(case, right, batches), mistakes, atol=1e-5):
         raise Wrong(
-            "after three batches the weights differ from those of L1 + beta KL and "
-            "gradient descent; compare each line with the formula"
+            f"after {len(batches)} batches the weights differ from those of L1 + beta "
+            "KL and gradient descent; compare each line with the formula"
         )
-    _check_history(history, batches)
+    _check_history(history, batches, case)
 
 
-def _check_history(history: Any, batches: list) -> None:
+def _check_history(history: Any, batches: list, case: Case) -> None:
     if not isinstance(history, list | tuple | np.ndarray | Tensor):
         raise Wrong(f"a list of L1 is wanted, this is {type(history).__name__}")
     if any(isinstance(x, Tensor) and x.requires_grad for x in history):
@@ -193,15 +224,16 @@ def _check_history(history: Any, batches: list) -> None:
             "numbers: l1.item()"
         )
     shape = np.shape(numbers(history))
-    if shape != (3,):
+    if shape != (len(batches),):
         raise Wrong(
-            f"the history should hold one number a step, (3,) here; found {shape}"
+            f"the history should hold one number a step, ({len(batches)},) here; "
+            f"found {shape}"
         )
-    toy = Toy()
+    toy = Toy(case)
     optimizer = torch.optim.SGD(toy.parameters(), RATE)
     l1s, losses = [], []
     for batch, eps in batches:
-        loss, l1 = _loss(toy(batch, eps), batch)
+        loss, l1 = _loss(case, toy(batch, eps), batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

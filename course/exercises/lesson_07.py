@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..toolkit.checks import Wrong, attempt, exercise, is_right, number, same
+from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, number, same
 
 Z = 1.96
 EXACT = {"rtol": 0, "atol": 1e-9}
@@ -72,10 +72,12 @@ def check_wilson(function: Callable) -> None:
     for successes, n in ((20, 20), (0, 20), (150, 300)):
         found = _pair_of(function, successes, n)
         if not same(found, _crossings(successes, n), rtol=0, atol=1e-6):
+            fixed = "; take n from the argument" if n != 20 else ""
             raise Wrong(
                 f"right for 17 of 20, but for {successes} of {n} yours is "
                 f"{found[0]:.3f} to {found[1]:.3f}, expected "
                 "{:.3f} to {:.3f}".format(*_crossings(successes, n))
+                + fixed
             )
 
 
@@ -141,7 +143,25 @@ def _coin_tail(k: int, n: int) -> Fraction:
 )
 def check_paired(function: Callable) -> None:
     """`function(only_a, only_b)` gives the two-sided p value."""
-    only_a, only_b = 9, 2
+    each_case(
+        {"9 against 2": (9, 2), "12 against 5": (12, 5)},
+        lambda split: _examine_split(function, *split),
+        "take both counts from the arguments; n is their sum",
+    )
+    answer, other = (number(attempt(function, *split)) for split in ((9, 2), (2, 9)))
+    if not math.isclose(other, answer, abs_tol=1e-9):
+        raise Wrong(
+            "which policy is called A must not matter: 2 against 9 gives another p"
+        )
+    even = number(attempt(function, 4, 4))
+    if not math.isclose(even, 1.0, abs_tol=1e-9):
+        raise Wrong(
+            f"4 against 4 gives {even:.3f}: the two tails share the middle; a "
+            "probability is at most 1"
+        )
+
+
+def _examine_split(function: Callable, only_a: int, only_b: int) -> None:
     answer = number(attempt(function, only_a, only_b))
     k, n = min(only_a, only_b), only_a + only_b
     tail = float(_coin_tail(k, n))
@@ -167,17 +187,8 @@ def check_paired(function: Callable) -> None:
         "this is one minus the p value: small means surprising": 1 - 2 * tail,
     }
     if not is_right(answer, 2 * tail, mistakes, **EXACT):
-        raise Wrong(f"for 9 against 2 expected {2 * tail:.4f}, found {answer:.4f}")
-    other = number(attempt(function, only_b, only_a))
-    if not math.isclose(other, answer, abs_tol=1e-9):
         raise Wrong(
-            "which policy is called A must not matter: 2 against 9 gives another p"
-        )
-    even = number(attempt(function, 4, 4))
-    if not math.isclose(even, 1.0, abs_tol=1e-9):
-        raise Wrong(
-            f"4 against 4 gives {even:.3f}: the two tails share the middle; a "
-            "probability is at most 1"
+            f"for {only_a} against {only_b} expected {2 * tail:.4f}, found {answer:.4f}"
         )
 
 
@@ -195,7 +206,25 @@ def check_paired(function: Callable) -> None:
 )
 def check_seeds(function: Callable) -> None:
     """`function(rates (S,), n)` gives a standard deviation, a share."""
-    rates, n = np.array([0.62, 0.91, 0.78, 0.45]), 50
+    rates = [0.62, 0.91, 0.78, 0.45, 0.3]
+    each_case(
+        {
+            "4 rates and n = 50": (rates[:4], 50),
+            "4 rates and n = 200": (rates[:4], 200),
+            "5 rates and n = 200": (rates, 200),
+        },
+        lambda case: _examine_spread(function, np.array(case[0]), case[1]),
+        "take n from the argument, and the number of seeds from len(rates)",
+    )
+    calm = number(attempt(function, np.array([0.5, 0.52, 0.51]), 20))
+    if not calm == 0:
+        raise Wrong(
+            "seeds that differ less than chance would make them give 0, not "
+            f"{calm}: no root of a negative number"
+        )
+
+
+def _examine_spread(function: Callable, rates: np.ndarray, n: int) -> None:
     answer = number(attempt(function, rates.copy(), n))
     mean = sum(rates) / len(rates)
     squares = sum((r - mean) ** 2 for r in rates)
@@ -228,9 +257,3 @@ def check_seeds(function: Callable) -> None:
                 "rollouts a seed?"
             )
         raise Wrong(f"expected {right:.4f}, found {answer:.4f}")
-    calm = number(attempt(function, np.array([0.5, 0.52, 0.51]), 20))
-    if not calm == 0:
-        raise Wrong(
-            "seeds that differ less than chance would make them give 0, not "
-            f"{calm}: no root of a negative number"
-        )

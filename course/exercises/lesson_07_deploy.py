@@ -2,18 +2,35 @@
 
 The run has a robot whose time is moved by hand and a policy of random chunks. What
 reaches the policy, and what reaches the robot, is compared with what the definition
-gives under every combination of the planted faults.
+gives under every combination of the planted faults. Code that is right is then tried
+with another arm at another rate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 
-from ..toolkit.checks import NotAttempted, Wrong, exercise
+from ..toolkit.checks import NotAttempted, Wrong, each_case, exercise
 
-K, TICKS, M = 4, 12, 0.3  # chunk size, ticks of an episode, decay of the ensemble
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is made with."""
+
+    k: int  # chunk size
+    ticks: int  # of an episode
+    m: float  # decay of the ensemble
+    fps: int
+    joints: tuple[str, ...]
+    cameras: tuple[str, ...]
+
+
+ARM = "pan", "lift", "elbow", "wrist", "roll", "gripper"
+LESSON = Setting(4, 12, 0.3, 30, ARM, ("top", "wrist"))
+OTHER = Setting(6, 15, 0.1, 50, ("base", *ARM), ("wrist", "top", "side"))
 OFF = 0.05  # share by which the rate may differ from that of the demonstrations
 
 # What a run shows of each fault; the first three on the way to the policy.
@@ -39,8 +56,9 @@ class BenchRobot:
     def __init__(self, policy: "BenchPolicy", seed: int = 0):
         rng = np.random.default_rng(seed)
         self.policy, self.time, self.tick = policy, 0.0, 0
-        self.poses = rng.normal(0.3, 0.8, (2 * TICKS, len(policy.joints)))  # rad
-        self.pictures = rng.integers(0, 256, (2 * TICKS, 2, 1, 2, 3), np.uint8)
+        n, cameras = 2 * policy.setting.ticks, len(policy.cameras)
+        self.poses = rng.normal(0.3, 0.8, (n, len(policy.joints)))  # rad
+        self.pictures = rng.integers(0, 256, (n, cameras, 1, 2, 3), np.uint8)
         self.pictures[:, :, 0, 0] = 255  # white, somewhere in each
         self.sent: list[Mapping[str, float]] = []
         self.times: list[float] = []
@@ -78,18 +96,16 @@ class BenchRobot:
 class BenchPolicy:
     """Random chunks, normalised; it notes what it is given."""
 
-    joints = ("pan", "lift", "elbow", "wrist", "roll", "gripper")
-    cameras = ("top", "wrist")
-    fps = 30
-
-    def __init__(self, seed: int = 1):
+    def __init__(self, setting: Setting = LESSON, seed: int = 1):
+        self.setting, self.fps = setting, setting.fps
+        self.joints, self.cameras = setting.joints, setting.cameras
         rng = np.random.default_rng(seed)
-        a = len(self.joints)
+        n, a = 2 * setting.ticks, len(self.joints)
         self.mean = {"qpos": rng.normal(0, 1, a)}
         self.mean["action"] = self.mean["qpos"] + rng.normal(0, 0.2, a)
         self.std = {key: rng.uniform(0.2, 0.6, a) for key in ("qpos", "action")}
-        self.chunks = rng.normal(0, 1.5, (2 * TICKS, K, a))
-        self.work = rng.uniform(0.008, 0.014, 2 * TICKS)  # s
+        self.chunks = rng.normal(0, 1.5, (n, setting.k, a))
+        self.work = rng.uniform(0.008, 0.014, n)  # s
         self.robot: BenchRobot | None = None
         self.seen: list[tuple[Any, Any]] = []
 
@@ -102,9 +118,9 @@ class BenchPolicy:
         return self.chunks[tick].copy()
 
 
-def bench() -> tuple[BenchPolicy, BenchRobot]:
+def bench(setting: Setting = LESSON) -> tuple[BenchPolicy, BenchRobot]:
     """A policy and a robot to try code on."""
-    policy = BenchPolicy()
+    policy = BenchPolicy(setting)
     policy.robot = BenchRobot(policy)
     return policy, policy.robot
 
@@ -129,41 +145,58 @@ def check_deploy(episode: Callable, ensemble: Callable | None = None) -> None:
     """`episode(policy, robot, ensemble, ticks)` and the class of the ensemble."""
     if episode is None or ensemble is None:
         raise NotAttempted
-    if found := symptoms(episode, ensemble):
-        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
-        raise Wrong(f"in a run, {found[0]}{more}")
+
+    def examine(setting: Setting) -> None:
+        if found := symptoms(episode, ensemble, setting):
+            more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+            raise Wrong(f"in a run, {found[0]}{more}")
+
+    each_case(
+        {
+            "30 Hz, m = 0.3 and 6 joints": LESSON,
+            "50 Hz, m = 0.1 and 7 joints": OTHER,
+        },
+        examine,
+        "take the rate, joints and cameras from `policy`, m from `self.m` and the "
+        "number of ticks from `ticks`",
+    )
 
 
 def drive(episode: Callable, ensemble: Callable) -> None:
     """Run two episodes, and print what is wrong with them."""
     try:
         found = symptoms(episode, ensemble)
+        if not found:
+            check_deploy(episode, ensemble)  # with the other arm, too
     except (Wrong, NotAttempted) as error:
         found = [str(error) or "this is not written yet"]
     print("\n".join(f"- {one}" for one in found) or "nothing is wrong with this run")
 
 
-def symptoms(episode: Callable, ensemble: Callable) -> list[str]:
+def symptoms(
+    episode: Callable, ensemble: Callable, setting: Setting = LESSON
+) -> list[str]:
     """What a run of two episodes shows; empty if all is right.
 
     Raises:
         NotAttempted: it says so itself, by NotImplementedError.
         Wrong: the code raised, or does something else than a tick at a time.
     """
-    policy, robot = bench()
+    policy, robot = bench(setting)
+    ticks = setting.ticks
     try:
-        one = ensemble(M)
+        one = ensemble(setting.m)
         for _ in range(2):
-            episode(policy, robot, one, TICKS)
+            episode(policy, robot, one, ticks)
     except NotImplementedError:
         raise NotAttempted from None
     except Exception as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
     for count, what in ((policy.seen, "predictions"), (robot.sent, "targets")):
-        if len(count) != 2 * TICKS:
+        if len(count) != 2 * ticks:
             raise Wrong(
-                f"in two episodes of {TICKS} ticks there are {len(count)} {what}; "
-                f"expected one a tick, {2 * TICKS}"
+                f"in two episodes of {ticks} ticks there are {len(count)} {what}; "
+                f"expected one a tick, {2 * ticks}"
             )
     return [*_seen(policy, robot), *_sent(policy, robot), *_rate(policy, robot)]
 
@@ -183,7 +216,8 @@ def _seen(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
         images = images.reshape(robot.pictures.shape)
     except (TypeError, ValueError):
         return [
-            "the policy is not given the 6 joints (A,) and the pictures (C, H, W, 3)"
+            f"the policy is not given the {len(policy.joints)} joints (A,) and the "
+            "pictures (C, H, W, 3)"
         ]
     found = []
     alphabetical = np.argsort(policy.joints)
@@ -220,17 +254,18 @@ def _sent(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
 
 def targets(policy: BenchPolicy, faults: set[str]) -> np.ndarray:
     """(2 T, A) rad, from the definition: each tick's mean over all its predictions."""
+    ticks, k, m = policy.setting.ticks, policy.setting.k, policy.setting.m
     chunks = np.clip(policy.chunks, -1, 1) if "clip" in faults else policy.chunks
     rad = chunks * policy.std["action"] + policy.mean["action"]
     later = int("slot" in faults)
     rows = []
-    for tick in range(2 * TICKS):
-        begin = 0 if "stale" in faults else tick // TICKS * TICKS
-        made = range(max(begin, tick - K + 1 + later), tick + 1)
+    for tick in range(2 * ticks):
+        begin = 0 if "stale" in faults else tick // ticks * ticks
+        made = range(max(begin, tick - k + 1 + later), tick + 1)
         values = [rad[at, tick - at + later] for at in made]
         if "twice" in faults:
             values = [value for value in values for _ in range(2)]
-        weights = [np.exp(-M * i) for i in range(len(values))]
+        weights = [np.exp(-m * i) for i in range(len(values))]
         if "newest" in faults:
             weights.reverse()
         rows.append(np.average(values, axis=0, weights=weights))
@@ -239,7 +274,7 @@ def targets(policy: BenchPolicy, faults: set[str]) -> np.ndarray:
 
 def _rate(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
     """What is wrong with the times at which targets are sent."""
-    times = np.array(robot.times).reshape(2, TICKS)
-    rate = (TICKS - 1) / max(float(np.ptp(times, axis=1).mean()), 1e-9)
+    times = np.array(robot.times).reshape(2, -1)  # of two episodes
+    rate = (times.shape[1] - 1) / max(float(np.ptp(times, axis=1).mean()), 1e-9)
     off = abs(rate / policy.fps - 1) > OFF
     return [RATE.format(rate, policy.fps)] if off else []

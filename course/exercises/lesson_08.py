@@ -9,6 +9,7 @@ from ..toolkit.checks import (
     NotAttempted,
     Wrong,
     attempt,
+    each_case,
     exercise,
     is_right,
     name_the_mistake,
@@ -40,7 +41,7 @@ def _packet(id: int, address: int, size: int) -> list[int]:
 )
 def check_packet(function: Callable) -> None:
     """`function(id, address, size)` gives the bytes of a READ request."""
-    for case in ((3, 56, 2), (6, 56, 15), (253, 250, 3)):
+    for case in ((3, 56, 2), (6, 40, 15), (253, 250, 3)):
         found = _bytes_of(attempt(function, *case))
         right = _packet(*case)
         if found != right:
@@ -65,7 +66,10 @@ def _name_the_bytes(
     if len(found) != 8:
         raise Wrong(f"a READ request has 8 bytes; yours has {len(found)}: {text}")
     if found[2] != right[2]:
-        raise Wrong("the id comes right after FF FF")
+        raise Wrong(
+            "the id comes right after FF FF, as the argument says: "
+            f"{right[2]:02X} here, not {found[2]:02X}"
+        )
     if found[3] != 4:
         raise Wrong(
             f"the length counts what follows it (instruction, address, size, "
@@ -75,6 +79,12 @@ def _name_the_bytes(
         raise Wrong(f"READ is instruction 2; yours is {found[4]}")
     if found[5:7] == right[6:4:-1]:
         raise Wrong("address first, then size")
+    for at, what in ((5, "address"), (6, "size")):
+        if found[at] != right[at]:
+            raise Wrong(
+                f"the {what} is {right[at]:02X} here, and yours {found[at]:02X}: take "
+                f"it from the argument"
+            )
     body = sum(right[2:7])
     mistakes = {
         "the sum is not inverted: ~sum & 0xFF": body % 256,
@@ -108,7 +118,7 @@ def check_steps(function: Callable) -> None:
     for case in (
         (2600, 900, 3100, -1.66, 1),
         (1200, 1000, 3000, 0.3, -1),
-        (2000, 1000, 3000, 0.3, -1),
+        (2000, 1100, 3300, 0.3, -1),  # its middle is not 2000
         (870, 860, 3140, -1.574, 1),  # the lift near its end, beyond -π
     ):
         steps, first, last, middle, sense = case
@@ -125,8 +135,13 @@ def check_steps(function: Callable) -> None:
             "the angle at mid-sweep, `middle`, is missing": sense * turned,
             "count steps from the middle of the sweep, not from its start": middle
             + sense * math.tau * (steps - first) / 4096,
-            "count steps from the middle of *this sweep*, not from 2048": middle
-            + sense * math.tau * (steps - 2048) / 4096,
+            "count steps from the middle of *this sweep*, (first + last) / 2, not "
+            "from 2048 or 2000": [
+                middle + sense * math.tau * (steps - centre) / 4096
+                for centre in (2048, 2000)
+            ],
+            "`middle` is another for each joint: take it from the argument": -1.66
+            + sense * turned,
             "a full turn is 2π; this uses π": middle + sense * turned / 2,
             "a full turn has 4096 steps, not 4095: the last one and the first are "
             "neighbours": middle + sense * turned * 4096 / 4095,
@@ -165,6 +180,16 @@ def check_limit(function: Callable) -> None:
     _name_the_targets(function, wish, last, low, high, step)
     outside = np.array([1.5, -1.9, 1.2, -1.1, 0.0, 0.0])  # carried there by hand
     _name_the_targets(function, wish, outside, low, high, step)
+    narrow = 0.1 * np.arange(5, 11)  # another range for each joint
+    each_case(
+        {
+            "step = 0.3": (low, high, step),
+            "step = 0.1": (low, high, 0.1),
+            "other ranges": (-narrow, narrow[::-1], step),
+        },
+        lambda limits: _name_the_targets(function, wish, last, *limits),
+        "take low, high and step from the arguments",
+    )
     for joint, nonsense in ((2, np.nan), (0, np.inf), (5, -np.inf)):
         bad = wish.copy()
         bad[joint] = nonsense

@@ -10,13 +10,12 @@ from ..toolkit.checks import (
     NotAttempted,
     Wrong,
     attempt,
+    each_case,
     exercise,
     is_right,
     numbers,
     same,
 )
-
-K = 3  # of the examiner's chunks
 
 
 class _Arm:
@@ -24,8 +23,9 @@ class _Arm:
 
     cameras: tuple[str, ...] = ()
 
-    def __init__(self, name: str, sign: float):
+    def __init__(self, name: str, sign: float, chunk_size: int):
         self.name, self.sign, self.calls = name, sign, 0
+        self.chunk_size = chunk_size
         self.fault = ""
 
     def predict_chunk(self, observation: Any) -> np.ndarray:
@@ -36,11 +36,11 @@ class _Arm:
                 f"the {self.name} policy was shown qpos of shape {joints.shape}; it "
                 "was trained with the 8 joints of its own arm, (B, 8)"
             )
-            return np.zeros((len(joints), K, 8), np.float32)
+            return np.zeros((len(joints), self.chunk_size, 8), np.float32)
         if "env_state" not in observation:
             self.fault = f"the {self.name} policy sees the bar's pose, env_state, too"
-            return np.zeros((len(joints), K, 8), np.float32)
-        ticks = np.arange(K)[:, None]
+            return np.zeros((len(joints), self.chunk_size, 8), np.float32)
+        ticks = np.arange(self.chunk_size)[:, None]
         bar = np.asarray(observation["env_state"])[:, None, :1]
         return (self.sign * joints[:, None] + 100 * ticks + bar).astype(np.float32)
 
@@ -60,10 +60,19 @@ class _Arm:
 )
 def check_side_by_side(function: Callable) -> None:
     """`function(right, left, seen)` gives the chunk of both arms, (B, k, 16)."""
-    qpos = np.arange(32, dtype=np.float32).reshape(2, 16)
-    bar = np.array([[1000.0] * 7, [2000.0] * 7], np.float32)
+    each_case(
+        {"B, k = 2, 3": (2, 3), "B, k = 3, 5": (3, 5)},
+        lambda sizes: _examine_both_arms(function, *sizes),
+        "take B and k from what the policies return",
+    )
+
+
+def _examine_both_arms(function: Callable, batch: int, k: int) -> None:
+    qpos = np.arange(16.0 * batch, dtype=np.float32).reshape(batch, 16)
+    bar = np.repeat(np.arange(1000, 1000 * (batch + 1), 1000.0)[:, None], 7, 1)
+    bar = bar.astype(np.float32)
     seen = {"qpos": qpos.copy(), "env_state": bar.copy()}
-    right, left = _Arm("right arm's", 1.0), _Arm("left arm's", -1.0)
+    right, left = _Arm("right arm's", 1.0, k), _Arm("left arm's", -1.0, k)
     answer = attempt(function, right, left, seen)
     for arm in (right, left):
         if not arm.calls:
@@ -73,13 +82,15 @@ def check_side_by_side(function: Callable) -> None:
     if not np.array_equal(seen["qpos"], qpos):
         raise Wrong("your function changes the observation; the other policy needs it")
     found = numbers(answer)
-    if found.shape != (2, K, 16):
-        raise Wrong(f"expected a chunk (B, k, 16), here (2, {K}, 16): {found.shape}")
+    if found.shape != (batch, k, 16):
+        raise Wrong(
+            f"expected a chunk (B, k, 16), here ({batch}, {k}, 16): {found.shape}"
+        )
 
     def chunk(first: int, second: int, flipped: bool = False) -> np.ndarray:
-        rows = np.empty((2, K, 16))
-        for b in range(2):
-            for t in range(K):
+        rows = np.empty((batch, k, 16))
+        for b in range(batch):
+            for t in range(k):
                 for j in range(8):
                     rest = 100 * t + bar[b, 0]
                     rows[b, t, j] = qpos[b, first + j] + rest
@@ -111,6 +122,13 @@ _DM4340: Ranges = (
     (0.0, 500.0, 12),
     (0.0, 5.0, 12),
     (-28.0, 28.0, 12),
+)
+_OTHER: Ranges = (  # a made-up motor, no number of which is the same
+    (-6.0, 6.0, 12),
+    (-45.0, 45.0, 16),
+    (0.0, 400.0, 11),
+    (0.0, 4.0, 11),
+    (-54.0, 54.0, 14),
 )
 
 
@@ -148,15 +166,24 @@ def _frame(text: str) -> bytes:
 )
 def check_frame(function: Callable) -> None:
     """`function(goal, ranges)` gives the 8 bytes of a MIT frame."""
-    for goal in (
+    goals = (
         (1.2, 0.0, 190.0, 2.2, 3.5),
         (-0.4, 0.5, 60.0, 2.0, -1.0),
         (0.3, -40.0, 900.0, 7.0, 50.0),
-    ):
-        answer = attempt(function, goal, _DM4340)
-        if not isinstance(answer, bytes | bytearray):
-            raise Wrong(f"return bytes; yours is {type(answer).__name__}")
-        _name_the_frame(bytes(answer), goal)
+    )
+
+    def examine(ranges: Ranges) -> None:
+        for goal in goals:
+            answer = attempt(function, goal, ranges)
+            if not isinstance(answer, bytes | bytearray):
+                raise Wrong(f"return bytes; yours is {type(answer).__name__}")
+            _name_the_frame(bytes(answer), goal, ranges)
+
+    each_case(
+        {"a motor of 28 Nm": _DM4340, "other ranges and bits": _OTHER},
+        examine,
+        "take each (low, high, bits) from `ranges`",
+    )
     try:
         sent = function((math.nan, 0.0, 0.0, 0.0, 0.0), _DM4340)
     except NotImplementedError:
@@ -169,17 +196,17 @@ def check_frame(function: Callable) -> None:
     )
 
 
-def _name_the_frame(found: bytes, goal: Sequence[float]) -> None:
+def _name_the_frame(found: bytes, goal: Sequence[float], ranges: Ranges) -> None:
     if len(found) != 8:
         raise Wrong(f"16 + 4 × 12 bits are 8 bytes; yours has {len(found)}")
-    right = _frame(_bits(goal, _DM4340))
-    backwards = list(reversed(list(zip(goal, _DM4340, strict=True))))
+    right = _frame(_bits(goal, ranges))
+    backwards = list(reversed(list(zip(goal, ranges, strict=True))))
     swapped = [goal[0], goal[1], goal[3], goal[2], goal[4]]
 
     def of(steps: Callable[[float, int], int]) -> bytes:
-        return _frame(_bits(goal, _DM4340, steps))
+        return _frame(_bits(goal, ranges, steps))
 
-    halved = [(-high if low == 0 else low, high, bits) for low, high, bits in _DM4340]
+    halved = [(-high if low == 0 else low, high, bits) for low, high, bits in ranges]
     mistakes = {
         "the lowest byte comes first; this frame begins with the highest: 'big'": (
             right[::-1]
@@ -187,7 +214,7 @@ def _name_the_frame(found: bytes, goal: Sequence[float]) -> None:
         "the first number belongs into the highest bits": _frame(
             _bits([g for g, _ in backwards], [r for _, r in backwards])
         ),
-        "kp comes before kd": _frame(_bits(swapped, _DM4340)),
+        "kp comes before kd": _frame(_bits(swapped, ranges)),
         "the motor's maker cuts off, int(...), and does not round": of(
             lambda share, bits: round(share * (2**bits - 1))
         ),
@@ -196,12 +223,12 @@ def _name_the_frame(found: bytes, goal: Sequence[float]) -> None:
         ),
         "kp and kd begin at 0; `ranges` says so": _frame(_bits(goal, halved)),
         "velocity with a range of 8 rad/s: this motor's is 10, and `ranges` says so": (
-            _frame(_bits(goal, [_DM4340[0], (-8.0, 8.0, 12), *_DM4340[2:]]))
+            _frame(_bits(goal, [ranges[0], (-8.0, 8.0, 12), *ranges[2:]]))
         ),
     }
     if is_right(found, right, mistakes):
         return
-    beyond = any(not a <= x <= b for x, (a, b, _) in zip(goal, _DM4340, strict=True))
+    beyond = any(not a <= x <= b for x, (a, b, _) in zip(goal, ranges, strict=True))
     if beyond:
         raise Wrong(
             "what is beyond its range has to be cut off to it first, or its bits run "
@@ -226,19 +253,28 @@ def _name_the_frame(found: bytes, goal: Sequence[float]) -> None:
 )
 def check_sink(function: Callable) -> None:
     """`function(share, kp, kd, brake)` gives stiffness, damping, weight carried."""
+    firm = [230.0, 190.0, 30.0, 10.0], [2.7, 2.2, 1.5, 0.4], [5.0, 5.0, 1.5, 0.2]
+    soft = [60.0, 20.0, 5.0, 9.0, 7.0], [0.3, 0.5, 2.0, 0.1, 0.6], [1.0, 0.4, 3.0, 1, 1]
+    each_case(
+        {"4 motors": firm, "5 others": soft},
+        lambda gains: _examine_sinking(function, *map(np.array, gains)),
+        "take gains and their number from kp, kd and brake",
+    )
 
+
+def _examine_sinking(
+    function: Callable, kp: np.ndarray, kd: np.ndarray, brake: np.ndarray
+) -> None:
     def near(found: Any, value: Any) -> bool:
         return same(found, value, rtol=0, atol=1e-9)
 
-    kp = np.array([230.0, 190.0, 30.0, 10.0])
-    kd, brake = np.array([2.7, 2.2, 1.5, 0.4]), np.array([5.0, 5.0, 1.5, 0.2])
-    most = np.array([5.0, 5.0, 1.5, 0.4])
+    n, most = len(kp), np.array([max(pair) for pair in zip(kd, brake, strict=True)])
     for share in (0.25, 0.0, 1.0):  # at the first, mistakes differ
         answer = attempt(function, share, kp.copy(), kd.copy(), brake.copy())
         try:
             stiff, damp, weight = answer
-            stiff = np.asarray(stiff, float).reshape(4)
-            damp = np.asarray(damp, float).reshape(4)
+            stiff = np.asarray(stiff, float).reshape(n)
+            damp = np.asarray(damp, float).reshape(n)
             weight = float(weight)
         except (TypeError, ValueError):
             raise Wrong(

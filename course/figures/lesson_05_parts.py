@@ -19,8 +19,6 @@ from act_minimal.settings import ACTConfig
 
 from ..toolkit.plots import figure, label, style
 
-LATENT = 16  # Z of the small ACT
-
 # --- the pieces, as the lesson asks for them ------------------------------------------
 
 
@@ -91,7 +89,7 @@ def act(w: "Weights", batch: dict[str, Tensor], eps: Tensor | None = None):
         z = mean + (0.5 * logvar).exp() * eps
     else:
         mean = logvar = None
-        z = batch["qpos"].new_zeros(len(batch["qpos"]), LATENT)
+        z = torch.zeros(len(batch["qpos"]), w["latent_proj.weight"].shape[1])
     x, position = w.tokens(z, batch)
     memory = w.encoder(x, position)
     return w.decode(memory, memory + position), mean, logvar

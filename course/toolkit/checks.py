@@ -188,6 +188,29 @@ def is_right(
     return False
 
 
+def each_case(
+    cases: Mapping[str, Any], examine: Callable[[Any], None], advice: str
+) -> None:
+    """Examine an answer with several inputs, given by their names.
+
+    What is wrong with the first is said as it is. An answer that is right there and
+    wrong with a later one has a number of its own for something that it was given.
+
+    Raises:
+        Wrong: see above; `advice` says what to take from the arguments.
+    """
+    first = next(iter(cases))
+    for name, case in cases.items():
+        try:
+            examine(case)
+        except Wrong as mistake:
+            if name == first:
+                raise
+            raise Wrong(
+                f"right for {first}, wrong for {name}: {advice} ({mistake})"
+            ) from None
+
+
 # --- what lessons call ----------------------------------------------------------------
 
 

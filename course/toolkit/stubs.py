@@ -45,15 +45,25 @@ def is_untouched(answer: Any, lesson: str) -> bool:
     """Whether an answer is a stub of this lesson ("04"), or does nothing at all.
 
     The compiled code is compared, so comments, `pass` and blank lines do not count. A
-    class is untouched if all of its methods are.
+    class is untouched if all of its methods are, and a function if the functions of the
+    notebook that it calls are, too.
     """
     if answer is None or answer is ...:
         return True
     parts = vars(answer).values() if isinstance(answer, type) else [answer]
-    found = [_key(part.__code__) for part in parts if isinstance(part, FunctionType)]
+    own = [part for part in parts if isinstance(part, FunctionType)]
+    own += [called for function in own for called in _called(function)]
+    found = [_key(function.__code__) for function in own]
     return bool(found) and all(
         key in _stubs(lesson) or _does_nothing(key) for key in found
     )
+
+
+def _called(function: FunctionType) -> list[FunctionType]:
+    """The functions of the same notebook that a function names."""
+    space = function.__globals__
+    named = [space.get(name) for name in function.__code__.co_names]
+    return [x for x in named if isinstance(x, FunctionType) and x.__globals__ is space]
 
 
 def _key(code: CodeType) -> tuple:

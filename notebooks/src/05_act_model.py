@@ -299,7 +299,7 @@ hint("05.decode")
 #
 # In training the batch holds "action" and "is_pad", and z comes from the posterior:
 # $z = \mu + \sigma\,\epsilon$ with $\sigma = \exp(\tfrac12 \log \sigma^2)$. On the robot
-# there are no actions, and z is zeros (B, 16).
+# there are no actions, and z is zeros (B, Z); `w["latent_proj.weight"]` is (D, Z).
 #
 # `w.posterior(qpos, action, is_pad)` and `w.decode(memory, key)` call your functions;
 # `w.tokens(z, batch)` gives all tokens (B, T, D) and their positions (T, D).
@@ -310,7 +310,7 @@ def act(w, batch, eps=None):
     """Actions (B, k, A), mean and log variance (B, Z); None, None without actions."""
     # solution
     mean = logvar = None
-    z = torch.zeros(len(batch["qpos"]), 16)  # (B, Z)
+    z = torch.zeros(len(batch["qpos"]), w["latent_proj.weight"].shape[1])  # (B, Z)
     if "action" in batch:
         mean, logvar = w.posterior(batch["qpos"], batch["action"], batch["is_pad"])
         z = mean + (0.5 * logvar).exp() * eps  # (B, Z)

@@ -324,6 +324,25 @@ def duplicate(value: Any) -> Any:
     return value
 
 
+def sizes_and_numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Each number of an input and each length of its arrays, with where it stands."""
+    if isinstance(value, bool | str | bytes):
+        return
+    if isinstance(value, int | float):
+        yield name, value
+    elif isinstance(value, np.ndarray | torch.Tensor):
+        yield from ((f"{name}.shape[{i}]", n) for i, n in enumerate(value.shape))
+    elif isinstance(value, dict):
+        for key, x in value.items():
+            yield from sizes_and_numbers(x, f"{name}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        yield f"len({name})", len(value)
+        for i, x in enumerate(value):
+            yield from sizes_and_numbers(x, f"{name}[{i}]")
+    elif hasattr(value, "state"):  # the weights of a network
+        yield from sizes_and_numbers(value.state, name)
+
+
 def nearby(value: Any, rng: np.random.Generator) -> Any:
     """Another input of the same kind: other numbers, of the same sign and shape."""
     if isinstance(value, bool | np.bool_):

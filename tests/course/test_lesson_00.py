@@ -35,6 +35,8 @@ test_the_length_of_a_chunk = answers(
         (lambda k, rate: (k + 1) / rate, "last 1.667 s"),
         (lambda k, rate: round(k / rate), "last 1.667 s"),
         (lambda k, rate: [k / rate, rate], "a number of seconds"),
+        (lambda k, rate: k / 30, "take both, k and rate"),
+        (lambda k, rate: 50 / rate, "take both, k and rate"),
     ],
 )
 

@@ -74,6 +74,8 @@ test_two_walkers = answers(
         (lambda *a: [[0.0], [1.0, 2.0]], "numbers are wanted"),
         (lambda *a: distances(*a) * np.nan, "after one step"),
         (lambda *a: 1 / 0, "ZeroDivisionError"),
+        (lambda p, e, s, x, T: distances(p, e, s, x, 5), "take the number of steps"),
+        (lambda p, e, s, x, T: distances(p, e, s, 0.4, T), "the start from the arg"),
     ],
 )
 
@@ -101,6 +103,8 @@ test_the_price_of_no_way_back = answers(
         (lambda T, eps: eps * T**2, "bound"),
         (lambda T, eps: np.full(T, eps), "one number"),
         (lambda T, eps: 3.0, "should be"),
+        (lambda T, eps: cost(40, eps), "right for T = 40 and eps = 0.03, wrong for"),
+        (lambda T, eps: cost(T, 0.03), "take both, T and eps"),
     ],
 )
 
@@ -142,6 +146,13 @@ test_the_nearest_demonstration = answers(
         ),
         (lambda v, d: nearest(v, d).sum(), "one a visited state"),
         (lambda v, d: 0 * nearest(v, d), "first visited state"),
+        (lambda v, d: nearest(v[:4], d), "take all sizes from the arrays"),
+        (lambda v, d: nearest(v, d[:11], d.std(0)), "take all sizes from the arrays"),
+        (lambda v, d: nearest(v[:, :3], d[:, :3]), "take all sizes from the arrays"),
+        (
+            lambda v, d: 3**0.5 * nearest(v, d) / d.shape[1] ** 0.5,  # S = 3
+            "take all sizes from the arrays",
+        ),
     ],
 )
 
@@ -190,6 +201,15 @@ test_a_disturbed_demonstration = answers(
         (lambda *a: disturbed(*a)[0], "two things"),
         (lambda *a: tuple(x[1:] for x in disturbed(*a)), "shape (4, 2)"),
         (lambda *a: tuple(2 * x for x in disturbed(*a)), "second state"),
+        (lambda e, s, x, n: disturbed(e, s, x, n[:4]), "the number of steps from"),
+        (
+            lambda e, s, x, n: disturbed(e, s, np.array([0.2, -0.1]), n),
+            "right for 4 steps of 2 joints",
+        ),
+        (
+            lambda e, s, x, n: disturbed(e, s, np.resize([0.2, -0.1], len(x)), n),
+            "the first state from `start`",
+        ),
     ],
 )
 
@@ -260,6 +280,13 @@ test_dagger = answers(
         (lambda *a: ("policy", dagger(*a)[1]), "the policy that retrain gave"),
         (lambda p, n, r, d, e: dagger(p, n, r, d, lambda x: -e(x)), "there should be"),
         (lambda p, n, r, d, e: d(None), "raised TypeError"),
+        (lambda p, n, *a: dagger(p, 2, *a), "the number of rounds from the argument"),
+        (lambda p, n, *a: dagger(p, len(p), *a), "the number of rounds from the arg"),
+        (lambda p, n, *a: dagger(p[:2], n, *a), "go through all that `pairs`"),
+        (
+            lambda p, n, r, drive, e: dagger(p, n, r, lambda x: drive(x)[:2], e),
+            "go through all that `pairs`",
+        ),
     ],
 )
 

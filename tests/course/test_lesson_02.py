@@ -59,6 +59,9 @@ test_the_window = answers(
         (lambda *a: ({}, {}), "numbers are wanted"),
         (lambda *a: ([[1], [2, 3]], [1]), "numbers are wanted"),
         (lambda *a: (1.0, 2.0), "the chunk should have shape"),
+        (lambda a, t, k: window(a[:9], t, k), "episode's length from len(actions)"),
+        (lambda a, t, k: window(a, t, k, last=9 - len(a)), "length from len(actions)"),
+        (lambda a, t, k: window(a[:, :2], t, k), "take both from `actions`"),
     ],
 )
 
@@ -104,6 +107,12 @@ test_the_masked_loss = answers(
         (lambda *a: masked(*a).detach().numpy(), "no gradient"),
         (half_detached, "its gradient is not"),
         (lambda p, t, pad: np.abs(p - t), "raised RuntimeError"),
+        (
+            lambda p, t, pad: (p - t)[~pad].abs().sum() / ((~pad).sum() * 4),
+            "the joints from prediction.shape[-1]",
+        ),
+        (lambda p, t, pad: masked(p[:3], t[:3], pad[:3]), "take all sizes from the t"),
+        (lambda p, t, pad: masked(p[:, :5], t[:, :5], pad[:, :5]), "take all sizes"),
         (lambda *a: "small", "numbers are wanted"),
     ],
 )
@@ -148,6 +157,10 @@ test_the_receding_horizon = answers(
         (lambda c, h: c[:, :h], "one action a tick"),
         (lambda c, h: {"actions": executed(c, h)}, "numbers are wanted"),
         (lambda c, h: executed(c, h) * np.nan, "at tick 0"),
+        (lambda c, h: executed(c[:11], h), "take all sizes from `chunks`"),
+        (lambda c, h: executed(c[:, :4], h), "take all sizes from `chunks`"),
+        (lambda c, h: executed(c[..., :2], h), "take all sizes from `chunks`"),
+        (lambda c, h: executed(c, 3), "for h = 1"),
     ],
 )
 
@@ -175,6 +188,7 @@ test_the_rule = answers(
         (lambda s, f: 25 * (s * f // 25), "rounds down"),
         (lambda s, f: 25 * (s * f // 25 + 1), "25 too many"),
         (lambda s, f: 25 * np.ceil(s * 30 / 25), "rate is not used"),
+        (lambda s, f: 25 * np.ceil(s * 50 / 25), "rate is not used"),
         (lambda s, f: 25 * np.ceil(s / f / 25), "divided by rate"),
         (lambda s, f: 7, "22.5 ticks"),
         (lambda s, f: 25 * np.ceil(s * f / 25), "make it an int, not a float64"),

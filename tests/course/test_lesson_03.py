@@ -63,6 +63,8 @@ test_the_reparametrisation = answers(
         (lambda m, v, e: sample(m, v, e).sum(), "shape (4, 2)"),
         (lambda m, v, e: sample(m, v, e) + 1, "expected"),
         (lambda m, v, e: "z", "numbers are wanted"),
+        (lambda m, v, e: sample(m, v, e)[:4], "take B and Z from the tensors"),
+        (lambda m, v, e: sample(m, v, e)[:, :2], "take B and Z from the tensors"),
     ],
 )
 
@@ -121,6 +123,8 @@ test_the_kl = answers(
         (lambda m, v: 0.5 * (m**2 + v.exp() - 1).sum(-1).mean(), "would be free"),
         (lambda m, v: each(m, v).sum(-1), "one number is wanted"),
         (lambda m, v: torch.tensor(7.0), "found 7.0000"),
+        (lambda m, v: 3 * each(m, v).mean(), "right for B, Z = 5, 3, wrong for B, Z ="),
+        (lambda m, v: each(m, v).sum() / 5, "take B and Z from the tensors"),
     ],
 )
 
@@ -145,6 +149,9 @@ test_the_beta_of_the_bound = answers(
         (lambda b, k, a: {"beta": b}, "numbers are wanted"),
         (lambda b, k, a: 1 / 0, "ZeroDivisionError"),
         (lambda b, k: b / k, "raised TypeError"),
+        (lambda b, k, a: 0.1 / (k * a), "take all three from the arguments"),
+        (lambda b, k, a: b / (50 * a), "take all three from the arguments"),
+        (lambda b, k, a: b / (k * 6), "take all three from the arguments"),
     ],
 )
 

@@ -39,6 +39,9 @@ test_the_weighted_mean = answers(
         (lambda p, m: p.mean(1), "Over which axis"),
         (lambda p, m: 0 * p[0], "expected"),
         (lambda p, m: weights(7, m) @ p / weights(7, m).sum(), "your function raised"),
+        (lambda p, m: average(p[:7], m), "right for n, A = 7, 3, wrong for n, A = 9"),
+        (lambda p, m: average(p[:, :3], m), "number of predictions and of joints from"),
+        (lambda p, m: average(p, 0.3), "take m from the argument"),
         (lambda p, m: average(p, abs(m)), "for m = -0.2"),
         (lambda p, m: average(p, m or 1), "for m = 0.0"),
         (lambda p, m: geometric_average(p, m), "found [nan nan nan]"),
@@ -89,6 +92,8 @@ test_the_running_mean = answers(
         (lambda x, n, new, m: take_in(x, n, new, abs(m)), "for m = -0.3"),
         (lambda x, n, new, m: take_in(x, n, new, round(m, 1)), "for m = 0.01"),
         (lambda x, n, new, m: take_in(x, n, new, 2 * m), "for m = 0.4"),
+        (lambda x, n, new, m: take_in(x, n, new, 0.4), "take m from the argument"),
+        (lambda x, n, new, m: take_in(x, n, new, m)[:2], "take their number from"),
         (
             lambda x, n, new, m: (
                 x + np.exp(-m * n) / weights(n, m).sum() * (new - x) if n else new

@@ -46,6 +46,12 @@ test_positions = answers(
         (lambda n, d: turns(*waves(n, d)) + 0.01, "at position 1 expected"),
         (lambda n, d: turns(*waves(n, d))[None], "expected shape (9, 6)"),
         (lambda n, d: "no", "a tensor is wanted"),
+        (lambda n, d: turns(*waves(n, 6)), "take both, length and width"),
+        (lambda n, d: turns(*waves(9, d)), "take both, length and width"),
+        (
+            lambda n, d: turns(*waves(n, d, base=10000.0 ** (d / 6))),
+            "right for length 9, width 6, wrong for length 12, width 10",
+        ),
     ],
 )
 
@@ -97,6 +103,11 @@ test_attention = answers(
         (lambda q, k, v, m: weigh(q, k, m).detach() @ v, "respect to query"),
         (lambda q, k, v, m: weigh(q, k, m) @ v.data, "respect to value"),
         (lambda q, k, v, m: (weigh(q, k, m) @ v).numpy(), "raised RuntimeError"),
+        (lambda q, k, v, m: weigh(q, k, m, 8**0.5) @ v, "d from query.shape[-1]"),
+        (
+            lambda q, k, v, m: (weigh(q, k, m) @ v).expand(2, 3, 4, 8),
+            "take all sizes from the tensors",
+        ),
     ],
 )
 
@@ -109,14 +120,22 @@ test_heads = answers(
         (lambda x, h: x.reshape(len(x), h, x.shape[1], -1), "numbers are mixed"),
         (
             lambda x, h: x.unflatten(-1, (-1, h)).permute(0, 3, 1, 2),
-            "every fourth number",
+            "numbers that lie `heads` apart",
         ),
         (lambda x, h: x.chunk(h, -1)[0], "expected shape (2, 4, 6, 2)"),
         (lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 2).flip(1), "other places"),
         (lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 3), "expected shape"),
         (lambda x, h: x.chunk(h, -1), "a tensor is wanted, this is tuple"),
-        (lambda x, h: x.unflatten(-1, (4, -1)).transpose(1, 2), "here with heads = 2"),
+        (
+            lambda x, h: x.unflatten(-1, (4, -1)).transpose(1, 2),
+            "take the heads from the argument",
+        ),
         (lambda x, h: x.view(len(x), x.shape[1], h), "raised RuntimeError"),
+        (lambda x, h: x.view(2, 6, h, 8 // h).transpose(1, 2), "other sizes from x"),
+        (
+            lambda x, h: x.unflatten(-1, (h, 8 // h)).transpose(1, 2),
+            "wrong for x (3, 7, 12) and 4 heads",
+        ),
         (
             lambda x, h: x.detach().unflatten(-1, (h, -1)).transpose(1, 2),
             "the gradient with respect to x",
@@ -172,18 +191,30 @@ test_the_encoder_layer = answers(
         (lambda w, x, position, mask: x, "output differs"),
         (lambda w, x, position, mask: x[:, :1], "keeps the shape"),
         (lambda w, x, position, mask: w.norm("norm9", x), "KeyError"),
+        (lambda *a: layer()(*a)[:, :7], "take all sizes from the tensors"),
+        (lambda *a: layer()(*a).view(3, -1, 64), "take all sizes from the tensors"),
     ],
 )
 
 
-def summary(masked=True, invert=False, place=True, read=0, first="cls", swap=False):
+def summary(
+    masked=True,
+    invert=False,
+    place=True,
+    read=0,
+    first="cls",
+    swap=False,
+    batch=None,
+    tokens=None,
+):
     def write(w, qpos, action, is_pad):
-        own = [w["cls"].expand(len(qpos), 1, -1), w.linear("qpos_proj", qpos)[:, None]]
+        cls = w["cls"].expand(batch or len(qpos), 1, -1)
+        own = [cls, w.linear("qpos_proj", qpos)[:, None]]
         own = own if first == "cls" else own[::-1]
         x = torch.cat([*own, w.linear("action_proj", action)], 1)
         seen = is_pad if invert else ~is_pad
         seen = nn.functional.pad(seen, (2, 0), value=True)
-        position = w.sinusoid(x.shape[1]) * place
+        position = w.sinusoid(tokens or x.shape[1]) * place
         x = w.encoder(x, position, seen if masked else None)
         a, b = w.linear("latent_proj", x[:, read]).chunk(2, -1)
         return (b, a) if swap else (a, b)
@@ -218,6 +249,12 @@ test_the_posterior = answers(
             "the gradient with respect to the joints",
         ),
         (lambda w, q, a, p: summary()(w, q, a, p.float()), "raised TypeError"),
+        (summary(batch=3), "take all sizes from the tensors"),
+        (summary(tokens=52), "from the shapes of the weights in w"),
+        (
+            lambda *a: torch.cat(summary()(*a), 1).split(16, 1),
+            "right for B, T, D, k, Z = 3, 7, 64, 50, 16, wrong for",
+        ),
     ],
 )
 
@@ -273,16 +310,32 @@ test_image_tokens = answers(
             "the gradient with respect to the features",
         ),
         (lambda w, f: w.linear("proj", f.flatten(2).mT), "two tensors"),
+        (pictures(lambda w, h, n: places(w, 3, 5)), "take all sizes from `features`"),
+        (
+            lambda w, f: (
+                w.linear("proj", f.mT.mT.reshape(2, 10, 15).mT),
+                places(w, *f.shape[2:]),
+            ),
+            "take all sizes from `features`",
+        ),
     ],
 )
 
 
 def decoder(
-    zeros=True, read="memory", keys="key", asks=True, last=True, own=True, mlp=True
+    zeros=True,
+    read="memory",
+    keys="key",
+    asks=True,
+    last=True,
+    own=True,
+    mlp=True,
+    size=None,
 ):
     def write(w, memory, key):
         query, one = w["queries"], w.part("decoder.0")
-        x = torch.zeros(len(memory), *query.shape) if zeros else query.expand(2, -1, -1)
+        x = torch.zeros(size or (len(memory), *query.shape))
+        x = x if zeros else x + query
         if own:
             y = one.norm("norm1", x)
             x = x + one.attention("self_attn", y + query, y + query, y)
@@ -312,11 +365,18 @@ test_the_decoder = answers(
         (lambda w, m, k: decoder()(w, m, k)[:1], "of each sample"),
         (lambda w, m, k: decoder()(w, m, k).tolist(), "the gradient"),
         (lambda w, m, k: w["queries"], "one action for each query"),
+        (decoder(size=(3, 50, 64)), "take all sizes from the tensors"),
+        (
+            lambda w, *a: decoder(size=(3, *w["queries"].shape))(w, *a),
+            "right for B, T, D, k, Z = 3, 7, 64, 50, 16, wrong for",
+        ),
     ],
 )
 
 
-def network(z="posterior", deviation=0.5, key=True, keep=(0, 1, 2), test="zeros"):
+def network(
+    z="posterior", deviation=0.5, key=True, keep=(0, 1, 2), test="zeros", B=0, Z=0
+):
     def write(w, batch, eps=None):
         mean = logvar = None
         if "action" in batch:
@@ -327,7 +387,8 @@ def network(z="posterior", deviation=0.5, key=True, keep=(0, 1, 2), test="zeros"
                 z
             ]
         else:
-            latent = torch.full((len(batch["qpos"]), 16), float(test != "zeros"))
+            size = B or len(batch["qpos"]), Z or w["latent_proj.weight"].shape[1]
+            latent = torch.full(size, float(test != "zeros"))
         x, position = w.tokens(latent, batch)
         memory = w.encoder(x, position)
         actions = w.decode(memory, memory + position if key else memory)
@@ -363,6 +424,8 @@ test_the_whole_network = answers(
         (lambda w, batch, eps: network()(w, batch, -eps), "noise is added"),
         (lambda w, batch, eps: network()(w, batch, eps)[:1] + (None, None), "is None"),
         (lambda w, batch, eps: batch["actions"], "raised KeyError"),
+        (network(Z=16), "from the shapes of the weights in w (your function raised"),
+        (network(B=3), "take all sizes from the tensors"),
     ],
 )
 

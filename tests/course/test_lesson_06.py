@@ -45,9 +45,14 @@ test_counting_updates = answers(
         (lambda e, n, f, b, s: e * n, "held out for validation are trained on here"),
         (lambda e, n, f, b, s: e * n * f, "every frame is a window"),
         (lambda e, n, f, b, s: n * f / b, "the updates of one epoch"),
-        (lambda e, n, f, b, s: e, "expected 10000, found 2000"),
-        (lambda e, n, f, b, s: 17, "expected 10000"),
+        (lambda e, n, f, b, s: e, "expected 120, found 30"),
+        (lambda e, n, f, b, s: 17, "expected 120"),
         (lambda e, n, f, b, s: "many", "a number is wanted"),
+        (lambda e, n, f, b, s: e * int(np.ceil(n * s / b)), "no part of an episode"),
+        (lambda e, n, f, b, s: counted(30, n, f, b, s), "take each from its argument"),
+        (lambda e, n, f, b, s: counted(e, 50, f, b, s), "take each from its argument"),
+        (lambda e, n, f, b, s: counted(e, n, f, 12, s), "take each from its argument"),
+        (lambda e, n, f, b, s: counted(e, n, f, b, 0.9), "take each from its argument"),
     ],
 )
 
@@ -88,6 +93,9 @@ test_normalising = answers(
         (lambda x, f: (np.maximum(x.std(0), f), x.mean(0)), "the means are"),
         (lambda x, f: ("mean", "deviation"), "numbers are wanted"),
         (lambda x, f: (x.mean(0), np.maximum(x.std(1), f)), "Over which axis"),
+        (lambda x, f: (x.mean(0), np.maximum(x.std(0), 0.02)), "take the floor from"),
+        (lambda x, f: (x[:200].mean(0), np.maximum(x.std(0), f)), "all sizes from x"),
+        (lambda x, f: (x.mean(0)[:3], np.maximum(x.std(0), f)), "all sizes from x"),
     ],
 )
 
@@ -124,6 +132,8 @@ test_rank_correlation = answers(
         (lambda a, b: np.corrcoef(ranks(a), ranks(b)), "a number is wanted"),
         (lambda a, b: 0.5, "expected"),
         (lambda a, b: ranks(a), "a number is wanted"),
+        (lambda a, b: 1 - 6 * ((ranks(a) - ranks(b)) ** 2).sum() / 210, "take n from"),
+        (lambda a, b: correlation(ranks(a[:6]), ranks(b[:6])), "take n from the arr"),
     ],
 )
 
@@ -223,6 +233,11 @@ test_the_training_loop = answers(
             "noise is missing",
         ),
         (lambda model, batches, optimizer, beta: [model], "weights are as before"),
+        (loop(loss=lambda l1, kl, beta: l1 + 0.4 * kl), "take beta from the argument"),
+        (loop(stop=3), "right for beta = 0.4 and Z = 3, wrong for beta = 1.5"),
+        (loop(reduce=lambda kl: 3 * kl.mean()), "all sizes from the tensors"),
+        (loop(reduce=lambda kl: kl.sum() / 5), "all sizes from the tensors"),
+        (loop(average=lambda e, pad: e[~pad].sum() / (2 * (~pad).sum())), "all sizes"),
     ],
 )
 

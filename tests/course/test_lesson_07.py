@@ -78,6 +78,7 @@ test_the_interval = answers(
             lambda s, n: right_interval(s, n) if 0 < s < n else textbook(s, n),
             "right for 17 of 20, but for 20 of 20",
         ),
+        (lambda s, n: right_interval(s, 20), "take n from the argument"),
     ],
 )
 
@@ -108,6 +109,8 @@ test_the_paired_comparison = answers(
         (lambda a, b: math.nan, "expected 0.0654"),
         (lambda a, b: (0.0654, 9), "one number"),
         (lambda a, b: "small", "one number"),
+        (lambda a, b: min(1, 2 * tail(min(a, b), 11)), "take both counts from the arg"),
+        (lambda a, b: min(1, 2 * tail(2, a + b)), "right for 9 against 2, wrong for"),
     ],
 )
 
@@ -141,6 +144,13 @@ test_what_seeds_add = answers(
         (lambda r, n: math.nan, "divided by n"),
         (lambda r, n: r - r.mean(), "one number"),
         (lambda r, n: 7.0, "expected 0.18"),
+        (lambda r, n: left_over(r, 50), "take n from the argument"),
+        (
+            lambda r, n: math.sqrt(
+                max(0, ((r - r.mean()) ** 2).sum() / 3 - chance(r, n))
+            ),
+            "the number of seeds from len(rates)",
+        ),
     ],
 )
 

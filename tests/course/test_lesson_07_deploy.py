@@ -122,7 +122,7 @@ def changed(old, new):
         (changed("policy.joints, action,", "policy.joints[::-1], action,"), "planted"),
         (changed("len(chunk) > 1", "len(chunk) > 2"), "none of the planted faults"),
         (changed("ensemble.reset()", "ensemble.reset"), "the second episode"),
-        (changed("1 / policy.fps", "1 / 50"), "ticks come at 50 Hz"),
+        (changed("1 / policy.fps", "1 / 50"), "in a run, ticks come at 50 Hz"),
         (changed("        robot.sleep(", "        max(0, "), "Hz; the demonstr"),
         (changed("0.0, due", "-1.0, due").replace("max(", "min("), "sleep was asked"),
         (changed("robot.send(dict(zip(", "robot.send(list(zip("), "send takes a dict"),
@@ -140,6 +140,26 @@ def test_other_mistakes_are_not_right_either(text, says):
     assert says in message
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("1 / policy.fps", "1 / 30"),
+        ("-self.m * ", "-0.3 * "),
+        ("in range(ticks)", "in range(12)"),
+        ("in names]", "in 'pan lift elbow wrist roll gripper'.split()]"),
+        ("in policy.cameras]", "in ('top', 'wrist')]"),
+        ("if len(chunk) > 1]", "][-3:]"),  # all but the newest of 4
+    ],
+)
+def test_a_number_of_this_bench_is_not_right(old, new, capsys):
+    state, message = said(changed(old, new))
+    assert state == "wrong"
+    assert message.startswith("right for 30 Hz, m = 0.3 and 6 joints, wrong for 50 Hz")
+    assert "take the rate" in message
+    deploy.drive(*answers(changed(old, new)))
+    assert "take the rate" in capsys.readouterr().out
+
+
 def test_another_way_to_keep_the_rate_is_right():
     begun = "        chunk = policy.predict"
     wait = "robot.sleep(max(0.0, due - robot.now()))"
@@ -149,7 +169,15 @@ def test_another_way_to_keep_the_rate_is_right():
     assert said(text)[0] == "right"
 
 
-@pytest.mark.parametrize("untouched", [["stale", "twice", "rate"], ["slot", "newest"]])
+@pytest.mark.parametrize(
+    "untouched",
+    [
+        ["stale", "twice", "rate"],
+        ["slot", "newest"],
+        ["slot", "newest", "stale", "twice", "rate"],  # `look` and `in_rad` are mended
+        [name for name in NAMES if name != "clip"],  # `in_rad` alone
+    ],
+)
 def test_what_is_mended_so_far_is_judged(untouched):
     state, message = said(code(untouched))
     assert state == "wrong"

@@ -78,6 +78,8 @@ test_side_by_side = answers(
         (lambda r, t, s: {"right": side_by_side(r, t, s)}, "numbers are wanted"),
         (lambda *a: side_by_side(*a) / 2, "unchanged"),
         (lambda *a: side_by_side(*a)[0], "(B, k, 16)"),
+        (lambda *a: side_by_side(*a)[:2], "take B and k from what the policies"),
+        (lambda *a: side_by_side(*a)[:, :3], "take B and k from what the policies"),
     ],
 )
 
@@ -137,6 +139,14 @@ test_frame = answers(
         (lambda g, r: frame(g, r)[:7], "8 bytes"),
         (lambda g, r: int.from_bytes(frame(g, r), "big"), "return bytes"),
         (lambda g, r: b"12345678", "expected 8C"),
+        (
+            lambda g, r: frame(
+                g,
+                [(-12.5, 12.5, 16), (-10, 10, 12), (0, 500, 12), (0, 5, 12)]
+                + [(-28, 28, 12)],
+            ),
+            "take each (low, high, bits) from `ranges`",
+        ),
     ],
 )
 
@@ -177,6 +187,11 @@ test_sink = answers(
         (lambda s, p, d, b: (p * np.nan, np.maximum(d, b), 1 - s), "at share"),
         (lambda s, p, d, b: 1 - s, "three things"),
         (lambda s, p, d, b: (p * 0 + 7, d + 1, 3.0), "at share 0"),
+        (lambda s, p, d, b: sinking(s, p[:4], d[:4], b[:4]), "from kp, kd and brake"),
+        (
+            lambda s, p, d, b: sinking(s, np.array([230.0, 190, 30, 10]), d, b),
+            "right for 4 motors, wrong for 5 others",
+        ),
     ],
 )
 

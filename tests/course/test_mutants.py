@@ -3,7 +3,9 @@
 The answers come from the lessons' sources; see `mutants.py`.
 """
 
+import inspect
 import math
+import re
 import warnings
 
 import numpy as np
@@ -20,6 +22,7 @@ from .mutants import (
     nearby,
     outcome,
     recorded,
+    sizes_and_numbers,
     solved_exercises,
 )
 
@@ -67,6 +70,38 @@ def test_a_forgotten_return_is_named(name, prints, capsys):
     assert verdict.state == "wrong", verdict
     assert "returns nothing (None)" in verdict.message
     assert ("your function prints" in verdict.message) == prints
+
+
+# What may be the same whenever a check asks: a pattern of where it stands, and why.
+FIXED = {
+    "01.dagger": r".*pairs\[.*",  # handed on, and never looked into
+    "05.attend": r"mask\.shape\[[12]\]",  # 1, for all heads and queries
+    "05.act": r"w\['position'\]\.shape\[0\]",  # the tokens of z, joints and cube
+    "05.decode": r"w\['position'\]\.shape\[0\]",
+    "08.limit": r"\w+\.shape\[0\]",  # the arm's 6 joints
+    # Five numbers with three for each; stiffness and damping begin at 0.
+    "09.frame": r"len\(.*\)|ranges\[[23]\]\[0\]",
+    "09.side_by_side": r"seen\[.*\]\.shape\[1\]",  # two arms, and a bar's pose
+}
+
+
+@each_exercise
+def test_a_check_tries_each_number_and_size_with_two_values(name):
+    one = SOLVED[name]
+    right = one.run(one.teacher)
+    calls = [[] for _ in right]
+    watched = [recorded(*pair) for pair in zip(right, calls, strict=True)]
+    assert check(name, *watched).state == "right"
+    for answer, asked in zip(right, calls, strict=True):
+        names = list(inspect.signature(answer).parameters)
+        tried: dict[str, set] = {}
+        for values in asked:
+            for argument, value in zip(names, values, strict=False):
+                for where, x in sizes_and_numbers(value, argument):
+                    tried.setdefault(where, set()).add(x)
+        for where, different in tried.items():
+            fixed = re.fullmatch(FIXED.get(name, ""), where)
+            assert len(different) > 1 or fixed, f"{where} is always {different}"
 
 
 ODD = [

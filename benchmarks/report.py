@@ -14,7 +14,18 @@ from act_minimal.support.files import write_text
 from . import performance
 from .claims import page as claims
 from .results import ROOT
-from .tables import Columns, Row, load, made_by, table, table_of, with_block
+from .tables import (
+    RUN,
+    USUAL,
+    Columns,
+    Row,
+    load,
+    made_by,
+    source,
+    table,
+    table_of,
+    with_block,
+)
 
 
 def success(row: Row) -> str:
@@ -54,14 +65,14 @@ def state(result: Row) -> str:
         "training": seconds,
         "standing still": lambda r: f"{100 * r['frozen']:.0f} %",
     }
-    return table_of(result["summary"], columns) + made_by(result)
+    return table_of(result["summary"], columns)
 
 
 def openarm(result: Row) -> str:
     """State policies of two arms."""
     rows = sorted(result["summary"], key=lambda r: (r["task"], best_first(r)))
     labels: Columns = {"task": "{task}", "50 demonstrations": "{demonstrator}"}
-    return table_of(rows, labels | SEEDS) + made_by(result)
+    return table_of(rows, labels | SEEDS)
 
 
 def sides(result: Row) -> list[Row]:
@@ -77,14 +88,14 @@ def demo(result: Row) -> str:
     note = f"\n\nSeconds of each stage: {stages}."
     if gpu := result.get("gpu"):
         note += f" Trained on one {gpu}. {result['note']}"
-    return table_of(sides(result), columns) + note + made_by(result)
+    return table_of(sides(result), columns) + note
 
 
 def single_step(result: Row) -> str:
     """The search for the best baseline."""
     rows = sorted(result["summary"], key=best_first)
     label: Columns = {"single-step variant": "{variant}"}
-    return table_of(rows, label | SEEDS | {"training": seconds}) + made_by(result)
+    return table_of(rows, label | SEEDS | {"training": seconds})
 
 
 def chunk_size(result: Row) -> str:
@@ -102,7 +113,7 @@ def chunk_size(result: Row) -> str:
         "ensemble, m = 0.01": lambda r: r.get("ensemble", ""),
         "n": "{n}",
     }
-    return table_of(groups.values(), columns) + made_by(result)
+    return table_of(groups.values(), columns)
 
 
 def vision(result: Row) -> str:
@@ -114,9 +125,7 @@ def vision(result: Row) -> str:
         "had one, beside another training, so those times say little."
     )
     note = threads * (len(rows) > 1)
-    return (
-        table_of(rows, label | SEEDS | {"training": seconds}) + note + made_by(result)
-    )
+    return table_of(rows, label | SEEDS | {"training": seconds}) + note
 
 
 def simulation(result: Row) -> str:
@@ -142,7 +151,7 @@ def simulation(result: Row) -> str:
         table_of(rows, columns)
         + f"\n\nDemonstrators: {experts}. Demonstrations a second: "
         f"{rates['no_images']:.1f} without images, {rates['both']:.2f} with both "
-        "cameras." + made_by(result)
+        "cameras."
     )
 
 
@@ -154,7 +163,7 @@ def ensembling(result: Row) -> str:
         "ms a tick, k = 100": "{ms_per_tick_median:.3f}",
         "range": "{ms_per_tick_min:.3f}-{ms_per_tick_max:.3f}",
     }
-    return table_of(result["results"], columns) + made_by(result)
+    return table_of(result["results"], columns)
 
 
 def checkpoints(result: Row) -> str:
@@ -165,7 +174,7 @@ def checkpoints(result: Row) -> str:
         "training": "{train_seconds:.0f} s",
         **RATE,
     }
-    return table_of(result["checkpoints"], columns) + made_by(result)
+    return table_of(result["checkpoints"], columns)
 
 
 def arm_loop(result: Row) -> str:
@@ -192,7 +201,7 @@ def arm_loop(result: Row) -> str:
             "each with a goal for every motor and every motor's answer. At 50 Hz the "
             "policy predicts whenever it is asked; what is sent is a slow sway."
         )
-    return table_of(rows, columns) + note + made_by(result)
+    return table_of(rows, columns) + note
 
 
 def arm_success(result: Row) -> str:
@@ -204,7 +213,7 @@ def arm_success(result: Row) -> str:
     ]
     kinds = [f"{k} {v}" for k, v in bus["interventions"].items()]
     note = f"\n\nInterventions in all {bus['n']} trials: {', '.join(kinds) or 'none'}."
-    return table_of(rows, {"": "{name}", **RATE}) + note + made_by(result)
+    return table_of(rows, {"": "{name}", **RATE}) + note
 
 
 def arm_teleop(result: Row) -> str:
@@ -216,7 +225,7 @@ def arm_teleop(result: Row) -> str:
         f"{result['deploy']['n']}). {d['n']} demonstrations by a simulated hand at a "
         f"virtual leader: {d['ticks']} ticks, {d['late_ticks']} of them late. Training "
         f"on {training['episodes']} of them (the others are held out) took "
-        f"{training['seconds']:.0f} s, beside other work." + made_by(result)
+        f"{training['seconds']:.0f} s, beside other work."
     )
 
 
@@ -260,7 +269,7 @@ def arm_faults(result: Row, safe: str) -> str:
         f"{result['lost_episodes']} lost episodes in {result['n']} trials. *Safe*: "
         f"seen from beside the arm, {safe}"
     )
-    return table(head, rows) + note + made_by(result)
+    return table(head, rows) + note
 
 
 def guard_bodies(result: Row) -> str:
@@ -278,7 +287,7 @@ def guard_bodies(result: Row) -> str:
         for kind, how in held.items()
         for name, row in result.get(kind, {}).items()
     ]
-    return table_of(rows, columns) + made_by(result)
+    return table_of(rows, columns)
 
 
 SO100_SAFE = (
@@ -302,7 +311,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
     "checkpoints": ("The checkpoints in `data/checkpoints`", checkpoints),
     "simulation": ("The simulator", simulation),
-    "loader": ("Loading training samples", performance.loader),
+    "loader": ("Loading training samples", performance.loader_table),
     "ensembling": ("Temporal ensembling", ensembling),
     "so100_loop": ("Virtual SO-100: how steady the loop is", arm_loop),
     "so100_success": ("Virtual SO-100: success through the bus", arm_success),
@@ -332,6 +341,12 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
 }
 
 
+def said_of(result: Row) -> str:
+    """The line below a table of docs/results.md."""
+    seeds = ", ".join(map(str, result.get("seeds", ())))
+    return f"\n\nFrom {source(result)}{f'; seeds {seeds}' if seeds else ''}.\n"
+
+
 def results_page() -> str:
     """docs/results.md."""
     parts = [
@@ -347,14 +362,18 @@ def results_page() -> str:
         "demonstration started from. Brackets are 95 % Wilson\nintervals over all "
         "seeds together; a seed decides demonstrations, weights and scenes. In the\n"
         f"section on claims n is {claims.USUAL_N} where nothing else is said. "
-        "Words are explained in the\n[glossary](glossary.md).\n",
+        "Words are explained in the\n[glossary](glossary.md).\n\n"
+        "*From* names the command that made the numbers, to be typed after "
+        f"`{RUN.strip()}`.\nWhere nothing else is said it ran on {USUAL}.\n",
         "## Claims about ACT, tested\n",
         claims.sections(),
     ]
     for name, (title, render) in SECTIONS.items():
         result = load(name)
         parts.append(f"## {title}\n")
-        parts.append(render(result) if result else "Not measured yet.\n")
+        parts.append(
+            render(result) + said_of(result) if result else "Not measured yet.\n"
+        )
     return "\n".join(parts)
 
 
@@ -387,7 +406,7 @@ def readme(text: str) -> str:
     for name in ("state", "vision"):
         if result := load(name):
             title, render = SECTIONS[name]
-            blocks.append(f"**{title}**\n\n{render(result)}")
+            blocks.append(f"**{title}**\n\n{render(result)}{made_by(result)}")
     return with_block(text, "numbers", "\n".join(blocks) or "Being measured.")
 
 

@@ -12,6 +12,10 @@ Columns = dict[str, str | Callable[[Row], str]]
 """Head -> what stands below it: "{n} of {total}", with a row's keys, or a function."""
 
 
+RUN = "uv run python -m "  # what each command begins with
+USUAL = "2 cores (Intel(R) Xeon(R) Processor), torch 2.15.0, MuJoCo 4.0.0"
+
+
 def load(name: str) -> Row | None:
     """A result file, if it has been made."""
     path = RESULTS / f"{name}.json"
@@ -33,18 +37,30 @@ def table_of(rows: Iterable[Row], columns: Columns) -> str:
     return table([*columns], lines)
 
 
-def made_by(result: Row) -> str:
-    """What every table ends with."""
-    seeds = result.get("seeds")
-    over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
+def machine(result: Row) -> str:
+    """What it was made on."""
     # Rows that were found again may have been made on another machine than the rest.
     runs = [r["machine"] for r in result.get("runs", ()) if "machine" in r]
-    cpus = sorted({machine["cpu"] for machine in runs or [result["machine"]]})
+    cpus = sorted({one["cpu"] for one in runs or [result["machine"]]})
     return (
-        f"\n\nMade by `{result['command']}` on {result['machine']['cores']} cores "
-        f"({' and '.join(cpus)}), torch {result['versions']['torch']}, MuJoCo "
-        f"{result['versions']['mujoco']}.{over}\n"
+        f"{result['machine']['cores']} cores ({' and '.join(cpus)}), torch "
+        f"{result['versions']['torch']}, MuJoCo {result['versions']['mujoco']}"
     )
+
+
+def made_by(result: Row) -> str:
+    """What a table ends with, where its page says nothing else about the machine."""
+    seeds = result.get("seeds")
+    over = f" Seeds {', '.join(map(str, seeds))}." if seeds else ""
+    return f"\n\nMade by `{result['command']}` on {machine(result)}.{over}\n"
+
+
+def source(result: Row) -> str:
+    """The same in short, on a page that gives `RUN` and `USUAL` once."""
+    usual = USUAL.split(", ")
+    other = [part for part in machine(result).split(", ") if part not in usual]
+    on = f" on {', '.join(other)}" if other else ""
+    return f"`{result['command'].removeprefix(RUN)}`{on}"
 
 
 def with_block(text: str, name: str, content: str) -> str:

@@ -43,12 +43,19 @@ def has_display() -> bool:
 
 
 def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list[str]:
-    """The command that opens JupyterLab at a lesson, or prints its address."""
+    """The command that opens JupyterLab at a lesson, or prints its address.
+
+    It serves the folder around that of the lessons, as they link to `docs`.
+    """
     command = [sys.executable, "-m", "jupyterlab"]
+    served, folder = lesson.parents[1], lesson.parent
     # Not as a file to open: the address that is printed would not lead to it.
-    command.append(f"--LabApp.default_url=/lab/tree/{lesson.name}")
+    place = lesson.relative_to(served).as_posix()
+    command.append(f"--LabApp.default_url=/lab/tree/{place}")
+    # The list of files begins at the lessons.
+    command += [f"--notebook-dir={served}", f"--preferred-dir={folder}"]
     # Its own chatter left out, the address remains.
-    command += [f"--notebook-dir={lesson.parent}", "--log-level=WARN"]
+    command.append("--log-level=WARN")
     if not browser:
         command.append("--no-browser")
     if port is not None:

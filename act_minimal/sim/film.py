@@ -1,5 +1,6 @@
 """Films of rollouts, drawn from their recorded states, with what the policy intends."""
 
+import itertools
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ CHUNK = (0.0, 0.62, 0.45)  # their green
 SPEED = 2  # films run at twice the real speed
 RATE = 15  # frames a second, or about that
 AFTER = 15  # frames that a finished rollout is shown for
+STILL = 1e-3  # rad or m: a state that is this near to the one drawn looks the same
+RIBBON = 3  # actions that a piece of the ribbon spans: pieces take time to draw
 WIDE = 500  # pixels; wider films are drawn with one sample a pixel, in half the time
 
 
@@ -88,10 +91,11 @@ class Stage:
         for path in paths:
             self._ball(path[0])
             share = np.linspace(1, 0.05, len(path))
-            for start, end, alpha in zip(path[:-1], path[1:], share[1:], strict=True):
-                geom = self._geom(mujoco.mjtGeom.mjGEOM_CAPSULE, alpha)
+            knots = sorted({*range(0, len(path), RIBBON), len(path) - 1})
+            for start, end in itertools.pairwise(knots):
+                geom = self._geom(mujoco.mjtGeom.mjGEOM_CAPSULE, share[end])
                 mujoco.mjv_connector(
-                    geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.003, start, end
+                    geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.0035, path[start], path[end]
                 )
         return self._renderer.render()
 
@@ -169,21 +173,23 @@ def film(
     thin = max(1, round(task.fps / RATE))
     stride = SPEED * thin  # one film frame every so many ticks
     frames = max(len(take.qpos) for take in takes) // stride + AFTER
-    last = [blank] * len(takes)
+    last, drawn_at = [blank] * len(takes), [np.full(1, np.inf)] * len(takes)
     with (
         closing(Stage(task, size, smooth=whole[1] <= WIDE)) as stage,
         closing(World(task)) as world,
         atomic_file(path) as temporary,
-        closing(VideoWriter(temporary, task.fps // thin, whole, "film")) as video,
+        closing(VideoWriter(temporary, task.fps // thin, whole, "film", 2)) as video,
     ):
         for frame in tqdm(range(frames), desc="film", disable=not progress):
             for i, take in enumerate(takes):
                 tick = min(frame * stride, len(take.qpos) - 1)
                 over = frame * stride >= len(take.qpos)
-                if not over or not frame:
+                qpos = take.qpos[tick]
+                if np.abs(qpos - drawn_at[i]).max() > STILL:
                     chunk = _chunk(world, take, tick) if stage.tips else None
-                    drawn = [stage.draw(take.qpos[tick], v, chunk) for v in views]
+                    drawn = [stage.draw(qpos, view, chunk) for view in views]
                     last[i] = np.vstack([blank[:line], np.hstack(drawn)])
+                    drawn_at[i] = qpos
                 _caption(last[i][:line], take, over, tick / task.fps)
             cells = last + [blank] * (rows * columns - len(takes))
             grid = [

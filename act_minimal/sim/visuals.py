@@ -35,8 +35,11 @@ def dress(spec: mujoco.MjSpec, *, horns: tuple[float, float] | None = None) -> N
                 colour = [float(x) for x in HORN.split()]
                 geom = _seen(body, CYLINDER, rgba=colour, fromto=ends)
                 geom.size = [radius, 0, 0]
-    spec.visual.quality.shadowsize = 1024
-    spec.visual.headlight.ambient = [0.38] * 3
+    # More of each takes two to three times as long to draw and looks the same.
+    quality = spec.visual.quality
+    quality.shadowsize, quality.numslices, quality.numstacks = 512, 20, 4
+    # Relative to the scene's own light: a task that changes it looks changed.
+    spec.visual.headlight.ambient = 0.84 * spec.visual.headlight.ambient
     for light in spec.lights:
         light.castshadow = True
     if not any(t.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX for t in spec.textures):

@@ -40,7 +40,8 @@ CODECS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         {"g": "2", "qp": "0", "preset": "ultrafast", "bf": "0"},
     ),
     # To be looked at, in browsers too; frames of odd sides are widened by a pixel.
-    "film": ("libx264", "yuv420p", "h264", {"crf": "30"}),
+    # "veryfast" takes a third of the time of the usual "medium", and fewer bytes.
+    "film": ("libx264", "yuv420p", "h264", {"crf": "30", "preset": "veryfast"}),
 }
 SEEK_SECONDS = 5.0  # a gap that is jumped over instead of decoded
 

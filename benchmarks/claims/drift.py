@@ -200,7 +200,10 @@ C1 = Claim(
     verdict="under a condition",
     line="Single steps drift if demonstrations follow a plan in time; clones of an "
     "expert that reacts to the state do not.",
-    why="Corrected labels (DAgger) recover most of what is lost, input noise some of "
-    "it; a longer history recovers nothing, deltas little, and DART differs from seed "
-    "to seed. Chunks do better than all of these.",
+    why="The two experts differ in pace as well as in feedback (the planner slows down "
+    "to rest at each waypoint, the other keeps a steady pace and is done sooner), and "
+    "this comparison does not tell which of the two matters. Corrected labels (DAgger) "
+    "recover most of what is lost, input noise some of it; a longer history recovers "
+    "nothing, deltas little, and DART differs from seed to seed. Chunks do better than "
+    "all of these.",
 )

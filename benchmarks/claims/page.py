@@ -4,7 +4,7 @@ import re
 
 from course.toolkit.results import ResultError, fill
 
-from ..tables import load, table
+from ..tables import load, source, table
 from .claim import Claim
 from .registry import CLAIMS
 
@@ -68,10 +68,11 @@ def section(claim: Claim) -> str:
         said = f"{short(claim.numbers(claim.line))} {claim.why}".strip()
         lines.append(f"**{claim.verdict.capitalize()}.** {said}")
     else:
-        lines.append(f"**{claim.verdict.capitalize()}.**")
-    commands = [f"`{made['command']}`" for n in claim.results if (made := load(n))]
-    if commands:
-        lines.append(f"Made by {', '.join(commands)}.")
+        said = short(claim.numbers(claim.line))
+        lines.append(f"**{claim.verdict.capitalize()}.** {said}")
+    sources = [source(made) for name in claim.results if (made := load(name))]
+    if sources:
+        lines.append(f"From {', '.join(sources)}.")
     elif claim.measure:
         lines.append(f"To be made by `{claim.command}`.")
     return "\n\n".join(lines)

@@ -7,13 +7,13 @@ C23 = Claim(
     "When inference is slower than control, switching between chunks jerks; real-time "
     "chunking and its relatives cure it.",
     "The papers on real-time chunking: it works with delays of more than 300 ms.",
-    line="Not tested yet: real-time chunking needs an executor that predicts while "
-    "the arm moves.",
+    line="Real-time chunking needs an executor that predicts while the arm moves; "
+    "there is none here yet.",
 )
 C24 = Claim(
     "C24",
     "Chunked Q-learning has no off-policy bias, but misjudges values in stochastic "
     "worlds; chunks explore better and stitch worse.",
     "An article on chunks in reinforcement learning; no number is given.",
-    line="Not tested yet: there is no reinforcement learning in this package.",
+    line="There is no reinforcement learning in this package.",
 )

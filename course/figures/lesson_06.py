@@ -277,16 +277,19 @@ def joint_lines(demos: Demonstrations) -> list[str]:
     ]
 
 
-def compared_film(ours: Evaluation, theirs: Evaluation, path: Path) -> Path:
+def compared_film(
+    ours: tuple[Evaluation, Policy], theirs: tuple[Evaluation, Policy], path: Path
+) -> Path:
     """A film of two policies on one scene, where only one succeeds if there is one."""
     from act_minimal.sim import make_task
     from act_minimal.sim.film import Take, film
 
-    pairs = zip(ours.rollouts, theirs.rollouts, strict=True)
+    pairs = zip(ours[0].rollouts, theirs[0].rollouts, strict=True)
     pair = min(pairs, key=lambda pair: pair[0].success == pair[1].success)
+    policies = ours[1], theirs[1]
     takes = [
-        Take(f"{name}, scene {one.scene}", one.qpos, one.success)
-        for name, one in zip(("own", "package"), pair, strict=True)
+        Take(f"{name}, scene {one.scene}", one.qpos, one.success, policy)
+        for name, one, policy in zip(("own", "package"), pair, policies, strict=True)
     ]
     task = make_task("so100_pick_place")
     return film(task, takes, path, progress=False)

@@ -265,19 +265,27 @@ def kinds_text(found: Evaluation) -> str:
     return ", ".join(said) or "no failure"
 
 
-def failures_film(found: Evaluation, n: int = 3) -> Film:
-    """A film of up to `n` failures, one of each kind first; or of successes if none."""
+def failures_film(found: Evaluation, policy: Policy, n: int = 3) -> Film:
+    """A film of up to `n` failures, one of each kind first; or of successes if none.
+
+    It shows what the policy predicts, too.
+    """
     kinds = [rows for rows in sort_failures(found.rollouts).values() if rows]
     depth = max((len(rows) for rows in kinds), default=0)
     failed = [rows[i] for i in range(depth) for rows in kinds if i < len(rows)][:n]
     shown = failed or found.rollouts[:n]
-    takes = [Take(kind(r), r.qpos, r.success) for r in shown]
+    takes = [Take(kind(r), r.qpos, r.success, policy) for r in shown]
     name = "_".join(f"{r.scene}-{r.ticks}" for r in shown)
     path = home() / "films" / f"failures_{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    film(PickPlace(), takes, path, columns=2, progress=False)
+    # One view: the executed lesson holds this film, and must stay small.
+    film(PickPlace(), takes, path, columns=2, cameras=("scene",), progress=False)
     what = ", ".join(f"{kind(r)} (scene {r.scene})" for r in shown)
-    return show_film(path, f"{len(takes)} of {found.n} rollouts side by side: {what}.")
+    return show_film(
+        path,
+        f"{len(takes)} of {found.n} rollouts side by side: {what}. A fading ribbon "
+        "shows the fingertips' next predicted positions.",
+    )
 
 
 # --- the scrubber ---------------------------------------------------------------------

@@ -40,8 +40,9 @@ class Film:
     def _encoded(self, kind: str, **how: Any) -> bytes:
         buffer = io.BytesIO()
         still = self.poster
-        if kind == "PNG":  # by coverage: a small cube keeps its colour
-            still = still.quantize(128, Image.Quantize.MAXCOVERAGE)
+        if kind == "PNG":
+            # By coverage a small cube keeps its colour, with k-means all others, too.
+            still = still.quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=5)
         still.save(buffer, format=kind, **how)
         return buffer.getvalue()
 

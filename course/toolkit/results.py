@@ -16,6 +16,7 @@ from .paths import ROOT
 
 Row = dict[str, Any]
 NOT_YET = "(not measured yet)"
+NONE = "none was found"  # what was searched for does not exist: null in the file
 RESULTS = ROOT / "data" / "results"
 
 
@@ -79,7 +80,7 @@ def look_up(expression: str, folder: Path | None = None) -> str:
 
     Formats: `percent` (of a share), `percent1`, or a number of decimals; without a
     field, a success rate with its interval. A path that leads to a number itself takes
-    a format only: `{{file key -> 2}}`.
+    a format only: `{{file key -> 2}}`. `NONE` stands for null.
 
     Raises:
         ResultError: the expression cannot be read, or leads nowhere.
@@ -102,6 +103,8 @@ def look_up(expression: str, folder: Path | None = None) -> str:
             number = number[key]
         else:
             raise ResultError(f"{expression}: no '{key}' in {number}")
+    if number is None:
+        return NONE
     if not style:
         return str(number)
     if style[0].startswith("percent"):

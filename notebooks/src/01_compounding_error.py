@@ -266,8 +266,9 @@ for name, rolled in (("the script", one), ("the feedback expert", found)):
 # Over three seeds, the script's clone reaches
 # {{claims/C01 summary expert=scripted variant=absolute}}, the feedback expert's
 # {{claims/C01 summary expert=feedback variant=absolute}}. So it depends on the
-# demonstrations. The two experts differ in two ways: the script follows a plan in time,
-# and it rests at waypoints. This comparison does not tell which of the two matters.
+# demonstrations. The two experts differ in pace as well as in feedback (the script slows
+# down to rest at each waypoint, the feedback expert keeps a steady pace and is done
+# sooner), and this comparison does not tell which of the two matters.
 #
 # ## What helps
 #

@@ -241,7 +241,7 @@ def executed(chunks, h):
     """Actions (T, A) when h actions of each chunk are executed; chunks (T, k, A)."""
     # solution
     t = np.arange(len(chunks))
-    asked = t // h * h  # the tick of the last look
+    asked = t // h * h  # the tick of the last prediction
     return chunks[asked, t - asked]
     # stub
     # ...  # when was the chunk made that rules tick t?

@@ -125,9 +125,15 @@ practice.run_explorer(run, rolled)
 
 # %% film
 yours, package = next(iter(rates.values())), rolled[800]
-film = practice.compared_film(yours, package, course.home() / "lesson_06_own.mp4")
+film = practice.compared_film(
+    (yours, mine.policy), (package, run.policy), course.home() / "lesson_06_own.mp4"
+)
 print(f"your ACT {yours}\nthe package's {package}")
-course.show_film(film, "One scene, where the two differ if they do: left your ACT.")
+course.show_film(
+    film,
+    "One scene, where the two differ if they do: left your ACT. A fading ribbon shows "
+    "the fingertips' next predicted positions.",
+)
 
 # %% idea [markdown]
 # The two differ in chunk size, steps and averaging, and 50 rollouts leave wide intervals.

@@ -149,12 +149,15 @@ for a, b in (((19, 20), (17, 20)), ((95, 100), (85, 100)), ((285, 300), (17, 20)
 # %% pair
 ensemble = ExecutionConfig("ensemble", m=0.01)
 other = course.rollouts(state, ensemble, n=100, seed=7)
+pairs = field.pair(found, other)
+a, b = pairs.only_a, pairs.only_b
 print(f"B alone: {other}")
-print(field.pair(found, other))
+print(pairs)
+print(f"{a + b} of {other.n} scenes tell A and B apart, split {a} to {b}")
 
 # %% paired-maths [markdown]
-# Only four of 100 scenes tell A and B apart, and they are split 3 to 1. Is that uneven
-# enough to call A better?
+# The last line counts the scenes that tell A and B apart. Is their split uneven enough
+# to call one of the two better?
 #
 # Let $b$ scenes be solved by A only and $c$ by B only. If neither policy were better,
 # each of these $b + c$ scenes would be a fair coin toss. With $k = \min(b, c)$, the
@@ -162,8 +165,9 @@ print(field.pair(found, other))
 #
 # $$ p = \min\Bigl(1,\; 2 \sum_{i=0}^{k} \binom{b+c}{i} 2^{-(b+c)}\Bigr). $$
 #
-# The factor 2 counts both tails. This is the **exact McNemar test**. For 3 to 1 it
-# gives the p printed above: so uneven a split is common by chance.
+# The factor 2 counts both tails. This is the **exact McNemar test**. The p printed above
+# is its p for this split: a large one says that chance alone often splits the scenes as
+# unevenly.
 #
 # ### Exercise: the paired test (10 minutes, medium)
 
@@ -256,7 +260,7 @@ for name, failed in field.sort_failures(found.rollouts).items():
     print(f"{name:20} {len(failed):2} of n = {found.n}, scenes", [
         r.scene for r in failed[:6]
     ])  # fmt: skip
-field.failures_film(found)
+field.failures_film(found, state)
 
 # %% scrub-text [markdown]
 # ## The moment it is lost

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from act_minimal.support.errors import UserError
-from benchmarks import report
+from benchmarks import report, tables
 from benchmarks.claims.__main__ import find, main
 from benchmarks.claims.registry import MEASURED
 from benchmarks.lerobot import versions as lerobot_versions
@@ -52,6 +52,20 @@ def test_a_changed_number_is_noticed():
     assert report.success(row) == "91 % [87, 94]"
     page = report.with_block("a <!-- x -->old<!-- /x --> b", "x", "new")
     assert page == "a <!-- x -->\nnew\n<!-- /x --> b"
+
+
+def test_below_a_table_stands_what_is_not_said_once_for_the_page():
+    usual = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2}
+    row = {"command": f"{tables.RUN}benchmarks.x --n 3", "machine": usual}
+    row |= {"versions": {"torch": "2.15.0", "mujoco": "4.0.0"}}
+    assert tables.machine(row) == tables.USUAL
+    assert report.said_of(row) == "\n\nFrom `benchmarks.x --n 3`.\n"
+    other = row | {"machine": {"cpu": "Slow", "cores": 2}, "seeds": [0, 1]}
+    said = "\n\nFrom `benchmarks.x --n 3` on 2 cores (Slow); seeds 0, 1.\n"
+    assert report.said_of(other) == said
+    page = report.results_page()
+    assert page.count(f"ran on {tables.USUAL}.") == 1
+    assert page.count("MuJoCo 4.0.0") == 1
 
 
 def test_every_committed_measurement_has_its_command(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -104,19 +105,55 @@ def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
                 said += line
             assert "no display here: open the address below" in said
             [address] = re.findall(r"http://localhost\S+", said)
-            assert "/lab/tree/00_start_here.ipynb?" in address
+            assert "/lab/tree/notebooks/00_start_here.ipynb?" in address
             base, token = re.findall(r"(http://localhost:\d+).*token=(\w+)", said)[0]
-            answer = fetch(f"{base}/api/contents/00_start_here.ipynb?token={token}")
+            contents = f"{base}/api/contents"
+            lesson = "notebooks/00_start_here.ipynb"
+            answer = fetch(f"{contents}/{lesson}?token={token}")
             assert answer["type"] == "notebook"
+            for link in relative_links(answer["content"]):
+                path = posixpath.normpath(f"notebooks/{link}")
+                assert fetch(f"{contents}/{path}?token={token}&content=0")["name"]
             # "Would you like to get notified about official Jupyter news?"
             plugin = "@jupyterlab/apputils-extension:notification"
             settings = fetch(f"{base}/lab/api/settings/{plugin}?token={token}")
             asked = settings["schema"]["properties"]
             assert asked["fetchNews"]["default"] == "false"
             assert asked["checkForUpdates"]["default"] is False
+            plugin = "@jupyterlab/docmanager-extension:plugin"
+            settings = fetch(f"{base}/lab/api/settings/{plugin}?token={token}")
+            viewers = settings["schema"]["properties"]["defaultViewers"]
+            assert viewers["default"] == {"markdown": "Markdown Preview"}
         finally:
             process.terminate()
             process.communicate(timeout=600)
+
+
+def relative_links(notebook):
+    """Links of a notebook's prose that name a file, without a place in it."""
+    prose = [c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    links = re.findall(r"\]\(([^)\s]+)\)", "\n".join(prose))
+    files = [link.partition("#")[0] for link in links]
+    return [link for link in files if link and not re.match(r"[a-z]+:", link)]
+
+
+@pytest.mark.quick
+def test_links_of_the_lessons_lead_to_what_is_served():
+    found = 0
+    for lesson in classroom.notebooks():
+        words = classroom.lab_command(lesson, browser=False)
+        [served] = [w.split("=")[1] for w in words if w.startswith("--notebook-dir=")]
+        [opened] = [w.split("tree/")[1] for w in words if "default_url" in w]
+        assert Path(served, opened).samefile(lesson)
+        for edition in (lesson, lesson.parent / "solutions" / lesson.name):
+            for link in relative_links(nbformat.read(edition, as_version=4)):
+                target = (edition.parent / link).resolve()
+                assert target.is_relative_to(Path(served).resolve()), (
+                    f"{edition}: {link}"
+                )
+                assert target.exists(), f"{edition}: {link}"
+                found += 1
+    assert found > 20
 
 
 def fetch(url, seconds=120):

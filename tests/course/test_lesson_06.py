@@ -344,10 +344,12 @@ def test_the_film_shows_a_scene_where_two_policies_differ(monkeypatch, tmp_path)
         return evaluation(sum(successes), len(rows), rows)
 
     ours, theirs = rolled(True, True, False), rolled(True, False, False)
-    takes = training.compared_film(ours, theirs, tmp_path / "two.mp4")
+    mine, other = object(), object()
+    takes = training.compared_film((ours, mine), (theirs, other), tmp_path / "two.mp4")
     assert [take.title for take in takes] == ["own, scene 1", "package, scene 1"]
     assert [take.success for take in takes] == [True, False]
-    same = training.compared_film(ours, ours, tmp_path / "two.mp4")
+    assert [take.policy for take in takes] == [mine, other]
+    same = training.compared_film((ours, mine), (ours, mine), tmp_path / "two.mp4")
     assert same[0].title == "own, scene 0"
 
 

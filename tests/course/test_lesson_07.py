@@ -384,11 +384,20 @@ def test_a_scrub_knows_where_the_hand_is(rolled):
 
 
 @pytest.mark.slow
-def test_a_film_of_failures(rolled):
-    film = lesson_07.failures_film(rolled, n=2)
-    assert film.mp4[4:8] == b"ftyp"
+def test_a_film_of_failures(rolled, monkeypatch):
+    filmed, film = [], lesson_07.film
+    monkeypatch.setattr(
+        lesson_07,
+        "film",
+        lambda task, takes, *a, **k: filmed.extend(takes) or film(task, takes, *a, **k),
+    )
+    policy = lesson_07.checkpoint("state")
+    shown = lesson_07.failures_film(rolled, policy, n=2)
+    assert filmed
+    assert all(take.policy is policy for take in filmed)
+    assert shown.mp4[4:8] == b"ftyp"
     failed = sum(not rollout.success for rollout in rolled.rollouts)
-    assert f"{min(2, failed) or 2} of 8 rollouts side by side" in film.alt
+    assert f"{min(2, failed) or 2} of 8 rollouts side by side" in shown.alt
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def numbers(tmp_path):
             {"k": 1, "cvae": True, "success": 0.5, "interval": [0.4, 0.6], "n": 100},
             {"k": 2, "cvae": True, "rate": 0.25, "interval": [0.2, 0.3], "n": 8},
         ],
-        "speed": {"ms": 1.2345, "share": 0.3333, "each": [7, 8]},
+        "speed": {"ms": 1.2345, "share": 0.3333, "each": [7, 8], "never": None},
     }
     folder = tmp_path / "results"
     (folder / "claims").mkdir(parents=True)
@@ -151,6 +151,8 @@ def numbers(tmp_path):
         ("one speed.ms", "1.2345"),
         ("one speed.ms -> 1", "1.2"),
         ("one speed.share -> percent", "33 %"),
+        ("one speed -> never percent", "none was found"),
+        ("one speed.never -> 1", "none was found"),
     ],
 )
 def test_a_number_in_prose(numbers, expression, text):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from act_minimal.sim import TASKS, make_task
-from act_minimal.sim.film import Stage, Take, film
+from act_minimal.sim.film import RIBBON, STILL, Stage, Take, film
 from act_minimal.sim.so100.changed_scenes import Change, ChangedPickPlace
 from act_minimal.sim.visuals import HIDDEN, SHOWN, rounded_box
 from act_minimal.sim.world import World
@@ -117,6 +117,20 @@ def test_a_changed_scene_looks_changed_in_films(stage):
     assert np.abs(one - two).max() > 60
 
 
+def test_films_show_changed_light_as_policies_see_it():
+    seen, shown = {}, {}
+    for light in (1.0, 0.5):
+        task = ChangedPickPlace(Change(light=(light, light, light)))
+        with closing(World(task)) as world, closing(Stage(task, SIZE)) as stage:
+            world.reset([0])
+            table = slice(SIZE[0] // 2, None)  # without the sky
+            seen[light] = world.render("scene", SIZE)[table].mean()
+            shown[light] = stage.draw(world.qpos[0], "scene")[table].mean()
+    change = seen[0.5] / seen[1.0]
+    assert change < 0.6
+    assert shown[0.5] / shown[1.0] == pytest.approx(change, abs=0.05)
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_the_fingertips_of_an_action_are_where_the_arm_goes(name):
     task: Any = make_task(name)
@@ -142,12 +156,18 @@ def test_the_fingertips_of_an_action_are_where_the_arm_goes(name):
 def test_a_chunk_is_a_ball_and_a_ribbon_that_fades(stage):
     qpos = start(TASK)
     qpos[:6] = [0.1, -1.3, 1.2, 1.3, -1.57, 0.5]
-    chunk = np.repeat(TASK.state(qpos[None]), 5, axis=0)
-    chunk[:, 0] += np.linspace(0.3, 1.0, 5)
+    chunk = np.repeat(TASK.state(qpos[None]), 2 * RIBBON + 2, axis=0)
+    chunk[:, 0] += np.linspace(0.3, 1.0, len(chunk))
     plain = stage.draw(qpos, "scene").astype(int)
     whole = stage.draw(qpos, "scene", chunk).astype(int)
-    alphas = [g.rgba[3] for g in decoration(stage)]
-    assert len(alphas) == 5  # the ball, and 4 pieces between 5 actions
+    shapes = decoration(stage)
+    alphas = [g.rgba[3] for g in shapes]
+    assert len(alphas) == 4  # the ball, two pieces of three actions, one of one
+    _, *middles = [g.pos.copy() for g in shapes]
+    (path,) = stage.fingertips(qpos, chunk)
+    ends = [(0, RIBBON), (RIBBON, 2 * RIBBON), (2 * RIBBON, 2 * RIBBON + 1)]
+    for middle, (first, last) in zip(middles, ends, strict=True):
+        assert middle == pytest.approx((path[first] + path[last]) / 2, abs=1e-6)
     assert alphas == sorted(alphas, reverse=True)
     assert alphas[0] == 1
     assert alphas[-1] < 0.1
@@ -193,6 +213,23 @@ def test_a_film_asks_the_policy_at_every_frame_that_it_shows(tmp_path, monkeypat
     assert np.array(policy.asked)[:, 0] == pytest.approx(states[::4, 0])
     assert [c.shape for c in drawn] == [(3, 6)] * 3
     assert [c[0, 0] for c in drawn] == pytest.approx(states[::4, 0])
+
+
+def test_a_state_that_looks_the_same_is_not_drawn_again(tmp_path, monkeypatch):
+    drawn = []
+    draw = Stage.draw
+
+    def spy(self, qpos, camera, chunk=None):
+        drawn.append(qpos[0])
+        return draw(self, qpos, camera, chunk)
+
+    monkeypatch.setattr(Stage, "draw", spy)
+    states = np.repeat(start(TASK)[None], 24, axis=0)
+    # Slow, but far in the end: each is compared with the one drawn last.
+    states[:, 0] = np.arange(24) * STILL / 7
+    take, path = Take("x", states, True), tmp_path / "x.mp4"
+    film(TASK, [take], path, size=SIZE, cameras=("side",), progress=False)
+    assert drawn == pytest.approx(np.array([0, 8, 16]) * STILL / 7)
 
 
 def test_a_task_without_fingertips_is_filmed_without_its_chunks(tmp_path):

@@ -10,10 +10,13 @@ from .guard import FAR, Guard
 from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
-JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
+JAW_OPENS = 0.05  # openings: a jaw that stands so far from its target is held up
+# rad/s, or openings/s: a slower joint is blocked by something, a jaw has something
+# between its fingers.
+STANDS = 0.15
+WAITS = 1.0  # s until a blocked joint of an arm that has pressed is asked again
 MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
-STILL = 0.8  # of `press`: once it has pressed too hard, more than this is so too
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
@@ -136,7 +139,11 @@ class Governor:
         self.velocity = np.zeros(len(self.limits.low))
         self._before: np.ndarray | None = None  # measured a tick ago
         self._pressed = np.zeros(len(self.limits.low))  # s that each joint has pressed
-        self._has_pressed = False  # on what it still touches
+        # Whose arm has pressed on what it still touches.
+        self._has_pressed = np.zeros(len(self.limits.low), bool)
+        # Of such an arm: s that each joint has stood though it was asked to move; which
+        # way it was blocked then; and for how many s it is not asked again.
+        self._standing, self._blocked, self._waits = np.zeros((3, len(self.velocity)))
         self._clearances: np.ndarray | None = None  # how clear the arm was a tick ago
 
     def reset(self, measured: np.ndarray) -> None:
@@ -180,14 +187,20 @@ class Governor:
         assert self.target is not None
         kinds: list[str] = []
         last, goal = self.target, np.asarray(wish, float)
+        before, self._before = self._before, measured.copy()
+        moved = (
+            np.abs(measured - before)
+            if before is not None
+            else np.full(len(last), np.inf)
+        )
 
         goal = _clip(goal, limits.low, limits.high, "joint limit", kinds)
         if load is not None:
-            goal = self._ease_grip(goal, measured, load, kinds)
+            goal = self._ease_grip(goal, measured, moved, load, kinds)
         if (target := self._yielding(measured)) is not None:
             # It gave way, which is no motion that goes on.
             self.target, self.velocity = target, np.zeros(len(target))
-            self._has_pressed, self._clearances = True, None
+            self._clearances = None
             return target.copy(), [*kinds, "press"]
         # From here it can still stop before the end of its range.
         left = np.where(goal > last, limits.high - last, last - limits.low)
@@ -200,12 +213,13 @@ class Governor:
         velocity = np.clip(velocity, -limits.speed, limits.speed)
         target = np.clip(last + velocity * dt, limits.low, limits.high)
         near = np.clip(measured, limits.low, limits.high)
-        # Else it would press again at once, and with pauses of a tick keep pressing.
-        step = limits.press if self._has_pressed else limits.step
-        target = _clip(target, near - step, near + step, "step", kinds)
+        target = _clip(target, near - limits.step, near + limits.step, "step", kinds)
         # A joint pushed away from its target must not let the target leap after it.
         target = np.clip(target, last - limits.speed * dt, last + limits.speed * dt)
-        return self._send(self._keep_clear(last, measured, target, kinds)), kinds
+        target = self._keep_clear(last, measured, target, kinds)
+        if self._has_pressed.any():
+            target = self._let_go(target, measured, moved, goal)
+        return self._send(target), kinds
 
     def _send(self, target: np.ndarray) -> np.ndarray:
         assert self.target is not None
@@ -214,16 +228,18 @@ class Governor:
         return target.copy()
 
     def _ease_grip(
-        self, goal: np.ndarray, measured: np.ndarray, load: np.ndarray, kinds: list[str]
+        self,
+        goal: np.ndarray,
+        measured: np.ndarray,
+        moved: np.ndarray,
+        load: np.ndarray,
+        kinds: list[str],
     ) -> np.ndarray:
         """A standing jaw that squeezes too hard is asked for less, in proportion."""
         assert self.target is not None
-        before, self._before = self._before, measured.copy()
-        if before is None:
-            return goal
         goal = goal.copy()
         for jaw in self.limits.grippers:
-            if abs(before[jaw] - measured[jaw]) > JAW_STANDS * self.period:
+            if moved[jaw] > STANDS * self.period:
                 continue
             gap = measured[jaw] - self.target[jaw]  # how far it is asked to squeeze
             squeeze = abs(load[jaw])
@@ -244,22 +260,65 @@ class Governor:
         """
         assert self.target is not None
         limits, gap = self.limits, measured - self.target
-        most = limits.press * (STILL if self._has_pressed else 1.0)
-        pressing = np.abs(gap) > most
+        pressing = np.abs(gap) > limits.press
         pressing[list(limits.grippers)] = False  # they are eased by themselves
-        near_something = pressing.any() or self._has_pressed
-        if near_something and self.clearance(measured).min() > TOUCHES:
-            pressing[:] = self._has_pressed = False
+        if pressing.any() or self._has_pressed.any():
+            if self.clearance(measured).min() > TOUCHES:
+                pressing[:] = self._has_pressed[:] = False
+                self._standing[:] = self._blocked[:] = 0.0
+            elif self._has_pressed.any():
+                pressing &= self._leads_nearer(self.target, measured)
         self._pressed = np.where(pressing, self._pressed + self.period, 0.0)
         pressing = self._pressed > INERTIA
         if not pressing.any():
             return None
+        of_arms = pressing.reshape(limits.arms, -1).any(1)
+        self._has_pressed |= of_arms.repeat(len(gap) // limits.arms)
         # Straight back, where the way was seen to be clear.
         share = 1 - 0.5 * (limits.press / np.maximum(np.abs(gap), 1e-9))[pressing].min()
         most = limits.speed * self.period
         gap[list(limits.grippers)] = 0.0
         share = min(share, float((most / np.maximum(np.abs(gap), 1e-9)).min()))
         return np.clip(self.target + share * gap, limits.low, limits.high)
+
+    def _leads_nearer(self, target: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """(A,) which joints, each alone on its way to the target, bring it nearer."""
+        alone = measured + np.diag(target - measured)  # (A, A), a joint a row
+        clear = self.clearance(np.concatenate([measured[None], alone])).min(-1)
+        return clear[1:] < clear[0] - 1e-6
+
+    def _let_go(
+        self,
+        target: np.ndarray,
+        measured: np.ndarray,
+        moved: np.ndarray,
+        goal: np.ndarray,
+    ) -> np.ndarray:
+        """A target that presses no more, of an arm that has: else it would again.
+
+        Joints that lead it nearer to what it touches stay where they are, and for a
+        while those that were blocked; those that lead it away, or along, go on. Closing
+        jaws are eased, even if they may not go on.
+        """
+        limits, dt, last = self.limits, self.period, self.target
+        assert last is not None
+        jaws = np.isin(np.arange(len(last)), limits.grippers)
+        asked = last - measured
+        held_up = np.where(jaws, asked > JAW_OPENS, np.abs(asked) > limits.press)
+        stands = held_up & (moved < STANDS * dt)
+        self._standing = np.where(stands, self._standing + dt, 0.0)
+        blocked = self._standing > INERTIA
+        self._blocked = np.where(blocked, np.sign(asked), self._blocked)
+        self._waits = np.where(blocked, WAITS, self._waits - dt)
+        self._blocked[self._waits <= 0] = 0.0
+
+        pushes = self._leads_nearer(target, measured) & ~jaws
+        pushes |= self._blocked * (target - measured) > 0
+        wanted = np.where(pushes & self._has_pressed, measured, target)
+        eased = np.maximum(wanted, np.minimum(goal, measured))
+        wanted = np.where(jaws, eased, wanted)
+        wanted = np.clip(wanted, last - limits.speed * dt, last + limits.speed * dt)
+        return np.clip(wanted, limits.low, limits.high)
 
     def _keep_clear(
         self,

@@ -163,6 +163,27 @@ def test_no_sequence_of_actions_leaves_a_so100s_limits(folder, sequence):
     expect_that_it_stays_within("so100", folder, sequence)
 
 
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        [([0, 0.4, -0.1, 1.6, 0, 0], 60)],
+        [([-0.19, -0.72, 2.38, -1.45, -0.26, 0.34], 90)],
+        [([-9, 9, 9, -0.64, 2.13, 3.89], 22), ([-3.59, 9, -4, -9, 0, -3.57], 14)],
+        [([0, 9, 9, 0, 9, 1], 15), ([-9, 9, 0, -3.06, 2.84, -1.1], 30)],
+    ],
+)
+def test_a_so100_that_leaned_on_the_table_rises_and_lands(folder, sequence):
+    virtual, robot = connected_so100(folder)
+    for values, ticks in sequence:
+        for _ in range(ticks):
+            robot.observe()
+            robot.act(np.array([values], float))
+    assert virtual.witness.touch.strongest > 10  # N
+    robot.close()
+    expect_so100_within_limits(virtual.witness)
+    assert robot.measured == pytest.approx(SO100_LIMITS.rest, abs=0.1)
+
+
 # Held back, it once caught up with the ramp of its landing at 3.6 rad/s.
 FALLS_BEHIND = [
     0,

@@ -116,6 +116,55 @@ def chunk_size(result: Row) -> str:
     return table_of(groups.values(), columns)
 
 
+def ablation(result: Row) -> str:
+    """Chunks, CVAE and ensembling, one taken away or added at a time."""
+    names = {
+        "act": "ACT: k = 50, half of each executed",
+        "no_chunks": "no chunks (k = 1)",
+        "no_cvae": "no CVAE",
+        "ensemble": "an ensemble, m = 0.01, in place of half chunks",
+    }
+
+    def points(row: Row) -> str:
+        if "difference" not in row:
+            return ""
+        d, low, high = (
+            100 * x for x in (row["difference"], *row["difference_interval"])
+        )
+        return f"{d:+.0f} [{low:+.0f}, {high:+.0f}]"
+
+    columns: Columns = {
+        "50 demonstrations": "{demonstrator}",
+        "": lambda r: names[r["row"]],
+        **SEEDS,
+        "points against ACT": points,
+        "p": lambda r: f"{r['p_value']:.1g}" if "p_value" in r else "",
+    }
+    return (
+        table_of(result["summary"], columns)
+        + "\n\nChunks carry the success. The CVAE adds nothing that these rollouts "
+        f"show, and the ensemble nothing to the best chunk. {result['note']}"
+    )
+
+
+def grid(result: Row) -> str:
+    """Chunk size against executed length."""
+    lengths = sorted({row["h"] for row in result["summary"]})
+    cells = {(r["noise"], r["k"], r["h"]): success(r) for r in result["summary"]}
+    sizes = list(dict.fromkeys((r["noise"], r["k"]) for r in result["summary"]))
+    rows = [
+        [f"{noise:g}", str(k), *(cells.get((noise, k, h), "") for h in lengths)]
+        for noise, k in sizes
+    ]
+    head = ["noise on the inputs", "k", *(f"h = {h}" for h in lengths)]
+    n = result["summary"][0]["n"]
+    return table(head, rows) + (
+        f"\n\nPolicies without a CVAE after human-like demonstrations, h actions of "
+        f"each chunk executed; n = {n} a cell. Down a column only what was learned "
+        "differs, along a row only what is executed."
+    )
+
+
 def vision(result: Row) -> str:
     """Vision policies against the number of demonstrations."""
     rows = result["summary"]
@@ -308,6 +357,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "state": ("State policies (joints and cube pose)", state),
     "single_step": ("The best single-step baseline", single_step),
     "chunk_size": ("Success against chunk size", chunk_size),
+    "claims/ablation": ("Chunks, CVAE and ensembling, one at a time", ablation),
+    "claims/grid": ("Chunk size against executed length", grid),
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
     "checkpoints": ("The checkpoints in `data/checkpoints`", checkpoints),
     "simulation": ("The simulator", simulation),

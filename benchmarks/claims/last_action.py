@@ -55,9 +55,10 @@ C13 = Claim(
     "An article on driving: the copycat problem.",
     measure,
     t.SIZES,
-    ours="Human-like, delta targets, k = 1: without the last action as an input "
-    "{{target=delta k=1 last_action=false}} (error of the next action on held-out "
-    "demonstrations {{target=delta k=1 last_action=false -> error_rad 4}} rad), with "
+    ours="Human-like, delta targets and noise on the inputs, k = 1: without the "
+    "last action as an input {{target=delta k=1 last_action=false}} (error of the next "
+    "action on held-out demonstrations {{target=delta k=1 last_action=false -> "
+    "error_rad 4}} rad), with "
     "it {{target=delta k=1 last_action=true}} ({{target=delta k=1 last_action=true -> "
     "error_rad 4}} rad). k = 25: {{target=delta k=25 last_action=false}} and "
     "{{target=delta k=25 last_action=true}}.",

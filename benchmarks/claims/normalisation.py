@@ -114,11 +114,11 @@ C20 = Claim(
     "with a floor of 0.01 rad on the deviation, {{claims/C20 still floor=1e-08 "
     "degrees=1.0 -> l1 2}} without.",
     verdict="under a condition",
-    line="Without normalisation training still works and loses some successes; a "
-    "missing floor does more harm.",
+    line="Without normalisation training still works and loses some successes; a floor "
+    "limits the harm of a still joint.",
     why="Radians and metres are of similar size here. Without a floor on the "
     "deviation, a joint that never moved spoils every prediction once it is "
-    "displaced.",
+    "displaced; with one the error grows more slowly.",
     extension=Extension(
         "scaling to [-1, 1], as the source says",
         "Scaled to [-1, 1] by the smallest and the largest value: "

@@ -146,7 +146,7 @@ def size_figure(folder: Path | None = None) -> tuple[Figure, str]:
 
 def grid_figure(folder: Path | None = None) -> tuple[Figure, str]:
     """Success for every chunk size k and executed length h, and a sentence about it."""
-    names = {0.02: "noise on the inputs", 0.0: "no noise on the inputs"}
+    names = {0.02: "trained with noise on the inputs", 0.0: "trained without noise"}
     try:
         rows = load_result("claims/grid", folder)["summary"]
     except ResultError:
@@ -167,7 +167,8 @@ def grid_figure(folder: Path | None = None) -> tuple[Figure, str]:
         axes.grid(False)
         for ticks in (axes.set_xticks, axes.set_yticks):
             ticks(range(len(SIZES)), [str(size) for size in SIZES])
-        label(axes, "executed length h", "chunk size k", f"{name}: success, %")
+        title = f"success, % (n = {rows[0]['n']} a cell), {name}"
+        label(axes, "executed length h", "chunk size k", title)
         known = [row for row in rows if row["noise"] == noise]
         best = max(known, key=itemgetter("success"))
         said.append(

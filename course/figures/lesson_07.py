@@ -279,7 +279,7 @@ def failures_film(found: Evaluation, policy: Policy, n: int = 3) -> Film:
     path = home() / "films" / f"failures_{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     # One view: the executed lesson holds this film, and must stay small.
-    film(PickPlace(), takes, path, columns=2, cameras=("scene",), progress=False)
+    film(PickPlace(), takes, path, columns=n, cameras=("scene",), progress=False)
     what = ", ".join(f"{kind(r)} (scene {r.scene})" for r in shown)
     return show_film(
         path,
@@ -361,7 +361,7 @@ def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
     middle.legend(fontsize=9, ncols=3, loc="upper right")
     label(middle, "", "joints, rad")
     (jaw,) = right.plot([], [], **style(0), label="jaw opening")
-    (cube,) = right.plot([], [], **style(1), label="cube's height, 10 cm")
+    (cube,) = right.plot([], [], **style(1), label="cube's height (1 is 10 cm)")
     right.legend(fontsize=9, loc="upper right")
     label(right, "time, s", "")
     middle.set_ylim(-3.6, 6.0)

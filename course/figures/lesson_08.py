@@ -157,6 +157,16 @@ def tip_errors(error: float) -> np.ndarray:
     return np.linalg.norm(np.array(moved) - true, axis=-1)
 
 
+def tip_lines(error: float) -> str:
+    """The same in words, a line a joint."""
+    lines = [
+        f"{name:5} off by {np.degrees(error):.0f} degrees: the fingertip is off by "
+        f"{away.min():.1f} to {away.max():.1f} cm"
+        for name, away in zip(JOINT_NAMES, 100 * tip_errors(error), strict=False)
+    ]
+    return "\n".join(lines)
+
+
 def calibration_figure(error: float) -> Figure:
     """Where the fingertip is, against where it is believed to be, joint by joint."""
     fig, axes = figure(width=7.0, height=2.6)
@@ -165,7 +175,9 @@ def calibration_figure(error: float) -> Figure:
     axes.axhline(2.5, color=COLOURS[1], linestyle="--", label="width of the cube")
     axes.set_ylim(0)
     axes.legend()
-    label(axes, f"joint that is off by {np.degrees(error):.0f} degrees", "tip off, cm")
+    off = f"joint that is off by {np.degrees(error):.0f} degrees"
+    what = "n = 100 poses: median, middle half, whiskers to the least and the most"
+    label(axes, off, "tip off, cm", what)
     return fig
 
 
@@ -466,6 +478,14 @@ def trials(
     return tally
 
 
+def stepped_in(robot: Any) -> str:
+    """How often the limits changed what was sent, by kind, in a sentence."""
+    counts = Counter(robot.interventions.counts)
+    kinds = ", ".join(f"{kind} {n}" for kind, n in counts.most_common())
+    total = sum(counts.values())
+    return f"The limits stepped in {total} times{f': {kinds}' if kinds else ''}"
+
+
 def busy(tally: Any, fps: float) -> str:
     """Whether ticks or predictions came late, in words; "" if not."""
     off = max((t.timing.get("jitter_ms_p99", 0.0) for t in tally.trials), default=0.0)
@@ -487,9 +507,10 @@ def timing_figure(tally: Any) -> Figure:
     median, worst = zip(*(t.prediction_ms or (0, 0) for t in tally.trials), strict=True)
     axes[0].bar(number, median, color=COLOURS[0], label="median")
     axes[0].plot(number, worst, "kv", label="worst")
-    axes[0].legend()
-    label(axes[0], "trial", "a prediction, ms")
+    axes[0].set_ylim(0, 1.35 * max(1.0, *worst))  # the legend stands over the markers
+    axes[0].legend(loc="upper center", ncols=2)
+    label(axes[0], "trial", "a prediction took, ms")
     jitter = [t.timing.get("jitter_ms_p99", 0.0) for t in tally.trials]
     axes[1].bar(number, jitter, color=COLOURS[1])
-    label(axes[1], "trial", "tick off by, ms (99 %)")
+    label(axes[1], "trial", "99 % of ticks within, ms")
     return fig

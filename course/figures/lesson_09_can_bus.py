@@ -74,15 +74,18 @@ def plug_in() -> VirtualArms:
 
 
 def health(arms: VirtualArms) -> None:
-    """Print a line a motor of the right arm: what it says of itself."""
+    """Print a line a motor of the right arm: what it says of itself, and a table."""
     from hardware.openarm.bus import Bus
+    from hardware.openarm.motors import ARM_MOTORS
     from hardware.openarm.setup import look
+
+    tables = {motor.id: motor.type.scale.velocity for motor in ARM_MOTORS}
 
     bus = Bus(arms.right, side="right")
     bus.open()
     with contextlib.closing(bus):
         for one in look(bus):
-            print(one)
+            print(f"{one} (most tables: {tables[one.id]:g})")
 
 
 def exchange(arms: VirtualArms, id: int, data: bytes) -> tuple[int, bytes]:
@@ -357,4 +360,5 @@ def connected(arms: VirtualArms) -> Iterator[Any]:
         robot.close()
 
 
+stepped_in = lesson_08.stepped_in
 trials = partial(lesson_08.trials, n=3, seed=9, seconds=18)

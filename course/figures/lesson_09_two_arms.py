@@ -116,6 +116,12 @@ def sort_out(rollouts: Sequence[Rollout]) -> dict[str, int]:
     return {name: kinds.count(name) for name in KINDS}
 
 
+def kinds_text(rollouts: Sequence[Rollout]) -> str:
+    """How many rollouts failed in which way, in words."""
+    said = [f"{n} {name}" for name, n in sort_out(rollouts).items() if n]
+    return ", ".join(said) or "none"
+
+
 def in_the_air(rollout: Rollout) -> np.ndarray:
     """(T,) whether the bar is off the table."""
     return rollout.qpos[:, ARM_NQ + 2] > TABLE + LIFTED
@@ -238,18 +244,37 @@ def plans_figure() -> Figure:
     return fig
 
 
+def plans_told(policy: Policy, states: np.ndarray, opening: float) -> np.ndarray:
+    """The right hand's planned openings (M, k), the left hand said to be so open."""
+    seen = observe(states)
+    seen["qpos"][:, LEFT] = opening
+    return policy.predict_chunk(seen)[:, :, RIGHT]
+
+
+def told(policy: Policy, states: np.ndarray, opening: float) -> str:
+    """In how many scenes (M, 25) the right hand is planned to open, in a sentence.
+
+    In all of them the left hand has the bar; the policy is told how open it is.
+    """
+    true = float(np.median(observe(states)["qpos"][:, LEFT]))
+    plans = plans_told(policy, states, opening)
+    opens = float((plans.max(1) > 0.3).mean())
+    return (
+        f"Told that the left hand is {opening:.2f} open (it is {true:.2f}, on the "
+        f"bar), the policy plans to open the right one within a second in "
+        f"{100 * opens:.0f} % of {len(plans)} handovers."
+    )
+
+
 def told_explorer(policy: Policy, states: np.ndarray) -> Explorer:
     """A slider on what the policy is told of the left hand; what the right one plans.
 
     In scenes (M, 25) in which the left hand has the bar.
     """
-    seen = observe(states)
-    true = float(np.median(seen["qpos"][:, LEFT]))
+    true = float(np.median(observe(states)["qpos"][:, LEFT]))
 
     def draw(opening: float) -> tuple[Figure, str]:
-        qpos = seen["qpos"].copy()
-        qpos[:, LEFT] = opening
-        plans = policy.predict_chunk(seen | {"qpos": qpos})[:, :, RIGHT]  # (M, k)
+        plans = plans_told(policy, states, opening)  # (M, k)
         ms = np.arange(plans.shape[1]) * 20
         fig, axes = figure(width=6.0, height=3.0)
         axes.plot(ms, plans.T, color=COLOURS[5], lw=0.8, alpha=0.6)
@@ -257,12 +282,7 @@ def told_explorer(policy: Policy, states: np.ndarray) -> Explorer:
         axes.set_ylim(-0.05, 0.75)
         axes.legend(loc="upper left")
         label(axes, "ms from now", "right hand's opening, planned")
-        opens = float((plans.max(1) > 0.3).mean())
-        return fig, (
-            f"Told that the left hand is {opening:.2f} open (it is {true:.2f}, on the "
-            f"bar), the policy plans to open the right one within a second in "
-            f"{100 * opens:.0f} % of {len(plans)} handovers."
-        )
+        return fig, told(policy, states, opening)
 
     return Explorer(
         "From which opening of the left hand on does the right one hold tight?",

@@ -108,10 +108,10 @@ print(welcome.first_and_all(found, 4))
 welcome.film_rollouts(found, policy, 4)
 
 # %% reveal-text [markdown]
-# A few scenes can look much better or much worse than the policy is. That is why every
-# rate in this course comes with n, the number of rollouts, and a 95 % interval. Fifty
-# scenes of one policy still leave a wide interval; here are three policies, trained with
-# three seeds, 100 scenes each:
+# Four scenes can look much worse than the policy is. That is why every rate in this
+# course comes with n, the number of rollouts, and a 95 % interval. Fifty scenes of one
+# policy still leave a wide interval; here are three policies, trained with three seeds,
+# 100 scenes each:
 
 # %% reveal
 reveal("00.act")

@@ -195,13 +195,15 @@ show(
 )
 
 # %% horizon-measured [markdown]
-# Measured with three seeds between T = 10 and T = 80, single steps grow with the power
+# Over three seeds, from T = 10 to 80, single steps grow with the power
 # {{claims/C01 horizon expert=scripted variant=absolute -> power 2}}, chunks with
-# {{claims/C01 horizon expert=scripted variant=chunk-25 -> power 2}}. The power alone does
-# not say which policy is better: a small error may grow fast. Compare the heights, too:
-# after 80 steps the sums are
-# {{claims/C01 horizon expert=scripted variant=absolute -> cost.80 2}} and
-# {{claims/C01 horizon expert=scripted variant=chunk-25 -> cost.80 2}} rad · steps.
+# {{claims/C01 horizon expert=scripted variant=chunk-25 -> power 2}}: more slowly once T is
+# longer than a chunk. Before, their sum is even larger:
+#
+# | T | single steps, rad · steps | chunks of 25 |
+# |---|---|---|
+# | 20 | {{claims/C01 horizon expert=scripted variant=absolute -> cost.20 1}} | {{claims/C01 horizon expert=scripted variant=chunk-25 -> cost.20 1}} |
+# | 80 | {{claims/C01 horizon expert=scripted variant=absolute -> cost.80 1}} | {{claims/C01 horizon expert=scripted variant=chunk-25 -> cost.80 1}} |
 #
 # ## How far from the data?
 #
@@ -364,7 +366,7 @@ reveal("01.rescue")
 # %% trial [markdown]
 # ## Single steps, by recipe
 #
-# The rates for k = 1 in lessons 00 to 02, by recipe (50 demonstrations, three seeds):
+# Rates depend on the recipe, after either demonstrator (three seeds):
 #
 # | demonstrations | network | targets | also | updates | success |
 # | --- | --- | --- | --- | --- | --- |
@@ -379,7 +381,8 @@ reveal("01.rescue")
 # | human-like | transformer | absolute | input noise | 2000 (lesson 02) | {{chunk_size summary demonstrator=human k=1 cvae=false execution=half}} |
 # | human-like | transformer with CVAE | absolute | input noise | 2000 | {{chunk_size summary demonstrator=human k=1 cvae=true execution=half}} |
 # | human-like | perceptron | absolute | DAgger, 25 of the 50 corrected | 3000 | {{claims/C01 summary expert=human variant=dagger}} |
-# | human-like | *the same, k = 25* | absolute |  | 3000 | {{claims/C01 summary expert=human variant=chunk-25}} |
+# | human-like | *transformer, k = 10* | absolute | input noise | 2000 | {{chunk_size summary demonstrator=human k=10 cvae=false execution=half}} |
+# | human-like | *perceptron, k = 25* | absolute |  | 3000 | {{claims/C01 summary expert=human variant=chunk-25}} |
 # | scripted | perceptron | absolute |  | 3000 (above) | {{claims/C01 summary expert=scripted variant=absolute}} |
 # | scripted | perceptron | absolute | DART | 3000 | {{claims/C01 summary expert=scripted variant=dart}} |
 # | scripted | perceptron | delta |  | 3000 | {{claims/C01 summary expert=scripted variant=delta}} |
@@ -388,8 +391,8 @@ reveal("01.rescue")
 # | scripted | transformer | absolute | input noise | 2000 | {{chunk_size summary demonstrator=scripted k=1 cvae=false execution=half}} |
 # | scripted | *perceptron, k = 25* | absolute |  | 3000 | {{claims/C01 summary expert=scripted variant=chunk-25}} |
 #
-# After human-like demonstrations DAgger comes nearest to k = 25; it needs an expert who
-# labels any state.
+# After human-like demonstrations no remedy tried reaches k = 25. DAgger is near k = 10, and
+# needs an expert who labels any state.
 #
 # ## Where it fails
 #
@@ -397,11 +400,12 @@ reveal("01.rescue")
 #
 # | what | k = 1 | chunks |
 # |---|---|---|
+# | arm not disturbed | {{claims/C01 noise expert=scripted variant=absolute disturb_rad=0.0}} | k = 25: {{claims/C01 noise expert=scripted variant=chunk-25 disturb_rad=0.0}} |
 # | arm disturbed by 0.04 rad | {{claims/C01 noise expert=scripted variant=absolute disturb_rad=0.04}} | k = 25: {{claims/C01 noise expert=scripted variant=chunk-25 disturb_rad=0.04}} |
-# | pauses of 0 to 1 s: success | {{claims/C12 summary pauses=random k=1}} | k = 50: {{claims/C12 summary pauses=random k=50}} |
-# | time frozen there | {{claims/C12 summary pauses=random k=1 -> frozen percent}} | k = 50: {{claims/C12 summary pauses=random k=50 -> frozen percent}} |
-# | human-like, last action unseen | {{claims/C13 summary target=delta k=1 last_action=false}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=false}} |
-# | human-like, last action as input | {{claims/C13 summary target=delta k=1 last_action=true}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=true}} |
+# | pauses of 0 to 1 s: success | {{claims/C12 summary pauses=random k=1}} | k = 10: {{claims/C12 summary pauses=random k=10}}; k = 50: {{claims/C12 summary pauses=random k=50}} |
+# | time frozen there | {{claims/C12 summary pauses=random k=1 -> frozen percent}} | k = 10: {{claims/C12 summary pauses=random k=10 -> frozen percent}}; k = 50: {{claims/C12 summary pauses=random k=50 -> frozen percent}} |
+# | human-like, deltas, input noise, last action unseen | {{claims/C13 summary target=delta k=1 last_action=false}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=false}} |
+# | human-like, deltas, input noise, last action as input | {{claims/C13 summary target=delta k=1 last_action=true}} | k = 25: {{claims/C13 summary target=delta k=25 last_action=true}} |
 # | its error on held-out demonstrations: unseen | {{claims/C13 summary target=delta k=1 last_action=false -> error_rad 4}} rad | k = 25: {{claims/C13 summary target=delta k=25 last_action=false -> error_rad 4}} rad |
 # | as input | {{claims/C13 summary target=delta k=1 last_action=true -> error_rad 4}} rad | k = 25: {{claims/C13 summary target=delta k=25 last_action=true -> error_rad 4}} rad |
 #

@@ -302,8 +302,8 @@ show(
 # | 50 Hz, 1 s | 50 | {{claims/C11 fifty k=50 -> success percent}} |
 #
 # (n = 300 each; the training at 50 Hz was shorter.) At 50 Hz the same seconds hold more
-# ticks, which is why the rule speaks of seconds. Its steps of 25 are coarse: take its
-# answer as the middle of the sizes that you try.
+# ticks, which is why the rule speaks of seconds. At 30 Hz its answer is at the low end of
+# the good sizes: it gives a first size, so try twice as much as well.
 #
 # ## When longer hurts
 #

@@ -253,9 +253,9 @@ show(
 
 # %% rates-after [markdown]
 # A guide says: 1e-5 is right, 1e-4 unstable, for 80 million parameters, a batch of 8 and
-# no warm-up. Here 1e-5 is slow and does not diverge; 1e-2 stalls, since
-# its steps are too large to settle. In runs of 1000 updates whose rate falls to 0 at the
-# end it does settle, and wins (three seeds, 300 rollouts):
+# no warm-up. Here 1e-5 is slow and does not diverge. By loss after 200 steps 1e-3 leads, as
+# 1e-2 takes too large steps; by success after 1000 updates, whose rate falls to 0 at the
+# end, 1e-2 wins (three seeds, 300 rollouts):
 #
 # | rate | success |
 # |---|---|
@@ -325,13 +325,13 @@ show(
 # Over three seeds, the error after 1 degree is
 # {{claims/C20 still floor=0.01 degrees=1.0 -> l1 2}} with the floor and
 # {{claims/C20 still floor=1e-08 degrees=1.0 -> l1 2}} without; where the joint rested it
-# is {{claims/C20 still floor=0.01 degrees=0.0 -> l1 2}} with both. No normalisation at all
-# costs less here, since radians and metres are of similar size: a plain training succeeds
-# in {{claims/C20 summary statistics=none}} without it and in
-# {{claims/C20 summary statistics=standard}} with it. (Plain means a constant rate, no
-# noise on the state and no averaging of weights, hence the low success.)
+# is {{claims/C20 still floor=0.01 degrees=0.0 -> l1 2}} with both. Without any
+# normalisation training still works, as radians and metres are of similar size, and loses a
+# little: {{claims/C20 summary statistics=none}} instead of
+# {{claims/C20 summary statistics=standard}}. (Both with a constant rate, no noise on the
+# state and no averaging of weights, hence low.)
 #
-# Other choices:
+# Other choices, with chunks of 25:
 #
 # | choice | success |
 # |---|---|
@@ -343,6 +343,11 @@ show(
 # | L1 loss, absolute targets | {{claims/C08 summary loss=l1 target=absolute}} |
 # | L2 loss, absolute targets | {{claims/C08 summary loss=l2 target=absolute}} |
 # | L1 loss, deltas | {{claims/C08 summary loss=l1 target=delta}} |
+# | single steps (lesson 01), absolute targets | {{claims/C01 summary expert=human variant=absolute}} |
+# | single steps (lesson 01), deltas | {{claims/C01 summary expert=human variant=delta}} |
+# | the demo (k = 50): the pose, 50 demonstrations | {{state summary policy=act demonstrator=human}} |
+# | cameras, 50 demonstrations, {{vision summary demonstrations=50 -> steps.0}} updates | {{vision summary demonstrations=50}} |
+# | cameras, 200 demonstrations, as many updates | {{vision summary demonstrations=200}} |
 #
 # ## With cameras
 #

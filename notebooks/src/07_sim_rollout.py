@@ -214,7 +214,7 @@ show(
 
 # %% seeds-maths [markdown]
 # In the first row the three rates lie closer together than chance alone would have
-# them on average; in the last row they lie farther apart. Do the seeds differ, or only
+# them on average; in two of the five they spread about twice as much. Do the seeds differ, or only
 # their rollouts? If all seeds had the same $p$, rates over $n$ rollouts would still
 # have variance $p(1-p)/n$. Variances of independent causes add up:
 #
@@ -274,8 +274,8 @@ explorer = field.scrub_explorer(field.pick_scrubs(found))
 explorer
 
 # %% field-text [markdown]
-# The policy does not remember that its grasp failed. After the jaw has closed on
-# nothing, its joints keep repeating a short motion until the time is over, because the
+# The policy does not remember that its grasp failed. In the rollout shown, after the jaw
+# has closed on nothing, its joints repeat a short motion until the time is over; the
 # demonstrations never show what to do next. Demonstrations that include failed grasps
 # and second tries are the usual remedy.
 #
@@ -318,7 +318,7 @@ reveal("07.camera")
 #
 # ## Spot the mistakes
 #
-# A policy may also fail because of the code around it, and such faults rarely raise an
+# A policy may also fail because of the code around it, and such faults need not raise an
 # error. The next three cells would pass many reviews, yet they contain **nine faults**.
 #
 # ### Exercise: mend them (25 minutes, hard)
@@ -360,7 +360,8 @@ def in_rad(chunk, policy):
 
 
 policy, robot = bench()
-print(look(robot, policy)[0].round(2), in_rad(policy.chunks[0], policy)[0].round(2))
+print("the policy is told (normalised)", look(robot, policy)[0].round(2))
+print("its first action means (rad)   ", in_rad(policy.chunks[0], policy)[0].round(2))
 
 
 # %% deploy-ensemble tags=["exercise"]
@@ -394,7 +395,7 @@ class Ensemble:
         return weights @ now / weights.sum()
 
 
-print(Ensemble(0.3).step(np.arange(4.0)[:, None]))
+print("of a first chunk 0, 1, 2, 3 it executes", *Ensemble(0.3).step(np.c_[:4.0]))
 
 
 # %% deploy-episode tags=["exercise"]
@@ -423,6 +424,11 @@ def episode(policy, robot, ensemble, ticks):
 
 
 drive(episode, Ensemble)
+# solution
+print("The three cells as they were, with all nine faults:")
+drive()
+# stub
+# end
 check("07.deploy", episode, Ensemble)
 
 # %% deploy-hint

@@ -138,6 +138,7 @@ hint("08.steps")
 # away? Below, one joint at a time is off by five degrees.
 
 # %% tip
+print(bench.tip_lines(np.radians(5)))
 show(
     bench.calibration_figure(np.radians(5)),
     "How far the fingertip is from where it is believed to be, if one joint's "
@@ -145,8 +146,8 @@ show(
 )
 
 # %% tip-prose [markdown]
-# The cube is 2.5 cm wide, so an error of this size at the first joints can miss it. The
-# roll joint moves the fingertip least, as the tip lies near its axis. If the
+# The cube is 2.5 cm wide, so an error of this size at any joint but the roll can miss it.
+# The roll does not move the fingertip, as the tip lies on its axis. If the
 # demonstrations were recorded with the *same* error, an angle means the same pose in
 # both, so the error should matter little (this is not measured here). If the
 # calibration changes between recording and deployment, every angle of that joint means
@@ -220,8 +221,8 @@ explorer = bench.governor_explorer()
 explorer
 
 # %% faults-text [markdown]
-# Even far above the demonstration's own speed the wrong action moves the arm by a few
-# degrees only: it lasts for one tick, and the acceleration limit stops it.
+# At a limit of 0.6 rad/s one wrong action changes what is sent by about one degree a tick.
+# It lasts for one tick, and beyond some speed the acceleration limit is what stops it.
 #
 # ## Things that break
 #
@@ -267,7 +268,7 @@ print(bench.advice(seen, robot))
 # %% run
 with bench.connected(port, calibration, cameras) as robot:
     tally = bench.trials(policy, robot, arm, n=5)
-print(tally, dict(robot.interventions.counts))
+print(f"{tally}. {bench.stepped_in(robot)}")
 
 # %% timing
 show(
@@ -280,21 +281,24 @@ show(
 reveal("08.bus")
 
 # %% fails [markdown]
-# Most interventions are harmless: the policy asks the gripper to squeeze the cube
-# harder (grip), or a joint for the end of its range (joint limit).
+# Most interventions are for a gripper asked to squeeze harder (grip) or a joint asked for
+# the end of its range (joint limit). About a hundred a trial did not prevent success.
 #
 # ## Where it fails
 #
-# Through the bus {{so100_success bus}}; the same scenes in simulation:
-# {{so100_success simulation}}. The intervals overlap: bytes, clock and limits cost
-# little while ticks come on time. On a quiet computer, 99 % of {{so100_loop
+# | the same scenes | success |
+# |---|---|
+# | through the bus | {{so100_success bus}} |
+# | in simulation | {{so100_success simulation}} |
+#
+# The intervals overlap: bytes, clock and limits cost little while ticks come on time. On a
+# quiet computer (the figure's may have been busy), 99 % of {{so100_loop
 # policy_30_hz.ticks}} ticks were off by less than {{so100_loop
 # policy_30_hz.jitter_ms_p99 -> 2}} ms.
 #
-# The virtual arm has no play in its gears, and its light never changes, so *this*
-# policy need not work on your table. For one that does, record, train and deploy
-# there. The commands below did so with a virtual leader arm and 50 demonstrations:
-# {{so100_teleop deploy}}.
+# The virtual arm has no play in its gears, and its light never changes, so *this* policy
+# need not work on your table. Record, train and deploy there. The commands below did so on
+# a virtual arm, with a virtual leader: {{so100_teleop deploy}}.
 
 # %% commands
 print("\n\n".join(course.load_result("so100_teleop")["commands"]))

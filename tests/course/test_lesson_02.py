@@ -307,8 +307,9 @@ def test_the_grid_says_what_the_file_says(tmp_path):
     content = {"summary": rows, "effects": grid.effects(rows)}
     (tmp_path / "claims" / "grid.json").write_text(json.dumps(content))
     fig, says = chunks.grid_figure(tmp_path)
-    assert "noise on the inputs, best 63 % at k = 100, h = 100" in says
-    assert "no noise on the inputs, best 60 % at k = 100, h = 100" in says
+    assert "trained with noise on the inputs, best 63 % at k = 100, h = 100" in says
+    assert "trained without noise, best 60 % at k = 100, h = 100" in says
+    assert "n = 300 a cell" in fig.axes[0].get_title("left")
     assert "n = 300 a cell" in says
     left = [text.get_text() for text in fig.axes[0].texts]
     assert len(left) == 21

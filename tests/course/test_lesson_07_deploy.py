@@ -25,7 +25,8 @@ def cells() -> str:
         r"^# %% deploy-\S+ tags=\S+\n(.*?)(?=^# %%)", SOURCE, re.MULTILINE | re.DOTALL
     )
     assert len(parts) == 3
-    shown = r"^(print\(|Ensemble\(|drive\(|check\(|policy, robot = ).*$"
+    marks = r"# (?:solution|stub|end)$"  # of what only the teacher's cell shows
+    shown = rf"^({marks}|print\(|Ensemble\(|drive\(|check\(|policy, robot = ).*$"
     return re.sub(shown, "", "\n".join(parts), flags=re.MULTILINE)
 
 
@@ -63,6 +64,13 @@ def test_the_mended_code_is_right(capsys):
     assert state == "right", message
     deploy.drive(*answers(code(())))
     assert capsys.readouterr().out == "nothing is wrong with this run\n"
+
+
+def test_the_lesson_shows_what_the_cells_as_handed_out_do(capsys):
+    deploy.drive()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"- {one}" for one in found_in(code(NAMES))]
+    assert len(lines) == len(NAMES)
 
 
 @pytest.mark.parametrize("fault", NAMES)

@@ -240,6 +240,21 @@ def test_five_degrees_at_the_shoulder_are_centimetres_at_the_tip():
     assert 0.015 < away[:3].max() < np.radians(5) * 0.4
     assert away[4].max() < 0.01  # the finger is near the axis of the roll
     assert len(so100.calibration_figure(np.radians(5)).axes[0].get_lines()) > 5
+    # What the table of conclusions says in docs/instructors.md.
+    assert (round(away[:4].min(), 3), round(away[:4].max(), 3)) == (0.014, 0.022)
+    lines = so100.tip_lines(np.radians(5)).splitlines()
+    assert lines[0] == "pan   off by 5 degrees: the fingertip is off by 1.6 to 1.9 cm"
+    assert lines[-1].endswith("0.0 to 0.0 cm")
+    assert len(lines) == 5
+
+
+def test_interventions_are_told_in_a_sentence():
+    robot = SimpleNamespace(interventions=SimpleNamespace(counts={"speed": 2}))
+    assert so100.stepped_in(robot) == "The limits stepped in 2 times: speed 2"
+    robot.interventions.counts |= {"grip": 11}
+    assert so100.stepped_in(robot).endswith("13 times: grip 11, speed 2")
+    robot.interventions.counts = {}
+    assert so100.stepped_in(robot) == "The limits stepped in 0 times"
 
 
 @pytest.mark.parametrize("phase", ["calibrate", "record", "deploy"])

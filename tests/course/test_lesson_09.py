@@ -317,6 +317,7 @@ def test_the_explorer_of_what_is_told_answers_at_its_ends(handover, opening):
     explorer.set(opening=opening)
     assert not explorer.errors
     assert "of 1 handovers" in explorer.says
+    assert explorer.says == two_arms.told(two_arms.checkpoint(), states, opening)
     assert "<img" in explorer.figure_html
 
 

@@ -11,9 +11,8 @@ from .stop import Stop
 
 OUTSIDE = 0.15  # rad, or openings, beyond the range: more is a wrong calibration
 JAW_OPENS = 0.05  # openings: a jaw that stands so far from its target is held up
-# rad/s, or openings/s: a slower joint is blocked by something, a jaw has something
-# between its fingers.
-STANDS = 0.15
+JAW_STANDS = 0.15  # openings/s: a slower jaw has something between its fingers
+CATCHES_UP = 5.0  # 1/s of its way to its target: a slower joint is blocked (free: 10)
 WAITS = 1.0  # s until a blocked joint of an arm that has pressed is asked again
 MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
@@ -239,7 +238,7 @@ class Governor:
         assert self.target is not None
         goal = goal.copy()
         for jaw in self.limits.grippers:
-            if moved[jaw] > STANDS * self.period:
+            if moved[jaw] > JAW_STANDS * self.period:
                 continue
             gap = measured[jaw] - self.target[jaw]  # how far it is asked to squeeze
             squeeze = abs(load[jaw])
@@ -304,8 +303,8 @@ class Governor:
         assert last is not None
         jaws = np.isin(np.arange(len(last)), limits.grippers)
         asked = last - measured
-        held_up = np.where(jaws, asked > JAW_OPENS, np.abs(asked) > limits.press)
-        stands = held_up & (moved < STANDS * dt)
+        stands = np.abs(asked) > np.maximum(limits.press, moved / (CATCHES_UP * dt))
+        stands[jaws] = ((asked > JAW_OPENS) & (moved < JAW_STANDS * dt))[jaws]
         self._standing = np.where(stands, self._standing + dt, 0.0)
         blocked = self._standing > INERTIA
         self._blocked = np.where(blocked, np.sign(asked), self._blocked)

@@ -277,7 +277,7 @@ class OwnHorizon:
             self.n = len(chunk)
             self.chunks = [_side_by_side(chunk)]
         else:  # nothing was predicted at this tick
-            self.chunks.append(np.full_like(self.chunks[0], np.nan))
+            self.chunks.append(np.zeros_like(self.chunks[0]))
         action = np.asarray(self.executed(np.stack(self.chunks), self.h))[-1]
         return action.reshape(self.n, -1)
 

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, number
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    each_case,
+    exercise,
+    is_right,
+    number,
+    told_apart,
+)
 
 
 @exercise(
@@ -32,9 +40,10 @@ def check_seconds(function: Callable) -> None:
             "this is one action; a chunk has k": 1.0 / rate,
             "whole seconds only: divide with /, not //": float(k // rate),
         }
-        if not is_right(found, right, mistakes, rtol=0, atol=1e-9):
+        if not is_right(found, right, mistakes):
+            expected, said = told_apart(right, found)
             raise Wrong(
-                f"{k} actions at {rate:g} Hz last {right:.3f} s; yours says {found:.3f}"
+                f"{k} actions at {rate:g} Hz last {expected} s; yours says {said}"
             )
 
     cases = ((50, 30.0), (100, 50.0), (1, 25.0))

@@ -14,6 +14,7 @@ from ..toolkit.checks import (
     number,
     numbers,
     same,
+    told_apart,
     two_parts,
 )
 
@@ -189,7 +190,8 @@ def _judge_loss(
         backwards = "the mask is the wrong way round: this is the error on the padding"
         mistakes[backwards] = [np.mean(lost), sum(lost) / len(each)]
     if not is_right(found, np.mean(kept), mistakes):
-        raise Wrong(f"expected {np.mean(kept):.4f}, found {found:.4f}")
+        said = told_apart(float(np.mean(kept)), found, digits=4)
+        raise Wrong("expected {}, found {}".format(*said))
 
 
 @exercise(
@@ -293,6 +295,8 @@ def check_rule(function: Callable) -> None:
         (1.25, 30): 50,
         (0.5, 50): 25,
         (0.52, 50): 50,
+        (0.85, 30): 50,  # 25.5 and 25.2 ticks do not fit into 25
+        (0.84, 30): 50,
     }
     answers = {case: attempt(function, *case) for case in known}
     said = {case: number(one, "a whole number") for case, one in answers.items()}
@@ -311,6 +315,10 @@ def check_rule(function: Callable) -> None:
         "exact multiples get 25 too many: 100 ticks need a chunk of 100": (
             25 * (ticks // 25 + 1)
         ),
+        "a part of a tick is dropped before the ticks are rounded up: 25.5 ticks do "
+        "not fit into 25": [
+            25 * np.ceil(whole(ticks) / 25) for whole in (np.floor, np.round)
+        ],
         "the rate is not used: at 50 Hz the same second has more ticks": (
             [25 * np.ceil(seconds * rate / 25) for rate in (30, 50)]
         ),

@@ -12,6 +12,7 @@ from ..toolkit.checks import (
     is_right,
     numbers,
     same,
+    told_apart,
 )
 
 
@@ -88,7 +89,9 @@ def _examine_average(function: Callable, shape: tuple[int, int]) -> None:
         return
     raise Wrong(
         f"for m = {m} and predictions {np.round(predictions[:, 0], 2)} of the first "
-        f"joint, expected {_average(predictions, m)[0]:.3f}, found {answer[0]:.3f}"
+        "joint, expected {}, found {}".format(
+            *told_apart(_average(predictions, m)[0], answer[0])
+        )
     )
 
 
@@ -159,6 +162,14 @@ def _examine_online(function: Callable, joints: int) -> None:
         _, rights, got = _growing_means(function, predictions, other)
         if not same(got, rights):
             _raise_first_difference(got, rights, other)
+    # What no history explains: a mean of other predictions.
+    mean, own = means[2] + np.arange(1, joints + 1), np.exp(-3 * m) / older[3]
+    found = numbers(attempt(function, mean.copy(), 3, predictions[3], m))
+    if not same(found, mean + own * (predictions[3] - mean)):
+        raise Wrong(
+            "`mean` is all that is known of the older predictions; yours gives another "
+            "answer where it is not the mean of those of earlier calls. Keep no list"
+        )
 
 
 def _growing_means(
@@ -200,5 +211,5 @@ def _raise_first_difference(got: np.ndarray, rights: np.ndarray, m: float) -> No
     c = next(c for c in range(5) if not same(got[c], rights[c]))
     raise Wrong(
         f"for m = {m}, after {c + 2} predictions the mean of joint 0 should be "
-        f"{rights[c][0]:.3f}; yours is {got[c][0]:.3f}"
+        "{}; yours is {}".format(*told_apart(rights[c][0], got[c][0]))
     )

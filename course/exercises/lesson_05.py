@@ -43,9 +43,9 @@ def check_sinusoid(function: Callable) -> None:
 
 
 def _examine_sinusoid(function: Callable, length: int, width: int) -> None:
-    found = tensor(
-        attempt(function, length, width), (length, width), "a row is a position"
-    )
+    answer = attempt(function, length, width)
+    shape = length, width
+    found = tensor(answer, shape, "a row is a position", of_any_kind=True)
 
     def table(rate: Callable, first: Callable, second: Callable, start: int = 0):
         rows = [

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from act_minimal.model import CVAEEncoder, DecoderLayer, EncoderLayer
 
+from ..figures import lesson_05_parts as parts
 from ..figures.lesson_05_parts import fresh
 from ..toolkit.checks import (
     Wrong,
@@ -377,6 +378,34 @@ def _examine_act(function: Callable, b: int, t: int, settings: dict[str, int]) -
     found = tensor(answer[0], (b, k, actions), "without actions, too")
     if not same(found, model(batch).actions.detach(), **CLOSE):
         raise Wrong("without actions z is 0, the prior's mean; the output differs")
+    try:
+        _try_a_picture(function, settings, demonstrated, eps, t)
+    except Wrong as mistake:
+        raise Wrong(
+            "right where the cube's pose is seen, but not where a picture is, and the "
+            "batch has no env_state: w.tokens(z, batch) makes the tokens of what the "
+            f"batch holds ({mistake})"
+        ) from None
+
+
+def _try_a_picture(
+    function: Callable,
+    settings: dict[str, int],
+    demonstrated: dict[str, Tensor],
+    eps: Tensor,
+    columns: int,
+) -> None:
+    camera = {"cameras": ("top",), "image_size": (32, 32), "image_tokens": "grid"}
+    camera |= {"camera_embedding": False, "env_state_dim": 0}
+    w = weights_of(fresh(seed=21, **settings | camera))
+    batch = {key: x for key, x in demonstrated.items() if key != "env_state"}
+    b, channels = len(eps), w["cameras.tokens.proj.weight"].shape[1]
+    batch["features"] = draw(b, channels, b, columns, seed=22).detach()
+    answer = attempt(function, w, dict(batch), eps.clone())
+    right = parts.act(w, batch, eps)[0].detach()
+    found = tensor(answer[0], tuple(right.shape), "the actions come first")
+    if not same(found, right, **CLOSE):
+        raise Wrong("the actions differ")
 
 
 def _unencoded(

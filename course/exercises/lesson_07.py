@@ -7,10 +7,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..toolkit.checks import Wrong, attempt, each_case, exercise, is_right, number, same
+from ..toolkit.checks import (
+    Wrong,
+    attempt,
+    each_case,
+    exercise,
+    is_right,
+    number,
+    same,
+    told_apart,
+)
 
-Z = 1.96
-EXACT = {"rtol": 0, "atol": 1e-9}
+Z = 1.96  # 1.95996 is right, too: it moves a limit by less than `NEAR`
+NEAR = {"rtol": 0, "atol": 1e-5}
 
 
 def _crossings(successes: int, n: int) -> tuple[float, float]:
@@ -61,24 +70,24 @@ def _pair_of(function: Callable, successes: int, n: int) -> tuple[float, float]:
 def check_wilson(function: Callable) -> None:
     """`function(successes, n)` gives the lower and the upper limit, as shares."""
     successes, n = 17, 20
-    low, high = _pair_of(function, successes, n)
+    found = _pair_of(function, successes, n)
     right = _crossings(successes, n)
     mistakes = _wrong_intervals(successes, n, right)
-    if not is_right((low, high), right, mistakes, rtol=0, atol=1e-6):
-        raise Wrong(
-            f"for {successes} of {n} expected {right[0]:.3f} to {right[1]:.3f}, found "
-            f"{low:.3f} to {high:.3f}"
-        )
+    if not is_right(found, right, mistakes, **NEAR):
+        raise Wrong(f"for {successes} of {n} {_difference(right, found)}")
     for successes, n in ((20, 20), (0, 20), (150, 300)):
         found = _pair_of(function, successes, n)
-        if not same(found, _crossings(successes, n), rtol=0, atol=1e-6):
+        if not same(found, right := _crossings(successes, n), **NEAR):
             fixed = "; take n from the argument" if n != 20 else ""
             raise Wrong(
-                f"right for 17 of 20, but for {successes} of {n} yours is "
-                f"{found[0]:.3f} to {found[1]:.3f}, expected "
-                "{:.3f} to {:.3f}".format(*_crossings(successes, n))
-                + fixed
+                f"right for 17 of 20, but for {successes} of {n} "
+                f"{_difference(right, found)}{fixed}"
             )
+
+
+def _difference(right: tuple[float, float], found: tuple[float, float]) -> str:
+    (low, lower), (high, higher) = map(told_apart, right, found)
+    return f"expected {low} to {high}, found {lower} to {higher}"
 
 
 def _wrong_intervals(
@@ -186,10 +195,9 @@ def _examine_split(function: Callable, only_a: int, only_b: int) -> None:
         ),
         "this is one minus the p value: small means surprising": 1 - 2 * tail,
     }
-    if not is_right(answer, 2 * tail, mistakes, **EXACT):
-        raise Wrong(
-            f"for {only_a} against {only_b} expected {2 * tail:.4f}, found {answer:.4f}"
-        )
+    if not is_right(answer, 2 * tail, mistakes):
+        expected, found = told_apart(2 * tail, answer, digits=4)
+        raise Wrong(f"for {only_a} against {only_b} expected {expected}, found {found}")
 
 
 @exercise(
@@ -250,10 +258,12 @@ def _examine_spread(function: Callable, rates: np.ndarray, n: int) -> None:
             seen - mean * (1 - mean) / n
         ),
     }
-    if not is_right(answer, right, mistakes, **EXACT):
+    if not is_right(answer, right, mistakes):
         if not answer > 0:
             raise Wrong(
                 f"expected {right:.4f}, found {answer}: is p(1 − p) divided by n, the "
                 "rollouts a seed?"
             )
-        raise Wrong(f"expected {right:.4f}, found {answer:.4f}")
+        raise Wrong(
+            "expected {}, found {}".format(*told_apart(right, answer, digits=4))
+        )

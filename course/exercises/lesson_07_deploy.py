@@ -29,11 +29,19 @@ class Setting:
     fps: int
     joints: tuple[str, ...]
     cameras: tuple[str, ...]
+    work: tuple[float, float] = (0.008, 0.014)  # s, least and most of a prediction
+    brightest: int = 255  # pixel of a picture
+    turned: bool = False  # does the robot list its joints and cameras from the end?
 
 
 ARM = "pan", "lift", "elbow", "wrist", "roll", "gripper"
 LESSON = Setting(4, 12, 0.3, 30, ARM, ("top", "wrist"))
-OTHER = Setting(6, 15, 0.1, 50, ("base", *ARM), ("wrist", "top", "side"))
+OTHER = Setting(
+    *(6, 15, 0.1, 50, ("base", *ARM), ("wrist", "top", "side")),
+    work=(0.001, 0.004),
+    brightest=200,
+    turned=True,
+)
 OFF = 0.05  # share by which the rate may differ from that of the demonstrations
 
 # What a run shows of each fault; the first three on the way to the policy.
@@ -61,21 +69,21 @@ class BenchRobot:
         self.policy, self.time, self.tick = policy, 0.0, 0
         n, cameras = 2 * policy.setting.ticks, len(policy.cameras)
         self.poses = rng.normal(0.3, 0.8, (n, len(policy.joints)))  # rad
-        self.pictures = rng.integers(0, 256, (n, cameras, 1, 2, 3), np.uint8)
-        self.pictures[:, :, 0, 0] = 255  # white, somewhere in each
+        most = policy.setting.brightest
+        self.pictures = rng.integers(0, most + 1, (n, cameras, 1, 2, 3), np.uint8)
+        self.pictures[:, :, 0, 0] = most  # somewhere in each
         self.sent: list[Mapping[str, float]] = []
         self.times: list[float] = []
 
     def read(self) -> dict[str, Any]:
         """Joints in rad and pictures (H, W, 3), by name."""
         self.time += 0.004
-        names = self.policy.joints
         pose = self.poses[self.tick % len(self.poses)].tolist()
         pictures = self.pictures[self.tick % len(self.pictures)].copy()
-        return {
-            "joints": dict(zip(names, pose, strict=True)),
-            "images": dict(zip(self.policy.cameras, pictures, strict=True)),
-        }
+        order = -1 if self.policy.setting.turned else 1
+        joints = list(zip(self.policy.joints, pose, strict=True))
+        images = list(zip(self.policy.cameras, pictures, strict=True))
+        return {"joints": dict(joints[::order]), "images": dict(images[::order])}
 
     def send(self, targets: Mapping[str, float]) -> None:
         """Targets in rad, by joint."""
@@ -108,7 +116,7 @@ class BenchPolicy:
         self.mean["action"] = self.mean["qpos"] + rng.normal(0, 0.2, a)
         self.std = {key: rng.uniform(0.2, 0.6, a) for key in ("qpos", "action")}
         self.chunks = rng.normal(0, 1.5, (n, setting.k, a))
-        self.work = rng.uniform(0.008, 0.014, n)  # s
+        self.work = rng.uniform(*setting.work, n)  # s
         self.robot: BenchRobot | None = None
         self.seen: list[tuple[Any, Any]] = []
 
@@ -160,8 +168,9 @@ def check_deploy(episode: Callable, ensemble: Callable | None = None) -> None:
             "50 Hz, m = 0.1 and 7 joints": OTHER,
         },
         examine,
-        "take the rate, joints and cameras from `policy`, m from `self.m` and the "
-        "number of ticks from `ticks`",
+        "take the rate from `policy`, joints and cameras by the names that it has, m "
+        "from `self.m`, the time from `robot.now()`, and the number of ticks from "
+        "`ticks`",
     )
 
 
@@ -249,7 +258,10 @@ def _seen(policy: BenchPolicy, robot: BenchRobot) -> list[str]:
     if np.allclose(images, robot.pictures, atol=1e-3):
         found.append(SEEN["pixels"])
     elif not np.allclose(images, robot.pictures / 255, atol=1e-4):
-        found.append("the pictures that the policy is given are wrong in another way")
+        found.append(
+            "the pictures that the policy is given are wrong in another way: every "
+            "pixel is divided by 255, and the cameras come in the policy's order"
+        )
     return found
 
 

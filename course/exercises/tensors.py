@@ -11,15 +11,30 @@ from ..toolkit.checks import Wrong, is_right
 CLOSE = {"atol": 1e-3}
 
 
-def tensor(answer: Any, shape: tuple[int, ...], remark: str) -> Tensor:
-    """The learner's answer as float64, if it has the right shape."""
+def tensor(
+    answer: Any, shape: tuple[int, ...], remark: str, *, of_any_kind: bool = False
+) -> Tensor:
+    """The learner's answer as float64, if it is a tensor of the right shape and type.
+
+    `of_any_kind`: an array, or numbers of another type, will do.
+    """
+    if not (of_any_kind or isinstance(answer, Tensor)):
+        raise Wrong(
+            f"a tensor is wanted, this is {type(answer).__name__}: stay with torch, so "
+            "that the gradient does not end here"
+        )
     try:
-        found = torch.as_tensor(answer).detach().double()
+        found = torch.as_tensor(answer).detach()
     except Exception:
         raise Wrong(f"a tensor is wanted, this is {type(answer).__name__}") from None
     if tuple(found.shape) != shape:
         raise Wrong(f"expected shape {shape}, found {tuple(found.shape)}: {remark}")
-    return found
+    if not (of_any_kind or found.dtype == torch.float32):
+        raise Wrong(
+            "a tensor of float32 is wanted, as the inputs and weights are; yours is "
+            f"of {str(found.dtype).removeprefix('torch.')}, which other layers refuse"
+        )
+    return found.double()
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -36,8 +51,6 @@ def weights_of(network: nn.Module) -> Weights:
 def same_gradients(found: Any, right: Any, leaves: dict[str, Tensor]) -> None:
     """Compare the gradients of an answer that has the right values already."""
     found, right = (x if isinstance(x, tuple | list) else (x,) for x in (found, right))
-    if not all(isinstance(x, Tensor) for x in found):
-        raise Wrong("the numbers are right, but no tensor: the gradient ends here")
     mixed = [draw(*x.shape, seed=20).detach() for x in right]
 
     def of(answer: Any) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,7 @@
 """Exercises: what was asked, hints one by one, and a check that names the mistake."""
 
 import html
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,23 +77,77 @@ def exercise(
     return register
 
 
-def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def attempt(function: Callable[..., Any], *args: Any, in_place: bool = False) -> Any:
     """Call the learner's function; what it raises is an answer, not a crash.
 
+    What it is handed has to stay as it is, unless the task is to change it `in_place`.
+
     Raises:
-        Wrong: it raised, and what; or it returns nothing.
+        Wrong: it raised, and what; or it returns nothing; or it changed an argument.
     """
     if not callable(function):
         raise Wrong(f"a function is wanted, this is {type(function).__name__}")
+    before = args if in_place else [_copied(x) for x in args]
     try:
-        answer = function(*args, **kwargs)
+        answer = function(*args)
     except Exception as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
     if answer is ...:
         raise Wrong("your function still returns '...': put your answer there")
     if answer is None:
         raise Wrong(_nothing_returned(function))
+    for i, (now, then) in enumerate(zip(args, before, strict=True)):
+        if not (in_place or _unchanged(now, then)):
+            raise Wrong(
+                f"your function changed its argument {_name_of_argument(function, i)}: "
+                "the caller still needs it; work on a copy"
+            )
     return answer
+
+
+def _copied(value: Any) -> Any:
+    """A copy of numbers and of what holds them; other objects stay what they are."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, list | tuple):
+        return [_copied(x) for x in value]
+    held = _held(value)
+    return value if held is None else {key: _copied(x) for key, x in held.items()}
+
+
+def _held(value: Any) -> dict | None:
+    """The dictionary that this is, or that is the weights of a network."""
+    held = getattr(value, "state", value)
+    return held if isinstance(held, dict) else None
+
+
+def _unchanged(now: Any, then: Any) -> bool:
+    """Whether a value is as its `_copied` was; nan is equal to nan."""
+    if isinstance(then, Tensor | np.ndarray):
+        if not isinstance(now, Tensor | np.ndarray):
+            return False
+        a = np.asarray(now.detach() if isinstance(now, Tensor) else now)
+        nan = a.dtype.kind in "fc"
+        return bool(np.array_equal(a, np.asarray(then), equal_nan=nan))
+    if isinstance(then, list):
+        as_long = isinstance(now, list | tuple) and len(now) == len(then)
+        return as_long and all(map(_unchanged, now, then))
+    if (held := _held(now)) is None:
+        return now is then
+    return held.keys() == then.keys() and all(
+        _unchanged(held[k], then[k]) for k in then
+    )
+
+
+def _name_of_argument(function: Callable, i: int) -> str:
+    try:
+        parameter = list(inspect.signature(function).parameters.values())[i]
+    except (IndexError, TypeError, ValueError):
+        return f"number {i + 1}"
+    named = parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    return f"`{parameter.name}`" if named else f"number {i + 1}"
 
 
 def _nothing_returned(function: Any) -> str:
@@ -160,6 +215,15 @@ def same(found: Any, value: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool
         return all(same(*pair, rtol, atol) for pair in zip(found, value, strict=True))
     a, b = np.asarray(found, float), np.asarray(value, float)
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol))
+
+
+def told_apart(right: float, found: float, digits: int = 3) -> tuple[str, str]:
+    """Two numbers that differ, with so many digits that the difference is seen."""
+    for n in (*range(digits, 12), digits):
+        said = f"{right:.{n}f}", f"{found:.{n}f}"
+        if said[0] != said[1]:
+            break
+    return said
 
 
 def name_the_mistake(found: Any, mistakes: Mapping[str, Any], **tolerance: float):

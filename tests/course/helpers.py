@@ -1,5 +1,6 @@
 """What the lessons' tests share: answers to exercises, made-up rollouts, sweeps."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,18 @@ def answers(
         assert says in verdict.message, verdict
 
     return test
+
+
+def spoils(right: Callable, change: Callable) -> Callable:
+    """A right answer that changes what it was handed, by `change`."""
+
+    @functools.wraps(right)
+    def answer(*given):
+        found = right(*given)
+        change(*given)
+        return found
+
+    return answer
 
 
 def evaluation(

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from act_minimal.checkpoint import load_policy
 from act_minimal.command import doctor
@@ -21,8 +22,12 @@ pytestmark = pytest.mark.quick
 
 test_the_length_of_a_chunk = answers(
     "00.seconds",
-    right=[(lambda k, rate: k / rate, "saw once")],
+    right=[
+        (lambda k, rate: torch.tensor(k / rate), ""),
+        (lambda k, rate: k / rate, "saw once"),
+    ],
     wrong=[
+        (lambda k, rate: 1.0002 * k / rate, "last 1.6667 s; yours says 1.6670"),
         (lambda k, rate: k * rate, "divide by the rate"),
         (lambda k, rate: rate / k, "other way round"),
         (lambda k, rate: 1000 * k / rate, "milliseconds"),

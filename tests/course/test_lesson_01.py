@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from act_minimal.dataset import Demonstrations
 from act_minimal.evaluation import Rollout
@@ -18,7 +19,7 @@ from course.toolkit.paths import ROOT
 from course.toolkit.questions import QUESTIONS
 from course.toolkit.results import look_up
 
-from .helpers import answers, evaluation
+from .helpers import answers, evaluation, spoils
 
 
 def walked(policy, expert, step, start, T, *, policy_sees="x", expert_sees="e"):
@@ -86,7 +87,15 @@ def cost(T, eps):
 
 test_the_price_of_no_way_back = answers(
     "01.cost",
-    right=[(cost, "straight line")],
+    right=[
+        (
+            lambda T, eps: (
+                1 - (1 - torch.tensor(eps)) ** torch.arange(1, T + 1)
+            ).sum(),
+            "",
+        ),
+        (cost, "straight line"),
+    ],
     wrong=[
         (lambda T, eps: sum(1 - (1 - eps) ** t for t in range(T)), "1 to T"),
         (lambda T, eps: sum((1 - eps) ** t for t in range(1, T + 1)), "steps on"),
@@ -122,16 +131,22 @@ def nearest(v, d, std=None, of=np.min, axis=1):
 test_the_nearest_demonstration = answers(
     "01.nearest",
     right=[
+        (lambda v, d: nearest(v, d, d.std(0) + 1e-6), ""),
+        (lambda v, d: nearest(v.astype("f4"), d.astype("f4")), ""),
         (nearest, "nearest one counts"),
         (lambda v, d: nearest(v, d, d.std(0, ddof=1)), "nearest one counts"),
     ],
     wrong=[
+        (
+            spoils(nearest, lambda v, d: np.divide(v, 2, out=v)),
+            "changed its argument `v`",
+        ),
         (lambda v, d: nearest(v, d, np.ones(3)), "different units"),
         (lambda v, d: nearest(z_scored(v), z_scored(d), 1), "z-scored alone"),
         (lambda v, d: nearest(v, d, d.var(0)), "the variance"),
         (lambda v, d: nearest(v, d, 1 / d.std(0)), "multiplies"),
         (lambda v, d: nearest(v, d) / np.sqrt(3), "the root of their sum"),
-        (lambda v, d: nearest(v, d)[::-1], "first visited state"),
+        (lambda v, d: nearest(v, d)[::-1], "visited state number 0"),
         (lambda v, d: {"near": nearest(v, d)}, "numbers are wanted"),
         (lambda v, d: nearest(v, d, v.std(0)), "its own ruler"),
         (lambda v, d: nearest(v, d, of=np.mean), "mean distance"),
@@ -145,7 +160,7 @@ test_the_nearest_demonstration = answers(
             "absolute differences",
         ),
         (lambda v, d: nearest(v, d).sum(), "one a visited state"),
-        (lambda v, d: 0 * nearest(v, d), "first visited state"),
+        (lambda v, d: 0 * nearest(v, d), "visited state number 0"),
         (lambda v, d: nearest(v[:4], d), "take all sizes from the arrays"),
         (lambda v, d: nearest(v, d[:11], d.std(0)), "take all sizes from the arrays"),
         (lambda v, d: nearest(v[:, :3], d[:, :3]), "take all sizes from the arrays"),
@@ -185,6 +200,10 @@ test_a_disturbed_demonstration = answers(
     "01.disturb",
     right=[(disturbed, "how to come back")],
     wrong=[
+        (
+            spoils(disturbed, lambda e, step, x, noise: noise.fill(0)),
+            "changed its argument `noise`",
+        ),
         (lambda *a: disturbed(*a, label=1.0), "noise is in the labels"),
         (lambda *a: disturbed(*a, label=-1.0), "minus the noise"),
         (lambda *a: disturbed(*a, done=-1.0), "here it is minus"),
@@ -270,7 +289,7 @@ test_dagger = answers(
         (lambda p, n, *a: dagger(p, n + 1, *a), "one round too many"),
         (lambda p, n, *a: dagger(p, 0, *a), "nothing was added"),
         (turned_round, "a pair is (states, labels)"),
-        (forgetful, "has changed"),
+        (forgetful, "changed its argument `pairs`"),
         (lambda *a: dagger(*a)[::-1], "first the policy"),
         (lambda *a: dagger(*a)[0], "two things"),
         (lambda *a: (dagger(*a)[0], np.zeros(3)), "the pairs are a list"),

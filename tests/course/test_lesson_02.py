@@ -21,7 +21,7 @@ from benchmarks.rollouts import chunk_size_jobs
 from course.figures import lesson_02 as chunks
 from course.toolkit.paths import ROOT
 
-from .helpers import answers, evaluation
+from .helpers import answers, evaluation, spoils
 
 CHECKPOINT = ROOT / "data/checkpoints/so100_pick_place_state"
 
@@ -39,6 +39,7 @@ test_the_window = answers(
     "02.window",
     right=[(window, "every invented action is marked")],
     wrong=[
+        (spoils(window, lambda a, t, k: a.fill(0)), "changed its argument `actions`"),
         (lambda a, t, k: window(a, t, k, late=1), "one tick late"),
         (lambda a, t, k: window(a, t, k, late=-1), "one tick early"),
         (lambda a, t, k: window(a, t, k, fill=0.0), "padding is zeros"),
@@ -83,6 +84,7 @@ test_the_masked_loss = answers(
         (lambda p, t, pad: torch.nn.functional.l1_loss(p[~pad], t[~pad]), "it trains"),
     ],
     wrong=[
+        (spoils(masked, lambda p, t, pad: t.zero_()), "changed its argument `t`"),
         (lambda p, t, pad: (p - t).abs().mean(), "padding is counted"),
         (lambda p, t, pad: (abs(p - t) * ~pad[..., None]).mean(), "still divided by"),
         (lambda p, t, pad: masked(p, t, ~pad), "wrong way round"),
@@ -123,9 +125,16 @@ def executed(c, h, made=lambda t, h: t // h * h, action=lambda t, h: t % h):
     return c[made(t, h), np.minimum(action(t, h), c.shape[1] - 1)]
 
 
+def by_choice(c, h):
+    """Each action as a sum over all chunks, of which one counts."""
+    t, k = np.arange(len(c)), c.shape[1]
+    made, step = np.eye(len(c))[t // h * h], np.eye(k)[t % h]
+    return np.einsum("tm,mka,tk->ta", made, c, step)
+
+
 test_the_receding_horizon = answers(
     "02.receding",
-    right=[(executed, "from its own beginning")],
+    right=[(by_choice, ""), (executed, "from its own beginning")],
     wrong=[
         (lambda c, h: c[:, 0], "h is always 1"),
         (lambda c, h: executed(c, c.shape[1]), "whole chunks"),
@@ -182,6 +191,8 @@ test_the_rule = answers(
         (chunks.rule_of_thumb, ""),
     ],
     wrong=[
+        (lambda s, f: -(-int(s * f) // 25) * 25, "a part of a tick is dropped"),
+        (lambda s, f: -(-round(s * f) // 25) * 25, "a part of a tick is dropped"),
         (lambda s, f: s * f, "not rounded up to a multiple"),
         (lambda s, f: np.ceil(s * f), "rounded up to a whole number"),
         (lambda s, f: 25 * round(s * f / 25), "nearest multiple"),

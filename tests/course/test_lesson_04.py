@@ -10,7 +10,7 @@ from act_minimal.evaluation import jerk
 from act_minimal.execution import make_executor
 from course.figures import lesson_04 as ensembling
 
-from .helpers import answers, evaluation, sweep
+from .helpers import answers, evaluation, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -28,6 +28,10 @@ test_the_weighted_mean = answers(
     "04.average",
     right=[(average, "oldest")],
     wrong=[
+        (
+            spoils(average, lambda p, m: p.__imul__(2)),
+            "changed its argument `predictions`",
+        ),
         (lambda p, m: average(p[::-1], m), "order is reversed"),
         (lambda p, m: weights(len(p), m) @ p, "not divided by their sum"),
         (lambda p, m: weights(len(p), m) @ p / len(p), "sum over n"),
@@ -82,10 +86,23 @@ def mended(mean, count, new, m):
     return closed_form(mean, count, new, m)
 
 
+def of_a_list(mean, count, new, m, kept=[]):  # noqa: B006, as learners have it
+    """All predictions of the calls before; `mean` is not used."""
+    kept[count:] = [new]
+    return average(np.stack(kept), m)
+
+
+def in_place(mean, count, new, m):
+    mean += np.exp(-m * count) / weights(count + 1, m).sum() * (new - mean)
+    return mean
+
+
 test_the_running_mean = answers(
     "04.online",
     right=[(take_in, "running mean"), (mended, "running mean")],
     wrong=[
+        (of_a_list, "`mean` is all that is known"),
+        (in_place, "changed its argument `mean`"),
         (closed_form, "at m = 0 a closed form"),
         (lambda *a: closed_form(*a, exp=math.exp), "at m = 0 a closed form"),
         (lambda x, n, new, m: take_in(x, n, new, m) if m else new, "for m = 0.0"),

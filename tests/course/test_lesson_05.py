@@ -15,7 +15,7 @@ from course.figures import lesson_05_parts as parts
 from course.figures.lesson_05_parts import Weights
 from course.toolkit.paths import ROOT
 
-from .helpers import answers, sweep
+from .helpers import answers, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -67,6 +67,14 @@ def none_or(mask, change):
     return None if mask is None else change(mask)
 
 
+def wiping(q, k, v, m):
+    """The numbers are right, but those that the gradient needs are gone."""
+    weight = weigh(q, k, m)
+    found = weight @ v
+    weight.zero_()
+    return found
+
+
 test_attention = answers(
     "05.attend",
     right=[
@@ -75,6 +83,8 @@ test_attention = answers(
         (lambda q, k, v, mask: weigh(q, k, mask).matmul(v), ""),
     ],
     wrong=[
+        (lambda q, k, v, m: (weigh(q, k, m) @ v).double(), "yours is of float64"),
+        (wiping, "no gradient can be computed"),
         (lambda q, k, v, m: weigh(q, k, m, 1) @ v, "not divided"),
         (lambda q, k, v, m: weigh(q, k, m, 8) @ v, "not by d"),
         (lambda q, k, v, m: weigh(q, k, m, 8**-0.5) @ v, "where you should divide"),
@@ -116,6 +126,7 @@ test_heads = answers(
     "05.split-heads",
     right=[(lambda x, h: x.unflatten(-1, (h, -1)).transpose(1, 2), "slice")],
     wrong=[
+        (lambda x, h: x.double().unflatten(-1, (h, -1)).transpose(1, 2), "of float64"),
         (lambda x, h: x.unflatten(-1, (h, -1)), "swap the axes"),
         (lambda x, h: x.reshape(len(x), h, x.shape[1], -1), "numbers are mixed"),
         (
@@ -177,6 +188,7 @@ test_the_encoder_layer = answers(
     "05.encoder-layer",
     right=[(layer(), "which tokens attend to which")],
     wrong=[
+        (lambda *a: layer()(*a).double(), "yours is of float64"),
         (layer(values=True), "values have positions"),
         (layer(keys=False), "no positions"),
         (layer(stay=True), "added to x itself"),
@@ -187,7 +199,7 @@ test_the_encoder_layer = answers(
         (lambda w, *a: half_layer(w, *a) + w.mlp(half_layer(w, *a)), "norm2 of x"),
         (lambda w, *a: w.mlp(w.norm("norm2", half_layer(w, *a))), "second residual"),
         (lambda w, x, *a: layer()(w, x.detach(), *a), "the gradient with respect to x"),
-        (in_place, "no gradient can be computed"),
+        (in_place, "changed its argument `x`"),
         (lambda w, x, position, mask: x, "output differs"),
         (lambda w, x, position, mask: x[:, :1], "keeps the shape"),
         (lambda w, x, position, mask: w.norm("norm9", x), "KeyError"),
@@ -227,6 +239,11 @@ test_the_posterior = answers(
     right=[(summary(), "padding has no say")],
     stubs=[(lambda w, q, a, p: (None, None), "")],
     wrong=[
+        (
+            spoils(summary(), lambda w, q, a, pad: pad.logical_not_()),
+            "changed its argument `is_pad`",
+        ),
+        (lambda *a: [x.double() for x in summary()(*a)], "yours is of float64"),
         (summary(masked=False), "padded actions have influence"),
         (summary(invert=True), "upside down"),
         (summary(place=False), "positions are missing"),
@@ -286,6 +303,11 @@ test_image_tokens = answers(
     right=[(pictures(places), "its row and its column")],
     stubs=[(lambda w, f: (None, None), "")],
     wrong=[
+        (
+            pictures(lambda *a: places(*a).numpy()),
+            "a tensor is wanted, this is ndarray",
+        ),
+        (pictures(lambda *a: places(*a).double()), "yours is of float64"),
         (
             pictures(lambda w, h, n: places(w, h, n, "columns", second="rows")),
             "swapped",
@@ -353,6 +375,7 @@ test_the_decoder = answers(
     "05.decode",
     right=[(decoder(), "all at once")],
     wrong=[
+        (lambda *a: decoder()(*a).double(), "yours is of float64"),
         (decoder(zeros=False), "begins as the queries"),
         (decoder(read="key"), "values of the cross-attention"),
         (decoder(keys="memory"), "keys of the cross-attention"),
@@ -406,10 +429,43 @@ def detached(w, batch, eps=None):
     return [x if x is None else x.detach() for x in network()(w, batch, eps)]
 
 
+class Own(Weights):
+    """Weights whose tokens are those of joints and cube, whatever the batch holds."""
+
+    def __init__(self, w):
+        super().__init__(w.state, w.heads, w.pieces)
+
+    def tokens(self, z, batch):
+        own = [("qpos_proj", batch["qpos"]), ("env_proj", batch["env_state"])]
+        own = [("latent_proj", z), *own]
+        return torch.stack([self.linear(*one) for one in own], 1), self["position"]
+
+
+class Blind(Weights):
+    """Weights that read no picture."""
+
+    def __init__(self, w):
+        super().__init__(w.state, w.heads, w.pieces)
+
+    def tokens(self, z, batch):
+        return super().tokens(z, {k: x for k, x in batch.items() if k != "features"})
+
+
 test_the_whole_network = answers(
     "05.act",
     right=[(network(), "zeros on the robot")],
     wrong=[
+        (
+            spoils(network(), lambda w, batch, eps: batch.pop("qpos")),
+            "changed its argument `batch`",
+        ),
+        (
+            spoils(network(), lambda w, batch, eps: w["position"].data.zero_()),
+            "changed its argument `w`",
+        ),
+        (lambda w, *a: network()(Own(w), *a), "env_state: w.tokens(z, batch) makes"),
+        (lambda w, *a: network()(Blind(w), *a), "not where a picture is"),
+        (lambda *a: [x if x is None else x.double() for x in network()(*a)], "float64"),
         (network(z="mean"), "z is the mean alone"),
         (network(deviation=1), "exp(logvar / 2)"),
         (network(z="noise"), "z is the noise alone"),

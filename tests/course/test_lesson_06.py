@@ -14,7 +14,7 @@ from course.figures import lesson_06 as training
 from course.toolkit.paths import ROOT
 from course.toolkit.training_plot import LiveCurve
 
-from .helpers import answers, evaluation, sweep
+from .helpers import answers, evaluation, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -27,6 +27,7 @@ test_counting_updates = answers(
     "06.updates",
     right=[(counted, "They are the same")],
     wrong=[
+        (lambda e, n, f, b, s: e * -(-int(n * s) // b), "28.999"),
         (
             lambda e, n, f, b, s: e * int(np.ceil(round(n * s) * f / b)),
             "every frame is a window here",
@@ -61,14 +62,26 @@ def test_the_original_s_epochs():
     assert counted(2000, 50, 400, 8, 0.8) == 10_000
 
 
+def floored(x, floor):
+    return x.mean(0), np.maximum(x.std(0), floor)
+
+
+def of_float32(x, floor):
+    x = torch.tensor(x, dtype=torch.float32)
+    return torch.stack([x.mean(0), x.std(0).clamp(min=floor)])
+
+
 test_normalising = answers(
     "06.scale",
     right=[
+        (lambda x, f: np.array([x.mean(0), np.maximum(x.std(0), f)]), ""),
+        (lambda x, f: of_float32(x, f), ""),
         (lambda x, f: (x.mean(0), np.maximum(x.std(0), f)), "harmless"),
         (lambda x, f: (x.mean(0), np.maximum(x.std(0, ddof=1), f)), ""),
     ],
     stubs=[(lambda x, f: (None, None), "")],
     wrong=[
+        (spoils(floored, lambda x, f: x.fill(0)), "changed its argument `x`"),
         (lambda x, f: (x.mean(0), x.std(0)), "there is no floor"),
         (lambda x, f: (x.mean(0), np.maximum(x.std(0), 0.01)), "the deviations are"),
         (lambda x, f: (x.mean(0), x.std(0) + f), "added to every"),
@@ -108,10 +121,24 @@ def correlation(a, b):
     return np.corrcoef(a, b)[0, 1]
 
 
+def spearman(a, b):
+    return correlation(ranks(a), ranks(b))
+
+
+def in_torch(a, b):
+    both = torch.tensor(np.array([ranks(a), ranks(b)]), dtype=torch.float32)
+    return torch.corrcoef(both)[0, 1]
+
+
 test_rank_correlation = answers(
     "06.ranks",
-    right=[(lambda a, b: correlation(ranks(a), ranks(b)), "Only the order")],
+    right=[
+        (in_torch, ""),
+        (lambda a, b: correlation(ranks(a), ranks(b)), "Only the order"),
+    ],
     wrong=[
+        (spoils(spearman, lambda a, b: b.sort()), "changed its argument `b`"),
+        (lambda a, b: spearman(a, b) + 1e-4, "expected -0.2571, found -0.2570"),
         (correlation, "of the values themselves"),
         (
             lambda a, b: correlation(a.argsort(), b.argsort()),
@@ -191,6 +218,11 @@ def last_batch(model, batches, optimizer, beta):
     return loop()(model, [last], optimizer, beta)
 
 
+def first_four(model, batches, optimizer, beta):
+    """A loop of which a line for trying things was left in."""
+    return loop(stop=4)(model, batches, optimizer, beta)
+
+
 test_the_training_loop = answers(
     "06.train",
     right=[
@@ -201,6 +233,7 @@ test_the_training_loop = answers(
     ],
     stubs=[],
     wrong=[
+        (first_four, "right for beta = 0.4 and Z = 3, wrong for beta = 1.5"),
         (loop(average=lambda error, pad: error.mean()), "padded actions count"),
         (loop(average=lambda e, pad: (e * ~pad[..., None]).mean()), "set to 0"),
         (loop(average=lambda e, pad: e[pad].mean()), "upside down"),

@@ -29,7 +29,7 @@ from benchmarks.claims.claim import Training
 from course.figures import lesson_07
 from course.toolkit.checks import EXERCISES, find_exercise
 
-from .helpers import answers, check_readable
+from .helpers import answers, check_readable, spoils
 from .helpers import evaluation as of_rollouts
 
 pytestmark = pytest.mark.mostly_quick
@@ -57,7 +57,11 @@ def symmetric(s, n):
 
 test_the_interval = answers(
     "07.wilson",
-    right=[(right_interval, "inside 0 to 1"), (wilson, "inside 0 to 1")],
+    right=[
+        (lambda s, n: right_interval(s, n, 1.959964), ""),
+        (right_interval, "inside 0 to 1"),
+        (wilson, "inside 0 to 1"),
+    ],
     wrong=[
         (textbook, "textbook"),
         (symmetric, "drawn towards one half"),
@@ -70,6 +74,10 @@ test_the_interval = answers(
         (lambda s, n: right_interval(s, n + Z**2), "expected 0.640 to 0.948"),
         (lambda s, n: right_interval(n - s, n), "expected 0.640 to 0.948"),
         (lambda s, n: (math.nan, math.nan), "expected 0.640 to 0.948"),
+        (
+            lambda s, n: right_interval(s, n, 1.961),
+            "expected 0.640 to 0.9476, found 0.639 to 0.9477",
+        ),
         (lambda s, n: 0.85, "two numbers"),
         (lambda s, n: (0.640, 0.85, 0.948), "two numbers"),
         (lambda s, n: "64 to 95 %", "two numbers"),
@@ -125,8 +133,13 @@ def left_over(rates, n, ddof=1, cut=lambda x: max(0.0, x)):
 
 test_what_seeds_add = answers(
     "07.seeds",
-    right=[(left_over, "left over")],
+    right=[
+        (lambda r, n: left_over(r.astype(np.float32), n), ""),
+        (left_over, "left over"),
+    ],
     wrong=[
+        (spoils(left_over, lambda r, n: r.fill(0)), "changed its argument `rates`"),
+        (lambda r, n: left_over(r, n) + 2e-5, "expected 0.18"),
         (lambda r, n: r.std(ddof=1), "taken away"),
         (lambda r, n: r.var(ddof=1) - chance(r, n), "square root"),
         (lambda r, n: left_over(r, n, ddof=0), "ddof=1"),

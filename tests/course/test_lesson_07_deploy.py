@@ -107,6 +107,8 @@ def test_the_learner_gets_all_nine_in_cells_of_plain_length():
 
 
 RIGHT = code(())
+LOOKED = '[seen["joints"][name] for name in names]'
+IN_ITS_ORDER = 'list(seen["images"].values())'
 
 
 def changed(old, new):
@@ -157,6 +159,11 @@ def test_other_mistakes_are_not_right_either(text, says):
         ("in names]", "in 'pan lift elbow wrist roll gripper'.split()]"),
         ("in policy.cameras]", "in ('top', 'wrist')]"),
         ("if len(chunk) > 1]", "][-3:]"),  # all but the newest of 4
+        (LOOKED, 'list(seen["joints"].values())'),  # in the order of this robot
+        ('[seen["images"][camera] for camera in policy.cameras]', IN_ITS_ORDER),
+        ("astype(np.float32) / 255", "astype(np.float32) / images.max()"),
+        ("robot.sleep(max(0.0, due - robot.now()))", "robot.sleep(1 / 30 - 0.015)"),
+        ("max(0.0, due - robot.now())", "1 / policy.fps - 0.015"),
     ],
 )
 def test_a_number_of_this_bench_is_not_right(old, new, capsys):

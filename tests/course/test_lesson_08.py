@@ -15,7 +15,7 @@ from hardware.so100 import protocol
 from hardware.so100.calibration import Calibration, middle_and_range
 from hardware.so100.kinematics import ARMS
 
-from .helpers import answers, check_readable, sweep
+from .helpers import answers, check_readable, spoils, sweep
 
 pytestmark = pytest.mark.mostly_quick
 
@@ -77,6 +77,7 @@ test_steps = answers(
     "08.steps",
     right=[(angle, "two numbers a joint")],
     wrong=[
+        (lambda s, f, t, m, d: angle(s, 0, (f + t) // 2 * 2, m, d), "// 2"),
         (lambda *a: math.degrees(angle(*a)), "degrees"),
         (lambda s, f, t, m, d: angle(s, f, t, m, 1), "`sense` is ignored"),
         (lambda s, f, t, m, d: d * angle(s, f, t, m, 1), "not the middle"),
@@ -174,10 +175,26 @@ def dropping(wish, last, low, high, step):
     return np.where(bad, last, wish)
 
 
+def ranged(wish, last, low, high, step):
+    return limited(wish, last, low, high, step)
+
+
+def timid(wish, *limits):
+    if (abs(wish) > 3).any():
+        raise ValueError("far")
+    return limited(wish, *limits)
+
+
 test_limit = answers(
     "08.limit",
     right=[(limited, "no joint is sent a leap")],
     wrong=[
+        (spoils(ranged, lambda w, t, a, b, s: a.fill(0)), "changed its argument `low`"),
+        (
+            spoils(ranged, lambda w, t, a, b, s: b.fill(0)),
+            "changed its argument `high`",
+        ),
+        (timid, "raised ValueError: far"),
         (unguarded, "np.clip lets nan through"),
         (lambda w, t, a, b, s: np.nan_to_num(unguarded(w, t, a, b, s)), "qui"),
         (lambda w, t, a, b, s: np.clip(w, a, b), "nothing stops a leap"),
@@ -185,7 +202,7 @@ test_limit = answers(
         (lambda w, t, a, b, s: np.clip(t, w - s, w + s), "from the wish"),
         (dropping, "is dropped"),
         (scaled, "scaled together"),
-        (changing, "work on a copy"),
+        (changing, "changed its argument `wish`"),
         (range_last, "limit on the step come last"),
         (asserting, "with -O"),
         (dividing, "ends in ZeroDivisionError"),

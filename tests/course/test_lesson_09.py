@@ -22,7 +22,7 @@ from hardware.openarm.motors import BRAKE, DM4340, NEWER_DM4340, gains_of
 from hardware.openarm.protocol import Mit, Scale
 
 from ..made_up import random_statistics
-from .helpers import answers, check_readable
+from .helpers import answers, check_readable, spoils
 
 pytestmark = pytest.mark.mostly_quick
 
@@ -60,10 +60,14 @@ test_side_by_side = answers(
     "09.side_by_side",
     right=[(side_by_side, "one policy now")],
     wrong=[
+        (
+            spoils(side_by_side, lambda r, t, seen: seen.pop("env_state")),
+            "changed its argument `seen`",
+        ),
         (lambda r, t, s: side_by_side(r, t, s, [slice(16)] * 2), "shape (2, 16)"),
         (lambda r, t, s: side_by_side(r, t, {"qpos": s["qpos"]}), "env_state"),
         (of_one, "left arm's policy was not asked"),
-        (spoiling, "changes the observation"),
+        (spoiling, "changed its argument `seen`"),
         (lambda r, t, s: side_by_side(r, t, s, flip=True), "left arm's actions come"),
         (lambda r, t, s: side_by_side(r, t, s, ARMS[::-1]), "other arm's joints"),
         (lambda r, t, s: side_by_side(r, t, s, ARMS[::-1], True), "both mixed up"),
@@ -108,10 +112,30 @@ def with_ranges(change):
     return answer
 
 
+def in_one_line(goal, ranges):
+    """As the course's, with another order of multiplying and dividing."""
+    packed = 0
+    for x, (low, high, bits) in zip(goal, ranges, strict=True):
+        x = min(max(x, low), high)
+        packed = packed << bits | int((x - low) * (2**bits - 1) / (high - low))
+    return packed.to_bytes(8, "big")
+
+
+def deaf_to_one(field):
+    def answer(goal, ranges):
+        goal = list(goal)
+        goal[field] = max(ranges[field][0], goal[field])
+        return frame(goal, ranges)
+
+    return answer
+
+
 test_frame = answers(
     "09.frame",
-    right=[(frame, "a motor is a spring")],
+    right=[(in_one_line, ""), (frame, "a motor is a spring")],
     wrong=[
+        (deaf_to_one(1), "a velocity that is no number goes out"),
+        (deaf_to_one(4), "a torque that is no number goes out"),
         (lambda g, r: frame(g, r, "little"), "lowest byte"),
         (lambda g, r: frame(g[::-1], r[::-1]), "highest bits"),
         (lambda g, r: frame([g[0], g[1], g[3], g[2], g[4]], r), "kp comes before kd"),
@@ -166,6 +190,10 @@ test_sink = answers(
     "09.sink",
     right=[(sinking, "soften")],
     wrong=[
+        (
+            spoils(sinking, lambda share, kp, kd, brake: kp.__imul__(1 - share)),
+            "changed its argument `kp`",
+        ),
         (lambda s, *a: sinking(1 - s, *a), "other way round"),
         (lambda s, p, d, b: (p, np.maximum(d, b), 1 - s), "does not fade"),
         (lambda s, p, d, b: ((1 - s) * p, np.maximum(d, b), 1.0), "floats"),

@@ -1,6 +1,7 @@
 """The course's machinery: checks, predictions, numbers, figures, widgets, runs."""
 
 import base64
+import copy
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from PIL import Image
 from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import SettingError, UserError
 from act_minimal.support.video import VideoWriter
+from course.figures.lesson_05_parts import Weights
 from course.toolkit import checks, paths, plots, predictions, results, runs, widgets
 from course.toolkit.checks import Wrong, attempt, check, hint
 from course.toolkit.films import show_film
@@ -35,6 +37,47 @@ def double(monkeypatch):
 
     one = checks.Exercise("99.double", 2, ("add", "x + x"), "Twice it is.", examine)
     monkeypatch.setitem(checks.EXERCISES, "99.double", one)
+
+
+def weights():
+    return Weights({"norm.weight": torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("given", "change"),
+    [
+        (np.array([1.0, np.nan]), lambda x: x.fill(0)),
+        (np.array([True, False]), lambda x: np.logical_not(x, out=x)),
+        (torch.tensor([1.0, torch.nan]), lambda x: x.zero_()),
+        (torch.ones(2), lambda x: x.resize_(1)),
+        (torch.ones(2, requires_grad=True), lambda x: x.data.zero_()),
+        ([1, np.zeros(2)], lambda x: x.append(3)),
+        ([1, np.zeros(2)], lambda x: x[1].fill(3)),
+        ((1, np.zeros(2)), lambda x: x[1].fill(3)),
+        ({"a": torch.zeros(2)}, lambda x: x.pop("a")),
+        ({"a": torch.zeros(2)}, lambda x: x.update(b=1)),
+        ({"a": torch.zeros(2)}, lambda x: x.update(a=1)),
+        ({"a": [np.zeros(2)]}, lambda x: x["a"][0].fill(1)),
+        (weights(), lambda x: x["norm.weight"].zero_()),
+    ],
+)
+def test_an_argument_that_is_changed_is_named(given, change):
+    def changing(first, second):
+        change(second)
+        return first
+
+    assert attempt(lambda first, second: second, 1, given) is given
+    with pytest.raises(Wrong, match="argument `second`: the caller still needs it"):
+        attempt(changing, 1, copy.deepcopy(given))
+    with pytest.raises(Wrong, match="argument number 2: the caller"):
+        attempt(lambda *both: changing(*both), 1, copy.deepcopy(given))
+    assert attempt(changing, 1, given, in_place=True) == 1
+
+
+def test_a_difference_is_seen_in_what_is_said():
+    assert checks.told_apart(1.0, 2.0) == ("1.000", "2.000")
+    assert checks.told_apart(1.0, 1.00002) == ("1.00000", "1.00002")
+    assert checks.told_apart(1.0, 1.0, digits=4) == ("1.0000", "1.0000")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def demo(result: Row) -> str:
     """What `act demo` said."""
     columns = {"": "{name}", **RATE, "training": "{train_seconds:.0f} s"}
     stages = ", ".join(f"{k} {v:.0f}" for k, v in result["stages"].items())
-    note = f"\n\nSeconds of each stage: {stages}."
+    note = f"\n\n{result['demonstrations']} human-like demonstrations. Seconds of each "
+    note += f"stage: {stages}."
     if gpu := result.get("gpu"):
         note += f" Trained on one {gpu}. {result['note']}"
     return table_of(sides(result), columns) + note
@@ -142,8 +143,9 @@ def ablation(result: Row) -> str:
     }
     return (
         table_of(result["summary"], columns)
-        + "\n\nChunks carry the success. The CVAE adds nothing that these rollouts "
-        f"show, and the ensemble nothing to the best chunk. {result['note']}"
+        + "\n\nChunks carry the success. At k = 50 the CVAE adds nothing that these "
+        f"rollouts show (other k: C5), and the ensemble nothing to the best chunk. "
+        f"{result['note']}"
     )
 
 
@@ -360,6 +362,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "claims/ablation": ("Chunks, CVAE and ensembling, one at a time", ablation),
     "claims/grid": ("Chunk size against executed length", grid),
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
+    "demo": ("act demo", demo),
+    "demo_vision": ("act demo with cameras", demo),
     "checkpoints": ("The checkpoints in `data/checkpoints`", checkpoints),
     "simulation": ("The simulator", simulation),
     "loader": ("Loading training samples", performance.loader_table),

@@ -365,8 +365,9 @@ def demo(
     Args:
         out: Folder for everything; by default runs/demo, with the task's name behind it
             and _vision, where they are not the usual.
-        vision: Let the policies see camera images instead of the objects' poses; takes
-            ten to twenty-five minutes, and longer with two arms' three cameras.
+        vision: Let the policies see camera images instead of the objects' poses, and
+            record 200 demonstrations instead of 50 (two arms: 100); takes ten to
+            twenty-five minutes, and longer with two arms' three cameras.
         seed: Decides demonstrations, weights and scenes.
     """
     from .demo import default_folder, run_demo

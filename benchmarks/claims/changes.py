@@ -163,11 +163,11 @@ C21 = Claim(
     Scenes(),
     ours="The committed vision policy, trained with shifts of 4 pixels (1.8 cm): where "
     "it was {{axis=none}}; moved by 2 cm to the right {{axis=x shift_cm=2}}, by 5 cm "
-    "{{axis=x shift_cm=5}}; by 5 cm towards the base {{axis=y shift_cm=5}} or up "
-    "{{axis=z shift_cm=5}}.",
+    "{{axis=x shift_cm=5}}; towards the base {{axis=y shift_cm=2}} and {{axis=y "
+    "shift_cm=5}}, up {{axis=z shift_cm=2}} and {{axis=z shift_cm=5}}.",
     verdict="under a condition",
-    line="Up to 2 cm, which the augmentation covers, a moved camera costs nothing; 5 "
-    "cm sideways costs most successes.",
+    line="Up to 2 cm, about what augmentation covers, no cost shows; 5 cm cost some "
+    "successes, sideways most.",
 )
 
 

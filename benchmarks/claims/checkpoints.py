@@ -138,10 +138,14 @@ C19 = Claim(
     "success with the validation loss at z = 0: {{claims/C19 correlation.all -> val "
     "2}} over all checkpoints, {{claims/C19 correlation.late -> val 2}} over the "
     "later half; with the training loss {{claims/C19 correlation.all -> train 2}} and "
-    "{{claims/C19 correlation.late -> train 2}}.",
+    "{{claims/C19 correlation.late -> train 2}}. Training and validation loss at 200: "
+    "{{step=200 -> train_l1 3}} and {{step=200 -> val_l1 3}}, 600: {{step=600 -> "
+    "train_l1 3}} and {{step=600 -> val_l1 3}}, 2000: {{step=2000 -> train_l1 3}} and "
+    "{{step=2000 -> val_l1 3}}.",
     verdict="under a condition",
     line="Success comes early here, within 600 updates; afterwards no loss tells "
     "which checkpoint is better.",
-    why="While success rises, any loss is a good guide. Afterwards the training loss "
-    "keeps falling and the validation loss rises, while success stays the same.",
+    why="While success rises both losses fall. Afterwards the training loss keeps "
+    "falling and the validation loss rises, while success stays the same; five "
+    "checkpoints a run are few for a correlation.",
 )

@@ -188,7 +188,8 @@ C1 = Claim(
     t.SIZES,
     ("single_step",),
     "Single steps, 50 demonstrations, 3000 updates. Of a planner: {{expert=scripted "
-    "variant=absolute}}, k = 25: {{expert=scripted variant=chunk-25}}; of an expert "
+    "variant=absolute}}, with deltas and input noise {{expert=scripted "
+    "variant=delta-noise}}, k = 25: {{expert=scripted variant=chunk-25}}; of an expert "
     "that reacts to the state: {{expert=feedback variant=absolute}}. Human-like: "
     "absolute targets {{expert=human variant=absolute}}, deltas {{expert=human "
     "variant=delta}}, two observations {{expert=human variant=history-2}}, three "
@@ -212,7 +213,8 @@ C1 = Claim(
     why="The two experts differ in pace as well as in feedback (the planner slows down "
     "to rest at each waypoint, the other keeps a steady pace and is done sooner), and "
     "this comparison does not tell which of the two matters. Corrected labels (DAgger) "
-    "recover most of what is lost, input noise some of it; a longer history recovers "
-    "nothing, deltas little, and DART differs from seed to seed. A chunk of 25 does "
+    "recover most of what is lost on human-like demonstrations, input noise some of it "
+    "(most of it on the planner's); a longer history recovers nothing, deltas little, "
+    "and DART differs from seed to seed. A chunk of 25 does "
     "better than all that were tried.",
 )

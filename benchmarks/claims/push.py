@@ -104,7 +104,8 @@ C14 = Claim(
     ours="k = 50, the cube pushed by 3 to 5 cm mid-reach: executing 1 action a chunk "
     "{{execute=1 pushed=true}}, 5: {{execute=5 pushed=true}}, 10: {{execute=10 "
     "pushed=true}}, 25: {{execute=25 pushed=true}}, 50: {{execute=50 pushed=true}}; "
-    "left alone, 10: {{execute=10 pushed=false}} and 25: {{execute=25 pushed=false}}.",
+    "left alone, 1: {{execute=1 pushed=false}}, 5: {{execute=5 pushed=false}}, 10: "
+    "{{execute=10 pushed=false}} and 25: {{execute=25 pushed=false}}.",
     verdict="under a condition",
     line="If the cube is pushed, executing more than 10 actions hurts; executing "
     "fewer hurts too, pushed or not.",

@@ -139,8 +139,9 @@ C17 = Claim(
     ("claims/C17_gpu",),
     "On a CPU: the state policy on one thread {{network=small device=cpu-1 -> hertz "
     "0}} Hz, the vision policy (two 96 x 128 cameras) {{network=medium device=cpu-1 -> "
-    "hertz 0}} Hz, the paper's size with four 480 x 640 cameras on two threads "
-    "{{network=paper device=cpu-all -> hertz 1}} Hz. That on an H100: "
+    "hertz 0}} Hz, the paper's size ({{network=paper device=cpu-all -> "
+    "parameters 0}} numbers when it predicts) with four 480 x 640 cameras on two "
+    "threads {{network=paper device=cpu-all -> hertz 1}} Hz. That on an H100: "
     "{{claims/C17_gpu summary network=paper -> hertz 0}} Hz.",
     verdict="under a condition",
     line="The course's compact policies do on one CPU core; a network of the paper's "

@@ -66,6 +66,6 @@ C25 = Claim(
     ours="Nothing was run. Of {{claims/C25 n}} tasks that the paper and one article "
     "both list, {{claims/C25 agreeing}} have the same number.",
     verdict="did not hold",
-    line="Articles print other rates than the paper: of {{claims/C25 n}} tasks in "
+    line="One article prints other rates than the paper: of {{claims/C25 n}} tasks in "
     "both, {{claims/C25 agreeing}} agrees. Cite the paper.",
 )

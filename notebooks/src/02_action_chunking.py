@@ -182,7 +182,8 @@ print(chunks.two_effects(0.02))
 # demonstrations, they may differ.
 #
 # Next, your prediction, which followed the common practice: half of each chunk is
-# executed, so that k and h grow together.
+# executed, so that k and h grow together. (Again without z; with z: C2 of
+# `docs/results.md`.)
 
 # %% reveal
 reveal("02.best")

@@ -346,7 +346,8 @@ print(latent.by_weight("pick and place"), latent.by_weight("post"), sep="\n\n")
 # | demonstrators | people, two arms, 50 Hz | a script with human-like variation, 30 Hz | no |
 # | network | about 80 million weights | 0.15 million | no |
 #
-# The paper's own comparison, repeated (`kl_weight` 1, k from 5 to 100, half chunks):
+# The paper's own comparison, repeated (`kl_weight` 1, half chunks, k from 5 to 100
+# together; k = 1 stands below):
 
 # %% ablation
 print(latent.ablation())

@@ -281,10 +281,10 @@ class Governor:
         return np.clip(self.target + share * gap, limits.low, limits.high)
 
     def _leads_nearer(self, target: np.ndarray, measured: np.ndarray) -> np.ndarray:
-        """(A,) which joints, each alone on its way to the target, bring it nearer."""
+        """(A,) which joints, each alone on its way, lead nearer to what is touched."""
         alone = measured + np.diag(target - measured)  # (A, A), a joint a row
-        clear = self.clearance(np.concatenate([measured[None], alone])).min(-1)
-        return clear[1:] < clear[0] - 1e-6
+        clear = self.clearance(np.concatenate([measured[None], alone]))  # (1 + A, C)
+        return ((clear[1:] < clear[0] - 1e-6) & (clear[0] <= TOUCHES)).any(-1)
 
     def _let_go(
         self,

@@ -1,6 +1,7 @@
 """Exercises: what was asked, hints one by one, and a check that names the mistake."""
 
 import html
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,8 +87,11 @@ def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise Wrong(f"a function is wanted, this is {type(function).__name__}")
     try:
         answer = function(*args, **kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
+    if inspect.iscoroutine(answer):
+        answer.close()  # nobody waits for it
+        raise Wrong("your function is an `async def`: a plain `def` is wanted")
     if answer is ...:
         raise Wrong("your function still returns '...': put your answer there")
     if answer is None:
@@ -225,6 +229,7 @@ def check(name: str, *answers: Any) -> Verdict:
     """
     one = find_exercise(name)
     try:
+        _check_count(one, answers)
         if all(is_untouched(answer, name.partition(".")[0]) for answer in answers):
             raise NotAttempted
         one.examine(*answers)
@@ -237,7 +242,10 @@ def check(name: str, *answers: Any) -> Verdict:
         )
     except Wrong as mistake:
         return Verdict(name, "wrong", str(mistake))
-    except Exception as error:  # an answer of a kind that the examiner did not expect
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # an answer of a kind that the examiner did not expect
         said = f"{type(error).__name__}: {error}"
         return Verdict(
             name,
@@ -246,6 +254,19 @@ def check(name: str, *answers: Any) -> Verdict:
             f"({said:.200}). The docstring says what to return.",
         )
     return Verdict(name, "right", one.praise)
+
+
+def _check_count(one: Exercise, answers: Sequence[Any]) -> None:
+    """`Wrong` if more or fewer answers were handed in than the exercise has."""
+    names = inspect.signature(one.examine).parameters
+    try:
+        inspect.signature(one.examine).bind(*answers)
+    except TypeError:
+        wanted = f"{len(names)} answer{'s' if len(names) > 1 else ''}"
+        raise Wrong(
+            f"check('{one.name}', ...) takes {wanted} after the name, this is "
+            f"{len(answers)}"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .stubs import is_untouched
 State = Literal["not attempted", "right", "wrong"]
 SIGNS = {"not attempted": "○", "right": "✓", "wrong": "✗"}
 EDGES = {"not attempted": "#999999", "right": "#0072B2", "wrong": "#D55E00"}
+ASYNC = "your function is an `async def`: a plain `def` is wanted"
 
 
 class Wrong(Exception):
@@ -91,7 +92,7 @@ def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
     if inspect.iscoroutine(answer):
         answer.close()  # nobody waits for it
-        raise Wrong("your function is an `async def`: a plain `def` is wanted")
+        raise Wrong(ASYNC)
     if answer is ...:
         raise Wrong("your function still returns '...': put your answer there")
     if answer is None:

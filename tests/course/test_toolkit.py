@@ -19,7 +19,6 @@ from act_minimal.support.video import VideoWriter
 from course.toolkit import checks, paths, plots, predictions, results, runs, widgets
 from course.toolkit.checks import Wrong, attempt, check, hint
 from course.toolkit.films import show_film
-from course.toolkit.questions import Question
 from course.toolkit.stubs import is_untouched
 
 pytestmark = pytest.mark.quick
@@ -273,7 +272,9 @@ def test_a_number_answers_no_choice(home):
 def test_predictions_that_are_saved_at_once_are_all_kept(monkeypatch):
     keys = [f"99.{i}" for i in range(60)]
     for key in keys:
-        monkeypatch.setitem(predictions.QUESTIONS, key, Question("How many?"))
+        monkeypatch.setitem(
+            predictions.QUESTIONS, key, predictions.Question("How many?")
+        )
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda key: predictions.save_prediction(key, 7), keys))
     assert predictions.read_predictions() == dict.fromkeys(keys, 7)

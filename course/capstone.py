@@ -23,7 +23,6 @@ from act_minimal.model import ACT, ACTOutput, act_loss
 from act_minimal.policy import Policy, make_policy
 from act_minimal.settings import ACTConfig
 from act_minimal.support.errors import UserError
-from act_minimal.support.files import explained
 from act_minimal.training import mix
 
 from .figures import lesson_05_parts as parts
@@ -75,7 +74,7 @@ def keep(name: str, function: Callable) -> str:
         UserError: it could not be kept, and why.
     """
     path = my_file()
-    with explained(path), alone(path):
+    with alone(path):
         return own_file.put(path, name, function, KEPT)
 
 

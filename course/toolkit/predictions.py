@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 
 from act_minimal.support.errors import SettingError, UserError
-from act_minimal.support.files import explained, reason, write_json
+from act_minimal.support.files import reason, write_json
 
 from .paths import folder, home
 from .plots import COLOURS, Picture, figure, label, render
@@ -59,7 +59,7 @@ def save_prediction(key: str, value: float | str) -> None:
     """
     find_question(key)
     path = home() / "predictions.json"
-    with explained(path), alone(path):
+    with alone(path):
         write_json(path, read_predictions() | {key: value})
 
 

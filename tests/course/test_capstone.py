@@ -2,7 +2,6 @@
 
 import errno
 import re
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.support.errors import UserError
 from course import capstone
 from course.figures import lesson_05_parts as parts
-from course.toolkit import own_file
+from course.toolkit import own_file, runs
 from course.toolkit.paths import ROOT
 
 pytestmark = pytest.mark.quick
@@ -179,13 +178,11 @@ def test_a_file_that_cannot_be_read_is_left_as_it_is():
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
-    @contextmanager
     def refused(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(capstone, "alone", refused)
+        patch.setattr(runs, "FileLock", refused)
         verdict = capstone.check("05.attend", my_attend)
     assert verdict.state == "right"
     assert "my_act.py could not be written: Permission denied" in verdict.message

@@ -1,15 +1,13 @@
 """The learner's own ACT: the pieces of lesson 05, kept in a file, trained in lesson 06.
 
 `runs/course/my_act.py` holds every piece that its check called right, under a line such
-as `# %% 05.attend`. Where a piece is missing, or wrong by now, the course's is used.
+as `# %% 05.attend`, and what the learner writes around them. Where a piece is missing,
+or wrong by now, the course's is used.
 """
 
-import ast
-import inspect
 import math
-import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ from act_minimal.execution import ExecutionConfig
 from act_minimal.model import ACT, ACTOutput, act_loss
 from act_minimal.policy import Policy, make_policy
 from act_minimal.settings import ACTConfig
-from act_minimal.support.files import write_text
+from act_minimal.support.errors import UserError
 from act_minimal.training import mix
 
 from .figures import lesson_05_parts as parts
-from .toolkit import checks
-from .toolkit.paths import home
+from .toolkit import checks, own_file
+from .toolkit.paths import folder
 from .toolkit.runs import TASK, alone
 
 PIECES = {
@@ -44,16 +42,6 @@ PIECES = {
 }
 EXECUTORS = {"02.receding": "executed", "04.average": "average"}
 KEPT = PIECES | EXECUTORS | {"06.train": "train"}
-HEADER = '''"""My own ACT: each function was kept when its check said right."""
-
-import math
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-'''
-MARK = "# %% "
 
 
 # --- the file -------------------------------------------------------------------------
@@ -61,43 +49,33 @@ MARK = "# %% "
 
 def my_file() -> Path:
     """Where the pieces are kept."""
-    return home() / "my_act.py"
+    return folder() / "my_act.py"
 
 
 def check(name: str, *answers: Any) -> checks.Verdict:
-    """`checks.check`; a right answer that belongs to the learner's ACT is kept."""
+    """`checks.check`; a right answer that belongs to the learner's ACT is kept.
+
+    Where it could not be kept, the verdict says so, and why.
+    """
     verdict = checks.check(name, *answers)
     if verdict.state == "right" and name in KEPT:
-        keep(name, answers[0])
+        try:
+            note = keep(name, answers[0])
+        except UserError as error:
+            note = f"It is right, but could not be kept: {error}."
+        return replace(verdict, message=f"{verdict.message} {note}".strip())
     return verdict
 
 
-def keep(name: str, function: Callable) -> None:
-    """Write a function's source into the file; what has no source is not kept."""
-    try:
-        source = textwrap.dedent(inspect.getsource(function)).rstrip()
-        [definition] = ast.parse(source).body
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return
-    if not isinstance(definition, ast.FunctionDef):
-        return
-    if definition.name != KEPT[name]:
-        source += f"\n\n\n{KEPT[name]} = {definition.name}"
+def keep(name: str, function: Callable) -> str:
+    """Write a function's source into the file; returns what else there is to say.
+
+    Raises:
+        UserError: it could not be kept, and why.
+    """
     path = my_file()
     with alone(path):
-        found = _sections() | {name: source}
-        body = [f"\n{MARK}{key}\n{found[key]}\n" for key in KEPT if key in found]
-        write_text(path, HEADER + "\n".join(body))
-
-
-def _sections() -> dict[str, str]:
-    """The source of each piece in the file, by its exercise."""
-    path = my_file()
-    if not path.exists():
-        return {}
-    parted = path.read_text(encoding="utf-8").split(f"\n{MARK}")[1:]
-    named = (section.partition("\n") for section in parted)
-    return {key.strip(): source.strip() for key, _, source in named}
+        return own_file.put(path, name, function, KEPT)
 
 
 def kept(*names: str) -> tuple[dict[str, Callable], dict[str, str]]:
@@ -105,27 +83,40 @@ def kept(*names: str) -> tuple[dict[str, Callable], dict[str, str]]:
 
     Each is checked again: the file may have been edited.
     """
+    wanted = {key: KEPT[key] for key in names or KEPT}
+    try:
+        above, *sections = own_file.split(own_file.read(my_file()), KEPT)
+    except UserError as error:
+        return {}, dict.fromkeys(wanted.values(), str(error))
     space: dict[str, Any] = {"__name__": "my_act"}
-    exec(HEADER, space)
+    exec(own_file.HEADER, space)
+    faults = {}
+    for key, text in [above, *sections] if sections else []:
+        place = "" if key else "above the first mark, "
+        faults[key] = _run(text, space, place)
     found: dict[str, Callable] = {}
     missing: dict[str, str] = {}
-    sections = _sections()
-    for key in names or KEPT:
-        name = KEPT[key]
-        if key not in sections:
+    for key, name in wanted.items():
+        if key not in faults:
             missing[name] = "not kept yet"
-            continue
-        try:
-            exec(compile(sections[key], str(my_file()), "exec"), space)
-            verdict = checks.check(key, space.get(name))
-        except Exception as error:  # of whatever kind: it is the learner's own code
-            missing[name] = f"{type(error).__name__}: {error}"
-            continue
-        if verdict.state == "right":
-            found[name] = space[name]
+        elif fault := faults[key] or faults[""]:
+            missing[name] = fault
         else:
-            missing[name] = verdict.message
+            verdict = checks.check(key, space.get(name))
+            if verdict.state == "right":
+                found[name] = space[name]
+            else:
+                missing[name] = verdict.message
     return found, missing
+
+
+def _run(text: str, space: dict[str, Any], place: str) -> str:
+    """Run a part of the file; what it raised and where, or ""."""
+    try:
+        exec(compile(text, str(my_file()), "exec"), space)
+    except (Exception, SystemExit) as error:  # of whatever kind: it is their own code
+        return f"{place}{type(error).__name__}: {error}"
+    return ""
 
 
 # --- the network ----------------------------------------------------------------------

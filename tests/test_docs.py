@@ -1,11 +1,14 @@
 """The pages for readers and teachers: what they name exists, and nothing is missing."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.quick
+pytestmark = pytest.mark.mostly_quick
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -104,3 +107,67 @@ def test_every_lesson_has_conclusions():
     lessons = [lesson for lesson, *_ in evidence()]
     assert lessons == sorted(lessons)
     assert set(lessons) == {source.name[:2] for source in SOURCES}
+
+
+# --- how notebooks are marked ---------------------------------------------------------
+
+HANDED_IN = """
+from course import capstone, check, reveal
+{function}
+# cell
+check("05.split-heads", {name})
+# cell
+print(capstone.pieces().yours, reveal("00.act"))
+"""
+RIGHT = "def mine(x, h):\n    return x.unflatten(-1, (h, -1)).transpose(1, 2)"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the commands are bash")
+def test_marking_keeps_students_apart_and_leaves_the_teacher_s_pieces(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbclient")
+    text = (DOCS / "instructors.md").read_text(encoding="utf-8")
+    page = text.partition("## Marking")[2].partition("\n## ")[0]
+    blocks = dict(re.findall(r"```(bash|python)\n(.*?)```", page, re.DOTALL))
+    for student, name in (("anna", "mine"), ("ben", "...")):
+        cells = HANDED_IN.format(function=RIGHT, name=name).split("# cell\n")
+        made = [nbformat.v4.new_code_cell(cell.strip()) for cell in cells]
+        folder = tmp_path / "handed_in" / student
+        folder.mkdir(parents=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=made), folder / "05.ipynb")
+    (tmp_path / "handed_in/anna/predictions.json").write_text('{"00.act": 3}')
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "my_act.py").write_text("# the teacher's\n")
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # `uv run` in this environment
+    uv.chmod(0o755)
+    places = [str(uv.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {
+        "PATH": os.pathsep.join(places),
+        "ACT_MINIMAL_COURSE": str(teacher),
+    }
+    printed = [
+        subprocess.run(
+            words, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE
+        ).stdout.decode()
+        for words in (
+            ["bash", "-c", blocks["bash"]],
+            [sys.executable, "-c", blocks["python"]],
+        )
+    ]
+    anna, ben = printed[-1].splitlines()
+    assert "anna 05.ipynb ['✓ 05.split-heads: right" in anna
+    assert 'ben 05.ipynb ["○ 05.split-heads: not attempted' in ben
+    said = [
+        (tmp_path / f"marked/{student}/05.ipynb").read_text(encoding="utf-8")
+        for student in ("anna", "ben")
+    ]
+    assert "('split_heads',)" in said[0]
+    assert "You predicted 3 %" in said[0]
+    assert "You made no prediction" in said[1]
+    assert "('split_heads',)" not in said[1]
+    assert [path.name for path in teacher.iterdir()] == ["my_act.py"]
+    assert (teacher / "my_act.py").read_text() == "# the teacher's\n"

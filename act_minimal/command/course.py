@@ -1,13 +1,14 @@
 """The notebooks as a class uses them: opened in JupyterLab, or handed out as a zip."""
 
 import os
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 from ..support.errors import SettingError, UserError
-from ..support.files import atomic_file, check_output_file
+from ..support.files import atomic_file, check_output_file, reason
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,13 +54,14 @@ def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list
     place = lesson.relative_to(served).as_posix()
     command.append(f"--LabApp.default_url=/lab/tree/{place}")
     # The list of files begins at the lessons.
-    command += [f"--notebook-dir={served}", f"--preferred-dir={folder}"]
-    # Its own chatter left out, the address remains.
-    command.append("--log-level=WARN")
+    command.append(f"--notebook-dir={served}")
+    command.append(f"--FileContentsManager.preferred_dir={folder.name}")
+    # The chatter of the server and of the lab left out, the address remains.
+    command += ["--log-level=WARN", "--LabApp.log_level=WARN"]
     if not browser:
         command.append("--no-browser")
     if port is not None:
-        command.append(f"--port={port}")
+        command += [f"--port={port}", "--ServerApp.port_retries=0"]  # no other one
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers and class machines
     return command
@@ -73,6 +75,20 @@ def lab_environment() -> dict[str, str]:
     found = os.environ.get("JUPYTER_CONFIG_PATH")
     paths = [str(ROOT / "course" / "jupyterlab"), *([found] if found else [])]
     return os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+
+
+def check_port(port: int) -> None:
+    """Refuses a port that JupyterLab cannot have; SettingError says why."""
+    with socket.socket() as probe:
+        if os.name == "posix":  # what another server has just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("localhost", port))
+        except OSError as error:
+            raise SettingError(
+                f"port {port} cannot be opened ({reason(error)}); choose another one, "
+                "or leave --port out to get a free one"
+            ) from error
 
 
 def open_lab(lesson: Path, *, browser: bool, port: int | None = None) -> int:

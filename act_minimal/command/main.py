@@ -411,6 +411,8 @@ def course(
     if json:
         command = classroom.lab_command(path, browser=shown, port=port)
         return Result({"lesson": str(path), "command": command})
+    if port is not None:
+        classroom.check_port(port)
     if not shown:
         print("no display here: open the address below in a browser", flush=True)
     return classroom.open_lab(path, browser=shown, port=port)

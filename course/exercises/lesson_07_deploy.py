@@ -6,6 +6,7 @@ gives under every combination of the planted faults. Code that is right is then 
 with another arm at another rate.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..toolkit.checks import NotAttempted, Wrong, each_case, exercise
+from ..toolkit.checks import ASYNC, NotAttempted, Wrong, each_case, exercise
 from ..toolkit.paths import ROOT
 from ..toolkit.stubs import split_exercise
 
@@ -209,13 +210,15 @@ def symptoms(
     """
     policy, robot = bench(setting)
     ticks = setting.ticks
+    if inspect.iscoroutinefunction(episode):
+        raise Wrong(ASYNC)
     try:
         one = ensemble(setting.m)
         for _ in range(2):
             episode(policy, robot, one, ticks)
     except NotImplementedError:
         raise NotAttempted from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
     for count, what in ((policy.seen, "predictions"), (robot.sent, "targets")):
         if len(count) != 2 * ticks:

@@ -16,6 +16,7 @@ from .stubs import is_untouched
 State = Literal["not attempted", "right", "wrong"]
 SIGNS = {"not attempted": "○", "right": "✓", "wrong": "✗"}
 EDGES = {"not attempted": "#999999", "right": "#0072B2", "wrong": "#D55E00"}
+ASYNC = "your function is an `async def`: a plain `def` is wanted"
 
 
 class Wrong(Exception):
@@ -90,8 +91,11 @@ def attempt(function: Callable[..., Any], *args: Any, in_place: bool = False) ->
     before = args if in_place else [_copied(x) for x in args]
     try:
         answer = function(*args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from None
+    if inspect.iscoroutine(answer):
+        answer.close()  # nobody waits for it
+        raise Wrong(ASYNC)
     if answer is ...:
         raise Wrong("your function still returns '...': put your answer there")
     if answer is None:
@@ -289,6 +293,7 @@ def check(name: str, *answers: Any) -> Verdict:
     """
     one = find_exercise(name)
     try:
+        _check_count(one, answers)
         if all(is_untouched(answer, name.partition(".")[0]) for answer in answers):
             raise NotAttempted
         one.examine(*answers)
@@ -301,7 +306,10 @@ def check(name: str, *answers: Any) -> Verdict:
         )
     except Wrong as mistake:
         return Verdict(name, "wrong", str(mistake))
-    except Exception as error:  # an answer of a kind that the examiner did not expect
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # an answer of a kind that the examiner did not expect
         said = f"{type(error).__name__}: {error}"
         return Verdict(
             name,
@@ -310,6 +318,19 @@ def check(name: str, *answers: Any) -> Verdict:
             f"({said:.200}). The docstring says what to return.",
         )
     return Verdict(name, "right", one.praise)
+
+
+def _check_count(one: Exercise, answers: Sequence[Any]) -> None:
+    """`Wrong` if more or fewer answers were handed in than the exercise has."""
+    names = inspect.signature(one.examine).parameters
+    try:
+        inspect.signature(one.examine).bind(*answers)
+    except TypeError:
+        wanted = f"{len(names)} answer{'s' if len(names) > 1 else ''}"
+        raise Wrong(
+            f"check('{one.name}', ...) takes {wanted} after the name, this is "
+            f"{len(answers)}"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,27 @@ from act_minimal.support.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def home() -> Path:
+def folder() -> Path:
     """Folder of predictions, demonstrations, runs: runs/course of the repository.
 
     ACT_MINIMAL_COURSE chooses another one: a class on one machine gives each learner
-    their own.
+    their own. It need not be there yet.
     """
     chosen = os.environ.get("ACT_MINIMAL_COURSE")
-    folder = Path(chosen) if chosen else ROOT / "runs" / "course"
+    return Path(chosen) if chosen else ROOT / "runs" / "course"
+
+
+def home() -> Path:
+    """The same folder; it is made where it is not there yet."""
+    path = folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be made ({error.strerror}); set ACT_MINIMAL_COURSE to a "
+            f"{path} cannot be made ({error.strerror}); set ACT_MINIMAL_COURSE to a "
             "folder that can be written"
         ) from error
-    return folder
+    return path
 
 
 class Line(str):

@@ -2,46 +2,65 @@
 
 import html
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
 
 from act_minimal.support.errors import SettingError, UserError
-from act_minimal.support.files import write_json
+from act_minimal.support.files import reason, write_json
 
-from .paths import home
+from .paths import folder, home
 from .plots import COLOURS, Picture, figure, label, render
 from .questions import QUESTIONS, Question
 from .results import NOT_YET, ResultError, fill, find_row, rate_text
+from .runs import alone
 from .stills import still
 from .widgets import static
 
 SAVE = "Save my prediction"
 
 
-def _path():
-    return home() / "predictions.json"
-
-
 def read_predictions() -> dict[str, float | str]:
-    """Every prediction that was saved."""
-    path = _path()
-    if not path.exists():
-        return {}
+    """Every prediction that was saved; what can be none is left out."""
+    path = folder() / "predictions.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UserError(
             f"{path} is not JSON ({error}); remove it to predict anew"
         ) from error
-    return found if isinstance(found, dict) else {}
+    found = found if isinstance(found, dict) else {}
+    return {key: value for key, value in found.items() if _can_be(key, value)}
+
+
+def _can_be(key: str, value: Any) -> bool:
+    """Whether a value can answer a question; of one that is not known, any can."""
+    if isinstance(value, str):
+        return key not in QUESTIONS or value in QUESTIONS[key].choices
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if key not in QUESTIONS:
+        return isinstance(value, int) or math.isfinite(value)
+    question = QUESTIONS[key]
+    return not question.choices and question.low <= value <= question.high
 
 
 def save_prediction(key: str, value: float | str) -> None:
-    """Keep a prediction; an older one is replaced."""
+    """Keep a prediction; an older one is replaced.
+
+    Raises:
+        UserError: it could not be written, and why.
+    """
     find_question(key)
-    write_json(_path(), read_predictions() | {key: value})
+    path = home() / "predictions.json"
+    with alone(path):
+        write_json(path, read_predictions() | {key: value})
 
 
 def find_question(key: str) -> Question:
@@ -73,7 +92,7 @@ def predict(key: str) -> Prediction:
     if question.choices:
         control = ipywidgets.RadioButtons(
             options=list(question.choices),
-            value=before if before in question.choices else None,
+            value=before,
             layout={"width": "max-content"},
         )
     else:
@@ -90,8 +109,11 @@ def predict(key: str) -> Prediction:
         if control.value is None:
             state.value = "choose one first"
         else:
-            save_prediction(key, control.value)
             state.value = "saved; the lesson will come back to it"
+            try:
+                save_prediction(key, control.value)
+            except UserError as error:
+                state.value = html.escape(f"not saved: {error}")
 
     button.on_click(save)
     return Prediction(question.text, control, ipywidgets.HBox([button, state]))

@@ -20,6 +20,7 @@ from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy
 from act_minimal.settings import TrainConfig
 from act_minimal.sim import Task, make_task
+from act_minimal.support.files import explained
 from act_minimal.training import TrainResult, train
 
 from .paths import home
@@ -87,7 +88,14 @@ def rollouts(
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One process at a time makes what is in `folder`; the others wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    """One process at a time makes what is in `folder`; the others wait.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    lock = folder.parent / f".{folder.name}.lock"
+    with explained(folder, temporary=lock):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock).acquire()
+    with held:
         yield

@@ -4,6 +4,7 @@ import json
 import os
 import posixpath
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,23 @@ def test_jupyterlab_is_started_with_the_course_s_settings(monkeypatch):
 
 
 @pytest.mark.quick
+def test_a_port_in_use_is_refused_before_jupyterlab_starts():
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        words = [ACT, "course", "--port", str(port), "--browser", "False"]
+        found = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert found.returncode == SettingError.exit_code
+    assert f"port {port} cannot be opened (Address already in use)" in found.stderr
+    assert "display" not in found.stdout
+    classroom.check_port(port)
+    # If somebody takes it meanwhile, JupyterLab ends instead of moving on.
+    command = classroom.lab_command(classroom.find_lesson(4), browser=True, port=port)
+    assert "--ServerApp.port_retries=0" in command
+
+
+@pytest.mark.quick
 def test_a_hand_out_holds_no_solutions(tmp_path):
     names = classroom.hand_out(tmp_path / "class.zip")
     assert names == [path.name for path in classroom.notebooks()]
@@ -104,6 +122,8 @@ def test_jupyterlab_opens_at_the_lesson_and_prints_its_address():
                 assert line, f"JupyterLab ended: {said}"
                 said += line
             assert "no display here: open the address below" in said
+            assert "FutureWarning" not in said
+            assert "[I " not in said
             [address] = re.findall(r"http://localhost\S+", said)
             assert "/lab/tree/notebooks/00_start_here.ipynb?" in address
             base, token = re.findall(r"(http://localhost:\d+).*token=(\w+)", said)[0]

@@ -1,13 +1,18 @@
 """The learner's own ACT: what is kept, what stands in, training and execution."""
 
+import errno
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from act_minimal.dataset import Windows
 from act_minimal.execution import ExecutionConfig, make_executor
+from act_minimal.support.errors import UserError
 from course import capstone
 from course.figures import lesson_05_parts as parts
+from course.toolkit import own_file, runs
 from course.toolkit.paths import ROOT
 
 pytestmark = pytest.mark.quick
@@ -24,8 +29,15 @@ def my_attend(query, key, value, mask=None):
     return score.softmax(-1) @ value
 
 
-def needs_a_helper(length, width):
-    return parts.sinusoid(length, width)
+TURNED = 1
+
+
+def my_unflatten(x, h):
+    return x.unflatten(-1, (h, -1))
+
+
+def needs_helpers(x, heads):
+    return my_unflatten(x, heads).transpose(TURNED, 2)
 
 
 def executed(chunks, h):
@@ -74,23 +86,119 @@ def test_a_better_answer_takes_the_place_of_an_older_one():
 
 
 def test_a_kept_piece_is_checked_again():
-    capstone.check("05.sinusoid", needs_a_helper)  # right here, but not by itself
-    found = capstone.pieces()
-    assert found.yours == ()
-    assert "name 'parts' is not defined" in found.missing["sinusoid"]
+    capstone.check("05.attend", my_attend)
     path = capstone.my_file()
-    path.write_text(path.read_text() + "\n# %% 05.attend\ndef attend(:\n")
+    good = path.read_text()
+    path.write_text(good + "\n# %% 05.attend\ndef attend(:\n")
     assert "SyntaxError" in capstone.pieces().missing["attend"]
+    path.write_text(good + "\n# %% 05.sinusoid\nraise SystemExit(3)\n")
+    assert "SystemExit: 3" in capstone.pieces().missing["sinusoid"]
+    path.write_text(good + "\n# %% 05.sinusoid\nraise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        capstone.pieces()
     path.write_text("nothing")
     assert capstone.pieces().yours == ()
+
+
+class Splitter:
+    def __call__(self, x, heads):
+        return split_heads(x, heads)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda x, heads: split_heads(x, heads), "a lambda has no source of its own"),
+        (Splitter(), "a Splitter has no source of its own"),
+        (
+            needs_helpers,
+            "it uses `TURNED` and `my_unflatten`, which are defined outside the "
+            "function; put them inside",
+        ),
+    ],
+)
+def test_a_right_answer_that_cannot_be_kept_says_so_at_once(answer, why):
+    verdict = capstone.check("05.split-heads", answer)
+    assert verdict.state == "right"
+    assert f"It is right, but could not be kept: {why}" in verdict.message
+    assert not capstone.my_file().exists()
+    assert capstone.pieces().missing["split_heads"] == "not kept yet"
 
 
 def test_what_has_no_source_is_not_kept():
     space = {}
     exec("def split_heads(x, h): return x.unflatten(-1, (h, -1)).mT", space)
-    capstone.keep("05.split-heads", space["split_heads"])
-    capstone.keep("05.split-heads", lambda x, heads: x)
-    assert not capstone.my_file().exists()
+    with pytest.raises(UserError, match="its source is not found"):
+        capstone.keep("05.split-heads", space["split_heads"])
+
+
+def test_what_the_learner_writes_around_the_pieces_stays_and_is_used():
+    capstone.check("05.split-heads", split_heads)
+    path = capstone.my_file()
+    text = path.read_text().replace("\n# %% ", "\nTURNED = 1\n\n# %% ", 1)
+    notes = "# %% notes\ndef my_unflatten(x, h):\n    return x.unflatten(-1, (h, -1))\n"
+    path.write_text(f"{text}\n\n{notes}")
+    verdict = capstone.check("05.split-heads", needs_helpers)
+    assert "could not be kept" not in verdict.message
+    capstone.check("05.attend", my_attend)
+    text = path.read_text()
+    assert text.startswith(own_file.HEADER)
+    assert "\nTURNED = 1\n" in text
+    assert "\n# %% notes\ndef my_unflatten" in text
+    assert text.count("# %% 05.split-heads") == 1
+    assert "def split_heads" not in text
+    assert capstone.pieces().yours == ("attend", "split_heads")
+    path.write_text(text.replace("TURNED = 1", "TURNED = 1 / 0"))
+    why = capstone.pieces().missing["attend"]
+    assert why == "above the first mark, ZeroDivisionError: division by zero"
+
+
+def test_a_foreign_file_is_set_aside():
+    path = capstone.my_file()
+    path.parent.mkdir()
+    path.with_name("my_act.py.bak").write_text("older")
+    path.write_text("thesis = 1\n")
+    verdict = capstone.check("05.attend", my_attend)
+    assert "What my_act.py held before is in my_act.py.bak2." in verdict.message
+    assert path.with_name("my_act.py.bak").read_text() == "older"
+    assert path.with_name("my_act.py.bak2").read_text() == "thesis = 1\n"
+    assert "thesis" not in path.read_text()
+    assert "my_act.py.bak" not in capstone.check("05.attend", my_attend).message
+
+
+def test_a_file_that_cannot_be_read_is_left_as_it_is():
+    path = capstone.my_file()
+    path.parent.mkdir()
+    latin = "# %% 05.attend\n# für mich\n".encode("latin-1")
+    path.write_bytes(latin)
+    verdict = capstone.check("05.attend", my_attend)
+    assert verdict.state == "right"
+    assert re.search(r"could not be kept: \S+my_act\.py is not UTF-8", verdict.message)
+    assert path.read_bytes() == latin
+    assert "is not UTF-8" in capstone.pieces().missing["attend"]
+    path.unlink()
+    path.mkdir()
+    verdict = capstone.check("05.attend", my_attend)
+    assert verdict.state == "right"
+    assert "could not be kept" in verdict.message
+    assert "directory" in verdict.message
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "FileLock", refused)
+        verdict = capstone.check("05.attend", my_attend)
+    assert verdict.state == "right"
+    assert "my_act.py could not be written: Permission denied" in verdict.message
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ACT_MINIMAL_COURSE", str(tmp_path / "file" / "course"))
+    verdict = capstone.check("05.attend", my_attend)
+    assert verdict.state == "right"
+    assert "could not be kept" in verdict.message
+    assert capstone.pieces().missing["attend"] == "not kept yet"
 
 
 def test_exercises_of_other_lessons_are_not_kept():

@@ -1,6 +1,7 @@
 """Lesson 07, spot the mistakes: each planted fault, alone or not, is found."""
 
 import re
+import sys
 from itertools import chain, combinations
 
 import numpy as np
@@ -209,3 +210,14 @@ def test_what_was_not_written_is_not_attempted():
         raise NotImplementedError
 
     assert check("07.deploy", later, ensemble).state == "not attempted"
+
+
+def test_what_ends_python_or_waits_is_judged():
+    async def later(*given): ...
+
+    def ends(*given):
+        sys.exit(1)
+
+    assert "`async def`" in check("07.deploy", later, ends).message  # and no warning
+    said = check("07.deploy", ends, answers(code(()))[1]).message
+    assert said == "your function raised SystemExit: 1"

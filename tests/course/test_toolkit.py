@@ -5,6 +5,8 @@ import copy
 import io
 import json
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import ipywidgets
 import numpy as np
@@ -80,6 +82,10 @@ def test_a_difference_is_seen_in_what_is_said():
     assert checks.told_apart(1.0, 1.0, digits=4) == ("1.0000", "1.0000")
 
 
+async def later(x):
+    return 2 * x
+
+
 @pytest.mark.parametrize(
     ("answer", "state", "says"),
     [
@@ -98,6 +104,8 @@ def test_a_difference_is_seen_in_what_is_said():
         (lambda x: torch.zeros(1, dtype=bool).mean(), "wrong", "your function raised"),
         (lambda x: x / 0, "wrong", "ZeroDivisionError: division by zero"),
         (lambda: 6, "wrong", "TypeError"),
+        (lambda x: sys.exit(2), "wrong", "your function raised SystemExit: 2"),
+        (later, "wrong", "your function is an `async def`: a plain `def` is wanted"),
         (6, "wrong", "a function is wanted, this is int"),
     ],
 )
@@ -109,6 +117,24 @@ def test_a_check_tells_not_attempted_from_right_from_which_mistake(
     assert says in verdict.message
     assert state in verdict._repr_html_()
     assert state in repr(verdict)
+
+
+def test_ctrl_c_is_no_answer(double):
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("99.double", interrupted)
+
+
+@pytest.mark.parametrize("answers", [(), (lambda x: 2 * x, 3)])
+def test_too_many_answers_are_said_in_a_sentence(double, answers):
+    verdict = check("99.double", *answers)
+    assert verdict.state == "wrong"
+    said = (
+        f"check('99.double', ...) takes 1 answer after the name, this is {len(answers)}"
+    )
+    assert verdict.message == said
 
 
 def test_a_stub_is_known_by_what_it_does():
@@ -264,6 +290,53 @@ def test_unknown_questions_and_damaged_files_are_named(home):
     home.mkdir(parents=True)
     (home / "predictions.json").write_text("{")
     with pytest.raises(UserError, match=r"predictions\.json is not JSON"):
+        predictions.reveal("00.act")
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "true", "500", "-1", '"70"', "[7]"])
+def test_what_cannot_be_a_prediction_counts_as_none(home, value):
+    home.mkdir()
+    text = f'{{"00.act": {value}, "later": 7, "04.helps": "half chunks"}}'
+    (home / "predictions.json").write_text(text)
+    assert "You made no prediction." in predictions.reveal("00.act").sentence
+    assert predictions.predict("00.act").children[1].value == 50
+    press(predictions.predict("00.act"), 70)
+    kept = {"later": 7, "04.helps": "half chunks", "00.act": 70}
+    assert predictions.read_predictions() == kept
+
+
+def test_a_number_answers_no_choice(home):
+    home.mkdir()
+    (home / "predictions.json").write_text('{"04.helps": 1}')
+    assert "You made no prediction." in predictions.reveal("04.helps").sentence
+    assert predictions.predict("04.helps").children[1].value is None
+
+
+def test_predictions_that_are_saved_at_once_are_all_kept(monkeypatch):
+    keys = [f"99.{i}" for i in range(60)]
+    for key in keys:
+        monkeypatch.setitem(
+            predictions.QUESTIONS, key, predictions.Question("How many?")
+        )
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda key: predictions.save_prediction(key, 7), keys))
+    assert predictions.read_predictions() == dict.fromkeys(keys, 7)
+
+
+def test_what_was_measured_is_shown_without_a_folder_and_saving_says_why(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ACT_MINIMAL_COURSE", str(tmp_path / "file" / "course"))
+    assert "You made no prediction." in predictions.reveal("00.act").sentence
+    said = press(predictions.predict("00.act"), 70)
+    assert said.startswith("not saved: ")
+    assert "cannot be made" in said
+
+
+def test_predictions_that_cannot_be_read_are_named(home):
+    (home / "predictions.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"predictions\.json cannot be read"):
         predictions.reveal("00.act")
 
 

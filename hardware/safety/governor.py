@@ -217,7 +217,9 @@ class Governor:
         target = np.clip(target, last - limits.speed * dt, last + limits.speed * dt)
         target = self._keep_clear(last, measured, target, kinds)
         if self._has_pressed.any():
-            target = self._let_go(target, measured, moved, goal)
+            free, target = target, self._let_go(target, measured, moved, goal)
+            if (free != target).any():
+                kinds.append("press")
         return self._send(target), kinds
 
     def _send(self, target: np.ndarray) -> np.ndarray:

@@ -332,13 +332,17 @@ def guard_bodies(result: Row) -> str:
         "deepest": "{deepest_mm:.1f} mm",
         "over 15 N on the table, longest": "{longest_over_15_N_s:.2f} s",
     }
-    held = {"arms": "shortly", "leaning": "for up to 1 s, and far outside the ranges"}
+    held = {"arms": "up to 8 ticks", "leaning": "up to 1 s, and far outside the ranges"}
     rows = [
         {"name": name.replace("_", " "), "how": how} | row
         for kind, how in held.items()
         for name, row in result.get(kind, {}).items()
     ]
-    return table_of(rows, columns)
+    older = (
+        "\n\nMeasured before the last change of the limits (arms that have pressed, "
+        "late jaws), and without wishes that lean on what the arm has met."
+    )
+    return table_of(rows, columns) + ("" if "leaning" in result else older)
 
 
 SO100_SAFE = (

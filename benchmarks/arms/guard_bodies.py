@@ -232,9 +232,8 @@ def moving(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
 def leaning(limits: Limits, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A wish (A,) that may be far outside, and for how many ticks."""
     middle, half = (limits.low + limits.high) / 2, (limits.high - limits.low) / 2
-    return middle + WIDE * half * rng.uniform(-1, 1, len(half)), int(
-        rng.integers(1, LONG)
-    )
+    wish = middle + WIDE * half * rng.uniform(-1, 1, len(half))
+    return wish, int(rng.integers(1, LONG))
 
 
 WISHES = {"moving": (moving, CHUNK), "leaning": (leaning, FEW)}

@@ -306,10 +306,8 @@ def check(name: str, *answers: Any) -> Verdict:
         )
     except Wrong as mistake:
         return Verdict(name, "wrong", str(mistake))
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # an answer of a kind that the examiner did not expect
+    except (Exception, SystemExit) as error:
+        # An answer of a kind that the examiner did not expect.
         said = f"{type(error).__name__}: {error}"
         return Verdict(
             name,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.arms.guard_bodies import chunk
 from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.emulator.arm import MotorWitness, VirtualOpenArm
 from hardware.openarm.emulator.wire import Wire as MotorWire
@@ -182,6 +183,14 @@ def test_a_so100_that_leaned_on_the_table_rises_and_lands(folder, sequence):
     robot.close()
     expect_so100_within_limits(virtual.witness)
     assert robot.measured == pytest.approx(SO100_LIMITS.rest, abs=0.1)
+
+
+def test_a_joint_that_the_table_blocks_is_let_go():
+    """Far wishes, held long; one of them blocks the wrist, once for 0.9 s."""
+    found = chunk("so100", "leaning", 30, 215)
+    assert found["strongest"] > 15  # N: it did meet the table
+    assert found["pressed"] < 0.3
+    assert found["deepest"] < 0.002, found["where"]
 
 
 # Held back, it once caught up with the ramp of its landing at 3.6 rad/s.

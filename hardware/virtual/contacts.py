@@ -21,9 +21,9 @@ class Touch:
     deepest: float = 0.0
     """m that an arm's bodies were in each other, in the other arm, or in the table."""
     where: str = ""
-    strongest: float = 0.0  # N, with which they pressed on the table
+    strongest: float = 0.0  # N, with which an arm pressed on the table
     pressed: float = 0.0  # s, the longest time that it was more than HARD
-    _since: float = 0.0
+    _since: np.ndarray | None = None  # (bodies,) s of it, at the base of each arm
     _table: int = -1
     _judged: np.ndarray | None = None
 
@@ -36,17 +36,23 @@ class Touch:
         if self._judged is None:
             self._table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table")
             self._judged = _judged(model, self._table)
-        force = self._contacts(model, data, self._judged) if data.ncon else 0.0
-        self._since = self._since + model.opt.timestep if force > HARD else 0.0
-        self.strongest = max(self.strongest, force)
-        self.pressed = max(self.pressed, self._since)
+            self._since = np.zeros(model.nbody)
+        force = np.zeros(model.nbody)
+        if data.ncon:
+            self._contacts(model, data, self._judged, force)
+        self._since = (self._since + model.opt.timestep) * (force > HARD)
+        self.strongest = max(self.strongest, float(force.max()))
+        self.pressed = max(self.pressed, float(self._since.max()))
 
     def _contacts(
-        self, model: mujoco.MjModel, data: mujoco.MjData, judged: np.ndarray
-    ) -> float:
-        """Returns the force on the table, N."""
-        pairs = data.contact.geom  # (n, 2)
-        total, wrench = 0.0, np.zeros(6)
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        judged: np.ndarray,
+        force: np.ndarray,
+    ) -> None:
+        """Adds what each arm presses with on the table, N, to `force` at its base."""
+        pairs, wrench = data.contact.geom, np.zeros(6)  # (n, 2)
         for i in judged[pairs[:, 0], pairs[:, 1]].nonzero()[0].tolist():
             depth = -float(data.contact.dist[i])
             if depth > self.deepest:
@@ -55,8 +61,8 @@ class Touch:
                 self.where = " and ".join(names)
             if self._table in pairs[i]:
                 mujoco.mj_contactForce(model, data, i, wrench)
-                total += float(wrench[0])
-        return total
+                bodies = model.geom_bodyid[pairs[i]]
+                force[model.body_rootid[bodies].max()] += wrench[0]
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}

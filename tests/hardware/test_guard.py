@@ -20,6 +20,7 @@ from hardware.safety.guard import gap_of
 from hardware.safety.safe_robot import so100_limits
 from hardware.so100.bodies import BOXES
 from hardware.so100.kinematics import SO100
+from hardware.virtual.contacts import HARD, Touch
 
 pytestmark = pytest.mark.quick
 
@@ -257,3 +258,29 @@ def test_near_the_table_a_target_waits_for_joints_that_are_behind(height):
         governor.reset(state)
         up, _ = governor.allow(state - 0.3 * FORWARDS, arm)
         assert room_of(limits, up).min() > room_of(limits, state).min()
+
+
+BLOCKS = """<mujoco><worldbody>
+  <geom name="table" type="plane" size="1 1 1"/>
+  <body pos="-.3 0 .05">
+    <joint type="slide" axis="0 0 1"/><geom type="box" size=".05 .05 .05" mass="{}"/>
+  </body>
+  <body pos=".3 0 .05">
+    <joint type="slide" axis="0 0 1"/><geom type="box" size=".05 .05 .05" mass="1"/>
+  </body>
+</worldbody></mujoco>"""
+
+
+@pytest.mark.parametrize(("mass", "strongest"), [(1, 9.81), (2, 19.62)])
+def test_each_arm_is_judged_by_what_it_presses_with(mass, strongest):
+    """Two arms at one table, here two blocks that lie on it."""
+    model = mujoco.MjModel.from_xml_string(BLOCKS.format(mass))
+    data, touch = mujoco.MjData(model), Touch()
+    settling, judged = (round(s / model.opt.timestep) for s in (0.5, 1.0))
+    mujoco.mj_step(model, data, settling)
+    for _ in range(judged):
+        mujoco.mj_step(model, data)
+        touch.look(model, data)
+    assert touch.strongest == pytest.approx(strongest, rel=0.05)
+    assert touch.pressed == pytest.approx(1.0 if strongest > HARD else 0.0, abs=0.1)
+    assert touch.well == (strongest < HARD)

@@ -52,6 +52,40 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 @dataclass
+class Rate:
+    """A success rate: successes of n attempts."""
+
+    successes: int
+    n: int
+
+    @property
+    def rate(self) -> float:
+        """As a share, not percent."""
+        return self.successes / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of `rate`."""
+        return wilson(self.successes, self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{100 * self.rate:.0f} % ({self.successes}/{self.n}, "
+            f"95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "successes": self.successes,
+            "n": self.n,
+            "rate": self.rate,
+            "interval": list(self.interval),
+        }
+
+
+@dataclass
 class Rollout:
     """One rollout: what happened in one scene."""
 
@@ -67,14 +101,9 @@ class Rollout:
 
 
 @dataclass
-class Evaluation:
-    """What rollouts on `n` scenes showed. Rates are shares, not percent."""
+class Evaluation(Rate):
+    """What rollouts on `n` scenes showed."""
 
-    successes: int
-    n: int
-    rate: float
-    interval: tuple[float, float]
-    """95 % Wilson interval of `rate`."""
     seconds_to_success: float | None
     """Median over the successful rollouts; None without any."""
     jerk: float
@@ -88,18 +117,11 @@ class Evaluation:
     """Wall-clock time of the rollouts, those of a call that was stopped included."""
     rollouts: list[Rollout] = field(repr=False, default_factory=list)
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{100 * self.rate:.0f} % ({self.successes}/{self.n}, "
-            f"95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
-        )
-
     def to_json(self) -> dict[str, Any]:
         """Plain types only; of the rollouts, which scenes failed."""
         fields = {k: v for k, v in vars(self).items() if k != "rollouts"}
         failed = [r.scene for r in self.rollouts if not r.success]
-        return fields | {"interval": list(self.interval), "failed_scenes": failed}
+        return super().to_json() | fields | {"failed_scenes": failed}
 
 
 def evaluation_scenes(seed: int, n: int) -> list[int]:
@@ -172,13 +194,10 @@ def evaluate(
             chunk_seconds += times[1:]
             bar.update(len(group))
             bar.set_postfix_str(f"{sum(r.success for r in rollouts)} succeeded")
-    successes = sum(r.success for r in rollouts)
     took = [r.ticks / task.fps for r in rollouts if r.success]
     return Evaluation(
-        successes=successes,
+        successes=sum(r.success for r in rollouts),
         n=n,
-        rate=successes / n,
-        interval=wilson(successes, n),
         seconds_to_success=float(np.median(took)) if took else None,
         jerk=float(np.mean([r.jerk for r in rollouts])),
         frozen=float(np.mean([r.frozen for r in rollouts])),

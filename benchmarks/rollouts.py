@@ -30,7 +30,7 @@ from act_minimal.command.demo import (
     steps_that_fit,
     versions,
 )
-from act_minimal.evaluation import Evaluation, evaluate, wilson
+from act_minimal.evaluation import Evaluation, Rate, evaluate
 from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy
 from act_minimal.settings import TrainConfig
@@ -351,11 +351,11 @@ def _steps(config: TrainConfig, seconds: float) -> int:
 
 def total(group: list[Row]) -> Row:
     """Rows of several seeds as one: successes and n added up, Wilson's interval."""
-    successes, n = sum(r["successes"] for r in group), sum(r["n"] for r in group)
+    found = Rate(sum(r["successes"] for r in group), sum(r["n"] for r in group))
     return {
-        "success": successes / n,
-        "interval": wilson(successes, n),
-        "n": n,
+        "success": found.rate,
+        "interval": found.interval,
+        "n": found.n,
         "seeds": [r["seed"] for r in group],
         "each_seed": [r["rate"] for r in group],
     }

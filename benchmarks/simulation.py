@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from act_minimal.evaluation import wilson
+from act_minimal.evaluation import Rate
 from act_minimal.sim import World, make_task
 from act_minimal.sim.recording import demonstrate
 from act_minimal.sim.so100.expert import DEMONSTRATORS, Expert
@@ -89,8 +89,7 @@ def main() -> None:
                 make_task(PICK_PLACE), attempts, name, EXPERT_SEED
             )
         ]
-        interval = wilson(sum(ok), len(ok))
-        experts[name] = {"successes": sum(ok), "n": len(ok), "interval": interval}
+        experts[name] = Rate(sum(ok), len(ok)).to_json()
 
     rates: dict[str, float] = {}
     for label, cameras, n in (("no_images", (), 60), ("both", ("top", "wrist"), 16)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from act_minimal.control import Observation, run
 from act_minimal.datasets.embodiment import check_card
-from act_minimal.evaluation import fingerprint, wilson
+from act_minimal.evaluation import Rate, fingerprint
 from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import check_output_folder, read_json, write_json
@@ -70,35 +70,22 @@ class Tally:
     """See `about_trials`."""
 
     @property
-    def successes(self) -> int:
-        """How many succeeded."""
-        return sum(bool(t.success) for t in self.trials)
-
-    @property
-    def n(self) -> int:
-        """How many were judged."""
-        return sum(t.success is not None for t in self.trials)
+    def rate(self) -> Rate:
+        """Of the trials that were judged."""
+        judged = [t.success for t in self.trials if t.success is not None]
+        return Rate(sum(judged), len(judged))
 
     def __str__(self) -> str:
-        n = self.n
-        open_ = len(self.trials) - n
+        rate = self.rate
+        open_ = len(self.trials) - rate.n
         rest = f"; {open_} not judged" if open_ else ""
-        if n == 0:
-            return f"no trials yet{rest}"
-        low, high = wilson(self.successes, n)
-        return (
-            f"{self.successes} of {n} succeeded: {100 * self.successes / n:.0f} % "
-            f"(95 % interval {100 * low:.0f}-{100 * high:.0f} %){rest}"
-        )
+        return f"success {rate}{rest}" if rate.n else f"no trials yet{rest}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        n = self.n
-        return {
-            "successes": self.successes,
-            "n": n,
-            "rate": self.successes / n if n else None,
-            "interval": list(wilson(self.successes, n)) if n else None,
+        rate = self.rate
+        none = {"successes": 0, "n": 0, "rate": None, "interval": None}
+        return (rate.to_json() if rate.n else none) | {
             "about": self.about,
             "trials": [asdict(t) for t in self.trials],
         }

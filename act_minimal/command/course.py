@@ -125,4 +125,6 @@ def hand_out(path: Path) -> list[str]:
             entry = zipfile.ZipInfo(f"notebooks/{lesson.name}")
             archive.writestr(entry, nbformat.writes(notebook) + "\n")
             names.append(lesson.name)
+        entry = zipfile.ZipInfo("docs/glossary.md")  # the lessons link to it
+        archive.writestr(entry, (ROOT / entry.filename).read_text(encoding="utf-8"))
     return names

@@ -15,7 +15,7 @@ import numpy as np
 
 from act_minimal.checkpoint import find_checkpoint, load_policy
 from act_minimal.control import run
-from act_minimal.evaluation import evaluate, evaluation_scenes, wilson
+from act_minimal.evaluation import evaluate, evaluation_scenes
 from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.sim import make_task
 from hardware.deployment import SceneJudge, TimedPolicy, deploy
@@ -65,8 +65,8 @@ def success(
         "task": task,
         "simulation": sim.to_json(),
         "bus": {
-            "success": tally.successes / n,
-            "interval": list(wilson(tally.successes, n)),
+            "success": tally.rate.rate,
+            "interval": list(tally.rate.interval),
             "n": n,
             "seed": seed,
             "stopped": [t.stopped for t in tally.trials if t.stopped],

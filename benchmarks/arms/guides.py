@@ -13,7 +13,6 @@ import numpy as np
 
 from act_minimal.checkpoint import find_checkpoint
 from act_minimal.episodes import list_episodes, load_episode
-from act_minimal.evaluation import wilson
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json
 from hardware.robots import PAIR, TASKS, virtual_arms
@@ -39,8 +38,8 @@ def outcome(run: Path, demos: Path, deployed: Path, seed: int) -> dict[str, Any]
             "period_ms_p99": float(np.median(p99)),
         },
         "deploy": {
-            "success": tally["successes"] / tally["n"],
-            "interval": list(wilson(tally["successes"], tally["n"])),
+            "success": tally["rate"],
+            "interval": tally["interval"],
             "n": tally["n"],
             "seed": seed,
         },

@@ -12,7 +12,7 @@ from typing import Any
 
 from act_minimal.checkpoint import load_policy
 from act_minimal.command.demo import VISION
-from act_minimal.evaluation import wilson
+from act_minimal.evaluation import Rate
 from act_minimal.sim.recording import demonstrate
 from act_minimal.sim.so100.changed_scenes import Change, ChangedPickPlace
 from course.figures.lesson_07 import pixels_a_centimetre, sort_failures
@@ -194,16 +194,12 @@ def expert_row(name: str, change: Change, seed: int, n: int) -> Row:
     start = time.perf_counter()
     found = demonstrate(ChangedPickPlace(change), range(n), "scripted", seed)
     failed = [i for i, episode in found if not episode.attributes["success"]]
-    rate = 1 - len(failed) / n
+    rate = Rate(n - len(failed), n)
     print("expert", name, seed, rate, flush=True)
-    return {
+    return rate.to_json() | {
         "policy": "expert",
         "change": name,
         "seed": seed,
-        "n": n,
-        "successes": n - len(failed),
-        "rate": rate,
-        "interval": wilson(n - len(failed), n),
         "jerk": 0.0,
         "frozen": 0.0,
         "kinds": {},

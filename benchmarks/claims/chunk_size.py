@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from act_minimal.evaluation import wilson
+from act_minimal.evaluation import Rate
 from act_minimal.execution import ExecutionConfig, Order
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json
@@ -173,12 +173,12 @@ def pool(rows: list[Row], **labels: Any) -> tuple[Row, tuple[int, int]]:
     ours = [row for row in rows if same(row, labels)]
     if not ours:
         raise UserError(f"no rows with {labels} in the result file")
-    n = sum(r["n"] for r in ours)
     won = sum(round(r["success"] * r["n"]) for r in ours)
+    found = Rate(won, sum(r["n"] for r in ours))
     seeds = ours[0]["seeds"]
     each = [sum(r["each_seed"][i] for r in ours) / len(ours) for i in range(len(seeds))]
-    rate = {"success": won / n, "interval": wilson(won, n), "n": n}
-    return labels | rate | {"seeds": seeds, "each_seed": each}, (won, n)
+    rate = {"success": found.rate, "interval": found.interval, "n": found.n}
+    return labels | rate | {"seeds": seeds, "each_seed": each}, (won, found.n)
 
 
 def same(row: Row, labels: Row) -> bool:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from act_minimal.checkpoint import load_policy
-from act_minimal.evaluation import evaluation_scenes, wilson
+from act_minimal.evaluation import Rate, evaluation_scenes
 from act_minimal.execution import ExecutionConfig
 from act_minimal.sim import make_task
 from act_minimal.support.files import read_json, write_json
@@ -65,9 +65,8 @@ def run(job: Job, runs: Path) -> list[Row]:
         rows.append(
             job.labels
             | {"seed": job.seed, "execute": h, "pushed": True}
-            | {"successes": won, "n": job.n, "rate": won / job.n}
-            | {"interval": wilson(won, job.n), "seconds": found["seconds"]}
-            | {"failed_scenes": failed}
+            | Rate(won, job.n).to_json()
+            | {"seconds": found["seconds"], "failed_scenes": failed}
         )
         print(job.name, f"h = {h}, pushed: {won} of {job.n}", flush=True)
     return rows

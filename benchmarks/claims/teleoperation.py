@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from act_minimal.command.demo import STATE
-from act_minimal.evaluation import wilson
+from act_minimal.evaluation import Rate
 from act_minimal.settings import TrainConfig
 from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.recording import SETTLE, scene_seed
@@ -99,8 +99,7 @@ def demonstrate(hz: int, pace: float, seed: int, settings: Teleoperation) -> Row
     won = int(world.success.sum())
     seconds = float(world.ticks[world.success].mean()) / CONTROL if won else None
     row = {"hz": hz, "pace": pace, "seed": seed, "seconds_to_success": seconds}
-    row |= {"successes": won, "n": settings.n, "rate": won / settings.n}
-    row |= {"interval": wilson(won, settings.n)}
+    row |= Rate(won, settings.n).to_json()
     print(f"{hz} Hz, pace {pace}, seed {seed}: {won} of {settings.n}", flush=True)
     write_json(path, row)
     return row

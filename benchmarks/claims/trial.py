@@ -19,7 +19,7 @@ from act_minimal.episodes import (
     load_episode,
     save_episode,
 )
-from act_minimal.evaluation import Rollout, evaluation_scenes, jerk, still, wilson
+from act_minimal.evaluation import Rate, Rollout, evaluation_scenes, jerk, still
 from act_minimal.execution import make_executor
 from act_minimal.policy import Policy
 from act_minimal.settings import TrainConfig
@@ -311,12 +311,8 @@ def run_trials(trials: Sequence[Trial], settings: Training) -> list[dict[str, An
 
 def summarise(rollouts: list[Rollout]) -> dict[str, Any]:
     """What a row tells of its rollouts."""
-    successes, n = sum(r.success for r in rollouts), len(rollouts)
-    return {
-        "successes": successes,
-        "n": n,
-        "rate": successes / n,
-        "interval": list(wilson(successes, n)),
+    rate = Rate(sum(r.success for r in rollouts), len(rollouts))
+    return rate.to_json() | {
         "jerk": float(np.mean([r.jerk for r in rollouts])),
         "frozen": float(np.mean([r.frozen for r in rollouts])),
     }

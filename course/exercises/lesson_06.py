@@ -113,7 +113,7 @@ def _miscounted(
         "A floor is the least value that the deviation may have: np.maximum.",
         "x.mean(0), and np.maximum(x.std(0), floor).",
     ),
-    praise="Each joint counts alike, and one that hardly moves stays harmless.",
+    praise="Each joint counts alike; where one hardly moves, noise stays small.",
 )
 def check_scale(function: Callable) -> None:
     """`function(x (M, S), floor)` gives mean (S,) and deviation (S,)."""

@@ -31,8 +31,7 @@ def _packet(id: int, address: int, size: int) -> list[int]:
     "08.packet",
     minutes=10,
     hints=(
-        "Seven bytes are given by the table: twice FF, then id, length, 2 for READ, "
-        "address and size. What does the length count?",
+        "The table lists the bytes in their order. How many follow the length?",
         "The length is 4: instruction, address, size, checksum. The checksum is "
         "`~sum(body) & 0xFF`; the two FF do not belong to the body.",
         "body = bytes([id, 4, 2, address, size]); return b'\\xff\\xff' + body + "

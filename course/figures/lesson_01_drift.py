@@ -13,7 +13,7 @@ from act_minimal.policy import Policy
 from act_minimal.sim import make_task
 
 from ..toolkit.paths import home
-from ..toolkit.plots import COLOURS, figure, label, style
+from ..toolkit.plots import COLOURS, figure, label, log_numbers, style
 from ..toolkit.runs import alone
 from ..toolkit.widgets import Explorer, choice, slider
 from . import lesson_01_corrections as corrections
@@ -248,7 +248,7 @@ def over_time(series: dict[str, Sequence[np.ndarray]], what: str) -> Figure:
         axes.fill_between(seconds[shown], low, high, color=COLOURS[i], alpha=0.15)
     axes.set_ylim(0, None)
     label(axes, "time, s", what)
-    axes.legend()
+    axes.legend(title="median; shaded: the middle half", alignment="left")
     return fig
 
 
@@ -277,6 +277,8 @@ def horizon_figure(series: dict[str, Sequence[np.ndarray]]) -> Figure:
             axes.loglog(t, cost[9] * (t / 10), "k-.", lw=1, label="T")
             axes.loglog(t, cost[9] * (t / 10) ** 2, "k:", lw=1, label="T²")
     axes.set_xlim(3, max(ARM_HORIZONS))
+    for axis in (axes.xaxis, axes.yaxis):
+        log_numbers(axis)
     label(axes, "horizon T, steps", "error added up, rad · steps")
     axes.legend()
     return fig

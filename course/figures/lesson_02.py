@@ -14,9 +14,9 @@ from act_minimal.control import Observation, run
 from act_minimal.dataset import Demonstrations, Windows
 from act_minimal.evaluation import (
     Evaluation,
+    Rate,
     evaluation_scenes,
     fingerprint,
-    wilson,
 )
 from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.policy import Policy
@@ -160,7 +160,7 @@ def grid_figure(folder: Path | None = None) -> tuple[Figure, str]:
         for row in (r for r in rows if r["noise"] == noise):
             at = SIZES.index(row["k"]), SIZES.index(row["h"])
             table[at] = 100 * row["success"]
-            ink = "white" if table[at] < 55 else "black"
+            ink = "white" if table[at] < 45 else "black"
             how = {"ha": "center", "va": "center", "color": ink}
             axes.text(*at[::-1], f"{table[at]:.0f}", **how)
         axes.imshow(table, cmap="cividis", vmin=0, vmax=100, origin="lower")
@@ -317,35 +317,9 @@ class PushedRobot(SimRobot):
         super().act(action)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What rollouts showed: each scene's success, and the rate with its interval."""
-
-    successes: list[bool]
-
-    @property
-    def n(self) -> int:
-        return len(self.successes)
-
-    @property
-    def rate(self) -> float:
-        return float(np.mean(self.successes))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(sum(self.successes), self.n)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{100 * self.rate:.0f} % ({sum(self.successes)}/{self.n}, "
-            f"95 % interval {100 * low:.0f}-{100 * high:.0f} %)"
-        )
-
-
 def outcome(
     policy: Policy, execute: int, *, n: int, seed: int = 0, pushed: bool = True
-) -> Outcome:
+) -> Rate:
     """Roll out on `n` fresh scenes with the cube pushed (or not); found again later."""
     what = f"{fingerprint(policy)}_{execute}_{n}_{seed}"
     path = home() / "pushes" / f"{what}_{'pushed' if pushed else 'left'}.json"
@@ -355,7 +329,8 @@ def outcome(
         scenes = evaluation_scenes(seed, n)
         robot = (PushedRobot if pushed else SimRobot)(task, scenes, threads=1)
         write_json(path, {"successes": roll_out(policy, robot, execute)})
-    return Outcome(json.loads(path.read_text(encoding="utf-8"))["successes"])
+    successes = json.loads(path.read_text(encoding="utf-8"))["successes"]
+    return Rate(sum(successes), len(successes))
 
 
 def roll_out(policy: Policy, robot: SimRobot, execute: int) -> list[bool]:
@@ -374,7 +349,7 @@ def roll_out(policy: Policy, robot: SimRobot, execute: int) -> list[bool]:
     return [bool(x) for x in robot.world.success]
 
 
-def push_figure(found: Mapping[str, Mapping[int, Outcome]]) -> Figure:
+def push_figure(found: Mapping[str, Mapping[int, Rate]]) -> Figure:
     """Success against executed length, a line for each of `found`."""
     fig, axes = figure()
     for i, (name, ours) in enumerate(found.items()):

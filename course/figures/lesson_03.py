@@ -152,7 +152,7 @@ def ways_figure(paths: Tensor, found: Mapping[str, Tensor]) -> Figure:
     for i, (name, path) in enumerate(found.items()):
         axes.plot(path, **style(i), lw=2.5, label=name)
     axes.set_title(f"n = {len(paths)} demonstrations, {len(drawn)} drawn", loc="left")
-    axes.legend(loc="upper right", fontsize=9)
+    fig.legend(loc="outside right center", fontsize=9)
     return fig
 
 
@@ -356,7 +356,7 @@ def latent_explorer(
     (dots,) = right.plot([], [], ".", color=COLOURS[0], ms=3, label=f"posteriors ({n})")
     (here,) = right.plot([], [], "v", color=COLOURS[1], ms=9, label="your z")
     right.set_xlim(-4, 4)
-    right.set_ylim(-4, 4)
+    right.set_ylim(-4, 5.5)  # room for the legend
     label(right, "z, widest direction", "z, second direction")
     right.legend(loc="upper left", fontsize=9)
     still_layout(fig)

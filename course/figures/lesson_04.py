@@ -168,7 +168,7 @@ def reaction_figure(
         axes.plot(share, **style(i), label=f"m = {m:g}")
     axes.axhline(0.5, color="black", lw=0.8)
     axes.set_ylim(-0.2, 1.4)
-    label(axes, "ticks since the cube moved", "share of the change")
+    label(axes, "ticks since the cube moved", "share of the change", "one rollout")
     axes.legend(loc="upper left", ncols=4)
     return fig, half
 

@@ -362,7 +362,8 @@ def sinusoid_figure(length: int = 52, width: int = 64) -> Figure:
     for i, row in enumerate((0, length // 2, length - 1)):
         alike = table @ table[row] / (width / 2)
         right.plot(alike, **style(i), label=f"position {row}")
-    right.legend()
+    right.set_ylim(None, 1.5)  # room for the legend
+    right.legend(loc="upper center")
     label(right, "position", "likeness (dot product / 32)")
     return fig
 

@@ -26,6 +26,7 @@ from ..toolkit.plots import (
     COLOURS,
     figure,
     label,
+    log_numbers,
     plot_rates,
     still_layout,
     style,
@@ -185,6 +186,7 @@ def own_figure(losses: Sequence[float]) -> Figure:
     axes.plot(losses, color="#BBBBBB", lw=0.6, label="training")
     axes.plot(smooth(losses, 20), **style(0), label="mean of 20 steps")
     axes.set_yscale("log")
+    log_numbers(axes.yaxis)
     axes.legend()
     label(axes, "step", "L1, normalised units")
     return fig
@@ -196,6 +198,7 @@ def rate_figure(runs: dict[float, np.ndarray]) -> Figure:
     for i, (rate, losses) in enumerate(runs.items()):
         axes.plot(smooth(losses, 20), **style(i), label=f"{rate:g}")
     axes.set_yscale("log")
+    log_numbers(axes.yaxis)
     axes.legend(title="learning rate")
     label(axes, "step", "L1, normalised units")
     return fig
@@ -228,6 +231,7 @@ def run_explorer(run: TrainResult, rolled: dict[int, Evaluation]) -> Explorer:
     )
     mark = left.axvline(0, color="black", ls=":")
     left.set_yscale("log")
+    log_numbers(left.yaxis)
     left.legend()
     label(left, "step", "L1, normalised units")
     found = list(rolled)

@@ -255,6 +255,8 @@ def starts_figure(*starts: Start) -> Figure:
     for i, start in enumerate(starts):
         name = "goal set first" if start.careful else "goal left behind"
         axes.plot(start.seconds, np.degrees(start.angle), **style(i), label=name)
+    goal = float(np.degrees(STALE_POSE[0]))
+    axes.axhline(goal, color="black", ls=":", lw=1, label="the goal left behind")
     axes.legend()
     label(axes, "seconds after torque on", "shoulder, degrees")
     return fig

@@ -10,8 +10,10 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 # Told apart by colour-blind people; black is for what is given (data, an expert).
@@ -106,6 +108,13 @@ def plot_rates(axes: Axes, x: Any, rates: Any, intervals: Any, **how: Any) -> No
     rate = 100 * np.array(rates)
     ends = 100 * np.array(intervals).reshape(-1, 2).T
     axes.errorbar(x, rate, np.abs(ends - rate), capsize=3, **how)
+
+
+def log_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis, written out: 0.1, 0.2, 0.5, 1, ..."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def log_ticks(axes: Axes, values: Any) -> None:

@@ -220,8 +220,8 @@ QUESTIONS: dict[str, Question] = {
         "expert=scripted variant=absolute}}.",
     ),
     "01.rescue": Question(
-        "Human-like demonstrations, single steps, the same number of demonstrations "
-        "and updates. Which change helps most?",
+        "Human-like demonstrations, single steps; each policy that is tested learned "
+        "from 50 episodes, with equally many updates. Which change helps most?",
         choices=(
             "targets relative to the joints (delta)",
             "three observations instead of one",

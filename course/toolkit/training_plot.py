@@ -5,7 +5,7 @@ from typing import Any
 
 from act_minimal.checkpoint import Record
 
-from .plots import Picture, figure, render
+from .plots import Picture, figure, log_numbers, render
 
 CURVE = "Loss of the run so far, on a logarithmic scale against steps; n = 1 run."
 
@@ -20,6 +20,7 @@ def plot_losses(records: list[Record]) -> Any:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
             axes.legend(frameon=False)
     axes.set(xlabel="step", ylabel="L1, normalised units", yscale="log")
+    log_numbers(axes.yaxis)
     return axes
 
 

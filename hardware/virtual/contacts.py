@@ -23,7 +23,8 @@ class Touch:
     where: str = ""
     strongest: float = 0.0  # N, with which an arm pressed on the table
     pressed: float = 0.0  # s, the longest time that it was more than HARD
-    _since: np.ndarray | None = None  # (bodies,) s of it, at the base of each arm
+    # (bodies,) s of it until now, at the base of each arm.
+    _since: np.ndarray = field(default_factory=lambda: np.zeros(1))
     _table: int = -1
     _judged: np.ndarray | None = None
 

@@ -316,17 +316,19 @@ show(
 predict("02.push")
 
 # %% push
-found = {"left alone": {}, "pushed": {}}
+outcomes = {"left alone": {}, "pushed": {}}
 for h in (5, 10, 25, 50):
-    for name, ours in found.items():
+    for name, ours in outcomes.items():
         ours[h] = chunks.outcome(policy, h, n=50, seed=3, pushed=name == "pushed")
         print(f"h = {h:2}, {name:10}: {ours[h]}")
 
 # %% push-figure
 show(
-    chunks.push_figure(found),
+    chunks.push_figure(outcomes),
     "Success against executed length, with and without a push, n = 50 scenes a point: "
-    + "; ".join(f"{100 * o.rate:.0f} % at h = {h}" for h, o in found["pushed"].items())
+    + "; ".join(
+        f"{100 * o.rate:.0f} % at h = {h}" for h, o in outcomes["pushed"].items()
+    )
     + " when pushed.",
 )
 

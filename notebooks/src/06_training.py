@@ -243,8 +243,8 @@ hint("06.updates")
 # Five short runs from the same weights, over four decades:
 
 # %% rates
-rates = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-runs = {lr: practice.short_run(demos, steps=200, lr=lr)[1] for lr in rates}
+tried = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+runs = {lr: practice.short_run(demos, steps=200, lr=lr)[1] for lr in tried}
 show(
     practice.rate_figure(runs),
     "Loss of five short runs, one a learning rate from 0.00001 to 0.1, over 200 steps; "

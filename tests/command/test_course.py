@@ -103,6 +103,8 @@ def test_a_hand_out_holds_no_solutions(tmp_path):
             kept = [c for c in whole.cells if not c.id.endswith("-solution")]
             assert [c.source for c in handed.cells] == [c.source for c in kept]
             assert "The solution, one click away" not in text
+            for link in re.findall(r"\]\(\.\./([^)#]+)", text):
+                assert link in archive.namelist()
     first = (tmp_path / "class.zip").read_bytes()
     classroom.hand_out(tmp_path / "class.zip")
     assert (tmp_path / "class.zip").read_bytes() == first

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from act_minimal.checkpoint import load_policy
-from act_minimal.evaluation import Rollout, wilson
+from act_minimal.evaluation import Rate, Rollout, wilson
 from act_minimal.execution import ExecutionConfig, RecedingHorizon
 from act_minimal.sim import make_task
 from act_minimal.sim.robot import SimRobot
@@ -431,7 +431,7 @@ def test_the_faster_task_has_the_same_physics_and_time():
 
 @pytest.mark.quick
 def test_the_push_figure_says_its_n():
-    some = {h: chunks.Outcome([True] * h + [False]) for h in (5, 50)}
+    some = {h: Rate(h, h + 1) for h in (5, 50)}
     fig = chunks.push_figure({"left alone": some, "pushed": some})
     assert "n = 6" in fig.axes[0].get_ylabel()
 

@@ -85,9 +85,9 @@ class RecedingHorizon:
 class TemporalEnsemble:
     """Average, at every tick, all chunks' predictions for it (paper, section IV-A).
 
-    The i-th prediction has weight exp(-m i), and i = 0 is the *oldest*: m > 0 trusts
-    old predictions, against what one might expect. `oldest_first=False` counts from
-    the newest instead. Only running sums are kept, O(k A) a scene however long the
+    The i-th prediction has weight exp(-m i), and i = 0 is the *oldest*: m > 0 weighs
+    old predictions more, against what one might expect. `oldest_first=False` counts
+    from the newest instead. Only running sums are kept, O(k A) a scene however long the
     episode. Unlike the original, which takes an action of exactly 0 for "no
     prediction", every value counts.
 

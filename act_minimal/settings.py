@@ -111,7 +111,8 @@ class ACTConfig(NetworkConfig):
     heads: Count = 4  # attention heads; D / heads below 16 is slow on a CPU
     encoder_layers: Count = 2
     decoder_layers: Count = 1  # the original has 7 but uses one: see decoder_output
-    decoder_output: Literal["last", "first"] = "last"  # "first": the original's bug
+    # "first": the original's bug, https://github.com/tonyzhaozh/act/issues/10
+    decoder_output: Literal["last", "first"] = "last"
     pre_norm: bool = True  # trains without long warm-up; the paper: post-norm
     activation: Literal["relu", "gelu"] = "gelu"  # the paper: relu
     dropout: Annotated[float, Bounds(0, below=1)] = (

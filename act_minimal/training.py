@@ -135,7 +135,7 @@ def train(
         if config.compile:
             policy.module.compile()
         if world.size > 1:
-            # static_graph: some weights may never be used (the original's bug).
+            # static_graph: some weights may never be used (see `decoder_output`).
             model = DistributedDataParallel(policy, static_graph=True)
 
         # The loop. The next batch is made while this one is computed. From here on

@@ -74,7 +74,7 @@ def convert(
     Args:
         source: A folder of ALOHA HDF5 episodes, or a LeRobot dataset v2.0 to v3.0.
         out: A new folder.
-        robot: Whose joints they are; "auto" believes the dataset.
+        robot: Whose joints they are; "auto" takes what the dataset says.
         units: LeRobot's side of the units; see lerobot_units.lerobot_joints.
         video: How LeRobot's videos are written: "h264" (fast, good), "av1" (small) or
             "lossless" (exact, ten times the size).

@@ -56,7 +56,7 @@ class Scenes(Sizes):
 def augmented_policy(settings: Scenes) -> Path:
     """Train the vision policy with strong augmentation, or find it."""
     job = Job(
-        "field_augmented_0",
+        "changes_augmented_0",
         "human",
         200,
         0,
@@ -81,7 +81,7 @@ def trials(
         for labels, change in changes:
             for seed in (SCENES + seed for seed in settings.seeds):
                 what = f"{name}_{change.name or 'unchanged'}_{seed}_{settings.n}"
-                out = settings.runs / "field" / what.replace(" ", "_")
+                out = settings.runs / "changes" / what.replace(" ", "_")
                 one = {"policy": name, **labels}
                 todo.append((path, change, one, seed, settings.n, out))
     return todo

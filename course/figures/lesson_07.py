@@ -1,4 +1,4 @@
-"""Lesson 07: what rollouts are worth, how they fail, and what happens in the field."""
+"""Lesson 07: what rollouts are worth, how they fail, and what other scenes change."""
 
 import math
 from collections import Counter
@@ -408,7 +408,7 @@ def scrub_explorer(scrubs: Sequence[Scrub]) -> Explorer:
     )
 
 
-# --- the field ------------------------------------------------------------------------
+# --- changed scenes -------------------------------------------------------------------
 
 
 def rollouts_on(
@@ -419,7 +419,7 @@ def rollouts_on(
     return rollouts(policy, n=n, seed=seed, task=task, threads=threads)
 
 
-def field_trial(
+def trial_of_changes(
     policy: Policy, changes: Mapping[str, Change] = CHANGES, *, n: int, seed: int = 0
 ) -> dict[str, Evaluation]:
     """The same scenes under each change."""

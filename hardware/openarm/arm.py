@@ -176,7 +176,7 @@ class OpenArm(ArmDriver):
         """Whether every joint is where it can be; UserError names one that is not.
 
         It has no zero set. Torque must stay off then: what carries the arms' weight
-        would push them, because it believes them to be elsewhere.
+        would push them, because it computes with other angles.
         """
         state, _, _ = self._read()
         low, high = self.kinematics.ranges.T

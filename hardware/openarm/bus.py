@@ -274,7 +274,7 @@ class Bus:
         if protocol.is_answer_of_register(data, id):
             return id, data
         feedback = Feedback.decode(data, self.scales[id])
-        if feedback.id != id:  # somebody else answers on this motor's id
+        if feedback.id != id:  # another device answers on this motor's id
             self.traffic.strangers.add(message.arbitration_id)
             return 0, b""
         now = self.clock.now()

@@ -105,7 +105,7 @@ class EmergencyStop:
         self.why = ""
 
     def __enter__(self) -> "EmergencyStop":
-        """Ctrl-C, a closed terminal and a polite kill put the arm to rest."""
+        """Ctrl-C, a closed terminal and SIGTERM put the arm to rest."""
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 if number := getattr(signal, name, None):

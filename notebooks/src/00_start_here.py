@@ -14,12 +14,12 @@
 import course
 from act_minimal.checkpoint import load_policy
 from course import check, hint, predict, reveal
-from course.figures import lesson_00 as welcome
+from course.figures import lesson_00 as first_look
 
 course.begin("00")
 
 # %% explorer
-explorer = welcome.arm_explorer()
+explorer = first_look.arm_explorer()
 explorer
 
 # %% arm [markdown]
@@ -39,7 +39,7 @@ explorer
 # is to put the cube into the bin.
 
 # %% experts
-welcome.film_experts()
+first_look.film_experts()
 
 # %% experts-text [markdown]
 # Both demonstrators are programs that know where the cube lies. The first two films are
@@ -99,13 +99,13 @@ predict("00.growth")
 # rest of the chunk that the policy would predict at that moment.
 
 # %% policy
-policy = load_policy(welcome.checkpoint())
+policy = load_policy(first_look.checkpoint())
 found = course.rollouts(policy, n=50, seed=4)
 print(f"k = {policy.chunk_size}: {found}")
-print(welcome.first_and_all(found, 4))
+print(first_look.first_and_all(found, 4))
 
 # %% film
-welcome.film_rollouts(found, policy, 4)
+first_look.film_rollouts(found, policy, 4)
 
 # %% reveal-text [markdown]
 # Four scenes can look much worse than the policy is. That is why every rate in this
@@ -134,7 +134,7 @@ reveal("00.single_step")
 # terminal, `uv run act doctor` tells more.)
 
 # %% doctor
-welcome.health()
+first_look.health()
 
 # %% fails [markdown]
 # ## Where it fails

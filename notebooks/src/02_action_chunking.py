@@ -336,7 +336,7 @@ show(
 reveal("02.push")
 
 # %% summary [markdown]
-# Three policies, n = 300 a number:
+# Three policies, k = 50, with z and noise 0.02, n = 300 a number:
 #
 # | h | left alone | pushed |
 # |---|---|---|
@@ -347,8 +347,7 @@ reveal("02.push")
 # | 50 | {{claims/C14 summary execute=50 pushed=false -> success percent}} | {{claims/C14 summary execute=50 pushed=true -> success percent}} |
 #
 # No demonstration shows a push, but cubes lay everywhere, so a new prediction can
-# succeed. A small h reacts sooner and makes more decisions; a large one makes few, and
-# reacts late.
+# succeed. A small h reacts sooner and decides more often; a large one reacts late.
 #
 # ## Where it fails
 #
@@ -357,8 +356,8 @@ reveal("02.push")
 #
 # ## Summary
 #
-# Windows with marked padding make chunks learnable. To learn with chunks and to execute
-# them are two effects; measure both, undisturbed and disturbed.
+# Windows with marked padding make chunks learnable. Learning and executing chunks are two
+# effects; measure both, undisturbed and disturbed.
 #
 # | effect, noise 0.02 | change of the success rate (1 is all) |
 # |---|---|

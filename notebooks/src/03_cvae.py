@@ -227,8 +227,8 @@ print(f"100 z far out move its chunk by at most {moved.abs().max():.1e} rad")
 reveal("03.alive")
 
 # %% why [markdown]
-# The KL is practically 0: z has collapsed. Still, the policy works (lesson 00 rolled it
-# out). Why did z collapse?
+# The KL is practically 0: z has collapsed. (Far out, z still bends the chunk a little.) The
+# policy works nevertheless (lesson 00 rolled it out). Why did z collapse?
 #
 # With a Laplace decoder of scale b, $-\log p(a \mid z) = \sum |a - \hat a| / b$ + const.
 # This is a *sum* over k ticks and A joints, but ACT's loss takes the *mean* $L_1$. In

@@ -17,7 +17,7 @@ import course
 from act_minimal.checkpoint import load_policy
 from act_minimal.execution import ExecutionConfig
 from course import check, hint, predict, reveal, show
-from course.figures import lesson_04 as overlap
+from course.figures import lesson_04 as ensembling
 from course.toolkit import schematics
 
 course.begin("04")
@@ -45,9 +45,9 @@ predict("04.helps")
 
 # %% look
 policy = load_policy(Path(course.ROOT) / "data/checkpoints/so100_pick_place_state")
-found = overlap.trace(policy, scene=3)
+found = ensembling.trace(policy, scene=3)
 show(
-    overlap.fan(found),
+    ensembling.fan(found),
     "Predicted chunks of the shoulder fan out around the executed path; n = 1 rollout.",
 )
 
@@ -121,7 +121,7 @@ hint("04.online")
 # commands. Which settings are the same thing?
 
 # %% explorer
-explorer = overlap.ensemble_explorer(found)
+explorer = ensembling.ensemble_explorer(found)
 explorer
 
 # %% directions [markdown]
@@ -136,7 +136,7 @@ explorer
 # %% age
 for k in (50, 100):
     for m in (-0.1, 0.0, 0.01, 0.1):
-        newest, age = np.exp(-m * (k - 1)), overlap.mean_age(m, k)
+        newest, age = np.exp(-m * (k - 1)), ensembling.mean_age(m, k)
         print(
             f"k = {k:3}, m = {m:5.2f}: newest / oldest weight {newest:8.3g}, mean age "
             f"{age:4.1f} ticks, {1000 * age / 30:4.0f} ms at 30 Hz"
@@ -154,7 +154,7 @@ for k in (50, 100):
 # ensemble take?
 
 # %% reaction
-fig, half = overlap.reaction_figure(policy, found, (-0.3, 0.0, 0.01, 0.1), at=30)
+fig, half = ensembling.reaction_figure(policy, found, (-0.3, 0.0, 0.01, 0.1), at=30)
 for m, ticks in half.items():
     when = f"after {ticks:.0f} ticks" if ticks < 40 else "not within 40 ticks"
     print(f"m = {m:5.2f}: half of the reaction {when}")
@@ -194,7 +194,7 @@ ways = {
 }
 for name, way in ways.items():
     e = course.rollouts(policy, way, n=50, seed=7)
-    print(overlap.outcome(name, e))
+    print(ensembling.outcome(name, e))
 
 # %% control-text [markdown]
 # With the newest action only, the policy stands still ("frozen") more than half of the
@@ -209,10 +209,10 @@ for name, way in ways.items():
 # where the ensemble averages predictions for *this* one.
 
 # %% control
-for m, way in ((0.01, overlap.low_pass()), (-0.1, overlap.low_pass(short=True))):
+for m, way in ((0.01, ensembling.low_pass()), (-0.1, ensembling.low_pass(short=True))):
     e = course.rollouts(policy, way, n=50, seed=7)
-    age = overlap.mean_age(m, k=policy.chunk_size)
-    print(overlap.outcome(f"low-pass, {age:.0f} ticks", e))
+    age = ensembling.mean_age(m, k=policy.chunk_size)
+    print(ensembling.outcome(f"low-pass, {age:.0f} ticks", e))
 
 # %% control-judged [markdown]
 # The long filter is as old as the ensemble with m = 0.01, and fails: the arm follows

@@ -19,7 +19,7 @@ import course
 from act_minimal.checkpoint import load_policy
 from act_minimal.dataset import Demonstrations, Windows
 from course import capstone, check, hint, predict, reveal, show
-from course.figures import lesson_06 as practice
+from course.figures import lesson_06 as training
 
 course.begin("06")
 
@@ -81,7 +81,7 @@ demos = Demonstrations.load(data)
 windows = Windows(demos, range(50), chunk_size=25)
 mine = capstone.train_own(windows, train, steps=600, lr=4e-3)
 print(mine)
-show(practice.own_figure(mine.losses), "L1 of your training over its steps; n = 1 run.")
+show(training.own_figure(mine.losses), "L1 of your training over its steps; n = 1 run.")
 
 # %% own-roll-text [markdown]
 # The loss falls fast at first, then slowly. What does the arm do? 50 fresh scenes, with
@@ -106,7 +106,7 @@ for name, rate in rates.items():
 settings = {"chunk_size": 50, "lr": 2e-3, "state_noise": 0.02, "steps": 800}
 settings |= {"model": {"cvae_actions_per_token": 10}}
 settings |= {"val_fraction": 0.1, "val_every": 50, "save_every": 50}
-run = practice.train_live(data, **settings)
+run = training.train_live(data, **settings)
 print(f"{run.steps} steps of 64 windows in {run.seconds:.0f} s of training")
 
 # %% roll-text [markdown]
@@ -116,16 +116,16 @@ print(f"{run.steps} steps of 64 windows in {run.seconds:.0f} s of training")
 
 # %% roll
 held_out = {r["step"]: r["val_l1"] for r in run.losses if "val_l1" in r}
-rolled = practice.roll_out_all(run, (50, 100, 200, 300, 500, 800), n=50, seed=6)
+rolled = training.roll_out_all(run, (50, 100, 200, 300, 500, 800), n=50, seed=6)
 for step, e in rolled.items():
     print(f"step {step:3}: held-out loss {held_out[step]:.3f}, success {e}")
 
 # %% explorer
-practice.run_explorer(run, rolled)
+training.run_explorer(run, rolled)
 
 # %% film
 yours, package = next(iter(rates.values())), rolled[800]
-film = practice.compared_film(
+film = training.compared_film(
     (yours, mine.policy), (package, run.policy), course.home() / "lesson_06_own.mp4"
 )
 print(f"your ACT {yours}\nthe package's {package}")
@@ -174,7 +174,7 @@ hint("06.ranks")
 
 # %% correlate
 success = [e.rate for e in rolled.values()]
-rho = practice.rank_correlation([held_out[step] for step in rolled], success)
+rho = training.rank_correlation([held_out[step] for step in rolled], success)
 print(f"this run: held-out loss against success, rank correlation {rho:+.2f}")
 reveal("06.loss")
 
@@ -195,10 +195,10 @@ reveal("06.loss")
 runs = {"yours, k = 25, beta 1": mine.policy}
 for k, beta in ((25, 0.001), (1, 1.0)):
     model = {"chunk_size": k, "cvae_actions_per_token": min(k, 5), "kl_weight": beta}
-    runs[f"k = {k}, beta {beta:g}"], _ = practice.short_run(demos, steps=300, **model)
+    runs[f"k = {k}, beta {beta:g}"], _ = training.short_run(demos, steps=300, **model)
 for name, policy in runs.items():
-    drawn, zero = practice.both_losses(policy, demos)
-    e = capstone.roll_out(policy, practice.HALF, n=50, seed=6)
+    drawn, zero = training.both_losses(policy, demos)
+    e = capstone.roll_out(policy, training.HALF, n=50, seed=6)
     print(f"{name:21} L1 {drawn:.3f} by posterior, {zero:.3f} at z = 0; success {e}")
 
 # %% epochs-text [markdown]
@@ -244,9 +244,9 @@ hint("06.updates")
 
 # %% rates
 tried = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-runs = {lr: practice.short_run(demos, steps=200, lr=lr)[1] for lr in tried}
+runs = {lr: training.short_run(demos, steps=200, lr=lr)[1] for lr in tried}
 show(
-    practice.rate_figure(runs),
+    training.rate_figure(runs),
     "Loss of five short runs, one a learning rate from 0.00001 to 0.1, over 200 steps; "
     "n = 1 run a rate.",
 )
@@ -274,7 +274,7 @@ show(
 # The loss adds up the errors of all joints. How far does each move, in rad?
 
 # %% joints
-for line in practice.joint_lines(demos):
+for line in training.joint_lines(demos):
     print(line)
 
 # %% scale-text [markdown]
@@ -309,14 +309,14 @@ hint("06.scale")
 # calibration. It has nothing to do with the task.
 
 # %% still
-seven = practice.still_joint(demos, tremor=1e-4)
+seven = training.still_joint(demos, tremor=1e-4)
 offsets, errors = np.deg2rad([0, 0.1, 0.3, 1, 3]), {}
 for floor in (0.01, 1e-8):
     statistics = Windows(seven, range(50), chunk_size=25).statistics(floor)
-    policy, _ = practice.short_run(seven, statistics, steps=300)
-    errors[f"floor {floor:g}"] = practice.error_when_moved(policy, seven, offsets)
+    policy, _ = training.short_run(seven, statistics, steps=300)
+    errors[f"floor {floor:g}"] = training.error_when_moved(policy, seven, offsets)
 show(
-    practice.moved_figure(offsets, errors),
+    training.moved_figure(offsets, errors),
     "Error against the displacement of a joint that did not move in training, with a "
     "floor of 0.01 rad and without; n = 1 run each.",
 )

@@ -18,7 +18,7 @@ from act_minimal.execution import ExecutionConfig
 from act_minimal.sim.so100.changed_scenes import Change
 from course import check, hint, predict, reveal, show
 from course.exercises.lesson_07_deploy import bench, drive
-from course.figures import lesson_07 as field
+from course.figures import lesson_07 as evaluation
 
 course.begin("07")
 
@@ -44,11 +44,11 @@ predict("07.seventeen")
 # chance alone: by the scenes that they happened to get.
 
 # %% groups
-state = field.checkpoint("state")
+state = evaluation.checkpoint("state")
 found = course.rollouts(state, n=300, seed=7)
-counts = field.groups_of(found)
+counts = evaluation.groups_of(found)
 show(
-    field.groups_figure(found),
+    evaluation.groups_figure(found),
     f"Successes in 15 groups of 20 rollouts of one policy: {counts.min()} to "
     f"{counts.max()}; n = 300.",
 )
@@ -73,7 +73,7 @@ reveal("07.seventeen")
 
 # %% believable
 show(
-    field.believable_figure(17, 20),
+    evaluation.believable_figure(17, 20),
     "Distance from 85 % and 1.96 deviations, over p: from 64 to 95 % the distance "
     "is smaller; n = 20.",
 )
@@ -126,7 +126,7 @@ for n in (20, 60, 100, 300, 1000):
     low, high = wilson(round(0.85 * n), n)
     print(f"85 % of n = {n:4}: {100 * low:.0f} to {100 * high:.0f} %")
 for a, b in (((19, 20), (17, 20)), ((95, 100), (85, 100)), ((285, 300), (17, 20))):
-    d, low, high = (100 * x for x in field.difference(a, b))
+    d, low, high = (100 * x for x in evaluation.difference(a, b))
     print(
         f"{a[0]}/{a[1]} against {b[0]}/{b[1]}: {d:+.0f} points, "
         f"95 % interval {low:+.1f} to {high:+.1f}"
@@ -149,7 +149,7 @@ for a, b in (((19, 20), (17, 20)), ((95, 100), (85, 100)), ((285, 300), (17, 20)
 # %% pair
 ensemble = ExecutionConfig("ensemble", m=0.01)
 other = course.rollouts(state, ensemble, n=100, seed=7)
-pairs = field.pair(found, other)
+pairs = evaluation.pair(found, other)
 a, b = pairs.only_a, pairs.only_b
 print(f"B alone: {other}")
 print(pairs)
@@ -200,14 +200,14 @@ hint("07.paired")
 # and its bar is the Wilson interval of its rollouts.
 
 # %% seeds
-rows = field.seed_rows()
+rows = evaluation.seed_rows()
 for row in rows:
     print(
         f"{row.name:20} seeds {len(row.rates)}, n = {row.n} each: deviation "
         f"{100 * row.between:.1f} points, by chance alone {100 * row.by_chance:.1f}"
     )
 show(
-    field.seeds_figure(rows),
+    evaluation.seeds_figure(rows),
     "Success of three training seeds for each recipe, with 95 % intervals; n = 100 "
     "rollouts a dot.",
 )
@@ -256,11 +256,11 @@ hint("07.seeds")
 # the table, where was it released, and where is it at the end?
 
 # %% kinds
-for name, failed in field.sort_failures(found.rollouts).items():
+for name, failed in evaluation.sort_failures(found.rollouts).items():
     print(f"{name:20} {len(failed):2} of n = {found.n}, scenes", [
         r.scene for r in failed[:6]
     ])  # fmt: skip
-field.failures_film(found, state)
+evaluation.failures_film(found, state)
 
 # %% scrub-text [markdown]
 # ## The moment it is lost
@@ -270,10 +270,10 @@ field.failures_film(found, state)
 # expect this rollout to fail.** Then choose the success, and compare.
 
 # %% explorer
-explorer = field.scrub_explorer(field.pick_scrubs(found))
+explorer = evaluation.scrub_explorer(evaluation.pick_scrubs(found))
 explorer
 
-# %% field-text [markdown]
+# %% changes-text [markdown]
 # The policy does not remember that its grasp failed. In the rollout shown, after the jaw
 # has closed on nothing, its joints repeat a short motion until the time is over; the
 # demonstrations never show what to do next. Demonstrations that include failed grasps
@@ -296,19 +296,21 @@ predict("07.camera")
 # the same 20 scenes under each.
 
 # %% views
-pixels = field.pixels_a_centimetre()
+pixels = evaluation.pixels_a_centimetre()
 print(f"1 cm of camera = {pixels:.1f} pixels; 4 pixels = {4 / pixels:.1f} cm")
 show(
-    field.views(),
+    evaluation.views(),
     "The upper camera's view of scene 0 under six conditions: as demonstrated, camera "
     "2 and 5 cm aside, green cube, larger cube, half the light; n = 1 scene.",
 )
 
 # %% trial
 mine = Change(camera=(0.0, 0.0, 0.03))  # yours: a shift, colour, size or light
-changes = field.CHANGES | {f"mine: {mine.name}": mine}
-trial = field.field_trial(field.checkpoint("vision"), changes, n=20, seed=7)
-print(field.outcome_table(trial))
+changes = evaluation.CHANGES | {f"mine: {mine.name}": mine}
+trial = evaluation.trial_of_changes(
+    evaluation.checkpoint("vision"), changes, n=20, seed=7
+)
+print(evaluation.outcome_table(trial))
 reveal("07.camera")
 
 # %% deploy-text [markdown]
@@ -476,14 +478,16 @@ hint("07.deploy")
 # | $\sigma_{\text{seed}}$ | deviation of the true rate between training seeds |
 # | f, Z | focal length in pixels, distance in m |
 #
+# ## Read more
+#
 # | reference | read it for |
 # |---|---|
-# | E. B. Wilson, JASA 1927, doi 10.1080/01621459.1927.10502953 | the interval: four pages |
-# | Brown, Cai, DasGupta, Statistical Science 2001, doi 10.1214/ss/1009213286 | why not the textbook interval |
-# | R. G. Newcombe, Statistics in Medicine 1998, doi `10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I` | the interval of a difference |
-# | Q. McNemar, Psychometrika 1947, doi 10.1007/BF02295996 | the paired test |
-# | Agarwal et al. 2021, arXiv 2108.13264 | reporting results of few training seeds |
-# | Zhao et al. 2023, arXiv 2304.13705 | the ablations above, as the paper has them |
+# | E. B. Wilson, JASA 1927, [doi:10.1080/01621459.1927.10502953](https://doi.org/10.1080/01621459.1927.10502953) | the interval: four pages |
+# | Brown, Cai, DasGupta, Statistical Science 2001, [doi:10.1214/ss/1009213286](https://doi.org/10.1214/ss/1009213286) | why not the textbook interval |
+# | R. G. Newcombe, [Statistics in Medicine 17:873, 1998](https://doi.org/10.1002/%28SICI%291097-0258%2819980430%2917:8%3C873::AID-SIM779%3E3.0.CO;2-I) | the interval of a difference |
+# | Q. McNemar, Psychometrika 1947, [doi:10.1007/BF02295996](https://doi.org/10.1007/BF02295996) | the paired test |
+# | Agarwal et al. 2021, [arXiv:2108.13264](https://arxiv.org/abs/2108.13264) | reporting results of few training seeds |
+# | Zhao et al. 2023, [arXiv:2304.13705](https://arxiv.org/abs/2304.13705) | the ablations above, as the paper has them |
 #
 # ## Where next
 #

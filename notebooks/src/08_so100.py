@@ -15,8 +15,8 @@ import numpy as np
 
 import course
 from course import check, hint, predict, reveal, show
-from course.figures import lesson_07 as field
-from course.figures import lesson_08 as bench
+from course.figures import lesson_07 as evaluation
+from course.figures import lesson_08 as so100
 from course.toolkit import schematics
 
 course.begin("08")
@@ -47,9 +47,9 @@ predict("08.bus")
 # Do that **after** the lesson: some of its experiments would damage a real arm.
 
 # %% plug
-arm = bench.plug_in()
+arm = so100.plug_in()
 port, calibration, cameras = arm.port, arm.calibration, arm.cameras
-bench.health(port)
+so100.health(port)
 
 # %% bytes-text [markdown]
 # ## Bytes
@@ -105,11 +105,11 @@ hint("08.packet")
 from hardware.so100 import protocol
 
 asked = protocol.read(3, 56, 2).encode()
-answer = bench.exchange(port, asked)
-print(f"asked    {bench.hexadecimal(asked)}\nanswered {bench.hexadecimal(answer)}")
+answer = so100.exchange(port, asked)
+print(f"asked    {so100.hexadecimal(asked)}\nanswered {so100.hexadecimal(answer)}")
 print("position", int.from_bytes(answer[5:7], "little"), "steps")
 spoilt = asked[:-1] + bytes([asked[-1] ^ 1])
-print("spoilt  ", bench.hexadecimal(bench.exchange(port, spoilt)))
+print("spoilt  ", so100.hexadecimal(so100.exchange(port, spoilt)))
 
 # %% steps-text [markdown]
 # ## Steps
@@ -149,9 +149,9 @@ hint("08.steps")
 # away? Below, one joint at a time is off by five degrees.
 
 # %% tip
-print(bench.tip_lines(np.radians(5)))
+print(so100.tip_lines(np.radians(5)))
 show(
-    bench.calibration_figure(np.radians(5)),
+    so100.calibration_figure(np.radians(5)),
     "How far the fingertip is from where it is believed to be, if one joint's "
     "calibration is off by 5 degrees; n = 100 poses of a demonstration.",
 )
@@ -172,11 +172,11 @@ show(
 predict("08.torque")
 
 # %% torque
-careless = bench.torque_on(arm, careful=False)
-careful = bench.torque_on(arm, careful=True)
+careless = so100.torque_on(arm, careful=False)
+careful = so100.torque_on(arm, careful=True)
 print(careless, careful, sep="\n")
 show(
-    bench.starts_figure(careless, careful),
+    so100.starts_figure(careless, careful),
     f"The shoulder's angle after torque on. {careless}. {careful}. n = 1 each.",
 )
 
@@ -228,7 +228,7 @@ hint("08.limit")
 # would you allow, and what does the wrong action then do?
 
 # %% explorer
-explorer = bench.governor_explorer()
+explorer = so100.governor_explorer()
 explorer
 
 # %% faults-text [markdown]
@@ -242,8 +242,8 @@ explorer
 # arm in a safe state. Try two:
 
 # %% try-fault
-print(bench.try_fault(arm, missing=3))
-print(bench.try_fault(arm, frozen_camera="top"))
+print(so100.try_fault(arm, missing=3))
+print(so100.try_fault(arm, frozen_camera="top"))
 
 # %% table-text [markdown]
 # The table has every fault, each switched on while a policy was driving. *Unsafe* means
@@ -251,7 +251,7 @@ print(bench.try_fault(arm, frozen_camera="top"))
 # in the table, or a fall of the arm.
 
 # %% table
-print(bench.fault_table("deploy"))
+print(so100.fault_table("deploy"))
 
 # %% dry-text [markdown]
 # Where nothing was said, the driver had asked again and got its answer in time, or the
@@ -264,11 +264,11 @@ print(bench.fault_table("deploy"))
 # at each new chunk; pictures must be fresh; and the first action must be near the arm.
 
 # %% dry
-policy = field.checkpoint("vision")
-with bench.connected(port, calibration, cameras) as robot:
+policy = evaluation.checkpoint("vision")
+with so100.connected(port, calibration, cameras) as robot:
     robot.go(robot.limits.ready)
-    seen = bench.look_before(policy, robot)
-print(bench.advice(seen, robot))
+    seen = so100.look_before(policy, robot)
+print(so100.advice(seen, robot))
 
 # %% run-text [markdown]
 # Now the policy drives, at 30 ticks a second. Each trial begins with a slow motion to
@@ -277,13 +277,13 @@ print(bench.advice(seen, robot))
 # taken off. If this computer is too busy for the measurement, that is printed.
 
 # %% run
-with bench.connected(port, calibration, cameras) as robot:
-    tally = bench.trials(policy, robot, arm, n=5)
-print(f"{tally}. {bench.stepped_in(robot)}")
+with so100.connected(port, calibration, cameras) as robot:
+    tally = so100.trials(policy, robot, arm, n=5)
+print(f"{tally}. {so100.stepped_in(robot)}")
 
 # %% timing
 show(
-    bench.timing_figure(tally),
+    so100.timing_figure(tally),
     "Median and worst time of a prediction, and how far ticks were off, in each of "
     "five trials; n = 5.",
 )
@@ -328,13 +328,15 @@ print("\n\n".join(course.load_result("so100_teleop")["commands"]))
 # | $q$, $q_{\text{mid}}$ | angle in rad; at mid-sweep |
 # | s | sense: 1 where steps grow with the angle, else -1 |
 #
+# ## Read more
+#
 # | reference | read it for |
 # |---|---|
 # | Feetech, communication protocol user manual (191218) | packets, instructions, checksum |
 # | Feetech, memory table of the STS3215 | what each register holds |
-# | Zhao et al. 2023, arXiv 2304.13705 | the arms that ACT was made for, and their rate |
-# | Chi et al. 2024, arXiv 2402.10329 | measuring and matching the delays of arm and cameras |
-# | Tobin et al. 2017, arXiv 1703.06907 | why a policy from one simulation fails elsewhere, and a remedy |
+# | Zhao et al. 2023, [arXiv:2304.13705](https://arxiv.org/abs/2304.13705) | the arms that ACT was made for, and their rate |
+# | Chi et al. 2024, [arXiv:2402.10329](https://arxiv.org/abs/2402.10329) | measuring and matching the delays of arm and cameras |
+# | Tobin et al. 2017, [arXiv:1703.06907](https://arxiv.org/abs/1703.06907) | why a policy from one simulation fails elsewhere, and a remedy |
 # | ISO/TS 15066:2016 | how hard a robot may touch a person |
 #
 # ## Where next

@@ -15,7 +15,7 @@ import numpy as np
 
 import course
 from course import check, hint, predict, reveal, show
-from course.figures import lesson_09_can_bus as can_bench
+from course.figures import lesson_09_can_bus as can_bus
 from course.figures import lesson_09_two_arms as two_arms
 from course.toolkit import schematics
 
@@ -142,8 +142,8 @@ explorer
 schematics.two_buses()
 
 # %% plug
-arms = can_bench.plug_in()
-can_bench.health(arms)
+arms = can_bus.plug_in()
+can_bus.health(arms)
 
 # %% frame-text [markdown]
 # In MIT mode a motor acts as a spring and a damper, with an additional torque:
@@ -188,7 +188,7 @@ from hardware.openarm.protocol import Feedback, Mit, Scale
 
 scale = Scale(12.5, 10.0, 28.0)  # rad, rad/s, N·m: PMAX, VMAX, TMAX of motor 4
 goal = Mit(position=1.4, kp=60, kd=2, torque=4).encode(scale)
-answered, data = can_bench.exchange(arms, 4, goal)
+answered, data = can_bus.exchange(arms, 4, goal)
 print("asked    0x004", goal.hex(" ").upper())
 print(f"answered 0x{answered:03X}", data.hex(" ").upper())
 says = Feedback.decode(data, scale)
@@ -203,7 +203,7 @@ print(f"{says.status.words()}, {says.position:.3f} rad, {says.torque:.2f} N·m")
 # include what the hand holds.
 
 # %% springs
-springs = can_bench.sag_explorer()
+springs = can_bus.sag_explorer()
 springs
 
 # %% measured-text [markdown]
@@ -212,7 +212,7 @@ springs
 
 # %% measured
 for gravity in (False, True):
-    sag = can_bench.measured_sag(arms, "gentle", gravity)
+    sag = can_bus.measured_sag(arms, "gentle", gravity)
     print(f"gravity compensation {gravity}: {100 * sag:.1f} cm below the goal")
 
 # %% predict-fall
@@ -225,11 +225,11 @@ predict("09.fall")
 # with real arms.
 
 # %% fall
-falls = [can_bench.let_go(arms, how) for how in can_bench.HOW]
+falls = [can_bus.let_go(arms, how) for how in can_bus.HOW]
 for one in falls:
     print(f"{one.how:15} down {100 * one.lost:.0f} cm, up to {one.speed:.1f} rad/s")
 show(
-    can_bench.descents_figure(falls),
+    can_bus.descents_figure(falls),
     "Height of the hand after a power cut, after the program is killed, with a "
     "timeout in the motors, and while the driver softens; n = 1 each.",
 )
@@ -275,9 +275,9 @@ hint("09.sink")
 # motion to the ready pose. However the block ends, the arms are laid down.
 
 # %% run
-with can_bench.connected(arms) as robot:
-    tally = can_bench.trials(policy, robot, arms, n=3)
-print(f"{tally}. {can_bench.stepped_in(robot)}")
+with can_bus.connected(arms) as robot:
+    tally = can_bus.trials(policy, robot, arms, n=3)
+print(f"{tally}. {can_bus.stepped_in(robot)}")
 
 # %% fails [markdown]
 # ## Where it fails
@@ -310,11 +310,13 @@ print(f"{tally}. {can_bench.stepped_in(robot)}")
 # | $q^*, \dot q^*, \tau^*$ | what is asked for |
 # | $k_p, k_d$ | stiffness, damping |
 #
+# ## Read more
+#
 # | reference | read it for |
 # |---|---|
-# | Zhao et al. 2023, arXiv 2304.13705 | two arms, one policy of 14 numbers |
-# | Katz, Di Carlo, Kim, ICRA 2019, doi 10.1109/ICRA.2019.8793865 | the motors and the control that "MIT mode" is named after |
-# | N. Hogan 1985, doi 10.1115/1.3140702 | why a robot that touches things is made a spring |
+# | Zhao et al. 2023, [arXiv:2304.13705](https://arxiv.org/abs/2304.13705) | two arms, one policy of 14 numbers |
+# | Katz, Di Carlo, Kim, ICRA 2019, [doi:10.1109/ICRA.2019.8793865](https://doi.org/10.1109/ICRA.2019.8793865) | the motors and the control that "MIT mode" is named after |
+# | N. Hogan 1985, [doi:10.1115/1.3140702](https://doi.org/10.1115/1.3140702) | why a robot that touches things is made a spring |
 # | Damiao motor manuals (DM4310, DM4340) | the frame, its ranges, registers, status codes |
 # | ISO 11898-1 and -2 | CAN and CAN-FD frames; the wires and 120 Ω |
 #

@@ -64,7 +64,8 @@ def check_readable(explorer: Explorer) -> None:
     for text in fig.findobj(Text):
         assert text.get_fontsize() >= 9 or not text.get_text().strip(), text
     for axes in fig.axes:
-        for text in (axes.xaxis.label, axes.yaxis.label):
+        labels = (axes.xaxis.label, axes.yaxis.label)
+        for text in (label for label in labels if label.get_text()):
             box = text.get_window_extent()
             assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
             assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text

@@ -15,7 +15,7 @@ from act_minimal.sim.world import World, start
 from course.figures import lesson_00 as welcome
 
 from ..clocks import retried
-from .helpers import answers, evaluation
+from .helpers import answers, check_readable, evaluation
 
 pytestmark = pytest.mark.quick
 
@@ -59,6 +59,7 @@ def test_the_arm_is_where_its_joints_put_it():
 
 def test_every_joint_goes_to_both_ends():
     explorer = welcome.arm_explorer()
+    check_readable(explorer)
     limits = np.degrees(so100.joint_limits())
     before = explorer.figure_html
     for name, control in explorer.controls.items():

@@ -19,7 +19,7 @@ from course.toolkit.paths import ROOT
 from course.toolkit.questions import QUESTIONS
 from course.toolkit.results import look_up
 
-from .helpers import answers, evaluation, spoils
+from .helpers import answers, check_readable, evaluation, spoils
 
 
 def walked(policy, expert, step, start, T, *, policy_sees="x", expert_sees="e"):
@@ -340,6 +340,7 @@ def test_tracking_agrees_with_a_simulation():
 @pytest.mark.quick
 def test_every_slider_of_the_toy_goes_to_both_ends():
     explorer = drift.tracking_explorer(ticks=100)
+    check_readable(explorer)
     shown = {explorer.figure_html}
     for kind in ("all one way", "either way"):
         for name in ("mistake", "correction"):

@@ -21,7 +21,7 @@ from benchmarks.rollouts import chunk_size_jobs
 from course.figures import lesson_02 as chunks
 from course.toolkit.paths import ROOT
 
-from .helpers import answers, evaluation, spoils
+from .helpers import answers, check_readable, evaluation, spoils
 
 CHECKPOINT = ROOT / "data/checkpoints/so100_pick_place_state"
 
@@ -449,6 +449,7 @@ def test_every_slider_goes_to_both_ends():
     found |= {(10, 10): made_up(25, 30, 150), (50, 1): made_up(9, 30, 500)}
     found |= {(50, 10): made_up(26, 30, 160), (50, 50): made_up(27, 30, 170)}
     explorer, shown = chunks.chunk_explorer(found, fps=30), set()
+    check_readable(explorer)
     for k in (1, 10, 50):
         for execute in (1, 10, 50):
             explorer.set(k=k, execute=execute)

@@ -13,7 +13,7 @@ from act_minimal.policy import make_policy
 from course.figures import lesson_03 as latent
 from course.toolkit.results import load_result
 
-from .helpers import answers, sweep
+from .helpers import answers, check_readable, sweep
 
 
 def sample(mu, logvar, eps):
@@ -204,6 +204,7 @@ def test_all_posteriors_together_have_mass_one():
 def test_every_control_of_the_toy_goes_to_both_ends(toys):
     paths, fitted = toys
     explorer = latent.toy_explorer(fitted, paths)
+    check_readable(explorer)
     for beta, z in sweep(explorer, 6, beta=fitted, z=(-3.0, 0.0, 3.0)):
         middle = float(fitted[beta].path(z)[latent.TICKS // 2])
         assert f"goes {middle:+.2f} m" in explorer.says
@@ -288,6 +289,7 @@ def test_every_control_of_the_latent_goes_to_both_ends(demos, policies):
     found = {beta: latent.posterior(p, demos, n=64) for beta, p in policies.items()}
     seen, shown = latent.first_sight(scene=2), set()
     explorer = latent.latent_explorer(policies, found, seen)
+    check_readable(explorer)
     for beta in policies:
         for first, second in ((-3.0, 3.0), (0.0, 0.0), (3.0, -3.0), (3.0, 3.0)):
             explorer.set(kl_weight=beta, first=first, second=second)

@@ -10,7 +10,7 @@ from act_minimal.evaluation import jerk
 from act_minimal.execution import make_executor
 from course.figures import lesson_04 as ensembling
 
-from .helpers import answers, evaluation, spoils, sweep
+from .helpers import answers, check_readable, evaluation, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -176,6 +176,7 @@ def found():
 
 def test_every_slider_goes_to_both_ends(found):
     explorer = ensembling.ensemble_explorer(found)
+    check_readable(explorer)
     ends = {"m": (-0.3, 0.0, 0.3), "direction": ("oldest first", "newest first")}
     for m, direction in sweep(explorer, 6, **ends):
         age = ensembling.mean_age(m, 10, direction == "oldest first")

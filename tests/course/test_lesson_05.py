@@ -15,7 +15,7 @@ from course.figures import lesson_05_parts as parts
 from course.figures.lesson_05_parts import Weights
 from course.toolkit.paths import ROOT
 
-from .helpers import answers, spoils, sweep
+from .helpers import answers, check_readable, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -611,6 +611,7 @@ def test_a_keypoint_s_effect_is_what_the_policy_does():
 
 def test_the_camera_explorer_goes_to_both_ends(recorded):
     explorer = attention.camera_explorer(recorded)
+    check_readable(explorer)
     last, k = len(recorded.seconds) - 1, recorded.weight.shape[1]
     for moment, action in sweep(explorer, 4, moment=(0, last), action=(1, k)):
         weight = recorded.weight[moment, action - 1]

@@ -14,7 +14,7 @@ from course.figures import lesson_06 as training
 from course.toolkit.paths import ROOT
 from course.toolkit.training_plot import LiveCurve
 
-from .helpers import answers, evaluation, spoils, sweep
+from .helpers import answers, check_readable, evaluation, spoils, sweep
 
 pytestmark = pytest.mark.quick
 
@@ -350,6 +350,7 @@ def rolled():
 
 def test_the_run_explorer_goes_to_both_ends(run, rolled):
     explorer = training.run_explorer(run, rolled)
+    check_readable(explorer)
     assert explorer.controls["checkpoint"].value == 30  # where success rises most
     losses = [r["l1"] for r in run.losses if "l1" in r]
     for window, checkpoint in sweep(explorer, 6, window=(1, 200), checkpoint=rolled):

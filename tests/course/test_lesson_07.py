@@ -414,9 +414,11 @@ def test_a_film_of_failures(rolled, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_trial_in_the_field_changes_what_the_camera_sees():
+def test_a_trial_of_changes_changes_what_the_camera_sees():
     changes = {"none": Change(), "far": Change(camera=(0.05, 0.0, 0.0))}
-    trial = lesson_07.field_trial(lesson_07.checkpoint("vision"), changes, n=2, seed=3)
+    trial = lesson_07.trial_of_changes(
+        lesson_07.checkpoint("vision"), changes, n=2, seed=3
+    )
     assert set(trial) == set(changes)
     first, second = (e.rollouts[0].qpos for e in trial.values())
     np.testing.assert_array_equal(first[0], second[0])  # the same scene

@@ -168,7 +168,7 @@ def test_every_question_is_revealed_somewhere():
 
 
 @each_lesson
-def test_figures_are_made_by_the_house(lesson):
+def test_figures_are_made_by_the_course(lesson):
     for cell in code(lesson):
         assert not re.search(r"pyplot|plt\.", cell.source), cell.id
 

@@ -47,7 +47,7 @@ class VirtualOpenArm:
 
     Args:
         model: the scene, with arms of version 2; it is copied.
-        zeros: (16,) rad, where on its shaft each motor believes the angle 0 to be; all
+        zeros: (16,) rad, where on its shaft each motor has its angle 0; all
             zero for an arm that is set up.
         state: (16,) how it stands at first; it hangs if not given.
         table: m, its top, on which an arm may lie instead of hanging.

@@ -42,7 +42,7 @@ from ..protocol import Frame, Status  # noqa: E402
 from .arm import VirtualOpenArm  # noqa: E402
 from .wire import Wire  # noqa: E402
 
-NAP = 0.0003  # s between two looks at a bus that nobody can wait for
+PAUSE = 0.0003  # s between two looks at a bus that nobody can wait for
 MASTERS = {motor.master for motor in ARM_MOTORS} | {0x1F}
 
 
@@ -134,7 +134,7 @@ class VirtualOpenArmService(VirtualService):
 
     def wait(self, seconds: float) -> None:
         if self._polled:
-            time.sleep(max(0.0, min(seconds, NAP)))
+            time.sleep(max(0.0, min(seconds, PAUSE)))
             self.listen()
             seconds = 0.0
         super().wait(seconds)

@@ -210,17 +210,17 @@ def _move_aside(folder: Path, dropped: Mapping[str, str]) -> None:
         reasons = read_json(aside / REASONS)
         if not isinstance(reasons, dict):
             raise UserError(f"{aside / REASONS} was not written by a repair; rename it")
-    places = {}
+    moved_to = {}
     for name in dropped:  # files of an earlier repair keep their names
         stem, n = Path(name).stem, 0
         place = aside / name
         while place.exists():
             n += 1
             place = aside / f"{stem}-{n}.hdf5"
-        places[name] = place
+        moved_to[name] = place
         reasons[place.name] = dropped[name]
     write_json(aside / REASONS, reasons)  # first: a reason without a file does no harm
-    for name, place in places.items():
+    for name, place in moved_to.items():
         (folder / name).rename(place)
 
 

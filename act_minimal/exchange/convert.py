@@ -104,7 +104,7 @@ def convert(
             joints, unrecorded = reader.joints, reader.unrecorded
             result.source, result.left_out = reader.version, reader.left_out
             result.faults = reader.faults
-            places = [reader.name(i) for i in range(len(reader))]
+            names = [reader.name(i) for i in range(len(reader))]
 
             def read(i: int) -> Episode:
                 episode = reader.read(i)
@@ -125,7 +125,7 @@ def convert(
                     "'degrees'"
                 )
             unrecorded = unrecorded_in(paths)
-            places = [str(path) for path in paths]
+            names = [str(path) for path in paths]
 
             def read(i: int) -> Episode:
                 return load_episode(paths[i], colours=colours)
@@ -146,7 +146,7 @@ def convert(
                 without=unrecorded,
                 task=task,
             )
-        _fill(sink, read, places, result, skip_broken, progress)
+        _fill(sink, read, names, result, skip_broken, progress)
     return result
 
 
@@ -185,13 +185,13 @@ def _robot_of(paths: Sequence[Path]) -> tuple[str, list[str]]:
 def _fill(
     sink: _Hdf5Folder | LeRobotWriter,
     read: Callable[[int], Episode],
-    places: Sequence[str],
+    names: Sequence[str],
     result: Conversion,
     skip_broken: bool,
     progress: bool,
 ) -> None:
     """Writes episode after episode, while the next one is being read."""
-    if not places:
+    if not names:
         raise UserError("the dataset has no episodes")
     low: list[np.ndarray] = []
     high: list[np.ndarray] = []
@@ -199,10 +199,10 @@ def _fill(
     try:
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(read, 0)
-            bar = tqdm(places, desc="convert", disable=not progress)
+            bar = tqdm(names, desc="convert", disable=not progress)
             for i, where in enumerate(bar):
                 now = coming
-                if i + 1 < len(places):
+                if i + 1 < len(names):
                     coming = ahead.submit(read, i + 1)
                 try:
                     episode = now.result()
@@ -218,7 +218,7 @@ def _fill(
                 high.append(episode.qpos.max(axis=0))
                 joints = named_joints(episode.attributes.get("joints"), len(low[-1]))
         if result.episodes == 0:
-            raise UserError(f"none of {len(places)} episodes could be converted")
+            raise UserError(f"none of {len(names)} episodes could be converted")
     except BaseException:
         sink.abandon()
         raise

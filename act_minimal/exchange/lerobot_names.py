@@ -51,10 +51,10 @@ IDLE = {
 
 def their_name(key: str, dialect: Dialect) -> str:
     """LeRobot's or the original's name of one of our weights, without "model."."""
-    for here, lerobot, original in NAMES:
-        if key == here or (here.endswith(".") and key.startswith(here)):
-            there = lerobot if dialect == "lerobot" else original
-            name = there + key[len(here) :]
+    for ours, lerobot, original in NAMES:
+        if key == ours or (ours.endswith(".") and key.startswith(ours)):
+            theirs = lerobot if dialect == "lerobot" else original
+            name = theirs + key[len(ours) :]
             return name.replace(".cross_attn.", ".multihead_attn.")
     raise KeyError(key)
 
@@ -118,12 +118,14 @@ def rename_in(
     table = POSITIONS[dialect]
     if "cvae.cls" in expected and table in theirs:
         seen.add(table)
-        here = sinusoid_1d(2 + len(out["queries"]), out["queries"].shape[1])
-        there = theirs[table].float().squeeze(0)
-        if there.shape != here.shape or not torch.allclose(there, here, atol=1e-4):
+        expects = sinusoid_1d(2 + len(out["queries"]), out["queries"].shape[1])
+        found = theirs[table].float().squeeze(0)
+        if found.shape != expects.shape or not torch.allclose(
+            found, expects, atol=1e-4
+        ):
             raise CheckpointError(
                 f"'{table}' in {where} differs from the sines and cosines of "
-                f"{tuple(here.shape)} that this network adds to its tokens"
+                f"{tuple(expects.shape)} that this network adds to its tokens"
             )
     for name in theirs:
         if name not in seen and not IDLE[dialect].fullmatch(name):

@@ -225,22 +225,22 @@ def _settings_out(
     cameras: Sequence[str],
 ) -> dict[str, Any]:
     """LeRobot's config.json, with no key that 0.4.0 did not know."""
-    seen: dict[str, Any] = {STATE: {"type": "STATE", "shape": [config.state_dim]}}
+    inputs: dict[str, Any] = {STATE: {"type": "STATE", "shape": [config.state_dim]}}
     if config.env_state_dim:
-        seen[ENV] = {"type": "ENV", "shape": [config.env_state_dim]}
+        inputs[ENV] = {"type": "ENV", "shape": [config.env_state_dim]}
     for camera, size in zip(cameras, config.camera_sizes.values(), strict=True):
-        seen[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *size]}
-    ours = {there: getattr(config, here) for there, here in SETTINGS.items()}
+        inputs[CAMERA + camera] = {"type": "VISUAL", "shape": [3, *size]}
+    theirs = {name: getattr(config, ours) for name, ours in SETTINGS.items()}
     if drop_cvae:
-        ours["use_vae"] = False
+        theirs["use_vae"] = False
     if config.decoder_output == "first":
-        ours["n_decoder_layers"] = 1
+        theirs["n_decoder_layers"] = 1
     if config.kl_reduction == "mean":
-        ours["kl_weight"] = config.kl_weight / config.latent_dim
+        theirs["kl_weight"] = config.kl_weight / config.latent_dim
     return {
         "type": "act",
         "n_obs_steps": 1,
-        "input_features": seen,
+        "input_features": inputs,
         "output_features": {ACTION: {"type": "ACTION", "shape": [config.action_dim]}},
         "device": "cpu",
         "use_amp": False,
@@ -251,7 +251,7 @@ def _settings_out(
         "vision_backbone": config.backbone if config.cameras else "resnet18",
         "pretrained_backbone_weights": None,
         "replace_final_stride_with_dilation": False,
-        **ours,
+        **theirs,
         **_execution_out(execution or ExecutionConfig("open_loop"), config.chunk_size),
     }
 
@@ -469,7 +469,7 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
             raise CheckpointError(
                 f"{path} has no feature '{key}', which ACT here needs"
             )
-    ours: dict[str, Any] = {here: get(there) for there, here in SETTINGS.items()}
+    ours: dict[str, Any] = {ours: get(name) for name, ours in SETTINGS.items()}
     if cameras:
         sizes = tuple(shape[1:] for shape in cameras.values())
         ours |= {"backbone": get("vision_backbone"), "image_size": sizes}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from act_minimal.support.files import write_text
+from hardware.virtual.contacts import DEEP, HARD, LASTING
 
 from . import performance
 from .claims import page as claims
@@ -331,6 +332,7 @@ def guard_bodies(result: Row) -> str:
         "n": "{n}",
         "deepest": "{deepest_mm:.1f} mm",
         "over 15 N on the table, longest": "{longest_over_15_N_s:.2f} s",
+        "limits, CPU time a tick": "{allow_ms:.1f} ms",
     }
     held = {"arms": "up to 8 ticks", "leaning": "up to 1 s, and far outside the ranges"}
     rows = [
@@ -338,24 +340,29 @@ def guard_bodies(result: Row) -> str:
         for kind, how in held.items()
         for name, row in result.get(kind, {}).items()
     ]
+    speed = "\n\nThe limits are asked once a tick; at 200 Hz one lasts 5 ms."
     older = (
-        "\n\nMeasured before the last change of the limits (arms that have pressed, "
+        " Measured before the last change of the limits (arms that have pressed, "
         "late jaws), and without wishes that lean on what the arm has met."
     )
-    return table_of(rows, columns) + ("" if "leaning" in result else older)
+    note = speed + ("" if "leaning" in result else older)
+    return table_of(rows, columns) + note
 
 
+APART = f"no body came more than {1000 * DEEP:g} mm into another one"
 SO100_SAFE = (
-    "every joint stayed in its range and under its speed limit, no goal was set far "
-    "from its joint, no fingertip went into the table, and the arm did not fall."
+    "every joint but the jaw stayed in its range and near its speed limit, no goal was "
+    f"set far from its joint, {APART} or into the table, none pressed on the table "
+    f"with over {HARD:g} N for over {LASTING:g} s, and the arm did not fall. By hand, "
+    "no servo had torque."
 )
 OPENARM_SAFE = (
     "every joint stayed in its range and near its speed limit, every wrist in its "
-    "box, nothing pulled as hard as against an obstacle, no arm fell, and in the end "
-    "no motor that could be reached had torque. Motors which the fault itself left "
-    "without torque are judged until it came: *dropped* arms fell because nothing held "
-    "them any more, and no program can help that. By hand, no motor pulled, and no "
-    "wrong zero was kept without a word."
+    f"box, {APART}, nothing pulled as hard as against an obstacle, no arm fell, and in "
+    "the end no motor that could be reached had torque. Motors which the fault itself "
+    "left without torque are judged until it came, and so is then what bodies touch: "
+    "*dropped* arms fell because nothing held them any more, and no program can help "
+    "that. By hand, no motor pulled, and no wrong zero was kept without a word."
 )
 
 

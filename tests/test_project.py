@@ -555,7 +555,6 @@ TESTED_THROUGH = {
     "hardware.chain": "hardware/test_so100_kinematics.py",
     "hardware.openarm.bodies": "hardware/test_guard.py",
     "hardware.so100.emulator.arm": "hardware/test_so100_servo.py",
-    "hardware.virtual.contacts": "hardware/test_guard.py",
     "hardware.virtual.faults": "hardware/test_so100_bus.py",
     "hardware.virtual.scene": "hardware/test_openarm_client.py",
     "hardware.virtual.service": "hardware/test_so100_bus.py",

@@ -6,6 +6,7 @@ import pytest
 
 from act_minimal.support.errors import UserError
 from benchmarks import report, tables
+from benchmarks.arms.guard_bodies import LEANING, USUAL
 from benchmarks.claims.__main__ import find, main
 from benchmarks.claims.registry import MEASURED
 from benchmarks.lerobot import versions as lerobot_versions
@@ -66,6 +67,36 @@ def test_below_a_table_stands_what_is_not_said_once_for_the_page():
     page = report.results_page()
     assert page.count(f"ran on {tables.USUAL}.") == 1
     assert page.count("MuJoCo 4.0.0") == 1
+
+
+GUARDED = {"guard_bodies": USUAL, "guard_bodies_so100_pair": ("so100_pair",)}
+
+
+@pytest.mark.parametrize(("name", "arms"), GUARDED.items())
+def test_no_random_wish_brought_an_arm_into_anything(name, arms):
+    result = report.load(name)
+    assert result["n"] == 100_000
+    for kind, one_in in (("arms", 1), ("leaning", LEANING)):
+        assert set(result[kind]) == set(arms)
+        for arm, row in result[kind].items():
+            wishes = result["n"] // (2 if arm.startswith("openarm") else 1)
+            assert row["n"] == wishes // one_in, (arm, kind)
+            assert row["ticks"] >= row["n"]
+            assert row["deeper_than_2_mm"] == row["over_15_N_for_0.3_s"] == 0
+            assert row["deepest_mm"] <= 2
+            assert row["longest_over_15_N_s"] <= 0.3
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_the_limits_are_fast_enough_for_200_hz(name):
+    result = report.load(name)
+    took = {
+        arm: row["allow_ms"]
+        for kind in ("arms", "leaning")
+        for arm, row in result.get(kind, {}).items()
+    }
+    assert took
+    assert 0 < max(took.values()) < 5, took
 
 
 def test_every_committed_measurement_has_its_command(capsys):

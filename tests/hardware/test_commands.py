@@ -30,6 +30,7 @@ from hardware.so100.arm import IDS
 from hardware.so100.bus import Bus
 from hardware.so100.calibration import save_calibration
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
+from hardware.so100.kinematics import JOINTS
 from hardware.virtual.client import VirtualArmProcess
 from hardware.virtual.server import socket_path
 from hardware.virtual.simulated_operator import scenes_left
@@ -417,6 +418,40 @@ def test_the_guides_commands_are_understood_and_all_named(arm):
     if arm == "so100":
         named = {line[0] for line in lines} | {"setup"}
         assert {*cli.ARM_COMMANDS, "record", "train", "inspect"} <= named
+
+
+@pytest.mark.quick
+def test_the_so100s_guide_tells_the_parts_of_leader_and_follower_apart():
+    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text()
+    rows = re.findall(r"\| (\d) (\w+) \| 1:(\d+) \| 1:(\d+) \|", text)
+    ids, joints, follower, leader = zip(*rows, strict=True)
+    assert (tuple(map(int, ids)), joints) == (IDS, JOINTS)
+    assert set(follower) == {"345"}
+    assert leader == ("191", "345", "191", "147", "147", "147")  # the maker's parts
+    _, wiring, _, numbers, *_ = re.split(r"^## \d.*$", text, flags=re.MULTILINE)[1:]
+    assert re.search(r"12 V follower\W+beside a\W+7\.4 V leader", wiring)
+    ports = re.findall(r"act setup --port (\S+)", numbers)
+    assert len(set(ports)) == 2  # each arm's
+    assert re.search(rf"leader.* same ids, {IDS[0]} to {IDS[-1]}\b", numbers, re.DOTALL)
+
+
+@pytest.mark.quick
+def test_the_so100s_guide_says_on_which_computers_it_was_not_tried():
+    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text()
+    rows = {
+        name: cells
+        for name, *cells in re.findall(
+            r"^\| (Linux|Jetson|macOS|Windows) \| (.+) \| (.+) \| (.+) \|$", text, re.M
+        )
+    }
+    assert set(rows) == {"Linux", "Jetson", "macOS", "Windows"}
+    for name, (arm, camera, virtual) in rows.items():
+        assert ("untested" in arm) == ("untested" in camera) == (name != "Linux")
+        works = {"Linux": "yes", "Windows": "no"}.get(name, "*untested*")
+        assert virtual.startswith(works)
+    assert "/dev/serial/by-id/" in rows["Linux"][0]
+    assert "--port /dev/serial/by-id/" in text
+    assert f"/dev/{devices.JETSON_UART}" in rows["Jetson"][0]
 
 
 @posix

@@ -12,6 +12,7 @@ from act_minimal.sim import make_task
 from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.openarm.table import TABLE
 from act_minimal.sim.world import start
+from benchmarks.arms.guard_bodies import arm_of
 from hardware.openarm.kinematics import ARMS
 from hardware.openarm.limits import openarm_limits
 from hardware.openarm.model import load_alone, places_of
@@ -135,6 +136,57 @@ ALL = [
 def room_of(limits, state):
     """m, how clear everything is."""
     return limits.guard.clearance(state, limits.box_low, limits.box_high)
+
+
+def link_of(body):
+    """What the guard calls a body of a model."""
+    if body in ("world", "openarm_right_base_link", "openarm_left_base_link", "pillar"):
+        return "table" if body == "world" else "body"
+    name = "fixed_jaw" if body == "gripper" else body.removeprefix("openarm_")
+    for theirs, ours in (
+        ("ee_base_link", "link7"),
+        ("ee_inner_finger", "finger1"),
+        ("ee_outer_finger", "finger2"),
+    ):
+        name = name.replace(theirs, ours)
+    return name
+
+
+def met_in(model, poses):
+    """Links that touch in some of the poses (N, nq); not the fingers of one hand."""
+    data, met = mujoco.MjData(model), set()
+    for pose in poses:
+        data.qpos[:] = pose
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        bodies = model.geom_bodyid[data.contact.geom].tolist()
+        met |= {tuple(sorted(two)) for two in bodies}
+    names = [link_of(model.body(i).name) for i in range(model.nbody)]
+    hand = model.body_parentid
+    return {
+        frozenset((names[a], names[b])) for a, b in met if a == 0 or hand[a] != hand[b]
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "fewest"),
+    [("so100", 15), ("so101", 15), ("so100_pair", 50), ("openarm_at_table", 40)],
+)
+def test_what_can_meet_within_the_joints_ranges_is_kept_apart(name, fewest):
+    """By the physics' contacts, in random poses with the guard off."""
+    arm, limits = arm_of(name), arm_of(name).limits
+    rng, poses = np.random.default_rng(0), []
+    for _ in range(2000):
+        arm.put(rng.uniform(limits.low, limits.high))
+        poses.append(arm.data.qpos.copy())
+    met = met_in(arm.model, poses)
+    if name.startswith("openarm"):  # as the maker has it, elbows and all
+        met |= met_in(load_alone(), poses)
+    guarded = {frozenset(pair) for pair in limits.guard.pairs}
+    over_table = [box for box in limits.guard.boxes if box.over_table is not None]
+    guarded |= {frozenset((box.link, "table")) for box in over_table}
+    assert met <= guarded
+    assert len(met) >= fewest
 
 
 @pytest.mark.parametrize("limits", ALL)

@@ -5,6 +5,7 @@ memory and time is the physics' own, so that many sequences can be tried.
 """
 
 import contextlib
+from functools import partial
 from types import SimpleNamespace
 
 import mujoco
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.arms.guard_bodies import chunk
+from act_minimal.sim.openarm.table import TABLE
+from benchmarks.arms.guard_bodies import arm_of, chunk
 from hardware.openarm.arm import OpenArm, OpenArmConfig
 from hardware.openarm.emulator.arm import MotorWitness, VirtualOpenArm
 from hardware.openarm.emulator.wire import Wire as MotorWire
@@ -29,6 +31,7 @@ from hardware.so100.protocol import Fault
 from .virtual_arms import MotorBus, PhysicsClock, PhysicsTicker, so100_in_memory
 
 SO100_LIMITS, OPENARM_LIMITS = so100_limits(), openarm_limits()
+AT_TABLE = openarm_limits(table=TABLE)
 JOINTS = [i for i in range(16) if i not in GRIPPERS]
 
 
@@ -39,9 +42,12 @@ def connected_so100(folder):
     return virtual, robot
 
 
-def connected_openarm(_):
+def connected_openarm(_, limits=OPENARM_LIMITS):
     """Two virtual arms, and their driver within limits, at the ready pose."""
-    virtual = VirtualOpenArm(load_alone())
+    table = limits is AT_TABLE
+    model = arm_of("openarm_at_table").model if table else load_alone()
+    virtual = VirtualOpenArm(model, table=TABLE if table else None)
+    virtual.put(limits.rest, hold=False)
 
     def ramp(seconds):
         steps = round(seconds * 50)
@@ -58,9 +64,9 @@ def connected_openarm(_):
     for bus in arm.buses:
         bus.clock = PhysicsClock(virtual)
     arm.ticker, arm.ramp = PhysicsTicker(virtual), ramp
-    robot = SafeRobot(arm, OPENARM_LIMITS)
+    robot = SafeRobot(arm, limits)
     robot.connect()
-    robot.go(OPENARM_LIMITS.ready)
+    robot.go(limits.ready)
     virtual.witness = MotorWitness()
     return virtual, robot
 
@@ -81,11 +87,11 @@ def expect_so100_within_limits(witness):
     assert max(witness.pull[:5]) <= SO100_LIMITS.step[0] + SO100_LIMITS.speed[0] / 30
 
 
-def expect_openarm_within_limits(witness):
-    expect_within(OPENARM_LIMITS, JOINTS, 0.08, witness)
-    most = 1.5 * OPENARM_LIMITS.speed[JOINTS] + 0.5
+def expect_openarm_within_limits(witness, limits=OPENARM_LIMITS):
+    expect_within(limits, JOINTS, 0.08, witness)
+    most = 1.5 * limits.speed[JOINTS] + 0.5
     assert (witness.speed[JOINTS] <= most).all()
-    assert witness.hand_low[:, 2].min() >= 0.02
+    assert witness.hand_low[:, 2].min() >= limits.box_low[2]
 
 
 def have_torque(virtual):
@@ -108,6 +114,10 @@ ARMS = {
         beyond=[OPENARM_LIMITS.ready[None] + 0.9 * side for side in (1, -1)],
     ),
 }
+OPENARM_AT_TABLE = SimpleNamespace(
+    connected=partial(connected_openarm, limits=AT_TABLE),
+    expect_within_limits=partial(expect_openarm_within_limits, limits=AT_TABLE),
+)
 
 
 def sequences(joints, most):
@@ -124,8 +134,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("limits")
 
 
-def expect_that_it_stays_within(name, folder, sequence):
-    arm = ARMS[name]
+def expect_that_it_stays_within(arm, folder, sequence):
     virtual, robot = arm.connected(folder)
     finite = True
     try:
@@ -161,7 +170,7 @@ PHASES = [Phase.explicit, Phase.generate]
 @example([([-9, 9, 9, -0.64, 2.13, 3.89], 22), ([-3.59, 9, -4, -9, 0, -3.57], 14)])
 @example([([0, 9, 9, 0, 9, 1], 15), ([-9, 9, 0, -3.06, 2.84, -1.1], 30)])
 def test_no_sequence_of_actions_leaves_a_so100s_limits(folder, sequence):
-    expect_that_it_stays_within("so100", folder, sequence)
+    expect_that_it_stays_within(ARMS["so100"], folder, sequence)
 
 
 @pytest.mark.parametrize(
@@ -215,13 +224,14 @@ FALLS_BEHIND = [
 
 
 @settings(max_examples=6, phases=PHASES)
-@given(sequences(16, 4))
-@example([([9.0] * 16, 30), ([-9.0] * 16, 30), ([9.0] * 16, 30)])
-@example([([0.0] * 16, 30), ([float("nan")] * 16, 1)])
-@example([([0.0] * 15 + [float("inf")], 1)])
-@example([(FALLS_BEHIND, 6)])
-def test_no_sequence_of_actions_leaves_openarms_limits(sequence):
-    expect_that_it_stays_within("openarm", None, sequence)
+@given(sequences(16, 4), st.booleans())
+@example([([9.0] * 16, 30), ([-9.0] * 16, 30), ([9.0] * 16, 30)], False)
+@example([([0.0] * 16, 60), ([float("nan")] * 16, 1)], True)  # onto the table
+@example([([0.0] * 15 + [float("inf")], 1)], False)
+@example([(FALLS_BEHIND, 6)], False)
+def test_no_sequence_of_actions_leaves_openarms_limits(sequence, at_table):
+    arm = OPENARM_AT_TABLE if at_table else ARMS["openarm"]
+    expect_that_it_stays_within(arm, None, sequence)
 
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)

@@ -201,9 +201,9 @@ def test_a_jaw_that_squeezes_too_hard_is_eased():
 # ---------------------------------------------------------------- the whole robot
 
 
-def fast_arm():
+def fast_arm(limits=LIMITS):
     """One whose ticks take no time."""
-    return FakeArm(LIMITS, fps=200.0, ticks=HandClock())
+    return FakeArm(limits, fps=200.0, ticks=HandClock())
 
 
 @pytest.fixture
@@ -289,11 +289,14 @@ def test_a_strain_stops_the_arm_only_if_it_lasts(robot):
             robot.observe()
 
 
+@pytest.mark.parametrize(("limits", "joint"), [(LIMITS, 2), (openarm_limits(), 11)])
 @pytest.mark.parametrize(("load", "stops"), [(0.55, False), (0.65, True)])
-def test_a_load_on_a_joint_that_stands_stops_the_arm(robot, load, stops):
+def test_a_load_on_a_joint_that_stands_stops_the_arm(limits, joint, load, stops):
     """To hold the arm takes at most 0.3; a stall less than what is a strain."""
-    robot.arm.health.load[2] = -load
-    says = r"joint 2 has pulled with 65 %.* without moving"
+    robot = SafeRobot(fast_arm(limits), limits)
+    robot.connect()
+    robot.arm.health.load[joint] = -load
+    says = rf"joint {joint} has pulled with 65 %.* without moving"
     with pytest.raises(Stop, match=says) if stops else contextlib.nullcontext():
         for _ in range(210):  # a little more than a second
             robot.observe()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from act_minimal.support.errors import UserError
+from hardware.safety.keys import Keys
 from hardware.so100 import setup
 from hardware.so100.arm import IDS
 from hardware.so100.bus import Bus
@@ -319,3 +320,54 @@ def test_without_a_terminal_a_sweep_needs_an_end(process, tmp_path, monkeypatch)
         ended, _, err = act(line, more)
         assert (ended, says in err) == (code, True), err
     assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize(("looks", "code"), [(3, 0), (1, 1)])
+def test_a_key_ends_the_sweep(tmp_path, monkeypatch, looks, code):
+    """At a terminal, by a hand that moves all joints; too early, and it is refused."""
+    virtual, _ = assemble(VirtualArmConfig())
+    before = kept_by(virtual)
+    low, high = SO100.ranges.T
+    ways, asked = [low, (low + high) / 2, high], []
+    typed, terminal = os.openpty()
+
+    class Hand(Keys):
+        looked = 0
+
+        def pressed(self):
+            if self.looked < looks:
+                virtual.put(ways[self.looked])
+            elif self.looked == looks:
+                os.write(typed, b"q")
+            Hand.looked += 1
+            assert self.looked < 10_000, "no key ends it"
+            return super().pressed()
+
+    def answer():
+        virtual.put(SO100.middle)
+        asked.append(Hand.looked)
+        return ""
+
+    monkeypatch.setattr("hardware.safety.keys.Keys", Hand)
+    monkeypatch.setattr("builtins.input", answer)
+    bus = ServoBus(Wire(virtual.servos))
+    monkeypatch.setattr("hardware.so100.arm.servo_bus", lambda port: bus)
+    with os.fdopen(terminal) as file:
+        monkeypatch.setattr("sys.stdin", file)
+        line = f"calibrate --port arm --calibration {tmp_path}/c.json"
+        ended, out, err = act(line)
+    os.close(typed)
+    assert ended == code, err
+    assert asked == [0, 0]  # no key is looked for before the sweep
+    assert Hand.looked > looks
+    assert "a key ends it" in out
+    if code:
+        assert "moved by" in err
+        assert kept_by(virtual) == before
+        assert not (tmp_path / "c.json").exists()
+    else:
+        assert "the servos hold it too" in out
+        found = load_calibration(tmp_path / "c.json").motors.values()
+        assert kept_by(virtual) == [
+            [m.homing_offset, m.range_min, m.range_max] for m in found
+        ]

@@ -10,14 +10,17 @@ from act_minimal.sim import World
 from act_minimal.sim.world import start
 from act_minimal.support.errors import SettingError, UserError
 from hardware.cameras import CameraConfig
+from hardware.driver import opened
 from hardware.robots import VIRTUAL, RobotConfig, make_camera, plugged_in
 from hardware.safety.safe_robot import so100_limits
+from hardware.so100.arm import IDS, servo_bus
 from hardware.so100.calibration import load_calibration
 from hardware.so100.emulator.service import VirtualArmConfig, assemble
 from hardware.so100.emulator.so101 import HOME, OVERLAP, AloneSO101
 from hardware.so100.kinematics import JOINTS, SO101
 from hardware.virtual.client import SceneClient
 
+from ..commands import start_program
 from .virtual_arms import so100_in_memory
 
 LIMITS = so100_limits("so101")
@@ -152,3 +155,24 @@ def test_port_virtual_plugs_one_in_with_cameras_and_calibration():
             with pytest.raises(UserError, match="has no objects to lay"):
                 scene.lay(0)
     assert not os.path.exists(here.port)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
+def test_the_command_serves_one_whose_servos_answer(tmp_path):
+    line = "virtual --robot so101 --port arm --calibration arm.json"
+    process = start_program(tmp_path, line)
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("a virtual SO-101 arm is at arm"), said
+        calibration = load_calibration(tmp_path / "arm.json")
+        with opened(servo_bus(str(tmp_path / "arm"))) as bus:
+            steps = bus.read_all(IDS, "Present_Position")
+        state = calibration.state_of(np.array([steps[id] for id in IDS]), SO101)
+        assert state[:5] == pytest.approx(HOME[:5], abs=0.05)
+        with SceneClient(tmp_path / "arm") as scene:
+            scene.ask(stop=True)
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert [path.name for path in tmp_path.iterdir()] == ["arm.json"]

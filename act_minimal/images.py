@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .episodes import load_episode
 from .settings import Augmentation, ResizeMode
 from .support.errors import UserError
-from .support.files import atomic_file, read_json, tidy, write_json
+from .support.files import atomic_file, discard, read_json, tidy, write_json
 from .support.hdf5_files import EpisodeError
 
 # ---------------------------------------------------------------- size
@@ -178,6 +178,7 @@ def cached_images(
 def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
     """Caches and what they were made of; those of files that changed are removed."""
     fresh = []
+    tidy(cache)
     for listing in sorted(cache.glob(f"images-*/{LISTING}")):
         home = listing.parent
         tidy(home)
@@ -192,7 +193,7 @@ def _fresh_caches(cache: Path, folder: Path) -> list[tuple[Path, list]]:
         elif re.fullmatch(r"images-[0-9a-f]{16}", home.name) and all(
             path.name == LISTING or path.suffix == ".npy" for path in home.iterdir()
         ):  # it is ours, and nothing else is in it
-            shutil.rmtree(home, ignore_errors=True)
+            discard(home)
     return fresh
 
 

@@ -501,3 +501,24 @@ def test_a_folder_that_is_no_cache_is_not_removed(folder):
         found = {p.name: p.read_text() for p in (cache / name).iterdir()}
         assert found == content
     assert not gone.exists()
+
+
+def test_a_stale_cache_goes_wholly_or_not_at_all(folder, monkeypatch):
+    """Half of it under its name would be taken for a cache, or stay for good."""
+    cache = folder / ".cache"
+    stale = cache / "images-fedcba9876543210"
+    stale.mkdir(parents=True)
+    (stale / "files.json").write_text('[["episode_9.hdf5", 1, 1]]')
+    (stale / "top.npy").write_text("x")
+
+    def ctrl_c(path, **_):
+        (path / "files.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            Demonstrations.load(folder, cameras=["top"])
+    assert not stale.exists()
+    Demonstrations.load(folder, cameras=["top"])
+    assert [path.name[:7] for path in cache.iterdir()] == ["images-"]

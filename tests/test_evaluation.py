@@ -25,6 +25,7 @@ from act_minimal.evaluation import (
     wilson,
 )
 from act_minimal.execution import ExecutionConfig
+from act_minimal.images import Resizing
 from act_minimal.policy import Policy, make_policy
 from act_minimal.sim import PickPlace, World, make_task
 from act_minimal.sim import recording as sim_recording
@@ -325,18 +326,27 @@ def test_a_folder_of_rollouts_belongs_to_one_evaluation(tmp_path, monkeypatch):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    "change", [{"activation": "relu"}, {"heads": 2}, {"dropout": 0.3}, {"name": "b"}]
+    "change",
+    [
+        *({"activation": "relu"}, {"heads": 2}, {"dropout": 0.3}, {"name": "b"}),
+        *({"resizing": None}, {"resizing": Resizing((8, 8), "stretch")}),
+        {"action_target": "delta"},
+    ],
 )
 def test_the_same_weights_with_other_settings_are_another_policy(change):
     scale = {key: np.zeros(3, np.float32) for key in ("qpos", "action")}
     statistics = Statistics(scale, {key: x + 1 for key, x in scale.items()})
     one = make_policy("act", statistics, state_dim=3, action_dim=3, chunk_size=4)
-    settings = dict(change)
-    name = settings.pop("name", one.name)
-    other = Policy(replace(one.config, **settings), statistics, name=name)
+    one.resizing = Resizing((8, 8))
+    beside = {key: getattr(one, key) for key in ("name", "resizing", "action_target")}
+    settings = {key: x for key, x in change.items() if key not in beside}
+    other = Policy(replace(one.config, **settings), statistics)
+    for key, x in beside.items():
+        setattr(other, key, change.get(key, x))
     other.module.load_state_dict(one.module.state_dict())
     assert fingerprint(one) != fingerprint(other)
     same = Policy(one.config, statistics)
+    same.resizing = one.resizing
     same.module.load_state_dict(one.module.state_dict())
     assert fingerprint(one) == fingerprint(same.eval())
     pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]

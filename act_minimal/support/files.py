@@ -343,7 +343,16 @@ def remove_folder(path: Path, made_by: str) -> None:
 
     One with anything else in it stays, and so does one that the system keeps.
     """
-    if path.is_dir() and not _not_made_by(made_by, path):
+    if not _not_made_by(made_by, path):
+        discard(path)
+
+
+def discard(path: Path) -> None:
+    """Removes a folder whatever is in it, wholly or not at all: look before.
+
+    One that the system keeps stays, and that there is none is no error.
+    """
+    if path.is_dir():
         temporary = _temporary(Path(os.path.realpath(path)))
         with contextlib.suppress(OSError), _used(temporary):
             os.replace(path, temporary)

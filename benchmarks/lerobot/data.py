@@ -16,7 +16,6 @@ All take turns. The files have just been written, so that no disk is waited for.
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from act_minimal.exchange.convert import convert
 from act_minimal.exchange.lerobot_read import LeRobotReader
 from act_minimal.sim import make_task
 from act_minimal.sim.recording import record
+from act_minimal.support.files import discard
 from act_minimal.support.video import VideoReader
 
 from ..results import write
@@ -118,8 +118,8 @@ def measure(source: Path, folder: Path, repetitions: int) -> dict:
         for version, codec in CASES:
             name = f"{version} {codec}"
             theirs, back = folder / name, folder / f"{name} back"
-            shutil.rmtree(theirs, ignore_errors=True)
-            shutil.rmtree(back, ignore_errors=True)
+            discard(theirs)
+            discard(back)
             took = {
                 "export": timed(convert, source, theirs, version, video=codec),
                 "usual": timed(decode_usual, theirs),

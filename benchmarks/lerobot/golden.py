@@ -24,6 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from act_minimal.support.files import (
+    atomic_folder,
+    discard,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -247,7 +256,7 @@ def act_on(folder: Path, observation: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def save_old_checkpoint(case: str, folder: Path) -> None:
     """The same before 0.4, and what it does: chunk.safetensors beside the folder."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     stats = made_up_statistics(lerobot_policy(case))
     policy = lerobot_policy(case, dataset_stats=stats).eval()
@@ -256,12 +265,12 @@ def save_old_checkpoint(case: str, folder: Path) -> None:
     # Its chunk is in normalised units; only single actions are not.
     ticks = range(policy.config.n_action_steps)
     chunk = torch.stack([policy.select_action(dict(seen)) for _ in ticks], 1)
-    save_file({"chunk": chunk}, folder.parent / "chunk.safetensors")
+    write_bytes(folder.parent / "chunk.safetensors", save({"chunk": chunk}))
 
 
 def inside(job: str, out: Path, *words: str) -> None:
     """One job in LeRobot's environment; the answers go to `out`."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     if job == "cases":
         tensors = {f"ensemble/{m}": x for m, x in run_ensembles().items()}
@@ -269,8 +278,9 @@ def inside(job: str, out: Path, *words: str) -> None:
         for case in words:
             found, shapes[case] = run_case(case)
             tensors |= {f"{case}/{key}": x for key, x in found.items()}
-        out.with_suffix(".json").write_text(json.dumps(shapes), encoding="utf-8")
-        save_file({key: x.detach().contiguous() for key, x in tensors.items()}, out)
+        write_json(out.with_suffix(".json"), shapes)
+        whole = {key: x.detach().contiguous() for key, x in tensors.items()}
+        write_bytes(out, save(whole))
     elif job == "save":
         save_checkpoint(words[0], out)
     elif job == "save_old":
@@ -279,7 +289,8 @@ def inside(job: str, out: Path, *words: str) -> None:
         pairs = list(zip(words[::2], words[1::2], strict=True))
         answers = [act_on(Path(folder), load_file(seen)) for folder, seen in pairs]
         rows = enumerate(answers)
-        save_file({f"{i}/{key}": x for i, row in rows for key, x in row.items()}, out)
+        found = {f"{i}/{key}": x for i, row in rows for key, x in row.items()}
+        write_bytes(out, save(found))
 
 
 def in_lerobot(
@@ -299,47 +310,46 @@ def in_lerobot(
 
 
 def main() -> None:
-    """Make all golden files again."""
+    """Make all golden files again: those that are there stay until all are made."""
     import shutil
     import tempfile
     from importlib.metadata import version
 
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
-    GOLDEN.mkdir(exist_ok=True)
-    file = GOLDEN / "lerobot_act.safetensors"
-    in_lerobot("cases", file, *CASES)
-    folder = GOLDEN / "lerobot_0.4"
-    shutil.rmtree(folder, ignore_errors=True)
-    in_lerobot("save", folder, "env_state")
     with tempfile.TemporaryDirectory() as temporary:
-        seen, done = Path(temporary, "seen"), Path(temporary, "done")
+        home = Path(temporary)
+        cases, seen, done = (home / name for name in ("cases", "seen", "done"))
+        folder, old = home / "lerobot_0.4", home / "lerobot_0.3"
+        in_lerobot("cases", cases, *CASES)
+        in_lerobot("save", folder, "env_state")
         batch = inputs("env_state")
         observation = {k: x for k, x in batch.items() if k.startswith("observation")}
-        save_file(observation, seen)
+        write_bytes(seen, save(observation))
         in_lerobot("act", done, folder, seen)
-        tensors = load_file(file)
-        old = Path(temporary, "old")
         in_lerobot("save_old", old, "env_state", version="0.3.3")
-        shutil.rmtree(GOLDEN / "lerobot_0.3", ignore_errors=True)
-        shutil.copytree(old, GOLDEN / "lerobot_0.3")
-        chunk = load_file(Path(temporary, "chunk.safetensors"))["chunk"]
-        found = load_file(done)
-        tensors |= {f"folder/{key[2:]}": x for key, x in found.items()}
-        save_file(tensors | {"folder/old": chunk}, file)
-    path = file.with_suffix(".json")
+        tensors = load_file(cases)
+        tensors |= {f"folder/{key[2:]}": x for key, x in load_file(done).items()}
+        tensors |= {"folder/old": load_file(home / "chunk.safetensors")["chunk"]}
+        shapes_of = read_json(cases.with_suffix(".json"))
+        for made in (folder, old):
+            discard(GOLDEN / made.name)
+            with atomic_folder(GOLDEN / made.name) as whole:
+                shutil.copytree(made, whole, dirs_exist_ok=True)
+    file = GOLDEN / "lerobot_act.safetensors"
+    write_bytes(file, save(tensors))
     rows = [
         f"    {json.dumps(case)}: {json.dumps(shapes)}"
-        for case, shapes in json.loads(path.read_text(encoding="utf-8")).items()
+        for case, shapes in shapes_of.items()
     ]
     said = {"torch": version("torch"), "numpy": version("numpy")}
     said["lerobot"] = "0.4.4, 0.3.3"
-    path.write_text(
+    write_text(
+        file.with_suffix(".json"),
         '{\n  "command": "python -m benchmarks.lerobot.golden",\n'
         f'  "versions": {json.dumps(said)},\n  "weights": {{\n'
         + ",\n".join(rows)
         + "\n  }\n}\n",
-        encoding="utf-8",
     )
     sizes = sum(x.stat().st_size for x in GOLDEN.rglob("*") if x.is_file())
     print(f"{GOLDEN}: {sizes / 1024:.0f} KiB")

@@ -22,6 +22,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from act_minimal.checkpoint import read_json
+from act_minimal.support.files import write_text
 from tests.lerobot_environment import make_environment, run
 
 from ..results import RESULTS, ROOT, write
@@ -131,7 +132,7 @@ def main() -> None:
         rows = before | rows
     content = {"seeds": [0], "repetitions": 1, "releases": rows}
     write("lerobot_versions", time.perf_counter() - start, content)
-    PAGE.write_text(page(rows), encoding="utf-8")
+    write_text(PAGE, page(rows))
 
 
 if __name__ == "__main__":

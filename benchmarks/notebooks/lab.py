@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from act_minimal.command.course import lab_environment
+from act_minimal.support.files import write_bytes, write_json
 
 from ..results import ROOT
 
@@ -40,14 +41,12 @@ def jupyterlab(notebooks: Path = ROOT / "notebooks") -> Iterator[str]:
         folder = Path(name) / "notebooks"
         folder.mkdir()
         for path in notebooks.glob("*.ipynb"):
-            shutil.copy(path, folder)
+            write_bytes(folder / path.name, path.read_bytes())
         settings = Path(name) / "settings"
         # All cells in the page, not only those on the screen.
         tracker = settings / "@jupyterlab" / "notebook-extension"
-        tracker.mkdir(parents=True)
-        (tracker / "tracker.jupyterlab-settings").write_text(
-            '{"windowingMode": "none"}', encoding="utf-8"
-        )
+        told = {"windowingMode": "none"}
+        write_json(tracker / "tracker.jupyterlab-settings", told)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -17,6 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from act_minimal.support.console import make_console
+
 from ..safety.safe_robot import SafeRobot
 from ..teleop import Described
 
@@ -72,7 +74,7 @@ def shown(robot: SafeRobot, source: Described) -> Iterator[None]:
         yield
         return
     display, over = Display(robot, source), threading.Event()
-    live = Live(auto_refresh=False)
+    live = Live(console=make_console(), auto_refresh=False)
 
     def draw() -> None:
         # A terminal that cannot be written to is no reason to stop an arm.

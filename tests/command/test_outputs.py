@@ -1,20 +1,27 @@
 """No command replaces, empties or fills what it did not make, whatever it is told."""
 
+import functools
 import os
+from dataclasses import is_dataclass
+from inspect import signature
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from act_minimal.checkpoint import load_policy
+from act_minimal.command import main as cli
 from act_minimal.episodes import Episode, episode_path, save_episode
 from act_minimal.exchange.lerobot_policy import export_policy, import_policy
 from act_minimal.support.files import MARKER
 from hardware.so100.calibration import load_calibration
 
 from .. import commands
+from .test_flags import NEEDED, ON_ARMS, SIMULATED
 
-STATE = Path(__file__).parents[2] / "data" / "checkpoints" / "so100_pick_place_state"
+TESTS = Path(__file__).parents[1]
+STATE = TESTS.parent / "data" / "checkpoints" / "so100_pick_place_state"
 TINY = "--chunk-size 4 --steps 2 --batch-size 4 --no-tensorboard --threads 1"
 
 
@@ -189,6 +196,60 @@ def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command)
         code, err = act(line.format(**places).replace("FILE", str(path)))
         assert (code, fault in err) == (2, True), err
     assert tree(tmp_path) == before
+
+
+# Settings that are paths and in neither list: what is read, by any command or by some,
+# and what a test of its own writes.
+READ = {"checkpoint", "data", "policy", "folder", "folders", "source", "statistics"}
+READ |= {"leader_calibration", ("teleop", "calibration"), ("deploy", "calibration")}
+READ |= {("record_arm", "calibration")}
+ELSEWHERE = {
+    ("train", "cache"): "test_a_folder_that_is_no_cache_is_not_removed",
+    ("virtual", "port"): "test_a_virtual_arm_takes_no_name_that_is_taken",
+    ("virtual", "calibration"): "test_a_calibration_is_not_written_over_another_file",
+    ("calibrate", "calibration"): "test_a_calibration_is_not_written_over_another_file",
+    ("cameras", "thumbnails"): "test_thumbnails_go_into_a_folder",
+}
+
+
+def found(line):
+    """The function that a line of words calls, and all settings that it gets."""
+    name, *words = line.split()
+    command = cli._find(name, words, False)
+    assert isinstance(command, functools.partial)
+    given = signature(command.func).bind(*command.args, **command.keywords).arguments
+    for value in list(given.values()):
+        given |= getattr(value, "__dict__", {})
+    return command.func, given
+
+
+def paths_in(declared):
+    """Names of the settings that a function or a dataclass declares as paths."""
+    for name, kind in get_type_hints(declared).items():
+        kinds = [kind, *get_args(kind)]
+        if Path in kinds:
+            yield name
+        for one in filter(is_dataclass, kinds):
+            yield from paths_in(one)
+
+
+def test_every_path_that_a_command_writes_to_is_tried():
+    """Of a new option for an output, a line in FOLDERS or FILES is wanted."""
+    lines = [*FOLDERS.values(), *(line for line, _ in FILES.values())]
+    tried = set()
+    for line in lines:
+        words = line.replace("FILE", "OUT").format(demos="d", more="m", there="t")
+        function, given = found(words)
+        tried |= {(function.__name__, k) for k, x in given.items() if x == Path("OUT")}
+    declared = set()
+    for command in SIMULATED + ON_ARMS:
+        function, _ = found(f"{command} {NEEDED.get(command, '')}")
+        declared |= {(function.__name__, name) for name in paths_in(function)}
+    written = {one for one in declared if not {one, one[1]} & READ}
+    assert written == tried | set(ELSEWHERE)
+    tests = [p.read_text(encoding="utf-8") for p in TESTS.rglob("test_*.py")]
+    for name in ELSEWHERE.values():
+        assert any(f"\ndef {name}(" in text for text in tests), name
 
 
 def test_a_calibration_is_not_written_over_another_file(act, tmp_path, monkeypatch):

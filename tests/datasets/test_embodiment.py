@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from hardware.safety.safe_robot import SafeRobot, so100_limits
 from hardware.safety.stop import EmergencyStop
 from hardware.so100.arm import SO100
 
+from ..commands import act
 from ..hardware.fake_arm import Clock, FakeArm
 from ..made_up import random_episode
 
@@ -137,6 +139,11 @@ class Poses:
     def look(self):
         return np.zeros(7, np.float32)
 
+    def open(self):
+        pass
+
+    read, close = look, open
+
 
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -162,6 +169,26 @@ def test_fps_on_an_arm_stands_in_for_the_card(monkeypatch, given):
     assert "taught at 10 Hz, driven at 30 Hz" in "".join(said) or given == 10
     drive._say_rate({}, None, 30.0, said.append)
     assert said[-1] == "the policy's card names no rate; this loop ticks at 30 Hz"
+
+
+def test_deploy_takes_the_rate_that_fps_says(tmp_path, monkeypatch):
+    """A policy of 10 Hz on an arm of 30 Hz is refused, unless --fps says so."""
+
+    def plugged(config, *_):
+        arm = FakeArm(so100_limits(), Clock(monkeypatch), joints=SO100_JOINTS)
+        arm.fps = config.fps or 30.0
+        tracker: Any = Poses()
+        return SafeRobot(arm, arm.limits, tracker=tracker)
+
+    monkeypatch.setattr("hardware.robots.make_robot", plugged)
+    folder = copied(tmp_path / "policy", fps=10)
+    line = f"deploy --policy {folder} --port nowhere --dry-run"
+    code, _, err = act(line)
+    assert (code, "taught at 10 Hz" in err) == (1, True)
+    code, out, err = act(line, "--fps 30")
+    assert (code, err) == (0, "")
+    assert "taught at 10 Hz, driven at 30 Hz: --fps says so" in out
+    assert "nothing of the policy was sent" in out
 
 
 @pytest.mark.parametrize(("robot", "usual"), [("so100", 30), ("openarm", 50)])

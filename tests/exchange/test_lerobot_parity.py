@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from packaging.version import Version
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from act_minimal.checkpoint import CheckpointError
 from act_minimal.exchange.lerobot_names import rename_in, rename_out
@@ -124,6 +124,41 @@ def test_temporal_ensembles_are_lerobots():
         newest = TemporalEnsemble(golden.CHUNK, -m, oldest_first=False)
         other = np.stack([newest.step(chunk) for chunk in chunks])
         assert np.abs(other - theirs).max() < 1e-4
+
+
+def test_golden_files_change_only_when_all_are_made(tmp_path, monkeypatch):
+    home = tmp_path / "golden"
+    (home / "lerobot_0.4").mkdir(parents=True)
+    (home / "lerobot_0.4" / "of_before.json").touch()
+    monkeypatch.setattr(golden, "GOLDEN", home)
+    impossible = ["save_old"]
+
+    def pretend(job, out, *_, version=None):
+        if job in impossible:
+            raise OSError(f"no LeRobot {version}")
+        if job in ("cases", "act"):
+            save_file({"0/chunk": torch.ones(2)}, out)
+            out.with_suffix(".json").write_text('{"case": {"weight": [2]}}')
+            return
+        out.mkdir()
+        (out / "config.json").write_text(job)
+        save_file({"chunk": torch.ones(3)}, out.parent / "chunk.safetensors")
+
+    monkeypatch.setattr(golden, "in_lerobot", pretend)
+    with pytest.raises(OSError, match="no LeRobot 0"):
+        golden.main()
+    assert [path.name for path in home.rglob("*")] == ["lerobot_0.4", "of_before.json"]
+    impossible.clear()
+    golden.main()
+    names = {path.relative_to(home).as_posix() for path in home.rglob("*.*")}
+    assert names == {
+        *("lerobot_0.3", "lerobot_0.3/config.json", "lerobot_act.json"),
+        *("lerobot_0.4", "lerobot_0.4/config.json", "lerobot_act.safetensors"),
+    }
+    made = load_file(home / "lerobot_act.safetensors")
+    assert set(made) == {"0/chunk", "folder/chunk", "folder/old"}
+    said = json.loads((home / "lerobot_act.json").read_text(encoding="utf-8"))
+    assert said["weights"] == {"case": {"weight": [2]}}
 
 
 @needs_environment

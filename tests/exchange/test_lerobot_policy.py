@@ -261,20 +261,45 @@ def test_states_that_lerobots_act_never_reads_are_passed_over(theirs, tmp_path, 
     assert load_policy(folder).config.state_dim == 6
 
 
+def forget_statistics(folder: Path, modes: dict[str, str], old: bool) -> None:
+    """Turns a checkpoint into one that normalises so, and has no statistics at all."""
+    edit_json(folder / CONFIG, put(normalization_mapping=modes))
+    for file, i in ((PRE, 3), (POST, 0)):
+        edit_json(folder / file, lose("steps", i, "state_file"))
+        edit_json(folder / file, lambda c, i=i: steps_of(c, i).update(norm_map=modes))
+    for file in (PRE_FILE, POST_FILE):
+        (folder / file).unlink()
+    for file in folder.glob("policy_*") if old else ():
+        file.unlink()
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_what_stays_as_it_is_needs_no_statistics(theirs, tmp_path, old):
     """VISUAL is left MEAN_STD: there are no images, so nothing needs it."""
     modes = {"VISUAL": "MEAN_STD", "STATE": "IDENTITY", "ACTION": "IDENTITY"}
-    edit_json(theirs / CONFIG, put(normalization_mapping=modes))
-    for file, i in ((PRE, 3), (POST, 0)):
-        edit_json(theirs / file, lose("steps", i, "state_file"))
-        edit_json(theirs / file, lambda c, i=i: steps_of(c, i).update(norm_map=modes))
-    for file in theirs.glob("policy_*") if old else ():
-        file.unlink()
+    forget_statistics(theirs, modes, old)
     policy = load_policy(import_policy(theirs, tmp_path / "ours"))
     for key in ("qpos", "env_state", "action"):
         scale = policy.scale(key)
         assert (scale.mean.unique().tolist(), scale.std.unique().tolist()) == ([0], [1])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pictures_that_stay_as_they_are_need_no_statistics_either(tmp_path, old):
+    ours = saved(tmp_path / "ours", cameras=("top", "wrist"))
+    there = export_policy(ours, tmp_path / "there").folder
+    modes = dict.fromkeys(("VISUAL", "STATE", "ENV", "ACTION"), "IDENTITY")
+    forget_statistics(there, modes, old)
+    back = load_policy(import_policy(there, tmp_path / "back"))
+    plain = load_policy(ours)
+    assert plain.module.cameras is not None
+    for scale in (plain.module.cameras, plain.scale("qpos"), plain.scale("action")):
+        scale.mean.zero_()
+        scale.std.fill_(1.0)
+    seen = observation_of(plain.config)
+    wanted = plain.predict_chunk(seen)
+    assert np.abs(back.predict_chunk(seen) - wanted).max() < 1e-5
+    assert np.abs(predict(ours, seen) - wanted).max() > 1e-2
 
 
 def test_cameras_may_differ_in_size_and_have_any_name(tmp_path):

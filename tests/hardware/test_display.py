@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from act_minimal.support.console import prepare_output
 from hardware.command.display import Display, shown
 from hardware.openarm.limits import openarm_limits
 from hardware.safety.safe_robot import SafeRobot, so100_limits
 from hardware.so100.kinematics import JOINTS
 from hardware.teleop import Gamepad, Keyboard, Leader, OpenArmLeader
 
+from ..clocks import eventually
 from ..commands import start_program, typed_at
+from ..support.test_console import Terminal
 from .fake_arm import Clock, FakeArm
 
 
@@ -91,6 +94,26 @@ def test_nothing_is_drawn_where_there_is_no_terminal(robot, capsys):
     with shown(robot, Keyboard(NoKeys())):
         time.sleep(0.01)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_the_colours_and_letters_that_it_takes(
+    robot, monkeypatch, no_color
+):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal("ascii", terminal=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    prepare_output()
+    robot.joints = ("Würfel", *JOINTS[1:])
+    with shown(robot, Keyboard(NoKeys())):
+        eventually(lambda: "space ends it" in terminal.said())
+    assert "Wurfel" in terminal.said()
+    styled = re.search(r"\x1b\[[\d;]*m", terminal.said())  # such as bold
+    assert bool(styled) != bool(no_color)
 
 
 class Gone(io.StringIO):

@@ -1,6 +1,7 @@
 """A tally belongs to one policy, one arm, one task and one list of scenes."""
 
 import json
+import re
 import types
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hardware.deployment import Trial, about_trials, deploy, open_tally
 
 from ..commands import act
 
-CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
+ROOT = Path(__file__).parents[2]
+CHECKPOINTS = ROOT / "data" / "checkpoints"
 STATE = CHECKPOINTS / "so100_pick_place_state"
 pytestmark = pytest.mark.quick
 
@@ -117,6 +119,24 @@ def test_a_file_that_is_no_tally_is_left_alone(tmp_path, ran, content):
 )
 def test_the_default_folder_is_named_after_policy_and_robot(policy, folder):
     assert default_folder(Path(policy), "so100") == Path("runs/deploy") / folder
+
+
+def test_the_readmes_two_deployments_go_to_two_folders(monkeypatch):
+    """Whoever types both lines is not told that the trials are another policy's."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^uv run act (deploy .+)$", text, re.MULTILINE)
+    places = []
+
+    def opened(out, *_):
+        places.append(out)
+        raise UserError("enough is known")
+
+    monkeypatch.setattr(deployment, "open_tally", opened)
+    monkeypatch.chdir(ROOT)
+    for line in lines:
+        assert act(line)[0] == 1
+    assert len(set(places)) == len(lines) >= 2
+    assert {place.parent for place in places} == {Path("runs/deploy")}
 
 
 def test_no_arm_is_touched_for_what_is_done_or_cannot_be_mixed(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """What goes to the terminal: any text, whatever it can show, and colours if wanted."""
 
+import ast
 import io
 import json
 import os
-import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,13 +159,47 @@ def test_no_color_is_obeyed(act, monkeypatch, value, coloured):
     assert ("\x1b[" in err) == coloured
 
 
+def consoles(code):
+    """Lines that make a console of rich's, or use the one that it makes by itself."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "rich":
+            if {one.name for one in node.names} & {"print", "get_console", "inspect"}:
+                yield node.lineno
+        elif isinstance(node, ast.Call):
+            owner, _, name = ast.unparse(node.func).rpartition(".")
+            given = {word.arg for word in node.keywords}
+            alone = name in ("Live", "Progress") and "console" not in given
+            if alone or name in ("Console", "get_console") or owner == "rich":
+                yield node.lineno
+
+
 def test_every_console_is_made_in_one_place():
-    folder = os.path.dirname(console.__file__)
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".py") and name != "console.py":
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                assert not re.search(r"\bConsole\(", file.read()), name
+    """Rich's own would keep bold where NO_COLOR is set."""
+    root, seen = Path(console.__file__).parents[2], set()
+    for package in ("act_minimal", "hardware", "course", "benchmarks"):
+        for path in sorted((root / package).rglob("*.py")):
+            seen.add(path.relative_to(root).as_posix())
+            lines = list(consoles(path.read_text(encoding="utf-8")))
+            assert path == Path(console.__file__) or not lines, f"{path}: {lines}"
+    assert {"act_minimal/command/doctor.py", "hardware/command/display.py"} <= seen
     assert make_console(width=33).width == 33
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("Console(width=80)", True),
+        ("rich.console.Console()", True),
+        ("Live(auto_refresh=False)", True),
+        ("Live(console=make_console())", False),
+        ("rich.print('a')", True),
+        ("from rich import print", True),
+        ("from rich.table import Table", False),
+        ("console = make_console()", False),
+    ],
+)
+def test_another_console_would_be_found(code, found):
+    assert bool(list(consoles(code))) == found
 
 
 @pytest.mark.slow

@@ -4,16 +4,12 @@ Somebody beside a real arm does these things by hand; tests, lessons and benchma
 them through this socket. No policy sees anything of it.
 """
 
-import _thread
 import contextlib
-import importlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +26,8 @@ from .server import short_name, socket_path
 
 ENDING = 20.0  # s that it may take to clean up on a busy computer
 GREETING = "a virtual "  # what an arm says once it is there begins like this
+# Not from here: cameras, and with them PyTorch, would take seconds to import.
+HOST = "from hardware.virtual.service import host; host()"
 
 
 class SceneClient:
@@ -270,28 +268,3 @@ class VirtualArmProcess:
             self._process.wait()
         with self._process.stdout as output:
             return output.read().strip()
-
-
-HOST = "from hardware.virtual.client import host; host()"
-
-
-def host() -> None:
-    """Serve the arm that the command line describes, until this program's input ends.
-
-    Input is a pipe from who started it: however that program ends, the pipe does, too.
-    """
-    module, kind, content = sys.argv[1:]
-    there = importlib.import_module(module)
-    settings = json.loads(content)
-    config = getattr(there, kind)(**settings | {"port": Path(settings["port"])})
-
-    # Whatever the shell said (nohup, &): an ignored signal would interrupt nothing.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        _thread.interrupt_main()
-
-    threading.Thread(target=wait, daemon=True).start()
-    there.serve(config)

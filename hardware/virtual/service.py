@@ -5,10 +5,15 @@ busy computer holds it up; clients read it from a file (`clock.ArmTime`). What b
 to one arm's protocol is in its `emulator.service`.
 """
 
+import _thread
 import contextlib
+import importlib
+import json
 import os
 import selectors
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +194,25 @@ def serve_until_ended(make: Callable[[], VirtualService], greeting: str) -> None
             for number in (*signals, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # a second one: it ends already
             service.close()
+
+
+def host() -> None:
+    """Serve the arm that the command line describes, until this program's input ends.
+
+    Input is a pipe from who started it: however that program ends, the pipe does, too.
+    """
+    module, kind, content = sys.argv[1:]
+    emulator = importlib.import_module(module)
+    settings = json.loads(content)
+    config = getattr(emulator, kind)(**settings | {"port": Path(settings["port"])})
+
+    # Whatever the shell said (nohup, &): an ignored signal would interrupt nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        _thread.interrupt_main()
+
+    threading.Thread(target=wait, daemon=True).start()
+    emulator.serve(config)

@@ -42,10 +42,11 @@ from hardware.so100.emulator.service import (
     assemble,
 )
 from hardware.stream import Message, Stream
-from hardware.virtual.client import SceneClient, VirtualArmProcess
+from hardware.virtual.client import HOST, SceneClient, VirtualArmProcess
 
 from ..clocks import HandClock
 from ..commands import start_program
+from ..programs import python
 from .virtual_arms import config_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs pseudo-terminals")
@@ -485,3 +486,17 @@ def test_an_arm_that_cannot_open_its_socket_leaves_nothing(tmp_path, make):
     with pytest.raises((OSError, UserError)):
         make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["arm.scene"]
+
+
+@pytest.mark.quick
+def test_a_virtual_arms_program_starts_without_pytorch():
+    """Half of its start would be that."""
+    start = HOST.partition(";")[0]
+    emulators = (
+        "import hardware.so100.emulator.service, hardware.openarm.emulator.service"
+    )
+    answer = (
+        "import sys; print(sorted({'torch', 'matplotlib', 'mujoco'} & {*sys.modules}))"
+    )
+    said = python("-c", f"{start}; {emulators}; {answer}")
+    assert said.stdout.strip() == "['mujoco']", said

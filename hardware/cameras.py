@@ -23,7 +23,6 @@ import cv2
 import numpy as np
 
 from act_minimal.command.devices import CAMERA_BACKENDS
-from act_minimal.images import resize
 from act_minimal.support.errors import UserError
 from act_minimal.support.plugins import load_class
 from act_minimal.support.validation import Count, Positive, check_settings
@@ -130,6 +129,9 @@ class StreamCamera(Stream):
         """Start it, and wait for the first picture."""
         if self._thread:
             return
+        # Not above: with it comes PyTorch, and who calibrates an arm need not wait.
+        from act_minimal.images import resize
+
         config, clock, seconds = self.config, COMPUTER, FIRST_FRAME
         next_picture, stop = self._open(config)
         if config.source.startswith(VIRTUAL_CAMERA):
@@ -148,7 +150,9 @@ class StreamCamera(Stream):
                 raise CameraError(
                     f"a picture was taken at {when}, expected s of time.monotonic()"
                 )
-            return fit(image, config.size, config.rotate), when
+            turned = np.rot90(image, -config.rotate // 90)  # clockwise
+            sized = resize(np.ascontiguousarray(turned), config.size)
+            return np.ascontiguousarray(sized), when
 
         if not self.start((take, stop), clock, seconds):
             raise CameraError(
@@ -187,13 +191,6 @@ def open_own(path: str, config: CameraConfig) -> Source:
         return np.array(image), when  # it may use its memory again
 
     return take, camera.close
-
-
-def fit(image: np.ndarray, size: tuple[int, int], rotate: int = 0) -> np.ndarray:
-    """Turn and scale a picture (H, W, 3) to `size`."""
-    if rotate:
-        image = np.rot90(image, -rotate // 90)
-    return np.ascontiguousarray(resize(np.ascontiguousarray(image), size))
 
 
 def open_opencv(config: CameraConfig) -> Source:

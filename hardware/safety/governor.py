@@ -17,6 +17,7 @@ WAITS = 1.0  # s until a blocked joint of an arm that has pressed is asked again
 MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
+SWING = 0.5  # of what a joint was behind: so far it goes beyond a target that turns
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
@@ -331,7 +332,7 @@ class Governor:
         """As much of the step as keeps everything clear, or leads away from it.
 
         Two things have to be: the target, to which nothing comes nearer than it may in
-        a tick; and the way to it from where the arm is, which lags behind.
+        a tick; and the ways on which the arm, which lags behind, may come to it.
         """
         shares = np.array([1.0])
         good, size = 0.0, 1.0
@@ -340,7 +341,10 @@ class Governor:
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
             late = steps.copy()  # the arm is there, and its jaws have not moved yet
             late[:, list(self.limits.grippers)] = measured[list(self.limits.grippers)]
-            passing = np.concatenate([passing, late[:, None]], axis=1)  # (n, 4, A)
+            # Joints that turn back first go on for some of the way that they had left.
+            turning = (steps - last) * (last - measured) < 0  # (n, A)
+            swung = np.where(turning, steps + SWING * (last - measured), steps)
+            passing = np.concatenate([passing, late[:, None], swung[:, None]], axis=1)
             states = np.concatenate([[last, measured], steps, *passing])
             clearances = self.clearance(states)
             nearest = np.where(

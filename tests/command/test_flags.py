@@ -153,6 +153,29 @@ def test_a_usage_error_is_answered_within_a_second():
     assert float(light("demo --task foo", code=code).splitlines()[-1]) < 1.0
 
 
+ARMS = """
+import sys, act_minimal.command.main as cli
+for line in sys.argv[1:]:
+    try:
+        cli.main(line.split())
+    except SystemExit as end:
+        assert end.code == 1, (line, end.code)  # there is no such port
+    assert "torch" not in sys.modules, line
+"""
+
+
+@pytest.mark.quick
+def test_an_arm_is_set_up_without_waiting_for_pytorch(tmp_path):
+    light(
+        "health --port nothing",
+        "calibrate --port nothing",
+        "teleop --port nothing",
+        "health --robot openarm --port nothing,nothing",
+        code=ARMS,
+        folder=tmp_path,
+    )
+
+
 # --- commands that end by themselves: run, with every flag ----------------------------
 
 TINY = "--steps 3 --batch-size 4 --chunk-size 4 --threads 1 --device cpu"

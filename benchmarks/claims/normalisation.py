@@ -63,7 +63,7 @@ def run(seed: int, settings: Training) -> Row:
         if name in done:
             continue
         began = time.perf_counter()
-        policy, _ = practice.short_run(demos, statistics, **how)
+        policy, _ = practice.train_short(demos, statistics, **how)
         seconds = time.perf_counter() - began
         result = roll_out(policy, settings.n, seed, None)
         print(f"seed {seed}, {name}: {result}", flush=True)
@@ -82,7 +82,7 @@ def displaced(demos: Demonstrations, how: Row) -> list[Row]:
     seven = practice.still_joint(demos, seed=seed)
     windows = Windows(seven, range(len(seven)), K)
     for floor in FLOORS:
-        policy, _ = practice.short_run(seven, windows.statistics(floor), **how)
+        policy, _ = practice.train_short(seven, windows.statistics(floor), **how)
         errors = practice.error_when_moved(policy, seven, np.deg2rad(DEGREES).tolist())
         for degrees, l1 in zip(DEGREES, errors, strict=True):
             rows.append({"floor": floor, "degrees": degrees, "seed": seed, "l1": l1})

@@ -1,6 +1,8 @@
 """Lesson 06: training runs, their curves, their checkpoints, and what decides them."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from act_minimal.checkpoint import load_policy
+from act_minimal.checkpoint import load_policy, save_policy
 from act_minimal.dataset import (
     Demonstrations,
     Statistics,
@@ -22,6 +24,7 @@ from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy, make_policy
 from act_minimal.training import TrainResult, mix
 
+from ..toolkit.paths import home
 from ..toolkit.plots import (
     COLOURS,
     figure,
@@ -31,7 +34,7 @@ from ..toolkit.plots import (
     still_layout,
     style,
 )
-from ..toolkit.runs import rollouts, trained
+from ..toolkit.runs import alone, rollouts, trained
 from ..toolkit.training_plot import LiveCurve
 from ..toolkit.widgets import Explorer, steps
 
@@ -102,10 +105,30 @@ def smooth(values: Sequence[float] | np.ndarray, window: int) -> np.ndarray:
     return (total[end] - total[start]) / (end - start)
 
 
-# --- short runs, without files --------------------------------------------------------
+# --- short runs -----------------------------------------------------------------------
 
 
 def short_run(
+    demos: Demonstrations, statistics: Statistics | None = None, **settings: Any
+) -> tuple[Policy, np.ndarray]:
+    """`train_short`, or what it gave for the same data and settings before."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    tables = [demos.qpos, demos.action, demos.env_state]
+    if statistics:
+        tables += [*statistics.mean.values(), *statistics.std.values()]
+    for table in tables:
+        digest.update(np.ascontiguousarray(table).tobytes())
+    folder = home() / "short_runs" / digest.hexdigest()[:12]
+    with alone(folder):
+        if not folder.exists():
+            policy, losses = train_short(demos, statistics, **settings)
+            finite = [x if np.isfinite(x) else None for x in losses.tolist()]
+            save_policy(folder, policy, {"l1": finite}, made_by="lesson 06")
+    policy = load_policy(folder)
+    return policy, np.array(policy.card["l1"], float)  # None becomes NaN
+
+
+def train_short(
     demos: Demonstrations,
     statistics: Statistics | None = None,
     *,

@@ -282,8 +282,8 @@ def demos():
 
 def test_a_short_run_learns_and_repeats(demos):
     small = {"chunk_size": 5, "width": 32, "feedforward": 32}
-    policy, losses = training.short_run(demos, steps=25, **small)
-    _, again = training.short_run(demos, steps=25, **small)
+    policy, losses = training.train_short(demos, steps=25, **small)
+    _, again = training.train_short(demos, steps=25, **small)
     np.testing.assert_array_equal(losses, again)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
     drawn, zero = training.both_losses(policy, demos, frames=32)
@@ -291,12 +291,35 @@ def test_a_short_run_learns_and_repeats(demos):
     assert 0 < zero < 2
 
 
-def test_a_short_run_that_comes_apart_ends_in_nan(demos):
+def test_a_short_run_is_found_again(demos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACT_MINIMAL_COURSE", str(tmp_path))
+    statistics = Windows(demos, [0], 5).statistics()
+    small = {"steps": 3, "chunk_size": 5, "width": 32, "feedforward": 32}
+    expected = training.train_short(demos, statistics, **small)
+    first = training.short_run(demos, statistics, **small)
+    others = [(demos, None, {}), (demos, statistics, {"lr": 1e-3})]
+    others += [(training.still_joint(demos), None, {})]
+    for data, table, change in others:
+        other = training.short_run(data, table, **small | change)
+        assert not np.array_equal(other[1], first[1])
+    monkeypatch.setattr(training, "train_short", None)
+    for policy, losses in (first, training.short_run(demos, statistics, **small)):
+        np.testing.assert_array_equal(losses, expected[1])
+        weights = policy.module.state_dict()
+        for name, wanted in expected[0].module.state_dict().items():
+            assert torch.equal(weights[name], wanted)
+        assert not policy.training
+
+
+def test_a_short_run_that_comes_apart_ends_in_nan(demos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACT_MINIMAL_COURSE", str(tmp_path))
     plain = Windows(demos, [0], 5).statistics()
     mean = {**plain.mean, "qpos": plain.mean["qpos"] * np.nan}
     statistics = Statistics(mean, plain.std)
-    _, losses = training.short_run(demos, statistics, steps=3, chunk_size=5, width=32)
-    assert np.isnan(losses).all()
+    for run in (training.train_short, training.short_run):
+        _, losses = run(demos, statistics, steps=3, chunk_size=5, width=32)
+        assert np.isnan(losses).all()
+        assert len(losses) == 3
 
 
 def test_the_still_joint(demos):
@@ -312,7 +335,7 @@ def test_the_still_joint(demos):
         least = max(floor, float(seven.qpos[:, 6].std()))
         assert statistics.std["qpos"][6] == pytest.approx(least, rel=1e-3)
         small = {"steps": 10, "chunk_size": 5, "width": 32}
-        policy, _ = training.short_run(seven, statistics, **small)
+        policy, _ = training.train_short(seven, statistics, **small)
         found[floor] = training.error_when_moved(policy, seven, [0.0, 0.02], frames=32)
     # 0.02 rad are two deviations with the floor, and 200 without.
     assert abs(found[0.01][1] - found[0.01][0]) < abs(found[1e-8][1] - found[1e-8][0])

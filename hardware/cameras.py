@@ -122,16 +122,17 @@ class StreamCamera(Stream):
         config: CameraConfig,
         start: Callable[[CameraConfig], Source],
     ):
+        # Not above: with it comes PyTorch, and who calibrates an arm need not wait. Nor
+        # in `open`: an arm may have torque then.
+        from act_minimal.images import resize
+
         super().__init__(f"camera '{name}'", config.stale)
-        self.config, self._open = config, start
+        self.config, self._open, self._resize = config, start, resize
 
     def open(self) -> None:
         """Start it, and wait for the first picture."""
         if self._thread:
             return
-        # Not above: with it comes PyTorch, and who calibrates an arm need not wait.
-        from act_minimal.images import resize
-
         config, clock, seconds = self.config, COMPUTER, FIRST_FRAME
         next_picture, stop = self._open(config)
         if config.source.startswith(VIRTUAL_CAMERA):
@@ -151,8 +152,7 @@ class StreamCamera(Stream):
                     f"a picture was taken at {when}, expected s of time.monotonic()"
                 )
             turned = np.rot90(image, -config.rotate // 90)  # clockwise
-            sized = resize(np.ascontiguousarray(turned), config.size)
-            return np.ascontiguousarray(sized), when
+            return self._resize(np.ascontiguousarray(turned), config.size), when
 
         if not self.start((take, stop), clock, seconds):
             raise CameraError(

@@ -1,9 +1,10 @@
 """A fault campaign: what breaks in which phase of an arm's life, and who saw what.
 
 Shared by `so100_faults` and `openarm_faults`. Each brings an arm, its faults, and a
-judge: somebody beside the arm, who knows nothing of what the program believes.
+judge: somebody beside the arm, who looks at the arm alone.
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -30,7 +31,18 @@ from hardware.virtual.client import SceneClient
 
 from ..results import RESULTS, machine
 
-KEPT = RESULTS.parents[1] / "runs" / "benchmarks"
+
+def code_digest() -> str:
+    """A short hash of the arms' code and of this folder's."""
+    root, digest = RESULTS.parents[1], hashlib.sha256()
+    for folder in ("hardware", "benchmarks/arms"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# What was measured is found again, but not with other code.
+KEPT = RESULTS.parents[1] / "runs" / "benchmarks" / f"arms_{code_digest()}"
 CHUNK = 50  # ticks
 REPETITIONS = 3  # of each fault in each phase
 KEEPS = {"record": 1, "killed": 2}  # episodes that a phase has to leave

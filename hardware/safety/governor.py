@@ -17,7 +17,8 @@ WAITS = 1.0  # s until a blocked joint of an arm that has pressed is asked again
 MOST_JOINTS = 8  # of one arm: `Governor.way` tries their subsets while the arm waits
 INERTIA = 0.06  # s that an arm may be behind its target because it begins to move
 RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
-SWING = 0.5  # of what a joint was behind: so far it goes beyond a target that turns
+SWING = 0.5  # share of its lag by which a joint swings past a target that turns back
+STANDS = 0.1  # rad/s: a slower joint stands, if it does so for INERTIA
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
@@ -145,6 +146,7 @@ class Governor:
         # way it was blocked then; and for how many s it is not asked again.
         self._standing, self._blocked, self._waits = np.zeros((3, len(self.velocity)))
         self._clearances: np.ndarray | None = None  # how clear the arm was a tick ago
+        self._still = np.zeros(len(self.velocity))  # s that each joint has stood
 
     def reset(self, measured: np.ndarray) -> None:
         """Begin at the measured pose, at rest.
@@ -193,6 +195,7 @@ class Governor:
             if before is not None
             else np.full(len(last), np.inf)
         )
+        self._still = np.where(moved < STANDS * dt, self._still + dt, 0.0)
 
         goal = _clip(goal, limits.low, limits.high, "joint limit", kinds)
         if load is not None:
@@ -331,8 +334,8 @@ class Governor:
     ) -> np.ndarray:
         """As much of the step as keeps everything clear, or leads away from it.
 
-        Two things have to be: the target, to which nothing comes nearer than it may in
-        a tick; and the ways on which the arm, which lags behind, may come to it.
+        Two things have to be clear: the target, to which nothing comes nearer than it
+        may in a tick; and the ways on which the arm, which lags behind, may come to it.
         """
         shares = np.array([1.0])
         good, size = 0.0, 1.0
@@ -341,9 +344,10 @@ class Governor:
             passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
             late = steps.copy()  # the arm is there, and its jaws have not moved yet
             late[:, list(self.limits.grippers)] = measured[list(self.limits.grippers)]
-            # Joints that turn back first go on for some of the way that they had left.
-            turning = (steps - last) * (last - measured) < 0  # (n, A)
-            swung = np.where(turning, steps + SWING * (last - measured), steps)
+            # Joints that turn back first go on for some of the way that they had left,
+            # but not those that stand: something holds them, and they shall come away.
+            swing = np.where(self._still > INERTIA, 0.0, SWING * (last - measured))
+            swung = np.where((steps - last) * swing < 0, steps + swing, steps)  # (n, A)
             passing = np.concatenate([passing, late[:, None], swung[:, None]], axis=1)
             states = np.concatenate([[last, measured], steps, *passing])
             clearances = self.clearance(states)

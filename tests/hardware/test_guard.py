@@ -16,7 +16,7 @@ from benchmarks.arms.guard_bodies import arm_of
 from hardware.openarm.kinematics import ARMS
 from hardware.openarm.limits import openarm_limits
 from hardware.openarm.model import load_alone, places_of
-from hardware.safety.governor import Governor
+from hardware.safety.governor import SWING, Governor
 from hardware.safety.guard import gap_of
 from hardware.safety.safe_robot import so100_limits
 from hardware.so100.bodies import BOXES
@@ -320,12 +320,27 @@ def test_a_target_that_turns_leaves_room_for_joints_that_still_go_on():
     wish = np.array([0.139, -1.002, 1.164, 1.061, -2.201, 0.409])
     governor = Governor(limits, 1 / 30)
     governor.reset(last)
-    target, kinds = governor.allow(wish, measured)
+    target, _ = governor.allow(wish, measured)
     turning = (target - last) * (last - measured) < 0
     # The shoulder, 0.08 rad behind, went 0.04 beyond its target.
-    swung = np.where(turning, target + 0.5 * (last - measured), target)
-    assert kinds
+    swung = np.where(turning, target + SWING * (last - measured), target)
     assert room_of(limits, swung).min() >= 0
+    lifted = measured + 0.5 * (last - measured)  # with half of that, there is room
+    target, _ = governor.allow(wish, lifted)
+    assert (target != last).any()
+
+
+@pytest.mark.parametrize("height", [0.005, 0.02, 0.055])
+def test_an_arm_that_something_holds_up_can_be_raised(height):
+    """Its target is near the table, and it stays far above: on an object, say."""
+    limits = so100_limits()
+    state = over_the_table(limits, height)
+    arm = state - 0.4 * FORWARDS
+    governor = Governor(limits, 1 / 30)
+    governor.reset(state)
+    for _ in range(30):
+        target, _ = governor.allow(arm - 0.3 * FORWARDS, arm)
+    assert (target - arm) @ FORWARDS < 0
 
 
 BLOCKS = """<mujoco><worldbody>

@@ -77,7 +77,7 @@ class Clock:
 class ArmClock(Clock):
     """The time of a virtual arm, from the file that its `ArmTime` keeps."""
 
-    patience = 0.5  # waiting for Python's lock is in no system's count
+    patience = 0.5  # s; waiting for Python's lock, a thread does not wait for a CPU
     _all: ClassVar["WeakSet[ArmClock]"] = WeakSet()
     """Those that this program looks at: a leader's is waited for by its follower."""
 

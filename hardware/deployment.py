@@ -70,22 +70,22 @@ class Tally:
     """See `about_trials`."""
 
     @property
-    def rate(self) -> Rate:
+    def success(self) -> Rate:
         """Of the trials that were judged."""
         judged = [t.success for t in self.trials if t.success is not None]
         return Rate(sum(judged), len(judged))
 
     def __str__(self) -> str:
-        rate = self.rate
-        open_ = len(self.trials) - rate.n
+        judged = self.success
+        open_ = len(self.trials) - judged.n
         rest = f"; {open_} not judged" if open_ else ""
-        return f"success {rate}{rest}" if rate.n else f"no trials yet{rest}"
+        return f"so far {judged}{rest}" if judged.n else f"none judged yet{rest}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        rate = self.rate
+        judged = self.success
         none = {"successes": 0, "n": 0, "rate": None, "interval": None}
-        return (rate.to_json() if rate.n else none) | {
+        return (judged.to_json() if judged.n else none) | {
             "about": self.about,
             "trials": [asdict(t) for t in self.trials],
         }

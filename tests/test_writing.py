@@ -107,12 +107,13 @@ WRITERS = {
     *("touch", "truncate", "write_table"),
     *("FileHandler", "ParquetWriter", "SummaryWriter"),
 }
-METHODS = {"dump", "save", "write_bytes", "write_text"}  # as functions, they are ours
+# As functions they are ours, or safetensors' `save`, which writes to memory.
+METHODS = {"dump", "save", "write_bytes", "write_text"}
 OF_SYSTEM = {"copy", "link", "mkfifo", "move", "removedirs", "replace", "symlink"}
 
 
 def writes_itself(code: str) -> Iterator[tuple[int, str]]:
-    """Line and name of every call that makes, moves or removes files by itself.
+    """Line and name of every call that writes or moves files, or removes folders.
 
     One that speaks of a name that `atomic_file` or `atomic_folder` gave does not, and
     neither does one that writes to memory.
@@ -137,15 +138,19 @@ def writes_itself(code: str) -> Iterator[tuple[int, str]]:
 
 
 def is_writer(call: ast.Call) -> bool:
-    """Whether a call makes, moves or removes a file, as far as its words tell."""
+    """Whether a call does that, as far as its words tell."""
     owner, _, name = ast.unparse(call.func).rpartition(".")
     if name in OPENERS and owner == "os":
         return "O_RDONLY" not in ast.unparse(call)
     if name in OPENERS:
-        given = [*call.args, *(word.value for word in call.keywords)]
-        modes = [str(one.value) for one in given if isinstance(one, ast.Constant)]
-        unsaid = not owner and len(call.args) > 1 and not modes
-        return unsaid or any(re.fullmatch("[rbt]*[wxa+][wxarbt+]*", m) for m in modes)
+        of_path = name == "open" and owner not in ("", "av", "h5py", "io", "tarfile")
+        given = call.args[0 if of_path else 1 :][:1]
+        given += [word.value for word in call.keywords if word.arg == "mode"]
+        return any(
+            not isinstance(one, ast.Constant)
+            or re.fullmatch("[rbt]*[wxa+][wxarbt+]*", str(one.value))
+            for one in given
+        )
     if name in METHODS:
         return owner not in ("", "files")
     if name == "replace" and owner != "os":  # a path's; texts take two, records none

@@ -51,7 +51,7 @@ class Conversion:
     skipped: dict[str, str] = field(default_factory=dict)  # episode -> why
     left_out: list[str] = field(default_factory=list)  # features without a place here
     faults: list[str] = field(default_factory=list)  # counts that were wrong
-    notices: list[str] = field(default_factory=list)  # numbers that are hard to believe
+    notices: list[str] = field(default_factory=list)  # numbers that can hardly be right
 
 
 def convert(

@@ -469,7 +469,7 @@ def _settings_in(settings: dict[str, Any], path: Path) -> tuple[ACTConfig, list[
             raise CheckpointError(
                 f"{path} has no feature '{key}', which ACT here needs"
             )
-    ours: dict[str, Any] = {ours: get(name) for name, ours in SETTINGS.items()}
+    ours: dict[str, Any] = {key: get(name) for name, key in SETTINGS.items()}
     if cameras:
         sizes = tuple(shape[1:] for shape in cameras.values())
         ours |= {"backbone": get("vision_backbone"), "image_size": sizes}

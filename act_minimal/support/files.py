@@ -348,9 +348,9 @@ def remove_folder(path: Path, made_by: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a folder whatever is in it, wholly or not at all: look before.
+    """Removes a folder and all in it, wholly or not at all; whose it is, is not asked.
 
-    One that the system keeps stays, and that there is none is no error.
+    One that cannot be removed stays; a missing one is no error.
     """
     if path.is_dir():
         temporary = _temporary(Path(os.path.realpath(path)))

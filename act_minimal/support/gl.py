@@ -162,9 +162,9 @@ def has_display() -> bool:
 def egl_works() -> bool:
     """Whether EGL can be loaded and opens a display without any window system.
 
-    By the standard library alone: it also runs before anything is installed.
+    Imports the standard library only, as it also runs before anything is installed.
 
-    The library alone proves nothing: without a driver behind it, MuJoCo would fail at
+    libEGL alone proves nothing: without a driver behind it, MuJoCo would fail at
     the first frame. Opening a display takes some ten milliseconds, once a process.
     """
     _load_triton_first()

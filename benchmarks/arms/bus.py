@@ -65,8 +65,8 @@ def success(
         "task": task,
         "simulation": sim.to_json(),
         "bus": {
-            "success": tally.rate.rate,
-            "interval": list(tally.rate.interval),
+            "success": tally.success.rate,
+            "interval": list(tally.success.interval),
             "n": n,
             "seed": seed,
             "stopped": [t.stopped for t in tally.trials if t.stopped],

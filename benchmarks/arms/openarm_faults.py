@@ -109,10 +109,10 @@ class OpenArmTrial(Trial):
 
         While a hand holds the arms, no motor may pull, and zeros that nobody complained
         about have to be right. Else, before and after the fault: joints in their range
-        and under their speed limit, wrists in the box, no body in another one, no pull
-        as of something in the way. Motors that the fault itself leaves without torque
-        are let off after it, and so is the fall of an arm that has none other. In the
-        end no motor that hears may have torque.
+        and near their speed limit, wrists in the box, no body in another one or hard on
+        a table, no pull as of something in the way. Motors that the fault itself
+        leaves without torque are let off after it, and so is the fall of an arm that
+        has none other. In the end no motor that hears may have torque.
         """
         after = seen["witness"]
         if phase in self.by_hand:

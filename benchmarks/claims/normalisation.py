@@ -13,7 +13,7 @@ import torch
 from act_minimal.dataset import Demonstrations, Statistics, Windows
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json, write_json
-from course.figures import lesson_06 as practice
+from course.figures import lesson_06
 
 from ..rollouts import Row, grouped, record_once, roll_out, side_by_side
 from .claim import Claim, Extension, Training, means, outcome
@@ -63,7 +63,7 @@ def run(seed: int, settings: Training) -> Row:
         if name in done:
             continue
         began = time.perf_counter()
-        policy, _ = practice.train_short(demos, statistics, **how)
+        policy, _ = lesson_06.train_short(demos, statistics, **how)
         seconds = time.perf_counter() - began
         result = roll_out(policy, settings.n, seed, None)
         print(f"seed {seed}, {name}: {result}", flush=True)
@@ -79,11 +79,11 @@ def run(seed: int, settings: Training) -> Row:
 def displaced(demos: Demonstrations, how: Row) -> list[Row]:
     """Errors with a joint that never moved in training, by floor and displacement."""
     seed, rows = how["seed"], []
-    seven = practice.still_joint(demos, seed=seed)
+    seven = lesson_06.still_joint(demos, seed=seed)
     windows = Windows(seven, range(len(seven)), K)
     for floor in FLOORS:
-        policy, _ = practice.train_short(seven, windows.statistics(floor), **how)
-        errors = practice.error_when_moved(policy, seven, np.deg2rad(DEGREES).tolist())
+        policy, _ = lesson_06.train_short(seven, windows.statistics(floor), **how)
+        errors = lesson_06.error_when_moved(policy, seven, np.deg2rad(DEGREES).tolist())
         for degrees, l1 in zip(DEGREES, errors, strict=True):
             rows.append({"floor": floor, "degrees": degrees, "seed": seed, "l1": l1})
     return rows

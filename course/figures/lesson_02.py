@@ -1,6 +1,5 @@
 """Lesson 02: windows, chunk sizes, executed lengths, and a cube that is pushed."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
@@ -24,7 +23,7 @@ from act_minimal.sim import PickPlace, make_task
 from act_minimal.sim.robot import SimRobot
 from act_minimal.sim.so100.pick_place import ZONE_CENTRE, ZONE_SIZE
 from act_minimal.sim.world import Task
-from act_minimal.support.files import write_json
+from act_minimal.support.files import read_json, write_json
 
 from ..toolkit.paths import home
 from ..toolkit.plots import (
@@ -324,12 +323,11 @@ def outcome(
     what = f"{fingerprint(policy)}_{execute}_{n}_{seed}"
     path = home() / "pushes" / f"{what}_{'pushed' if pushed else 'left'}.json"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         task = make_task("so100_pick_place")
         scenes = evaluation_scenes(seed, n)
         robot = (PushedRobot if pushed else SimRobot)(task, scenes, threads=1)
         write_json(path, {"successes": roll_out(policy, robot, execute)})
-    successes = json.loads(path.read_text(encoding="utf-8"))["successes"]
+    successes = read_json(path)["successes"]
     return Rate(sum(successes), len(successes))
 
 

@@ -113,7 +113,7 @@ def short_run(
 ) -> tuple[Policy, np.ndarray]:
     """`train_short`, or what it gave for the same data and settings before."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    tables = [demos.qpos, demos.action, demos.env_state]
+    tables = [demos.qpos, demos.action, demos.env_state, demos.starts, demos.lengths]
     if statistics:
         tables += [*statistics.mean.values(), *statistics.std.values()]
     for table in tables:
@@ -123,7 +123,7 @@ def short_run(
         if not folder.exists():
             policy, losses = train_short(demos, statistics, **settings)
             finite = [x if np.isfinite(x) else None for x in losses.tolist()]
-            save_policy(folder, policy, {"l1": finite}, made_by="lesson 06")
+            save_policy(folder, policy, {"l1": finite})
     policy = load_policy(folder)
     return policy, np.array(policy.card["l1"], float)  # None becomes NaN
 
@@ -274,12 +274,9 @@ def run_explorer(run: TrainResult, rolled: dict[int, Evaluation]) -> Explorer:
         mark.set_xdata([checkpoint, checkpoint])
         one = rolled[checkpoint]
         ring.set_data([checkpoint], [100 * one.rate])
-        low, high = one.interval
         return fig, (
             f"Step {checkpoint}: training L1 {now[checkpoint - 1]:.3f} (mean of "
-            f"{window} steps), held out {validated[checkpoint]:.3f}; success "
-            f"{100 * one.rate:.0f} % (n = {n}, 95 % interval {100 * low:.0f}-"
-            f"{100 * high:.0f} %)."
+            f"{window} steps), held out {validated[checkpoint]:.3f}; success {one}."
         )
 
     steepest = max(

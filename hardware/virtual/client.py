@@ -26,7 +26,7 @@ from .server import short_name, socket_path
 
 ENDING = 20.0  # s that it may take to clean up on a busy computer
 GREETING = "a virtual "  # what an arm says once it is there begins like this
-# Not from here: cameras, and with them PyTorch, would take seconds to import.
+# Not from here: with cameras comes what an arm does not need.
 HOST = "from hardware.virtual.service import host; host()"
 
 

@@ -23,8 +23,7 @@ class Touch:
     where: str = ""
     strongest: float = 0.0  # N, with which an arm pressed on the table
     pressed: float = 0.0  # s, the longest time that it was more than HARD
-    # (bodies,) s of it until now, at the base of each arm.
-    _since: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    _since: np.ndarray | float = 0.0  # (bodies,) s of it until now, at each arm's base
     _table: int = -1
     _judged: np.ndarray | None = None
 
@@ -37,23 +36,20 @@ class Touch:
         if self._judged is None:
             self._table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table")
             self._judged = _judged(model, self._table)
-            self._since = np.zeros(model.nbody)
-        force = np.zeros(model.nbody)
-        if data.ncon:
-            self._contacts(model, data, self._judged, force)
-        self._since = (self._since + model.opt.timestep) * (force > HARD)
+        force = self._contacts(model, data, self._judged)
+        since = (self._since + model.opt.timestep) * (force > HARD)
         self.strongest = max(self.strongest, float(force.max()))
-        self.pressed = max(self.pressed, float(self._since.max()))
+        self.pressed = max(self.pressed, float(since.max()))
+        self._since = since
 
     def _contacts(
-        self,
-        model: mujoco.MjModel,
-        data: mujoco.MjData,
-        judged: np.ndarray,
-        force: np.ndarray,
-    ) -> None:
-        """Adds what each arm presses with on the table, N, to `force` at its base."""
-        pairs, wrench = data.contact.geom, np.zeros(6)  # (n, 2)
+        self, model: mujoco.MjModel, data: mujoco.MjData, judged: np.ndarray
+    ) -> np.ndarray:
+        """Returns what each arm presses with on the table, N, at its base (bodies,)."""
+        force, wrench = np.zeros(model.nbody), np.zeros(6)
+        if not data.ncon:
+            return force
+        pairs = data.contact.geom  # (n, 2)
         for i in judged[pairs[:, 0], pairs[:, 1]].nonzero()[0].tolist():
             depth = -float(data.contact.dist[i])
             if depth > self.deepest:
@@ -64,6 +60,7 @@ class Touch:
                 mujoco.mj_contactForce(model, data, i, wrench)
                 bodies = model.geom_bodyid[pairs[i]]
                 force[model.body_rootid[bodies].max()] += wrench[0]
+        return force
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}

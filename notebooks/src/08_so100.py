@@ -152,7 +152,7 @@ hint("08.steps")
 print(so100.tip_lines(np.radians(5)))
 show(
     so100.calibration_figure(np.radians(5)),
-    "How far the fingertip is from where it is believed to be, if one joint's "
+    "How far the fingertip is from where its angles put it, if one joint's "
     "calibration is off by 5 degrees; n = 100 poses of a demonstration.",
 )
 
@@ -247,8 +247,9 @@ print(so100.try_fault(arm, frozen_camera="top"))
 
 # %% table-text [markdown]
 # The table has every fault, each switched on while a policy was driving. *Unsafe* means
-# that the simulation saw a joint beyond its range or faster than its limit, a fingertip
-# in the table, or a fall of the arm.
+# that the simulation saw a joint beyond its range or clearly above its speed limit, a goal
+# far from its joint, a body over 2 mm in another one or in the table, over 15 N on the
+# table for over 0.3 s, or a fall of the arm.
 
 # %% table
 print(so100.fault_table("deploy"))

@@ -157,13 +157,13 @@ def test_normalisation_has_three_ways_and_goes_on(tmp_path, monkeypatch, written
     kept = json.loads(path.read_text())
     kept["rows"] = kept["rows"][:2]
     path.write_text(json.dumps(kept))
-    calls, real = [], normalisation.practice.short_run
+    calls, real = [], normalisation.lesson_06.train_short
 
-    def short_run(demos, statistics, **how):
+    def train_short(demos, statistics, **how):
         calls.append(statistics)
         return real(demos, statistics, **how)
 
-    monkeypatch.setattr(normalisation.practice, "short_run", short_run)
+    monkeypatch.setattr(normalisation.lesson_06, "train_short", train_short)
     normalisation.C20.run(tiny(tmp_path))
     assert len(calls) == 1
     found = json.loads(path.read_text())

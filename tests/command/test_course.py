@@ -105,6 +105,9 @@ def test_a_hand_out_holds_no_solutions(tmp_path):
             assert "The solution, one click away" not in text
             for link in re.findall(r"\]\(\.\./([^)#]+)", text):
                 assert link in archive.namelist()
+        page = archive.read("docs/glossary.md").decode()
+        for link in re.findall(r"\]\(([^)#:]+)\)", page):
+            assert f"docs/{link}" in archive.namelist()
     first = (tmp_path / "class.zip").read_bytes()
     classroom.hand_out(tmp_path / "class.zip")
     assert (tmp_path / "class.zip").read_bytes() == first

@@ -160,6 +160,7 @@ for line in sys.argv[1:]:
         cli.main(line.split())
     except SystemExit as end:
         assert end.code == 1, (line, end.code)  # there is no such port
+    assert "hardware.robots" in sys.modules
     assert "torch" not in sys.modules, line
 """
 

@@ -414,7 +414,7 @@ def test_a_film_of_failures(rolled, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_trial_of_changes_changes_what_the_camera_sees():
+def test_changed_scenes_change_what_the_camera_sees():
     changes = {"none": Change(), "far": Change(camera=(0.05, 0.0, 0.0))}
     trial = lesson_07.trial_of_changes(
         lesson_07.checkpoint("vision"), changes, n=2, seed=3

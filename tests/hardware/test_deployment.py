@@ -72,7 +72,7 @@ def test_the_vision_policy_succeeds_through_the_bus(tmp_path, policy):
                 tally = deploy(
                     policy, robot, judge, trials=4, out=tmp_path, say=said.append
                 )
-        assert tally.rate.successes >= 3, said
+        assert tally.success.successes >= 3, said
         assert "trial 4: " in said[-1]
         written = json.loads((tmp_path / "tally.json").read_text())
         assert written["n"] == 4
@@ -93,7 +93,7 @@ def test_the_vision_policy_succeeds_through_the_bus(tmp_path, policy):
             contextlib.closing(SceneJudge([process.port], scenes)) as judge,
         ):
             again = deploy(policy, robot, judge, trials=4, out=tmp_path)
-        assert again.rate.successes == tally.rate.successes
+        assert again.success.successes == tally.success.successes
 
 
 def test_a_dry_run_sends_nothing(tmp_path, policy):

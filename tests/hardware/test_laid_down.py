@@ -542,7 +542,7 @@ def test_a_finished_trial_is_kept_whatever_ends_the_question(
     arm.health.temperature[1] = 30.0
     with session(robot):
         tally = trials(robot, out=tmp_path, trials=3)
-    assert (tally.rate.successes, tally.rate.n, len(tally.trials)) == (2, 2, 3)
+    assert (tally.success.successes, tally.success.n, len(tally.trials)) == (2, 2, 3)
     assert tally.to_json()["rate"] == 1.0
     assert str(tally).endswith("; 1 not judged")
 

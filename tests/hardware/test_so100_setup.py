@@ -340,7 +340,6 @@ def test_a_key_ends_the_sweep(tmp_path, monkeypatch, looks, code):
             elif self.looked == looks:
                 os.write(typed, b"q")
             Hand.looked += 1
-            assert self.looked < 10_000, "no key ends it"
             return super().pressed()
 
     def answer():

@@ -54,9 +54,9 @@ def test_a_second_call_goes_on_and_says_so(tmp_path, ran):
     for done in (3, 5):  # then nothing is left to do
         said = []
         tally = run("good", tmp_path, trials=5, said=said)
-        assert (tally.rate.successes, len(tally.trials)) == (5, 5)
+        assert (tally.success.successes, len(tally.trials)) == (5, 5)
         assert ran == [("good", n) for n in range(5)]
-        begun = f"{done} of 5 already done in {tmp_path}: success 100 % ({done}/{done}"
+        begun = f"{done} of 5 already done in {tmp_path}: so far 100 % ({done}/{done}"
         assert said[0].startswith(begun)
     assert len(said) == 1
     written = json.loads((tmp_path / "tally.json").read_text())

@@ -346,6 +346,8 @@ def guard_bodies(result: Row) -> str:
         "hence the large forces; what counts is how long they last. The limits are "
         "asked once a tick; at 200 Hz one lasts 5 ms."
     )
+    if any(row["over_15_N_for_0.3_s"] for row in rows):
+        note += f" More than {LASTING:g} s is a fault that is not mended yet."
     return f"{table_of(rows, columns)}\n\n{note}"
 
 

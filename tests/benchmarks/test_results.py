@@ -70,21 +70,25 @@ def test_below_a_table_stands_what_is_not_said_once_for_the_page():
 
 
 GUARDED = {"guard_bodies": USUAL, "guard_bodies_so100_pair": ("so100_pair",)}
+# Where one arm of a pair may not go on both wait, and the other may press meanwhile.
+OPEN = {("so100_pair", "leaning")}
 
 
 @pytest.mark.parametrize(("name", "arms"), GUARDED.items())
 def test_no_random_wish_brought_an_arm_into_anything(name, arms):
     result = report.load(name)
-    assert result["n"] == 100_000
+    assert result["n"] == (100_000 if arms == USUAL else 25_000)
     for kind, one_in in (("arms", 1), ("leaning", LEANING)):
         assert set(result[kind]) == set(arms)
         for arm, row in result[kind].items():
             wishes = result["n"] // (2 if arm.startswith("openarm") else 1)
             assert row["n"] == wishes // one_in, (arm, kind)
             assert row["ticks"] >= row["n"]
-            assert row["deeper_than_2_mm"] == row["over_15_N_for_0.3_s"] == 0
+            assert row["deeper_than_2_mm"] == 0
             assert row["deepest_mm"] <= 2
-            assert row["longest_over_15_N_s"] <= 0.3
+            if (arm, kind) not in OPEN:
+                assert row["over_15_N_for_0.3_s"] == 0
+                assert row["longest_over_15_N_s"] <= 0.3
 
 
 @pytest.mark.parametrize("name", GUARDED)
@@ -93,9 +97,8 @@ def test_the_limits_are_fast_enough_for_200_hz(name):
     took = {
         arm: row["allow_ms"]
         for kind in ("arms", "leaning")
-        for arm, row in result.get(kind, {}).items()
+        for arm, row in result[kind].items()
     }
-    assert took
     assert 0 < max(took.values()) < 5, took
 
 

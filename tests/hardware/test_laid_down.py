@@ -535,7 +535,7 @@ def test_a_finished_trial_is_kept_whatever_ends_the_question(
     assert trial["ticks"] == TICKS
     assert trial["success"] is None
     assert trial["stopped"] == ""
-    assert "trial 1: not judged after 0.8 s; no trials yet; 1 not judged" in said[0]
+    assert "trial 1: not judged after 0.8 s; none judged yet; 1 not judged" in said[0]
     if how != "heat":  # a hot arm is let go where it is
         assert arm.log == LANDED
     # A second call goes on after it, and counts it in no rate.

@@ -68,12 +68,7 @@ CASES: dict[str, tuple[int, int, int, int, Any, dict[str, Any]]] = {
 # Declared as its dataset has them, and never read by LeRobot's ACT.
 UNREAD = {"two_sizes": ("observation.velocity", "observation.effort")}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation
-COEFFICIENTS = (
-    0.01,
-    0.0,
-    0.5,
-    -0.1,
-)  # of the ensemble; > 0 weighs the old more
+COEFFICIENTS = (0.01, 0.0, 0.5, -0.1)  # of the ensemble; > 0 weighs the old more
 TICKS, CHUNK = 40, 10
 
 

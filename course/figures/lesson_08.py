@@ -168,7 +168,7 @@ def tip_lines(error: float) -> str:
 
 
 def calibration_figure(error: float) -> Figure:
-    """Where the fingertip is, against where its angles put it, joint by joint."""
+    """Where the fingertip is, against where the measured angles put it, by joint."""
     fig, axes = figure(width=7.0, height=2.6)
     away = list(100 * tip_errors(error))
     axes.boxplot(away, tick_labels=JOINT_NAMES[:5], whis=(0, 100))

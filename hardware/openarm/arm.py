@@ -175,8 +175,8 @@ class OpenArm(ArmDriver):
     def check_zero(self) -> None:
         """Whether every joint is where it can be; UserError names one that is not.
 
-        It has no zero set. Torque must stay off then: gravity
-        compensation would push them, because it is computed from wrong angles.
+        It has no zero set. Torque must stay off then: gravity compensation would push
+        the arms, because it is computed from wrong angles.
         """
         state, _, _ = self._read()
         low, high = self.kinematics.ranges.T

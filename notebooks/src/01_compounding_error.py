@@ -358,8 +358,8 @@ for name, some in (("50 demonstrations", arm.given(50)), ("with DAgger", pairs))
 # Both policies learned from 50 episodes, with the same network and 3000 updates. The
 # first saw human-like demonstrations only. For the second, half of the episodes are
 # rollouts of its predecessors, labelled by the feedback expert. (Those predecessors had
-# 750 updates each, which come on top.) This is one run: policies of other seeds, below,
-# differ by as much as 15 points.
+# 750 updates each, which come on top.) This is one run, 50 rollouts; the answer below
+# is of three runs, 300 rollouts.
 
 # %% reveal-rescue
 reveal("01.rescue")

@@ -410,7 +410,11 @@ def test_the_doctor_opens_only_what_may_be_a_servo_board(monkeypatch):
 
 @pytest.mark.parametrize("arm", ["so100", "openarm"])
 def test_the_guides_commands_are_understood_and_all_named(arm):
-    text = (ROOT / "hardware" / arm / "GUIDE.md").read_text().replace("\\\n", " ")
+    text = (
+        (ROOT / "hardware" / arm / "GUIDE.md")
+        .read_text(encoding="utf-8")
+        .replace("\\\n", " ")
+    )
     found = re.findall(r"^uv run act (.+)$", text, flags=re.MULTILINE)
     lines = [line.partition("#")[0].split() for line in found]
     for name, *words in lines:
@@ -422,7 +426,7 @@ def test_the_guides_commands_are_understood_and_all_named(arm):
 
 @pytest.mark.quick
 def test_the_so100s_guide_tells_the_parts_of_leader_and_follower_apart():
-    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text()
+    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text(encoding="utf-8")
     rows = re.findall(r"\| (\d) (\w+) \| 1:(\d+) \| 1:(\d+) \|", text)
     ids, joints, follower, leader = zip(*rows, strict=True)
     assert (tuple(map(int, ids)), joints) == (IDS, JOINTS)
@@ -437,7 +441,7 @@ def test_the_so100s_guide_tells_the_parts_of_leader_and_follower_apart():
 
 @pytest.mark.quick
 def test_the_so100s_guide_says_on_which_computers_it_was_not_tried():
-    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text()
+    text = (ROOT / "hardware" / "so100" / "GUIDE.md").read_text(encoding="utf-8")
     rows = {
         name: cells
         for name, *cells in re.findall(

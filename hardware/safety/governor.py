@@ -20,6 +20,7 @@ RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 SWING = 0.5  # share of its lag by which a joint swings past a target that turns back
 STANDS = 0.1  # rad/s: a slower joint stands, if it does so for INERTIA
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
+UNCHANGED = 1e-9  # m of clearance: what differs by less does so by rounding
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
 # Of the way from where the arm is to where it is sent, what is looked at.
@@ -334,46 +335,83 @@ class Governor:
     ) -> np.ndarray:
         """As much of the step as keeps everything clear, or leads away from it.
 
-        Two things have to be clear: the target, to which nothing comes nearer than it
-        may in a tick; and the ways on which the arm, which lags behind, may come to it.
+        Of two arms each then takes by itself what is left of its own step: where one
+        may not go on, the other may have to come away from what it presses on.
         """
         shares = np.array([1.0])
         good, size = 0.0, 1.0
         for trial in range(3):
             steps = last + shares[:, None] * (target - last)
-            passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
-            late = steps.copy()  # the arm is there, and its jaws have not moved yet
-            late[:, list(self.limits.grippers)] = measured[list(self.limits.grippers)]
-            # Joints that turn back first go on for some of the way that they had left,
-            # but not those that stand: something holds them, and they shall come away.
-            swing = np.where(self._still > INERTIA, 0.0, SWING * (last - measured))
-            swung = np.where((steps - last) * swing < 0, steps + swing, steps)  # (n, A)
-            passing = np.concatenate([passing, late[:, None], swung[:, None]], axis=1)
-            states = np.concatenate([[last, measured], steps, *passing])
-            clearances = self.clearance(states)
-            nearest = np.where(
-                self._rushes(clearances[1]), clearances[0], self._nearest(clearances[0])
-            )
-            at_steps = clearances[2 : 2 + len(steps)]
-            # On its way it may be as near as it is: it sags.
-            on_the_way = clearances[2 + len(steps) :] - np.minimum(0.0, clearances[1])
-            on_the_way = on_the_way.reshape(len(steps), -1, clearances.shape[-1]).min(1)
-            clear = (np.minimum(at_steps - nearest, on_the_way) >= 0).all(1)
-            in_time = self._in_time(steps, last, measured, clearances[0], at_steps)
-            free = np.flatnonzero(clear & in_time)
+            distances, clear, now = self._judge(steps, last, measured)
+            free = np.flatnonzero(clear.all(1))
             if not trial:
                 if len(free):
+                    good = 1.0
                     break
-                inside = int(clearances[2].argmin()) < self.limits.guard.in_workspace
+                inside = int(distances[0, 0].argmin()) < self.limits.guard.in_workspace
                 kinds.append("workspace" if inside else "collision")
             else:
                 good = float(shares[free[-1]]) if len(free) else good
                 size *= SHARES[0]
             shares = good + size * SHARES
-        else:
-            target = last + good * (target - last)
-        self._clearances = clearances[1]
-        return target
+        reached = target if good == 1 else last + good * (target - last)
+        if self.limits.arms > 1 and good < 1:
+            for joints in np.split(np.arange(len(last)), self.limits.arms):
+                reached = self._rest_of_step(joints, reached, last, measured, target)
+        self._clearances = now
+        return reached
+
+    def _rest_of_step(
+        self,
+        joints: np.ndarray,
+        reached: np.ndarray,
+        last: np.ndarray,
+        measured: np.ndarray,
+        target: np.ndarray,
+    ) -> np.ndarray:
+        """The target, on its way from `last` at `reached`, with one arm's joints ahead.
+
+        What these joints do not change is no reason for them to wait.
+        """
+        steps = np.tile(reached, (len(SHARES) + 2, 1))
+        shares = np.array([0.0, *SHARES, 1.0])[:, None]
+        steps[:, joints] += shares * (target - reached)[joints]
+        distances, clear, _ = self._judge(steps, last, measured)
+        changed = (np.abs(distances - distances[0]) > UNCHANGED).any(1)
+        return steps[np.flatnonzero((clear | ~changed).all(1))[-1]]
+
+    def _judge(
+        self, steps: np.ndarray, last: np.ndarray, measured: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How clear the arm would be at steps (n, A), and what of it is clear enough.
+
+        Two things have to be clear: the target, to which nothing comes nearer than it
+        may in a tick; and the ways on which the arm, which lags behind, may come to it.
+
+        Returns:
+            (n, P, C) m, first at the step and then on the ways to it; (n, C); and how
+            clear the arm is where it is measured, (C,) m.
+        """
+        jaws = list(self.limits.grippers)
+        passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
+        late = steps.copy()  # the arm is there, and its jaws have not moved yet
+        late[:, jaws] = measured[jaws]
+        # Joints that turn back first go on for some of the way that they had left, but
+        # not those that stand: something holds them, and they shall come away.
+        swing = np.where(self._still > INERTIA, 0.0, SWING * (last - measured))
+        swung = np.where((steps - last) * swing < 0, steps + swing, steps)  # (n, A)
+        ways = [steps[:, None], passing, late[:, None], swung[:, None]]
+        states = np.concatenate(ways, axis=1)  # (n, P, A)
+        flat = states.reshape(-1, len(last))
+        clearances = self.clearance(np.concatenate([[last, measured], flat]))
+        at_last, at_measured = clearances[:2]
+        distances = clearances[2:].reshape(*states.shape[:2], -1)  # (n, P, C)
+        nearest = np.where(self._rushes(at_measured), at_last, self._nearest(at_last))
+        # On its way it may be as near as it is: it sags.
+        on_the_way = (distances[:, 1:] - np.minimum(0.0, at_measured)).min(1)
+        clear = np.minimum(distances[:, 0] - nearest, on_the_way) >= 0
+        in_time = self._in_time(steps, last, measured, at_last, distances[:, 0])
+        return distances, clear & in_time, at_measured
 
     def _in_time(
         self,
@@ -383,19 +421,19 @@ class Governor:
         clearances: np.ndarray,
         at_steps: np.ndarray,
     ) -> np.ndarray:
-        """(n,) whether the arm is not too far behind steps (n, A) for where they are.
+        """(n, C) whether the arm is not too far behind steps (n, A) for where they are.
 
         Joints that are behind, each in its own way, leave the path by about the square
         of that. They have to catch up before the target goes nearer to what is near.
         """
         joints = np.delete(np.arange(len(last)), self.limits.grippers)
         now = np.abs(last - measured)[joints].max()
-        behind = np.abs(steps - measured)[:, joints].max(1)
+        behind = np.abs(steps - measured)[:, joints].max(1)[:, None]
         bow = self.limits.bow
-        clear = at_steps >= np.minimum(bow * behind**2, FAR)[:, None]
+        clear = at_steps >= np.minimum(bow * behind**2, FAR)
         # What leads away from it is allowed if that is more than it may lead beside.
-        away = at_steps - clearances >= (bow * (behind**2 - now**2))[:, None]
-        return (clear | away).all(1) | (behind <= now)
+        away = at_steps - clearances >= bow * (behind**2 - now**2)
+        return clear | away | (behind <= now)
 
     def _rushes(self, clearances: np.ndarray) -> np.ndarray:
         """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.

@@ -20,9 +20,9 @@ RUSH = 1.5  # times `closing`, to stop an arm that is faster than its target
 SWING = 0.5  # share of its lag by which a joint swings past a target that turns back
 STANDS = 0.1  # rad/s: a slower joint stands, if it does so for INERTIA
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
-UNCHANGED = 1e-9  # m of clearance: what differs by less does so by rounding
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
+THIRDS = np.array([1, 2, 3]) / 3  # the same of what is left of one arm's step
 # Of the way from where the arm is to where it is sent, what is looked at.
 PASSING = np.array([0.25, 0.5, 0.75])[:, None]
 
@@ -135,6 +135,11 @@ class Governor:
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
+        ready, joints = limits.ready, np.arange(len(limits.ready))
+        self._arm = joints * limits.arms // len(joints)  # (A,) whose each joint is
+        arms = range(limits.arms)
+        moved = [limits.guard.moved(ready, ready + (self._arm == arm)) for arm in arms]
+        self._concerns = np.stack(moved)  # (arms, C) which clearances an arm changes
         self._rest()
 
     def _rest(self) -> None:
@@ -338,47 +343,41 @@ class Governor:
         Of two arms each then takes by itself what is left of its own step: where one
         may not go on, the other may have to come away from what it presses on.
         """
-        shares = np.array([1.0])
-        good, size = 0.0, 1.0
-        for trial in range(3):
-            steps = last + shares[:, None] * (target - last)
-            distances, clear, now = self._judge(steps, last, measured)
-            free = np.flatnonzero(clear.all(1))
-            if not trial:
-                if len(free):
-                    good = 1.0
-                    break
-                inside = int(distances[0, 0].argmin()) < self.limits.guard.in_workspace
-                kinds.append("workspace" if inside else "collision")
-            else:
-                good = float(shares[free[-1]]) if len(free) else good
+        distances, clear, now = self._judge(target[None], last, measured)
+        if not clear.all():
+            inside = int(distances.argmin()) < self.limits.guard.in_workspace
+            kinds.append("workspace" if inside else "collision")
+            good, size = 0.0, 1.0
+            for _ in range(2 if self.limits.arms == 1 else 1):
+                shares = good + size * SHARES
+                steps = last + shares[:, None] * (target - last)
+                clear = self._judge(steps, last, measured)[1].all(1)
+                good = float(shares[clear][-1]) if clear.any() else good
                 size *= SHARES[0]
-            shares = good + size * SHARES
-        reached = target if good == 1 else last + good * (target - last)
-        if self.limits.arms > 1 and good < 1:
-            for joints in np.split(np.arange(len(last)), self.limits.arms):
-                reached = self._rest_of_step(joints, reached, last, measured, target)
+            reached = last + good * (target - last)
+            if self.limits.arms > 1:
+                for arm in range(self.limits.arms):
+                    reached = self._go_on(arm, reached, last, measured, target)
+            target = reached
         self._clearances = now
-        return reached
+        return target
 
-    def _rest_of_step(
+    def _go_on(
         self,
-        joints: np.ndarray,
+        arm: int,
         reached: np.ndarray,
         last: np.ndarray,
         measured: np.ndarray,
         target: np.ndarray,
     ) -> np.ndarray:
-        """The target, on its way from `last` at `reached`, with one arm's joints ahead.
+        """A target that is at `reached`, but for one arm, which is nearer to `target`.
 
-        What these joints do not change is no reason for them to wait.
+        What this arm does not move is no reason for it to wait.
         """
-        steps = np.tile(reached, (len(SHARES) + 2, 1))
-        shares = np.array([0.0, *SHARES, 1.0])[:, None]
-        steps[:, joints] += shares * (target - reached)[joints]
-        distances, clear, _ = self._judge(steps, last, measured)
-        changed = (np.abs(distances - distances[0]) > UNCHANGED).any(1)
-        return steps[np.flatnonzero((clear | ~changed).all(1))[-1]]
+        left = np.where(self._arm == arm, target - reached, 0.0)
+        steps = reached + THIRDS[:, None] * left
+        clear = self._judge(steps, last, measured)[1][:, self._concerns[arm]].all(1)
+        return steps[clear][-1] if clear.any() else reached
 
     def _judge(
         self, steps: np.ndarray, last: np.ndarray, measured: np.ndarray
@@ -389,8 +388,8 @@ class Governor:
         may in a tick; and the ways on which the arm, which lags behind, may come to it.
 
         Returns:
-            (n, P, C) m, first at the step and then on the ways to it; (n, C); and how
-            clear the arm is where it is measured, (C,) m.
+            (n, C) m, at the steps; (n, C); and how clear the arm is where it is
+            measured, (C,) m.
         """
         jaws = list(self.limits.grippers)
         passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
@@ -405,13 +404,14 @@ class Governor:
         flat = states.reshape(-1, len(last))
         clearances = self.clearance(np.concatenate([[last, measured], flat]))
         at_last, at_measured = clearances[:2]
-        distances = clearances[2:].reshape(*states.shape[:2], -1)  # (n, P, C)
+        clearances = clearances[2:].reshape(*states.shape[:2], -1)  # (n, P, C)
+        at_steps = clearances[:, 0]
         nearest = np.where(self._rushes(at_measured), at_last, self._nearest(at_last))
         # On its way it may be as near as it is: it sags.
-        on_the_way = (distances[:, 1:] - np.minimum(0.0, at_measured)).min(1)
-        clear = np.minimum(distances[:, 0] - nearest, on_the_way) >= 0
-        in_time = self._in_time(steps, last, measured, at_last, distances[:, 0])
-        return distances, clear & in_time, at_measured
+        on_the_way = (clearances[:, 1:] - np.minimum(0.0, at_measured)).min(1)
+        clear = np.minimum(at_steps - nearest, on_the_way) >= 0
+        in_time = self._in_time(steps, last, measured, at_last, at_steps)
+        return at_steps, clear & in_time, at_measured
 
     def _in_time(
         self,
@@ -426,14 +426,19 @@ class Governor:
         Joints that are behind, each in its own way, leave the path by about the square
         of that. They have to catch up before the target goes nearer to what is near.
         """
-        joints = np.delete(np.arange(len(last)), self.limits.grippers)
-        now = np.abs(last - measured)[joints].max()
-        behind = np.abs(steps - measured)[:, joints].max(1)[:, None]
+        now, behind = self._lag(last - measured), self._lag(steps - measured)
         bow = self.limits.bow
         clear = at_steps >= np.minimum(bow * behind**2, FAR)
         # What leads away from it is allowed if that is more than it may lead beside.
         away = at_steps - clearances >= bow * (behind**2 - now**2)
         return clear | away | (behind <= now)
+
+    def _lag(self, away: np.ndarray) -> np.ndarray:
+        """(..., C) rad: of the arms that change a clearance, the joint most behind."""
+        away = np.abs(away)
+        away[..., list(self.limits.grippers)] = 0.0
+        of_arms = away.reshape(*away.shape[:-1], self.limits.arms, -1).max(-1)
+        return (of_arms[..., None] * self._concerns).max(-2)
 
     def _rushes(self, clearances: np.ndarray) -> np.ndarray:
         """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.

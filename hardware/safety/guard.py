@@ -108,6 +108,15 @@ class Guard:
         )
         return found.reshape(*state.shape[:-1], -1)
 
+    def moved(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """(C,) which clearances are of boxes that are elsewhere in state `end` (A,)."""
+        before, after = self.places_of(start), self.places_of(end)
+        (middles, turns), (new_middles, new_turns) = before, after
+        there = np.isclose(new_middles, middles, atol=1e-9).all(-1)
+        there &= np.isclose(new_turns, turns, atol=1e-9).all((-2, -1))
+        pairs = there[self._a] & there[self._b]
+        return ~np.concatenate([there[self._free], pairs])
+
     def _apart(self, centres: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         """(N, P) m, of N states: the distance of each pair above its margin."""
         between = centres[:, self._b] - centres[:, self._a]  # (N, P, 3)

@@ -112,8 +112,8 @@ class Guard:
         """(C,) which clearances are of boxes that are elsewhere in state `end` (A,)."""
         before, after = self.places_of(start), self.places_of(end)
         (middles, turns), (new_middles, new_turns) = before, after
-        there = np.isclose(new_middles, middles, atol=1e-9).all(-1)
-        there &= np.isclose(new_turns, turns, atol=1e-9).all((-2, -1))
+        there = np.abs(new_middles - middles).max(-1) < 1e-9
+        there &= np.abs(new_turns - turns).max((-2, -1)) < 1e-9
         pairs = there[self._a] & there[self._b]
         return ~np.concatenate([there[self._free], pairs])
 

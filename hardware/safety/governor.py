@@ -399,16 +399,15 @@ class Governor:
         # not those that stand: something holds them, and they shall come away.
         swing = np.where(self._still > INERTIA, 0.0, SWING * (last - measured))
         swung = np.where((steps - last) * swing < 0, steps + swing, steps)  # (n, A)
-        ways = [steps[:, None], passing, late[:, None], swung[:, None]]
-        states = np.concatenate(ways, axis=1)  # (n, P, A)
-        flat = states.reshape(-1, len(last))
-        clearances = self.clearance(np.concatenate([[last, measured], flat]))
+        ways = np.concatenate([passing, late[:, None], swung[:, None]], axis=1)
+        states = np.concatenate([[last, measured], steps, *ways])
+        clearances = self.clearance(states)
         at_last, at_measured = clearances[:2]
-        clearances = clearances[2:].reshape(*states.shape[:2], -1)  # (n, P, C)
-        at_steps = clearances[:, 0]
+        at_steps, on_ways = np.split(clearances[2:], [len(steps)])
+        on_ways = on_ways.reshape(*ways.shape[:2], -1)  # (n, P, C)
         nearest = np.where(self._rushes(at_measured), at_last, self._nearest(at_last))
         # On its way it may be as near as it is: it sags.
-        on_the_way = (clearances[:, 1:] - np.minimum(0.0, at_measured)).min(1)
+        on_the_way = (on_ways - np.minimum(0.0, at_measured)).min(1)
         clear = np.minimum(at_steps - nearest, on_the_way) >= 0
         in_time = self._in_time(steps, last, measured, at_last, at_steps)
         return at_steps, clear & in_time, at_measured

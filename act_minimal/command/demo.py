@@ -223,9 +223,11 @@ def run_demo(
         "demonstrator": "human",
         "execution": asdict(recipe.execution),
         "act": results["act"].to_json()
-        | {"train_seconds": act.seconds, "settings": recipe.act},
+        | {"train_seconds": act.seconds, "train_steps": act.steps}
+        | {"settings": recipe.act},
         "single_step": results["single_step"].to_json()
-        | {"train_seconds": baseline.seconds, "settings": recipe.single_step},
+        | {"train_seconds": baseline.seconds, "train_steps": baseline.steps}
+        | {"settings": recipe.single_step},
         "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
         "versions": versions(),
     }

@@ -75,6 +75,8 @@ def test_demo_leaves_everything_and_goes_on_where_it_stopped(
         assert part["n"] == 2
         assert 0 <= part["interval"][0] <= part["rate"] <= part["interval"][1] <= 1
         assert part["train_seconds"] > 0
+        newest = json.loads((out / name / "log.jsonl").read_text().splitlines()[-1])
+        assert part["train_steps"] == newest["step"]
     stages = {"record", "train_act", "train_single_step", "film"}
     assert stages < set(result["seconds"])
     assert result["seconds"]["total"] >= result["seconds"]["record"]

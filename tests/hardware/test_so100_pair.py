@@ -21,6 +21,7 @@ from hardware.robots import (
     plugged_in,
     virtual_arms,
 )
+from hardware.safety.governor import Governor
 from hardware.safety.stop import EmergencyStop
 from hardware.so100.arm import SO100Config
 from hardware.so100.calibration import save_calibration
@@ -140,6 +141,46 @@ def test_random_wishes_bring_the_arms_into_nothing():
     assert found["deepest"] < 0.002, found["where"]
     assert found["pressed"] < 0.3
     assert found["held_back"] > 0
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("held", [0, 1])
+def test_an_arm_that_may_not_go_on_does_not_hold_the_other(held):
+    """Else the other could not come away from what it presses on."""
+    limits = pair_limits(PAIR_APART)
+    governor, wish = Governor(limits, 1 / 30), limits.ready.copy()
+    down, away = (slice(0, 6), slice(6, 12))[:: 1 - 2 * held]
+    wish[down][:] = [0.0, 1.2, -0.3, 0.6, 0.0, 0.5]  # far under the table
+    where = limits.ready.copy()
+    for _ in range(150):
+        where, _ = governor.allow(wish, where)
+    stands = where[down].copy()
+    wish[away] = limits.ready[away] + [0.3, -0.3, 0.0, 0.2, 0.4, 0.0]
+    for _ in range(60):
+        where, kinds = governor.allow(wish, where)
+        assert "workspace" in kinds
+    assert where[away] == pytest.approx(wish[away], abs=0.01)
+    assert where[down] == pytest.approx(stands, abs=0.02)
+    assert governor.clearance(where).min() >= -1e-3
+
+
+@pytest.mark.quick
+def test_an_arm_that_is_behind_does_not_let_the_other_be_so_near_the_table():
+    limits = pair_limits(PAIR_APART)
+    left, right = slice(0, 6), slice(6, 12)
+    start, wish = limits.ready.copy(), limits.ready.copy()
+    start[left] = [0.0, -0.02, -0.14, 0.6, 0.0, 0.5]  # 25 mm over the table
+    wish[left] = [0.0, 1.2, -0.3, 0.6, 0.0, 0.5]
+    for behind in (0.0, 0.19):
+        governor, measured = Governor(limits, 1 / 30), start.copy()
+        governor.reset(start)
+        measured[1] -= 0.15
+        measured[right] -= behind
+        target, _ = governor.allow(wish, measured)
+        assert target[left] == pytest.approx(start[left], abs=1e-6)
+    measured[1] += 0.15  # it has caught up, and stands
+    goes_on = [governor.allow(wish, measured)[0][1] for _ in range(3)]
+    assert goes_on[-1] > start[1] + 1e-3
 
 
 @pytest.mark.quick

@@ -22,7 +22,7 @@ STANDS = 0.1  # rad/s: a slower joint stands, if it does so for INERTIA
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
-THIRDS = np.array([1, 2, 3]) / 3  # the same of what is left of one arm's step
+THIRDS = np.array([1, 2, 3]) / 3  # shares of what is left of one arm's step, tried last
 # Of the way from where the arm is to where it is sent, what is looked at.
 PASSING = np.array([0.25, 0.5, 0.75])[:, None]
 
@@ -135,11 +135,13 @@ class Governor:
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
         self.target: np.ndarray | None = None
-        ready, joints = limits.ready, np.arange(len(limits.ready))
-        self._arm = joints * limits.arms // len(joints)  # (A,) whose each joint is
-        arms = range(limits.arms)
-        moved = [limits.guard.moved(ready, ready + (self._arm == arm)) for arm in arms]
-        self._concerns = np.stack(moved)  # (arms, C) which clearances an arm changes
+        each = len(limits.ready) // limits.arms
+        # (arms, A) which joints an arm has, and (arms, C) which clearances it changes
+        self._of_arm = np.eye(limits.arms, dtype=bool).repeat(each, axis=1)
+        moved = [
+            limits.guard.moved(limits.ready, limits.ready + x) for x in self._of_arm
+        ]
+        self._concerns = np.stack(moved)
         self._rest()
 
     def _rest(self) -> None:
@@ -340,14 +342,17 @@ class Governor:
     ) -> np.ndarray:
         """As much of the step as keeps everything clear, or leads away from it.
 
-        Of two arms each then takes by itself what is left of its own step: where one
-        may not go on, the other may have to come away from what it presses on.
+        Of two arms each then takes by itself what is left of its own step, the first
+        one first: where one may not go on, the other may have to come away from what
+        it presses on.
         """
-        distances, clear, now = self._judge(target[None], last, measured)
+        whole = last + 1.0 * (target - last)
+        at_step, clear, now = self._judge(whole[None], last, measured)
         if not clear.all():
-            inside = int(distances.argmin()) < self.limits.guard.in_workspace
+            inside = int(at_step.argmin()) < self.limits.guard.in_workspace
             kinds.append("workspace" if inside else "collision")
             good, size = 0.0, 1.0
+            # Where arms go on by themselves, that replaces the second, finer trial.
             for _ in range(2 if self.limits.arms == 1 else 1):
                 shares = good + size * SHARES
                 steps = last + shares[:, None] * (target - last)
@@ -374,7 +379,7 @@ class Governor:
 
         What this arm does not move is no reason for it to wait.
         """
-        left = np.where(self._arm == arm, target - reached, 0.0)
+        left = np.where(self._of_arm[arm], target - reached, 0.0)
         steps = reached + THIRDS[:, None] * left
         clear = self._judge(steps, last, measured)[1][:, self._concerns[arm]].all(1)
         return steps[clear][-1] if clear.any() else reached
@@ -387,9 +392,14 @@ class Governor:
         Two things have to be clear: the target, to which nothing comes nearer than it
         may in a tick; and the ways on which the arm, which lags behind, may come to it.
 
+        Args:
+            steps: targets to judge.
+            last: (A,) the target sent before.
+            measured: (A,) where the joints are.
+
         Returns:
-            (n, C) m, at the steps; (n, C); and how clear the arm is where it is
-            measured, (C,) m.
+            The clearance at each step, (n, C) m; whether that will do, (n, C); and the
+            clearance at `measured`, (C,) m.
         """
         jaws = list(self.limits.grippers)
         passing = measured + PASSING * (steps - measured)[:, None]  # (n, 3, A)
@@ -400,6 +410,9 @@ class Governor:
         swing = np.where(self._still > INERTIA, 0.0, SWING * (last - measured))
         swung = np.where((steps - last) * swing < 0, steps + swing, steps)  # (n, A)
         ways = np.concatenate([passing, late[:, None], swung[:, None]], axis=1)
+        if self.limits.arms > 1:  # one of them may get there while the other lags
+            alone = np.where(self._of_arm, steps[:, None], measured)  # (n, arms, A)
+            ways = np.concatenate([ways, alone], axis=1)
         states = np.concatenate([[last, measured], steps, *ways])
         clearances = self.clearance(states)
         at_last, at_measured = clearances[:2]
@@ -420,24 +433,26 @@ class Governor:
         clearances: np.ndarray,
         at_steps: np.ndarray,
     ) -> np.ndarray:
-        """(n, C) whether the arm is not too far behind steps (n, A) for where they are.
+        """(n, C) whether no arm is too far behind steps (n, A) for how clear they are.
 
         Joints that are behind, each in its own way, leave the path by about the square
         of that. They have to catch up before the target goes nearer to what is near.
         """
-        now, behind = self._lag(last - measured), self._lag(steps - measured)
+        lag, lags = self._lag(last - measured), self._lag(steps - measured)
+        now = (lag[:, None] * self._concerns).max(0)  # (C,) rad
+        behind = (lags[:, :, None] * self._concerns).max(1)  # (n, C) rad
+        lags_more = ((lags > lag)[:, :, None] & self._concerns).any(1)  # (n, C)
         bow = self.limits.bow
         clear = at_steps >= np.minimum(bow * behind**2, FAR)
         # What leads away from it is allowed if that is more than it may lead beside.
         away = at_steps - clearances >= bow * (behind**2 - now**2)
-        return clear | away | (behind <= now)
+        return clear | away | ~lags_more
 
-    def _lag(self, away: np.ndarray) -> np.ndarray:
-        """(..., C) rad: of the arms that change a clearance, the joint most behind."""
-        away = np.abs(away)
-        away[..., list(self.limits.grippers)] = 0.0
-        of_arms = away.reshape(*away.shape[:-1], self.limits.arms, -1).max(-1)
-        return (of_arms[..., None] * self._concerns).max(-2)
+    def _lag(self, gap: np.ndarray) -> np.ndarray:
+        """(..., arms) rad: of gaps (..., A), that of each arm's joint most behind."""
+        gap = np.abs(gap)
+        gap[..., list(self.limits.grippers)] = 0.0
+        return gap.reshape(*gap.shape[:-1], self.limits.arms, -1).max(-1)
 
     def _rushes(self, clearances: np.ndarray) -> np.ndarray:
         """(C,) where the arm, so clear (C,) now, comes nearer too fast to stop in time.

@@ -110,12 +110,10 @@ class Guard:
 
     def moved(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """(C,) which clearances are of boxes that are elsewhere in state `end` (A,)."""
-        before, after = self.places_of(start), self.places_of(end)
-        (middles, turns), (new_middles, new_turns) = before, after
-        there = np.abs(new_middles - middles).max(-1) < 1e-9
-        there &= np.abs(new_turns - turns).max((-2, -1)) < 1e-9
-        pairs = there[self._a] & there[self._b]
-        return ~np.concatenate([there[self._free], pairs])
+        (middles, turns), (new_middles, new_turns) = map(self.places_of, (start, end))
+        stays = np.abs(new_middles - middles).max(-1) < 1e-9
+        stays &= np.abs(new_turns - turns).max((-2, -1)) < 1e-9
+        return ~np.concatenate([stays[self._free], stays[self._a] & stays[self._b]])
 
     def _apart(self, centres: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         """(N, P) m, of N states: the distance of each pair above its margin."""

@@ -183,6 +183,69 @@ def test_an_arm_that_is_behind_does_not_let_the_other_be_so_near_the_table():
     assert goes_on[-1] > start[1] + 1e-3
 
 
+class Near:
+    """Poses of a pair whose arms are near each other, and which way is nearer."""
+
+    def __init__(self, count: int, own: float, low: float, high: float):
+        self.limits = limits = pair_limits(PAIR_APART)
+        between = [a[0] != b[0] for a, b in limits.guard.pairs]  # left_ and right_
+        self.between = np.r_[[False] * limits.guard.in_workspace, between]
+        self.rng = np.random.default_rng(0)
+        poses = self.rng.uniform(limits.low, limits.high, (count, 12))
+        near, others = self.apart(poses), self.clear(poses)[:, ~self.between].min(1)
+        self.poses = poses[(others > own) & (near > low) & (near < high)]
+
+    def clear(self, state):
+        limits = self.limits
+        return limits.guard.clearance(state, limits.box_low, limits.box_high)
+
+    def apart(self, state):
+        """How clear the arms are of each other, m."""
+        return self.clear(state)[..., self.between].min(-1)
+
+    def nearer(self, pose):
+        """(12,) of each joint but the jaws, which way the arms come nearer, or 0."""
+        slope = (self.apart(pose + 1e-4 * np.eye(12)) - self.apart(pose)) / 1e-4
+        slope[[5, 11]] = 0.0
+        return -np.sign(slope) * (np.abs(slope) > 0.02)
+
+
+@pytest.mark.quick
+def test_an_arm_comes_no_nearer_to_one_that_is_behind():
+    near = Near(6000, own=0.05, low=0.012, high=0.03)
+    tried = 0
+    for pose in near.poses[:40]:
+        way = near.nearer(pose)
+        if not (way[:6].any() and way[6:].any()):
+            continue
+        governor, measured = Governor(near.limits, 1 / 30), pose.copy()
+        governor.reset(pose)
+        measured[:6] -= 0.15 * way[:6]
+        wish = np.clip(pose + way, near.limits.low, near.limits.high)
+        target, _ = governor.allow(wish, measured)
+        assert near.apart(target) > near.apart(pose) - 1e-3
+        tried += 1
+    assert tried > 8
+
+
+@pytest.mark.quick
+def test_an_arm_does_not_meet_one_that_is_slow_or_stands():
+    """Its target is elsewhere, and yet it is there."""
+    near = Near(9000, own=0.003, low=0.02, high=0.058)
+    limits, least = near.limits, []
+    for pose in near.poses[:20]:
+        wish = near.rng.uniform(limits.low, limits.high)
+        wish[6:] = np.clip(pose + 1.5 * near.nearer(pose), limits.low, limits.high)[6:]
+        governor, measured = Governor(limits, 1 / 30), pose.copy()
+        governor.reset(pose)
+        follows = np.repeat([near.rng.choice([0.0, 0.04, 0.1]), 0.4], 6)  # a tick
+        for _ in range(16):
+            target, _ = governor.allow(wish, measured)
+            measured = measured + follows * (target - measured)
+            least.append(near.apart(measured))
+    assert min(least) > -0.006  # of the 20 mm that they keep between them
+
+
 @pytest.mark.quick
 def test_without_the_guard_the_same_arms_meet():
     """So the test above sees what it shall see."""

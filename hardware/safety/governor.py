@@ -22,6 +22,7 @@ STANDS = 0.1  # rad/s: a slower joint stands, if it does so for INERTIA
 TOUCHES = 0.005  # m of clearance: less, and something may be touched
 # Shares of a step that are tried if not all of it will do; then as finely again.
 SHARES = np.linspace(0, 1, 7)[1:-1]
+FINER = SHARES, SHARES[0] * SHARES
 THIRDS = np.array([1, 2, 3]) / 3  # shares of what is left of one arm's step, tried last
 # Of the way from where the arm is to where it is sent, what is looked at.
 PASSING = np.array([0.25, 0.5, 0.75])[:, None]
@@ -351,14 +352,12 @@ class Governor:
         if not clear.all():
             inside = int(at_step.argmin()) < self.limits.guard.in_workspace
             kinds.append("workspace" if inside else "collision")
-            good, size = 0.0, 1.0
-            # Where arms go on by themselves, that replaces the second, finer trial.
-            for _ in range(2 if self.limits.arms == 1 else 1):
-                shares = good + size * SHARES
-                steps = last + shares[:, None] * (target - last)
+            good = 0.0
+            # Coarser where each arm then goes on by itself.
+            for shares in FINER if self.limits.arms == 1 else (THIRDS[:2],):
+                steps = last + (good + shares)[:, None] * (target - last)
                 clear = self._judge(steps, last, measured)[1].all(1)
-                good = float(shares[clear][-1]) if clear.any() else good
-                size *= SHARES[0]
+                good += float(shares[clear][-1]) if clear.any() else 0.0
             reached = last + good * (target - last)
             if self.limits.arms > 1:
                 for arm in range(self.limits.arms):

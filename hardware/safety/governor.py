@@ -343,9 +343,9 @@ class Governor:
     ) -> np.ndarray:
         """As much of the step as keeps everything clear, or leads away from it.
 
-        Of two arms each then takes by itself what is left of its own step, the first
-        one first: where one may not go on, the other may have to come away from what
-        it presses on.
+        Of two arms one that touches something then takes by itself what is left of its
+        own step: where the other may not go on, it may have to come away from what it
+        presses on.
         """
         whole = last + 1.0 * (target - last)
         at_step, clear, now = self._judge(whole[None], last, measured)
@@ -360,8 +360,8 @@ class Governor:
                 good += float(shares[clear][-1]) if clear.any() else 0.0
             reached = last + good * (target - last)
             if self.limits.arms > 1:
-                for arm in range(self.limits.arms):
-                    reached = self._go_on(arm, reached, last, measured, target)
+                for arm in np.flatnonzero((self._concerns & (now <= TOUCHES)).any(1)):
+                    reached = self._go_on(int(arm), reached, last, measured, target)
             target = reached
         self._clearances = now
         return target

@@ -70,8 +70,6 @@ def test_below_a_table_stands_what_is_not_said_once_for_the_page():
 
 
 GUARDED = {"guard_bodies": USUAL, "guard_bodies_so100_pair": ("so100_pair",)}
-# Where one arm of a pair may not go on both wait, and the other may press meanwhile.
-OPEN = {("so100_pair", "leaning")}
 
 
 @pytest.mark.parametrize(("name", "arms"), GUARDED.items())
@@ -86,9 +84,8 @@ def test_no_random_wish_brought_an_arm_into_anything(name, arms):
             assert row["ticks"] >= row["n"]
             assert row["deeper_than_2_mm"] == 0
             assert row["deepest_mm"] <= 2
-            if (arm, kind) not in OPEN:
-                assert row["over_15_N_for_0.3_s"] == 0
-                assert row["longest_over_15_N_s"] <= 0.3
+            assert row["over_15_N_for_0.3_s"] == 0
+            assert row["longest_over_15_N_s"] <= 0.3
 
 
 @pytest.mark.parametrize("name", GUARDED)

@@ -127,24 +127,6 @@ def data(result: Row) -> str:
     return table_of(rows, columns) + note + made_by(result)
 
 
-def tricks(result: Row) -> str:
-    """What each trick of the model brings."""
-    rows = [
-        {"name": name, "of": r, "ratio": way["ratio"], "range": way["range"]}
-        for name in result["rows"][0]["without"]
-        for r in result["rows"]
-        for way in [r["without"][name]]
-    ]
-    columns: Columns = {
-        "without": "{name}",
-        "what": "{of[what]}, batch {of[batch]}",
-        "cameras": lambda r: CASES[r["of"]["case"]],
-        "time over that with all": ratio,
-        "n": "{of[n]}",
-    }
-    return table_of(rows, columns) + made_by(result)
-
-
 BLOCKS = (
     ("speed", "lerobot_speed", speed),
     ("memory", "lerobot_speed", memory),
@@ -152,7 +134,6 @@ BLOCKS = (
     ("loader", "loader", loader),
     ("lerobot_loader", "lerobot_loader", loader),
     ("data", "lerobot_data", data),
-    ("tricks", "tricks", tricks),
 )
 
 

@@ -2,13 +2,17 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
 import torch
 
-from benchmarks import performance
+from act_minimal.model import ACT
+from act_minimal.settings import ACTConfig
+from benchmarks import performance, tricks
 from benchmarks.lerobot import speed as lerobot_speed
 
 from ..lerobot_environment import make_environment, needs_environment, run
@@ -109,3 +113,27 @@ def test_both_sides_run_beside_each_other():
     assert ours["seconds_min"] <= ours["seconds_median"] <= ours["seconds_max"]
     # Work over time over rate: nothing is faster than the machine's own products.
     assert 0 < ours["share_of_matrix_rate"] < 1.2
+
+
+@pytest.mark.parametrize("trick", tricks.TRICKS)
+def test_without_a_trick_the_same_is_computed(trick):
+    config = ACTConfig(
+        state_dim=2,
+        action_dim=2,
+        cameras=("top",),
+        image_size=(64, 64),
+        chunk_size=3,
+        backbone="resnet18",
+        dropout=0.1,
+    )
+    images = torch.rand(1, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batch = {"qpos": torch.zeros(1, 2), "images": images}
+    place, name, plain = tricks.TRICKS[trick]
+    chunks = []
+    for patched in (False, True):
+        patch = mock.patch.object(place, name, plain) if patched else nullcontext()
+        with patch, torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            model = ACT(config, pretrained_weights=False).eval()
+            chunks.append(model(batch).actions)
+    torch.testing.assert_close(chunks[0], chunks[1])

@@ -25,8 +25,8 @@ ACCELERATION = 8 * SPEED
 # rad, and openings: at the firm gains this far a spring pulls with about the motor's
 # peak torque. A joint that is held up by something does not wind up farther.
 STEP = np.array([0.15] * 4 + [0.35] * 3 + [1.0])
-# rad: at the firm gains about 1.2 N·m of the upper joints, 0.6 N·m of the wrist's: all
-# together, twice that was 17 N on a table for as long as the arm stood there.
+# rad: at the firm gains about 1.2 N·m of the upper joints, 0.6 N·m of the wrist's. With
+# 2 and 1 N·m, all together held 17 N on a table for as long as the arm stood there.
 PRESS = np.array([0.007] * 4 + [0.021] * 3 + [1.0])
 ELBOW, TURN = 3, 2  # joints that bend an arm, and that turn it outwards
 # At a table: rad, the right arm; both hands over its outer parts. It is where the

@@ -353,7 +353,7 @@ class Governor:
             inside = int(at_step.argmin()) < self.limits.guard.in_workspace
             kinds.append("workspace" if inside else "collision")
             good = 0.0
-            # Coarser where each arm then goes on by itself.
+            # Coarser for two arms, of which one may then go on by itself.
             for shares in FINER if self.limits.arms == 1 else (THIRDS[:2],):
                 steps = last + (good + shares)[:, None] * (target - last)
                 clear = self._judge(steps, last, measured)[1].all(1)
@@ -429,7 +429,7 @@ class Governor:
         steps: np.ndarray,
         last: np.ndarray,
         measured: np.ndarray,
-        clearances: np.ndarray,
+        at_last: np.ndarray,
         at_steps: np.ndarray,
     ) -> np.ndarray:
         """(n, C) whether no arm is too far behind steps (n, A) for how clear they are.
@@ -444,7 +444,7 @@ class Governor:
         bow = self.limits.bow
         clear = at_steps >= np.minimum(bow * behind**2, FAR)
         # What leads away from it is allowed if that is more than it may lead beside.
-        away = at_steps - clearances >= bow * (behind**2 - now**2)
+        away = at_steps - at_last >= bow * (behind**2 - now**2)
         return clear | away | ~lags_more
 
     def _lag(self, gap: np.ndarray) -> np.ndarray:

@@ -398,9 +398,8 @@ def test_the_workbench(arm):
     assert f"swings {swing} degrees, comes to rest {travel} degrees" in str(careless)
     assert careless.speed > 3
     assert careful.travel < 0.02
-    assert (
-        len(so100.starts_figure(careless, careful).axes[0].lines) == 3
-    )  # and the goal
+    lines = so100.starts_figure(careless, careful).axes[0].lines
+    assert len(lines) == 3  # two ways, and the goal
     assert "elbow_flex" in so100.try_fault(arm, missing=3)
     assert "'top' is frozen" in so100.try_fault(arm, frozen_camera="top")
     # The switches are back, and the next connection works.

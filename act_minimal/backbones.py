@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -40,36 +40,6 @@ def small_backbone() -> nn.Sequential:
     )
 
 
-class Kept:
-    """What was computed from weights, kept until one of them changes.
-
-    For inference only, and not while `torch.compile` or an export looks on. Weights are
-    known by their place in memory and by torch's count of writes to them, so that an
-    optimizer's step, a loaded checkpoint and a move to another device are all seen.
-    """
-
-    def __init__(self) -> None:
-        self.last: tuple[list[tuple[int, int]], Any] | None = None
-
-    def __call__(self, compute: Callable[..., Any], *weights: Tensor) -> Any:
-        """The same as compute(*weights)."""
-        if torch.compiler.is_compiling():
-            return compute(*weights)
-        if torch.is_grad_enabled():
-            self.last = None  # they are about to change: no need of the memory
-            return compute(*weights)
-        if any(x.is_inference() for x in weights):  # nobody counts writes to those
-            return compute(*weights)
-        made_of = [(x.data_ptr(), x._version) for x in weights]
-        last = self.last  # other threads may be here, too
-        if last is None or last[0] != made_of:
-            self.last = last = (made_of, compute(*weights))
-        return last[1]
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Kept, ()  # copies start empty
-
-
 class FrozenNorm(nn.Module):
     """Batch norm that no longer learns; the `NormedConv` before it does its work."""
 
@@ -96,19 +66,12 @@ class NormedConv(nn.Module):
         self.weight = conv.weight
         self.stride, self.padding = conv.stride, conv.padding
         self.norm = (norm,)  # a tuple: not a part of this module, it has its own place
-        self.kept = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.kept(self.folded, self.weight, *self.norm[0].buffers())
-        return F.conv2d(x, weight, bias, self.stride, self.padding)
-
-    @staticmethod
-    def folded(
-        weight: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, var: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weight and bias of both; those of the norm are (C,)."""
+        gain, bias, mean, var = self.norm[0].buffers()  # (C,) each
         scale = gain * (var + 1e-5).rsqrt()
-        return weight * scale[:, None, None, None], bias - mean * scale
+        weight = self.weight * scale[:, None, None, None]
+        return F.conv2d(x, weight, bias - mean * scale, self.stride, self.padding)
 
 
 def resnet(name: str, pretrained: bool) -> nn.Sequential:

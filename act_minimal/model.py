@@ -88,7 +88,7 @@ class Attention(nn.Module):
             q = q.expand(k.shape[0], -1, -1, -1)
         allowed = None if mask is None else mask[:, None, None]  # (B, 1, 1, T')
         share = self.dropout.p if self.training else 0.0
-        if self.keep_maps or (share and q.is_cpu):  # torch's own is slow there
+        if self.keep_maps:
             score = q / math.sqrt(q.shape[-1]) @ k.mT  # (B, heads, T, T')
             if allowed is not None:
                 score = score.masked_fill(~allowed, -math.inf)

@@ -127,6 +127,20 @@ def data(result: Row) -> str:
     return table_of(rows, columns) + note + made_by(result)
 
 
+def tricks(result: Row) -> str:
+    """How much longer a step is without each trick."""
+    columns: Columns = {
+        "what": lambda r: f"{r['what']}, batch {r['batch']}",
+        "cameras": lambda r: CASES[r["case"]],
+        **{
+            f"without {name}": lambda r, name=name: ratio(r["without"][name])
+            for name in result["rows"][0]["without"]
+        },
+        "n": "{n}",
+    }
+    return table_of(result["rows"], columns) + made_by(result)
+
+
 BLOCKS = (
     ("speed", "lerobot_speed", speed),
     ("memory", "lerobot_speed", memory),
@@ -134,6 +148,7 @@ BLOCKS = (
     ("loader", "loader", loader),
     ("lerobot_loader", "lerobot_loader", loader),
     ("data", "lerobot_data", data),
+    ("tricks", "tricks", tricks),
 )
 
 

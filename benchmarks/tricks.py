@@ -25,7 +25,7 @@ from .lerobot.speed import CASES, PAUSE, Step, batch_of, ours
 from .results import write
 
 BATCH = {"train": 8, "inference": 1}
-attend, resnet = networks.Attention.forward, backbones.resnet
+resnet = backbones.resnet
 
 
 def norm_after(self: backbones.NormedConv, x: Tensor) -> Tensor:
@@ -34,17 +34,6 @@ def norm_after(self: backbones.NormedConv, x: Tensor) -> Tensor:
     scale = gain * (var + 1e-5).rsqrt()
     x = F.conv2d(x, self.weight, None, self.stride, self.padding)
     return x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
-
-
-def computed_anew(self: backbones.Kept, compute: Any, *weights: Tensor) -> Any:
-    """The folded weights for every prediction."""
-    return compute(*weights)
-
-
-def torchs_attention(self: networks.Attention, *args: Any) -> Tensor:
-    """Torch's, in training too."""
-    with mock.patch.object(Tensor, "is_cpu", False):
-        return attend(self, *args)
 
 
 def relu_first(*args: Any) -> nn.Sequential:
@@ -57,11 +46,9 @@ def relu_first(*args: Any) -> nn.Sequential:
 # Each with what stands in its place for the plain way: object, name, and that.
 TRICKS: dict[str, tuple[Any, str, Any]] = {
     "batch norm folded": (backbones.NormedConv, "forward", norm_after),
-    "folded weights kept": (backbones.Kept, "__call__", computed_anew),
     "channels last": (torch, "channels_last", torch.contiguous_format),
     "max-pooling before ReLU": (backbones, "resnet", relu_first),
     "16-bit dropout": (networks.Dropout, "forward", nn.Dropout.forward),
-    "attention written out": (networks.Attention, "forward", torchs_attention),
 }
 
 

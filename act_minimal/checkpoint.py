@@ -17,7 +17,6 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -111,7 +110,8 @@ def check_tensors(
             )
 
 
-def _load(module: torch.nn.Module, path: Path) -> None:
+def load_weights(module: torch.nn.Module, path: Path) -> None:
+    """Give a network the weights of a file; CheckpointError if they do not suit it."""
     weights = read_tensors(path)
     check_tensors(weights, module.state_dict(), path)
     module.load_state_dict(weights)
@@ -199,7 +199,7 @@ def write_policy(folder: Path, policy: Policy, card: Mapping[str, Any]) -> None:
     config = {
         "kind": policy.name,
         "action_target": policy.action_target,
-        "model": asdict(policy.config),
+        "model": policy.config.to_json(),
     }
     if policy.resizing is not None:
         config["resizing"] = policy.resizing.to_json()
@@ -233,7 +233,7 @@ def load_policy(
     """
     folder = find_checkpoint(Path(folder))
     policy = _untrained(folder / "config.json", folder / "stats.safetensors", network)
-    _load(policy.module, folder / "model.safetensors")
+    load_weights(policy.module, folder / "model.safetensors")
     policy.card = read_card(folder)
     return policy.to(device).eval()
 
@@ -374,7 +374,7 @@ def resume(
                 f"{run} was trained on other data ('{key}' of the demonstrations "
                 f"differs): choose another output folder, or the same data"
             )
-    _load(averaged.module, folder / "model.safetensors")
+    load_weights(averaged.module, folder / "model.safetensors")
     path = folder / "training.safetensors"
     tensors = read_tensors(path)
     raw = _below("weights.", tensors)

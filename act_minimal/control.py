@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .execution import Executor
+from .realtime import Inference, InTicks, LateExecutor, Waiting, deliver
 from .support.errors import UserError
 
 Observation = dict[str, np.ndarray]
@@ -53,9 +54,10 @@ class Robot(Protocol):
 def run(
     robot: Robot,
     policy: Predictor,
-    executor: Executor,
+    executor: Executor | LateExecutor,
     max_ticks: int,
     *,
+    inference: Inference | None = None,
     on_tick: Callable[[int, Observation, np.ndarray], Any] | None = None,
 ) -> int:
     """Drive a robot with a policy: observe, predict when asked, act; one tick a turn.
@@ -65,6 +67,7 @@ def run(
     Args:
         robot: connected.
         executor: turns chunks into one action a tick; it is reset here.
+        inference: who asks the policy, and how long that takes; by default no tick.
         on_tick: called with tick, observation and action (n, A) before the action is
             sent; a true return value ends the run before that.
 
@@ -74,17 +77,36 @@ def run(
     Raises:
         UserError: an action is NaN or infinite; it is not sent.
     """
-    executor.reset()
+    correct = getattr(policy, "correct", None)  # see residual.py
+    late = executor if isinstance(executor, LateExecutor) else Waiting(executor)
+    inference = inference or InTicks(policy)
+    inference.reset()
     for tick in range(max_ticks):
-        predicting = executor.needs_chunk()
-        observation = robot.observe(policy.cameras if predicting else ())
-        chunk = policy.predict_chunk(observation) if predicting else None  # (n, k, A)
-        action = executor.step(chunk)  # (n, A)
+        if tick > 0:
+            deliver(late, inference, tick)
+        begins = not inference.busy and (tick == 0 or late.wants_chunk())
+        observation = robot.observe(policy.cameras if begins else ())
+        if tick == 0:
+            late.reset(hold_of(observation, robot.action_dim))
+        if begins:
+            inference.begin(observation, late.commit(inference.delay), tick)
+            deliver(late, inference, tick)
+        action = late.step()  # (n, A)
+        if correct and late.age is not None:
+            action = correct(observation, action, late.age)
         _refuse_nonsense(tick, action)
         if on_tick and on_tick(tick, observation, action):
             return tick
         robot.act(action)
     return max_ticks
+
+
+def hold_of(observation: Observation, action_dim: int) -> np.ndarray:
+    """(n, A) targets that keep arms where they are; NaN if joints are not actions."""
+    qpos = observation["qpos"]
+    if qpos.shape[1] == action_dim:
+        return qpos
+    return np.full((len(qpos), action_dim), np.nan)
 
 
 def _refuse_nonsense(tick: int, action: np.ndarray) -> None:

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,17 @@ from tqdm.auto import tqdm
 
 from .control import Observation, run
 from .datasets.embodiment import check_card, joint_names
-from .execution import ExecutionConfig, make_executor
+from .execution import ExecutionConfig
 from .policy import Policy
+from .realtime import (
+    InTicks,
+    LateExecutor,
+    Switch,
+    check_mode,
+    draws,
+    make_late_executor,
+)
+from .settings import NetworkConfig
 from .support.errors import SettingError, UserError
 from .support.files import check_output_folder, write_bytes
 
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 SEEDS_A_RUN = 10_000  # scenes of one seed; demonstrations start far beyond all of them
 SEEDS = 100_000
 TOGETHER = 50  # scenes rolled out side by side
+NEAR_SEAM = 3  # ticks
+LATENESS = ("delay", "spread")  # what kept rollouts say of late predictions
 STILL = 0.002  # rad, and gripper openings: less than this in a tick is standing still
 
 
@@ -116,10 +127,17 @@ class Evaluation(Rate):
     seconds: float
     """Wall-clock time of the rollouts, those of a call that was stopped included."""
     rollouts: list[Rollout] = field(repr=False, default_factory=list)
+    late: dict[str, float] = field(default_factory=dict)
+    """Where chunks came late: mean `seam`, rad; acceleration of the joints, root mean
+    square in rad/s², within `NEAR_SEAM` ticks of a seam (`near`) and elsewhere
+    (`apart`); mean `age`, in ticks, of the observation behind an action; `holds`, ticks
+    of a rollout without an action; `dropped`, chunks of a rollout that came too late or
+    were no numbers, if there were any."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain types only; of the rollouts, which scenes failed."""
-        fields = {k: v for k, v in vars(self).items() if k != "rollouts"}
+        left_out = {"rollouts"} | (set() if self.late else {"late"})
+        fields = {k: v for k, v in vars(self).items() if k not in left_out}
         failed = [r.scene for r in self.rollouts if not r.success]
         return super().to_json() | fields | {"failed_scenes": failed}
 
@@ -141,6 +159,8 @@ def evaluate(
     n: int = 100,
     seed: int = 0,
     out: Path | None = None,
+    delay: int = 0,
+    spread: float = 1.0,
     threads: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -153,6 +173,8 @@ def evaluate(
         seed: decides the scenes.
         out: folder that keeps the rollouts; those of an evaluation that was killed are
             found again there.
+        delay: ticks that a prediction takes, as a median if they vary.
+        spread: of the delays, their 99th percentile over their median.
         threads: that step the scenes; 0 uses all CPUs.
 
     Raises:
@@ -165,7 +187,8 @@ def evaluate(
     from .sim import make_task
 
     execution = execution or ExecutionConfig()
-    make_executor(execution, policy.chunk_size)
+    make_late_executor(execution, policy.chunk_size, delay)
+    check_mode(policy, execution, delay)
     if isinstance(task, str):
         task = make_task(task)
     check_fit(policy, task)
@@ -175,20 +198,27 @@ def evaluate(
     about = {
         "policy": fingerprint(policy),
         "task": task.name,
-        "execution": json.dumps(asdict(execution)),
+        "execution": json.dumps(execution.to_json()),
     }
+    if delay:
+        about |= dict(zip(LATENESS, map(str, (delay, spread)), strict=True))
     rollouts: list[Rollout] = []
-    seconds, chunk_seconds = 0.0, list[float]()
+    seconds, chunk_seconds, late = 0.0, list[float](), Lateness()
     with tqdm(total=n, desc="rollouts", disable=not progress) as bar:
-        for first in range(0, n, TOGETHER):
-            group = scenes[first : first + TOGETHER]
+        # Scenes side by side have one clock: drawn delays are those of all of them.
+        together = TOGETHER if spread == 1 else TOGETHER // 5
+        for first in range(0, n, together):
+            group = scenes[first : first + together]
             path = out / f"rollouts_{group[0]}_{group[-1]}.safetensors" if out else None
             if path and path.exists():
-                found, times = _load_rollouts(path, about)
+                found, times, sums = _load_rollouts(path, about)
             else:
-                found, times = _roll_out(policy, task, execution, group, threads)
+                found, times, sums = _roll_out(
+                    policy, task, execution, group, threads, (delay, spread)
+                )
                 if path:
-                    _save_rollouts(path, found, times, about)
+                    _save_rollouts(path, found, times, about, sums)
+            late.add(sums)
             rollouts += found
             seconds += times[0]
             chunk_seconds += times[1:]
@@ -205,7 +235,84 @@ def evaluate(
         seed=seed,
         seconds=seconds,
         rollouts=rollouts,
+        late=late.means(n) if delay else {},
     )
+
+
+class Lateness:
+    """Sums over rollouts of what `Evaluation.late` has the means of."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, sums: Mapping[str, Sequence[float]]) -> None:
+        """More sums and counts."""
+        for name, (total, count) in sums.items():
+            before = self.sums.get(name, [0.0, 0.0])
+            self.sums[name] = [before[0] + total, before[1] + count]
+
+    def means(self, n: int) -> dict[str, float]:
+        """Means, and roots of mean squares; holds of a rollout."""
+        found = {"holds": self.sums["holds"][0] / n}
+        if dropped := self.sums.get("dropped", [0.0])[0]:
+            found["dropped"] = dropped / n
+        for name in ("seam", "age", "near", "apart"):
+            total, count = self.sums.get(name, (0.0, 0.0))
+            if count:
+                mean = total / count
+                found[name] = math.sqrt(mean) if name in ("near", "apart") else mean
+        return found
+
+
+def late_text(late: Mapping[str, float]) -> str:
+    """A line about `Evaluation.late`, or nothing."""
+    if not late:
+        return ""
+    said = f"\nticks without an action {late['holds']:.1f} a rollout"
+    words = {
+        "seam": "seams of {:.3f} rad",
+        "near": "acceleration near them {:.1f} rad/s²",
+        "apart": "elsewhere {:.1f} rad/s²",
+        "age": "observations {:.1f} ticks old",
+    }
+    return "; ".join(
+        [said, *(word.format(late[key]) for key, word in words.items() if key in late)]
+    )
+
+
+def late_sums(
+    executor: LateExecutor,
+    arms: Sequence[np.ndarray],
+    fps: float,
+    angles: Sequence[bool] | np.ndarray,
+) -> dict[str, list[float]]:
+    """What `Lateness` adds up, of rollouts side by side.
+
+    Args:
+        arms: (T, S) joints of each, until it was over.
+        angles: which of the joints are angles: a gripper's opening is none.
+    """
+    late = Lateness()
+    for end in map(len, arms):
+        holds = sum(tick < end for tick in executor.hold_ticks)
+        late.add({"holds": [float(holds), 0.0]})
+    if not isinstance(executor, Switch):
+        return late.sums
+    late.add({"dropped": [float(executor.dropped * len(arms)), 0.0]})
+    seam_ticks, angles = np.array(executor.seam_ticks, int), np.array(angles, bool)
+    for i, arm in enumerate(arms):
+        met = seam_ticks < len(arm)
+        jumps = [seam[i, angles].max() for seam in executor.seams]
+        late.add({"seam": [float(np.array(jumps)[met].sum()), float(met.sum())]})
+        ages = [age for age in executor.ages[: len(arm)] if age is not None]
+        late.add({"age": [float(sum(ages)), float(len(ages))]})
+        second = np.diff(arm[:, angles], 2, axis=0) * fps**2  # (T - 2, S)
+        ticks = np.arange(1, len(second) + 1)  # the middle one of three
+        near = (np.abs(ticks[:, None] - seam_ticks) <= NEAR_SEAM).any(1)
+        for name, some in (("near", second[near]), ("apart", second[~near])):
+            squares = some.astype(float) ** 2
+            late.add({name: [float(squares.sum()), float(squares.size)]})
+    return late.sums
 
 
 def check_fit(policy: Policy, task: "Task") -> None:
@@ -238,10 +345,10 @@ def fingerprint(policy: Policy) -> str:
     settings: list[Any] = [getattr(policy, "name", type(policy).__name__)]
     for part in parts:
         config = getattr(part, "config", None)
-        if is_dataclass(config) and not isinstance(config, type):
+        if isinstance(config, NetworkConfig):
             about = [getattr(part, key, None) for key in ("name", "action_target")]
             resizing = getattr(part, "resizing", None)
-            settings += [*about, resizing and resizing.to_json(), asdict(config)]
+            settings += [*about, resizing and resizing.to_json(), config.to_json()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
     for name, tensor in sorted(weights.items()):
@@ -269,8 +376,13 @@ def _roll_out(
     execution: ExecutionConfig,
     scenes: Sequence[int],
     threads: int,
-) -> tuple[list[Rollout], list[float]]:
-    """Roll out some scenes side by side; also seconds in all, and of each chunk."""
+    delay: tuple[int, float],
+) -> tuple[list[Rollout], list[float], dict[str, list[float]]]:
+    """Roll out some scenes side by side.
+
+    Returns:
+        The rollouts; seconds in all and of each chunk; the sums of `Lateness`.
+    """
     from .sim.robot import SimRobot
 
     start = time.perf_counter()
@@ -287,8 +399,16 @@ def _roll_out(
 
     robot.connect()
     try:
-        executor = make_executor(execution, policy.chunk_size)
-        run(robot, running, executor, task.max_ticks, on_tick=on_tick)
+        executor = make_late_executor(execution, policy.chunk_size, delay[0])
+        inference = InTicks(running, draws(*delay, scenes[0]), delay[0])
+        run(
+            robot,
+            running,
+            executor,
+            task.max_ticks,
+            inference=inference,
+            on_tick=on_tick,
+        )
     finally:
         robot.close()
     rollouts = []
@@ -305,27 +425,36 @@ def _roll_out(
                 qpos=np.stack(states[i]),
             )
         )
-    return rollouts, [time.perf_counter() - start, *running.seconds]
+    joints = [np.stack(arm) for arm in arms]
+    sums = late_sums(executor, joints, robot.fps, angles) if delay[0] else {}
+    return rollouts, [time.perf_counter() - start, *running.seconds], sums
 
 
 def _save_rollouts(
-    path: Path, rollouts: list[Rollout], times: list[float], about: dict[str, str]
+    path: Path,
+    rollouts: list[Rollout],
+    times: list[float],
+    about: dict[str, str],
+    late: dict[str, list[float]],
 ) -> None:
     rows = [{k: v for k, v in vars(r).items() if k != "qpos"} for r in rollouts]
     content = save(
         {str(r.scene): r.qpos for r in rollouts},
-        metadata=about | {"rollouts": json.dumps(rows), "times": json.dumps(times)},
+        metadata=about
+        | {"rollouts": json.dumps(rows), "times": json.dumps(times)}
+        | ({"late": json.dumps(late)} if late else {}),
     )
     write_bytes(path, content)
 
 
 def _load_rollouts(
     path: Path, about: dict[str, str]
-) -> tuple[list[Rollout], list[float]]:
+) -> tuple[list[Rollout], list[float], dict[str, list[float]]]:
     try:
         with safe_open(path, "np") as file:
             found = file.metadata() or {}
-            for key, value in about.items():
+            for key in (*about, *LATENESS):
+                value = about.get(key)
                 if found.get(key) != value:
                     earlier = (
                         " (earlier versions did not note a policy's settings, so their "
@@ -343,7 +472,7 @@ def _load_rollouts(
             f"{path} is damaged ({error}); remove it, and its rollouts are made again"
         ) from error
     rollouts = [Rollout(**r, qpos=q) for r, q in zip(rows, states, strict=True)]
-    return rollouts, json.loads(found["times"])
+    return rollouts, json.loads(found["times"]), json.loads(found.get("late", "{}"))
 
 
 class _StillRunning:
@@ -352,12 +481,20 @@ class _StillRunning:
     def __init__(self, policy: Policy, robot: "SimRobot"):
         self.policy, self.robot = policy, robot
         self.cameras = policy.cameras
+        self.told_max = getattr(policy, "told_max", 0)
+        self.correct = getattr(policy, "correct", None)
         self.seconds: list[float] = []
 
-    def predict_chunk(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+    def predict_chunk(
+        self, observation: dict[str, np.ndarray], prefix: np.ndarray | None = None
+    ) -> np.ndarray:
         start = time.perf_counter()
         alive = self.robot.alive
-        some = self.policy.predict_chunk({k: v[alive] for k, v in observation.items()})
+        seen = {k: v[alive] for k, v in observation.items()}
+        if prefix is None:
+            some = self.policy.predict_chunk(seen)
+        else:
+            some = self.policy.predict_chunk(seen, prefix[alive])
         chunk = np.zeros((self.robot.n, *some.shape[1:]), some.dtype)  # (n, k, A)
         chunk[alive] = some
         self.seconds.append(time.perf_counter() - start)

@@ -12,19 +12,20 @@ Letters in shape comments: n scenes, k chunk, A action, T ticks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .support.errors import SettingError
 from .support.plugins import load_class
-from .support.validation import ClassPath, Count, check_settings, check_value
+from .support.validation import ClassPath, Count, Share, check_settings, check_value
 
 Array = NDArray[np.floating]
-Mode = Literal["open_loop", "receding", "ensemble"]
+Mode = Literal["open_loop", "receding", "ensemble", "switch", "overlap", "fade"]
 Order = Literal["oldest_first", "newest_first"]
+LATE = ("switch", "overlap", "fade")  # modes of `realtime.py`
 
 
 class Executor(Protocol):
@@ -191,24 +192,43 @@ class ExecutionConfig:
     mode: Mode | ClassPath = "receding"
     """open_loop: the whole chunk; receding: its first `execute` actions; ensemble: the
     weighted mean of all predictions for a tick (one prediction a tick); or an executor
-    of your own, as module:Class, which is given the chunk size."""
+    of your own, as module:Class, which is given the chunk size. Modes for predictions
+    that take several ticks, in which the arm goes on meanwhile: switch drives with the
+    newest chunk as soon as it comes; overlap with the mean of both where they overlap;
+    fade with the newest, its offset at the switch faded out; and ensemble."""
     execute: Count | None = None
-    """receding: actions of each chunk to execute; None = half, at least one."""
+    """all but open_loop and ensemble: ticks after which the next chunk is asked for;
+    None = half a chunk, at least one."""
     m: float = 0.01
     """ensemble: weights are exp(-m i); the paper's 0.01 is nearly the plain mean."""
     order: Order = "oldest_first"
     """ensemble: where i counts from; the paper counts from the oldest."""
     every: Count = 1
-    """ensemble: ask for a chunk at every so many ticks; the paper: 1."""
+    """ensemble: ask for a chunk at every so many ticks, or when the one before it is
+    there; the paper: 1."""
+    share: Share = 0.7
+    """overlap: weight of the newer chunk."""
+    fade: Count = 10
+    """fade: ticks after which only the newer chunk is left."""
 
     def __post_init__(self) -> None:
         # What the chunk size decides comes later.
         check_settings(self)
-        if self.mode != "receding" and self.execute is not None:
+        if self.mode not in ("receding", *LATE) and self.execute is not None:
             raise SettingError(
                 f"execute is {self.execute} with mode={self.mode!r}, expected it "
-                "with mode='receding' only"
+                f"with one of the modes receding, {', '.join(LATE)}"
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """Its settings; those that came later only where they are not the default."""
+        later = ("share", "fade")
+        default = ExecutionConfig()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in later or value != getattr(default, name)
+        }
 
 
 def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
@@ -218,6 +238,10 @@ def make_executor(config: ExecutionConfig, chunk_size: int) -> Executor:
         return TemporalEnsemble(chunk_size, config.m, oldest_first, config.every)
     if config.mode == "open_loop":
         return RecedingHorizon(chunk_size)
+    if config.mode in LATE:
+        raise SettingError(
+            f"mode is {config.mode!r}, whose executor realtime.make_late_executor makes"
+        )
     if config.mode != "receding":
         return load_class(config.mode, ("reset", "needs_chunk", "step"))(chunk_size)
     return RecedingHorizon(chunk_size, config.execute or max(1, chunk_size // 2))

@@ -153,13 +153,24 @@ class DecoderLayer(Layer):
         super().__init__(config, norms=3)
         self.cross_attn = Attention(config.width, config.heads, config.dropout)
 
-    def forward(self, x: Tensor, query: Tensor, memory: Tensor, key: Tensor) -> Tensor:
-        """Inputs: x (B or 1, k, D), query (k, D) positions, memory, key (B, T, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        query: Tensor,
+        memory: Tensor,
+        key: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """From x (B or 1, k, D) to (B, k, D).
+
+        The positions are query (k, D); memory and key are (B, T, D), mask (B, T) True
+        where there is some.
+        """
         y = self.norm1(x) if self.pre_norm else x
         x = x + self.dropout(self.self_attn(y + query, y + query, y))
         x = x if self.pre_norm else self.norm1(x)
         y = self.norm2(x) if self.pre_norm else x
-        x = x + self.dropout(self.cross_attn(y + query, key, memory))
+        x = x + self.dropout(self.cross_attn(y + query, key, memory, mask))
         if self.pre_norm:
             return x + self.dropout(self.mlp(self.norm3(x)))
         x = self.norm2(x)
@@ -248,6 +259,13 @@ class ACT(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(width)
         self.action_head = nn.Linear(width, config.action_dim)
+        self.prefix_proj = None
+        if config.prefix_max:
+            self.prefix_proj = nn.Linear(config.action_dim, width)
+            self.prefix_position = nn.Parameter(torch.randn(config.prefix_max, width))
+        self.ahead = None
+        if config.future_max:
+            self.ahead = nn.Embedding(config.future_max + 1, width)
         for module in (self.encoder, self.decoder):  # as DETR
             for parameter in module.parameters():
                 if parameter.dim() > 1:
@@ -259,7 +277,9 @@ class ACT(nn.Module):
         Args:
             batch: normalised "qpos" (B, S); "env_state" (B, E) and "images"
                 (B, N, 3, H, W), uint8 or float in [0, 1], where the config has them (a
-                list of (B, 3, H, W) where cameras differ in size);
+                list of (B, 3, H, W) where cameras differ in size); where it has them,
+                committed actions "prefix" (B, P, A), of which "prefix_size" (B,) count,
+                or by how many ticks qpos is "ahead" (B,);
                 for training also "action" (B, k, A) and "is_pad" (B, k) bool.
             eps: (B, Z) standard normal noise that draws z from the posterior; needed
                 when the batch has "action" and the model a CVAE. Zeros give the
@@ -281,11 +301,23 @@ class ACT(nn.Module):
         else:
             z = qpos.new_zeros(qpos.shape[0], self.config.latent_dim)
         memory, key = self.encode(batch, z)
-        return ACTOutput(self.decode(memory, key), mu, logvar)
+        mask = self.memory_mask(batch, memory.shape[1])
+        return ACTOutput(self.decode(memory, key, mask), mu, logvar)
+
+    def memory_mask(self, batch: dict[str, Any], tokens: int) -> Tensor | None:
+        """(B, T) False at the tokens of committed actions that there are not."""
+        if "prefix" not in batch:
+            return None
+        places = torch.arange(self.config.prefix_max, device=batch["prefix"].device)
+        mask = places < batch["prefix_size"][:, None]  # (B, P), the last ones
+        return F.pad(mask, (tokens - len(places), 0), value=True)
 
     def encode(self, batch: dict[str, Any], z: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (B, T, D) and its keys, memory + positions (B, T, D)."""
-        tokens = [self.latent_proj(z), self.qpos_proj(batch["qpos"])]
+        joints = self.qpos_proj(batch["qpos"])  # (B, D)
+        if self.ahead is not None:
+            joints = joints + self.ahead(batch["ahead"])
+        tokens = [self.latent_proj(z), joints]
         if self.env_proj is not None:
             tokens.append(self.env_proj(batch["env_state"]))
         x, position = torch.stack(tokens, 1), self.position
@@ -293,10 +325,13 @@ class ACT(nn.Module):
             visual_tokens, visual_positions = self.cameras(batch["images"])
             x = torch.cat([x, visual_tokens], 1)  # (B, T, D)
             position = torch.cat([position, visual_positions])  # (T, D)
-        memory = self.encoder(x, position)
+        if self.prefix_proj is not None and "prefix" in batch:
+            x = torch.cat([x, self.prefix_proj(batch["prefix"])], 1)  # (B, T, D)
+            position = torch.cat([position, self.prefix_position])  # (T, D)
+        memory = self.encoder(x, position, self.memory_mask(batch, x.shape[1]))
         return memory, memory + position
 
-    def decode(self, memory: Tensor, key: Tensor) -> Tensor:
+    def decode(self, memory: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
         """Actions (B, k, A) from the memory."""
         # The queries start as zeros and are the same for every sample until they meet
         # the memory: without dropout one row does for the whole batch.
@@ -304,7 +339,7 @@ class ACT(nn.Module):
         x = memory.new_zeros(len(memory) if dropout else 1, *self.queries.shape)
         used = 1 if self.config.decoder_output == "first" else len(self.decoder)
         for layer in self.decoder[:used]:
-            x = layer(x, self.queries, memory, key)  # (B, k, D)
+            x = layer(x, self.queries, memory, key, mask)  # (B, k, D)
         return self.action_head(self.decoder_norm(x))
 
     def loss(
@@ -315,8 +350,8 @@ class ACT(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `act_loss`; the batch has "action" and "is_pad", `eps` is as above."""
         output = self(batch, eps)
-        action, is_pad = batch["action"], batch["is_pad"]
-        return act_loss(output, action, is_pad, self.config, valid_count)
+        without = uncounted(batch)
+        return act_loss(output, batch["action"], without, self.config, valid_count)
 
     @torch.no_grad()
     def attention_maps(self, batch: dict[str, Any]) -> list[Tensor]:
@@ -331,6 +366,15 @@ class ACT(nn.Module):
         for attention in layers:
             attention.keep_maps = False
         return [attention.maps for attention in layers if attention.maps is not None]
+
+
+def uncounted(batch: dict[str, Any]) -> Tensor:
+    """(B, k) True at actions that the loss leaves out: padding, and what was told."""
+    is_pad = batch["is_pad"]
+    if "prefix_size" not in batch:
+        return is_pad
+    places = torch.arange(is_pad.shape[1], device=is_pad.device)
+    return is_pad | (places < batch["prefix_size"][:, None])
 
 
 def act_loss(

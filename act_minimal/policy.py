@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dataset import Statistics
@@ -35,6 +36,29 @@ from .support.validation import ClassPath, check_value
 
 class ObservationError(UserError):
     """An observation that this policy cannot read."""
+
+
+def check_prefix(
+    prefix: np.ndarray | None, rows: int, most: int, size: int
+) -> np.ndarray:
+    """Committed actions (rows, d, size) with d <= most, or none; ObservationError."""
+    if prefix is None:
+        return np.zeros((rows, 0, size), np.float32)
+    shape = np.shape(prefix)
+    if len(shape) != 3 or shape[::2] != (rows, size) or shape[1] > most:
+        raise ObservationError(
+            f"the prefix has shape {shape}, but this policy expects ({rows}, up to "
+            f"{most}, {size})"
+        )
+    return np.asarray(prefix, np.float32)
+
+
+def future_place(d: int, lag: int) -> int | None:
+    """Which of d committed actions says where the arm will be after them.
+
+    None where the arm's lag is not shorter: then nothing is shifted.
+    """
+    return d - 1 - lag if d > lag else None
 
 
 class Scale(nn.Module):
@@ -128,6 +152,15 @@ class Policy(nn.Module):
         return self.config.chunk_size
 
     @property
+    def told_max(self) -> int:
+        """Committed actions that `predict_chunk` can make use of; 0: of none."""
+        return self._future_max or getattr(self.config, "prefix_max", 0)
+
+    @property
+    def _future_max(self) -> int:
+        return getattr(self.config, "future_max", 0)
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras that an observation must bring, in order."""
         return tuple(self.config.cameras)
@@ -176,6 +209,11 @@ class Policy(nn.Module):
         inputs: dict[str, Any] = {"qpos": self.scale("qpos").normalise(batch["qpos"])}
         if self.uses_env_state:
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
+        if self._future_max:
+            none = torch.zeros(
+                len(batch["qpos"]), dtype=torch.int64, device=self.device
+            )
+            inputs["ahead"] = batch.get("ahead", none)
         if self.cameras:
             images = [batch[f"images/{c}"] for c in self.cameras]
             # (B, H, W, 3) -> (B, 3, H, W) a camera; still uint8 unless augmented
@@ -213,6 +251,10 @@ class Policy(nn.Module):
         target = self._target(batch)
         inputs = self._inputs(batch)
         inputs |= {"action": target, "is_pad": batch["is_pad"]}
+        if "prefix_noise" in batch:
+            inputs["prefix_size"] = batch["prefix_size"]
+            longest = batch["prefix_noise"].shape[1]
+            inputs["prefix"] = target[:, :longest] + batch["prefix_noise"]  # (B, P, A)
         return self.module.loss(inputs, eps, valid_count)
 
     def forward(self, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -241,7 +283,9 @@ class Policy(nn.Module):
         return error.sum() / (count * error.shape[2]), per_joint
 
     def predict_chunk(
-        self, observation: Mapping[str, np.ndarray | Tensor]
+        self,
+        observation: Mapping[str, np.ndarray | Tensor],
+        prefix: np.ndarray | None = None,
     ) -> np.ndarray:
         """Predicts the next k actions of B robots at once, with z = 0.
 
@@ -253,23 +297,54 @@ class Policy(nn.Module):
                 "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`, of
                 `image_sizes`; with `resizing` larger or smaller ones, too, as long as
                 their proportions are the same. Other keys are ignored.
+            prefix: (B, d, A) actions that will be sent whatever is predicted, the first
+                ones of the chunk; at most `told_max`.
 
         Returns:
-            Actions (B, k, A), float32, in the units of the demonstrations.
+            Actions (B, k, A), float32, in the units of the demonstrations. The first d
+            are the prefix.
 
         Raises:
             ObservationError: a key is missing or has another shape or type.
         """
         batch = self._read(observation)
+        given = self._read_prefix(prefix, len(batch["qpos"]))  # (B, d, A)
+        d = given.shape[1]
         training = self.training
         if training:
             self.eval()
         with torch.inference_mode():
-            actions = self.module(self._inputs(batch)).actions
+            place = None
+            if self._future_max:
+                place = future_place(d, getattr(self.config, "future_lag", 0))
+                ahead = 0 if place is None else d
+                batch["ahead"] = torch.full((len(given),), ahead, device=self.device)
+            if place is not None:
+                batch["qpos"] = given[:, place]
+            inputs = self._inputs(batch)
+            if d and not self._future_max:
+                padded = F.pad(given, (0, 0, 0, self.told_max - d))  # (B, P, A)
+                size = torch.full((len(given),), d, device=self.device)
+                inputs |= self._prefix(padded, size, batch["qpos"])
+            actions = self.module(inputs).actions
             actions = self._physical(actions.float(), batch["qpos"])
+            rest = actions[:, d:] if place is None else actions  # (B, k - d or k, A)
+            actions = torch.cat([given, rest], 1)[:, : self.chunk_size]
         if training:
             self.train()
         return actions.cpu().numpy()
+
+    def _read_prefix(self, prefix: np.ndarray | None, rows: int) -> Tensor:
+        """Committed actions (B, d, A), of which there may be none."""
+        given = check_prefix(prefix, rows, self.told_max, self.config.action_dim)
+        return torch.from_numpy(given).to(self.device)
+
+    def _prefix(self, given: Tensor, size: Tensor, qpos: Tensor) -> dict[str, Tensor]:
+        """What the network reads of committed actions (B, P, A), size (B,) of them."""
+        if self.action_target == "delta":
+            given = given - qpos[:, None]
+        given = self.scale(self._target_key).normalise(given)
+        return {"prefix": given, "prefix_size": size}
 
     def _read(
         self, observation: Mapping[str, np.ndarray | Tensor]

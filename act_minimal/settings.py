@@ -45,6 +45,10 @@ def as_tuples(size: Any) -> Any:
     return tuple(as_tuples(x) for x in size) if isinstance(size, list | tuple) else size
 
 
+# Settings for slow predictions, and those that mean nothing without them.
+SLOW = {"future_max": ("future_lag",), "prefix_max": ("prefix_noise",)}
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """What every network has to know of the data; a network of one's own adds to it.
@@ -84,6 +88,19 @@ class NetworkConfig:
         if not good:
             found = getattr(self, name)
             raise SettingError(f"{name} is {found!r}, expected {expected}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON has them; those for slow predictions only where used.
+
+        So a policy that has none of them is the same as before there were any.
+        """
+        unused = {
+            name
+            for switch, names in SLOW.items()
+            if not getattr(self, switch, 0)
+            for name in (switch, *names)
+        }
+        return {k: v for k, v in asdict(self).items() if k not in unused}
 
     @property
     def least_side(self) -> int:
@@ -128,6 +145,16 @@ class ACTConfig(NetworkConfig):
     loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
     padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
 
+    # For slow predictions (realtime.py). Either up to so many committed actions that
+    # the encoder is told of; 0 is ACT.
+    prefix_max: Whole = 0
+    # their noise in training, in deviations: at test they are not a person's actions
+    prefix_noise: NotNegative = 0.03
+    # Or up to so many ticks by which qpos is ahead of what else is observed. It is
+    # taken to be the action committed for then, or for `future_lag` ticks before then.
+    future_max: Whole = 0
+    future_lag: Whole = 0  # ticks that the arm is behind its targets
+
     backbone: Literal["small", "resnet18", "resnet34", "resnet50"] = "small"
     pretrained: Literal["none", "imagenet"] = "none"  # starting weights of a ResNet
     image_tokens: Literal["keypoints", "grid"] = "keypoints"  # the paper: grid
@@ -160,6 +187,25 @@ class ACTConfig(NetworkConfig):
             "cvae_actions_per_token",
             self.chunk_size % self.cvae_actions_per_token == 0 or not self.use_cvae,
             f"a divisor of chunk_size={self.chunk_size}",
+        )
+        most = self.chunk_size - 1 if self.state_dim == self.action_dim else 0
+        self._check(
+            "future_max",
+            self.future_max <= most,
+            f"at most {most} with chunk_size={self.chunk_size}, "
+            f"state_dim={self.state_dim}, action_dim={self.action_dim}",
+        )
+        self._check(
+            "future_lag",
+            self.future_lag < max(1, self.future_max),
+            f"less than future_max={self.future_max}: else nothing is ever ahead",
+        )
+        most = 0 if self.future_max else self.chunk_size - 1
+        self._check(
+            "prefix_max",
+            self.prefix_max <= most,
+            f"at most {most} with chunk_size={self.chunk_size} and "
+            f"future_max={self.future_max}",
         )
         if self.backbone == "small":
             untrained = self.pretrained == "none"

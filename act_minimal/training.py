@@ -39,8 +39,9 @@ from .checkpoint import (
 )
 from .dataset import Demonstrations, Windows, indices_for_step
 from .images import Resizing, augment, augment_draws
+from .model import uncounted
 from .policy import Policy, make_policy
-from .settings import TrainConfig, as_json, make_config
+from .settings import ACTConfig, TrainConfig, as_json, make_config
 from .support.errors import UserError
 from .support.files import sole_writer
 from .support.processes import World, catch_interrupts, join, private_state
@@ -103,6 +104,8 @@ def train(
         train_ids, val_ids = demos.split(config.val_fraction, config.seed)
         windows = Windows(demos, train_ids, chunk_size, config.pad)
         statistics = windows.statistics(delta=config.action_target == "delta")
+        if ahead := config.model.get("future_max"):
+            windows = Windows(demos, train_ids, chunk_size + int(ahead), config.pad)
 
         # The policy, its average over time, the optimizer.
         torch.manual_seed(mix(config.seed, 0))
@@ -165,7 +168,7 @@ def train(
             seed_dropout(world.device, mix(config.seed, step + 1, 1 + world.rank))
             count = None
             if world.size > 1:  # mean over all processes' valid steps, not over means
-                count = world.mean((~batch["is_pad"]).sum().float())
+                count = world.mean((~uncounted(batch)).sum().float())
             with torch.autocast(world.device.type, torch.bfloat16, config.bf16):
                 loss, parts = model(batch, eps, count)
             loss.backward()
@@ -345,16 +348,58 @@ def make_batch(
     eps = None
     if policy.latent_dim:
         eps = torch.randn(size, policy.latent_dim, generator=random)[rows].to(device)
+    noises = {}
     if config.state_noise:
         for key in ("qpos", "env_state") if policy.uses_env_state else ("qpos",):
             noise = torch.randn(size, batch[key].shape[1], generator=random)[rows]
             deviation = config.state_noise * policy.scale(key).std
-            batch[key] = batch[key] + noise.to(device) * deviation
+            noises[key] = noise.to(device) * deviation
+    if policy.told_max:
+        batch = tell_ahead(batch, policy, random, size, rows)
+    batch |= {key: batch[key] + noise for key, noise in noises.items()}
     settings = config.augmentation
     if policy.cameras and settings.enabled:
         draws = augment_draws(size, len(policy.cameras), random)
         batch = augment(batch, {k: x[rows] for k, x in draws.items()}, settings)
     return batch, eps
+
+
+def tell_ahead(
+    batch: dict[str, Tensor],
+    policy: Policy,
+    random: torch.Generator,
+    size: int,
+    rows: slice,
+) -> dict[str, Tensor]:
+    """Each sample with a delay d, 0 for half of them and from 1 to D for the others.
+
+    With `prefix_max` the first d actions are told (training-time real-time chunking,
+    2512.05964): "prefix_size" (B,) and "prefix_noise" (B, D, A), normalised. With
+    `future_max` qpos is that of d ticks later, and so is the chunk (VLASH, 2512.01031),
+    and "ahead" (B,) says by how much, which VLASH does not tell; see
+    `policy.future_place`.
+    """
+    config, device = policy.config, batch["qpos"].device
+    assert isinstance(config, ACTConfig)
+    most = policy.told_max
+    d = torch.randint(1 - most, most + 1, (size,), generator=random)[rows]
+    d = d.clamp(min=0).to(device)
+    if not config.future_max:
+        shape = size, config.prefix_max, config.action_dim
+        noise = config.prefix_noise * torch.randn(shape, generator=random)[rows]
+        return batch | {"prefix_size": d, "prefix_noise": noise.to(device)}
+    action = batch["action"]  # (B, k + D, A)
+    sample = torch.arange(len(d), device=device)  # (B,)
+    shifted = d > config.future_lag
+    there = action[sample, (d - 1 - config.future_lag).clamp(min=0)]  # (B, A)
+    begin = torch.where(shifted, d, 0)
+    places = begin[:, None] + torch.arange(policy.chunk_size, device=device)  # (B, k)
+    return batch | {
+        "qpos": torch.where(shifted[:, None], there, batch["qpos"]),
+        "ahead": begin,
+        "action": action[sample[:, None], places],
+        "is_pad": batch["is_pad"][sample[:, None], places],
+    }
 
 
 def make_optimizer(

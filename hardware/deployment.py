@@ -4,6 +4,7 @@ The loop is `act_minimal.control.run`, the one that evaluates in simulation; the
 behind `safety.SafeRobot`.
 """
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,14 @@ import numpy as np
 from act_minimal.control import Observation, run
 from act_minimal.datasets.embodiment import check_card
 from act_minimal.evaluation import Rate, fingerprint
-from act_minimal.execution import ExecutionConfig, make_executor
+from act_minimal.execution import LATE, ExecutionConfig
+from act_minimal.realtime import (
+    InThread,
+    LateExecutor,
+    Switch,
+    check_mode,
+    make_late_executor,
+)
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import check_output_folder, read_json, write_json
 
@@ -24,6 +32,9 @@ from .safety.safe_robot import SafeRobot
 from .safety.stop import Stop
 
 TALLY = "tally.json"
+GOES_ON = (*LATE, "ensemble")  # modes in which the arm does, while a policy predicts
+LOOKS = 3  # predictions that are timed before the first trial
+PATIENCE = 5.0  # s that a prediction may take while the arm goes on
 FAR = 4.0  # standard deviations from the demonstrations' mean that are worth a word
 
 
@@ -59,6 +70,10 @@ class Trial:
     interventions: dict[str, int] = field(default_factory=dict)
     scene: int | None = None
     """Number of the scene that was laid; None where a person laid the objects."""
+    late: dict[str, float] = field(default_factory=dict)
+    """Where the arm goes on while a policy predicts, in ticks: `delay` and `age` of the
+    observation behind an action, median and worst; `holds`; largest `seam` in rad; and
+    chunks `dropped`."""
 
 
 @dataclass
@@ -95,10 +110,18 @@ class TimedPolicy:
     """A policy whose predictions are timed, and whose faults are one sentence."""
 
     def __init__(self, policy: Any):
-        self.policy, self.cameras = policy, policy.cameras
+        self.policy = policy
+        self.told_max = getattr(policy, "told_max", 0)
+        self.correct = getattr(policy, "correct", None)
         self.ms: list[float] = []
 
-    def predict_chunk(self, observation: Observation) -> np.ndarray:
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.policy.cameras
+
+    def predict_chunk(
+        self, observation: Observation, *prefix: np.ndarray
+    ) -> np.ndarray:
         """See `Policy.predict_chunk`.
 
         Raises:
@@ -106,7 +129,7 @@ class TimedPolicy:
         """
         start = time.perf_counter()
         try:
-            chunk = self.policy.predict_chunk(observation)
+            chunk = self.policy.predict_chunk(observation, *prefix)
         except UserError:
             raise
         except Exception as error:  # it is somebody's own code
@@ -176,8 +199,8 @@ def dry_run(
         `frames`, the age of each camera's picture in ms.
     """
     timed = TimedPolicy(policy)
-    executor = make_executor(execution, policy.chunk_size)
-    executor.reset()
+    make_late_executor(execution, policy.chunk_size)  # refuses what does not suit
+    check_mode(policy, execution)
     jump, unfamiliar = 0.0, set()
     ages: dict[str, list[float]] = {c: [] for c in policy.cameras}
     for _ in range(ticks):
@@ -193,6 +216,10 @@ def dry_run(
         for name in policy.cameras:
             ages[name].append(1000 * robot.arm.frames[name].age)
         time.sleep(1 / robot.fps)
+    delay = _ticks(max(timed.ms[1:], default=0.0), robot.fps)
+    if execution.mode in GOES_ON and delay > 1:
+        make_late_executor(execution, policy.chunk_size, delay)
+        check_mode(policy, execution, delay)
     return {
         "prediction_ms": {
             "median": float(np.median(timed.ms)),
@@ -243,11 +270,20 @@ def deploy(
     path = out / TALLY if out else None
     if done := len(tally.trials):
         say(f"{min(done, trials)} of {trials} already done in {out}: {tally}")
-    executor = make_executor(execution, policy.chunk_size)
+    timed, delay, inference = TimedPolicy(policy), 0, None
+    if execution.mode in GOES_ON and len(tally.trials) < trials:
+        delay = delay_of(timed, robot)
+        if execution.mode == "ensemble" and delay == 1:
+            delay = 0  # it is there within the tick
+    if delay:
+        say(f"a prediction takes {delay} ticks; the arm goes on meanwhile")
+        inference = InThread(timed, delay, PATIENCE)
+    check_mode(policy, execution, delay)
+    executor = make_late_executor(execution, policy.chunk_size, delay)
     for number in range(len(tally.trials), trials):
         judge.prepare(number)
         robot.go(robot.limits.ready)
-        trial = _one(policy, robot, judge, executor, number, seconds)
+        trial = _one(timed, robot, judge, executor, inference, number, seconds)
         trial.scene = scenes[number] if scenes else None
         tally.trials.append(trial)
         try:  # whoever is asked may stop everything: the trial was run all the same
@@ -262,21 +298,36 @@ def deploy(
             finally:  # a full disk must not hide it either
                 say(
                     f"trial {number + 1}: {outcome[trial.success]} after "
-                    f"{trial.seconds:.1f} s{why}; {tally}"
+                    f"{trial.seconds:.1f} s{why}; {tally}{_late_text(trial.late)}"
                 )
     return tally
 
 
+def _late_text(late: Mapping[str, float]) -> str:
+    if not late:
+        return ""
+    return (
+        f"; predictions took {late['delay']:.0f} ticks (at most "
+        f"{late['delay_worst']:.0f}), observations were {late['age']:.0f} ticks old "
+        f"(at most {late['age_worst']:.0f}), largest seam {late['seam']:.3f} rad, "
+        f"{late['holds']:.0f} ticks without an action"
+    )
+
+
 def _one(
-    policy: Any,
+    timed: TimedPolicy,
     robot: SafeRobot,
     judge: Judge,
-    executor: Any,
+    executor: LateExecutor,
+    inference: InThread | None,
     number: int,
     seconds: float,
 ) -> Trial:
     """Run one trial, which nobody has judged yet unless it was stopped."""
-    timed = TimedPolicy(policy)
+    timed.ms.clear()
+    executor.reset(np.zeros((1, robot.action_dim)))  # nothing is left of another trial
+    angles = np.ones(robot.action_dim, bool)
+    angles[list(robot.limits.grippers)] = False
     before = robot.interventions.counts.copy()
     robot.arm.ticker.start()
     start, stopped = time.monotonic(), ""
@@ -286,6 +337,7 @@ def _one(
             timed,
             executor,
             round(seconds * robot.fps),
+            inference=inference,
             on_tick=lambda *_: judge.done(),
         )
     except Stop as error:
@@ -303,7 +355,37 @@ def _one(
         else [],
         timing=timing,
         interventions=dict(robot.interventions.counts - before),
+        late=lateness(executor, inference, angles) if inference else {},
     )
+
+
+def delay_of(timed: TimedPolicy, robot: SafeRobot) -> int:
+    """Ticks that a prediction takes on this machine; the longest of some, but one."""
+    for _ in range(1 + LOOKS):
+        timed.predict_chunk(robot.observe(timed.cameras))
+    return _ticks(max(timed.ms[-LOOKS:]), robot.fps)
+
+
+def _ticks(ms: float, fps: float) -> int:
+    return math.ceil(ms / 1000 * fps)
+
+
+def lateness(
+    executor: LateExecutor, inference: InThread, angles: np.ndarray
+) -> dict[str, float]:
+    """What a trial's tally says of chunks that came late; see `Trial.late`."""
+    assert isinstance(executor, Switch)
+    ages = [age for age in executor.ages if age is not None] or [0]
+    delays = inference.delays or [0]
+    return {
+        "delay": float(np.median(delays)),
+        "delay_worst": float(max(delays)),
+        "age": float(np.median(ages)),
+        "age_worst": float(max(ages)),
+        "seam": max((float(x[:, angles].max()) for x in executor.seams), default=0.0),
+        "holds": float(len(executor.hold_ticks)),
+        "dropped": float(executor.dropped),
+    }
 
 
 def about_trials(
@@ -317,7 +399,7 @@ def about_trials(
         **names: of the robot, of the task, and what else must be alike.
     """
     policy_is = f"{policy.name} {fingerprint(policy)}"
-    return {"policy": policy_is, **names, "execution": asdict(execution)}
+    return {"policy": policy_is, **names, "execution": execution.to_json()}
 
 
 def open_tally(

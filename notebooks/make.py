@@ -36,7 +36,7 @@ from course.toolkit.results import RESULTS, ResultError
 from course.toolkit.stubs import split_exercise
 
 HERE = Path(__file__).parent
-SOURCES, SOLUTIONS = HERE / "src", HERE / "solutions"
+FURTHER = HERE / "further"  # lessons beyond the deployment: F1, F2, ...
 RUN_TIMES = RESULTS / "lessons.json"
 TIMEOUT = 600  # s a cell
 VIDEO = re.compile(r"<video\b")
@@ -56,16 +56,18 @@ class Lesson:
 
     @property
     def learner(self) -> Path:
-        return HERE / f"{self.source.stem}.ipynb"
+        return self.source.parents[1] / f"{self.source.stem}.ipynb"
 
     @property
     def teacher(self) -> Path:
-        return SOLUTIONS / f"{self.source.stem}.ipynb"
+        return self.source.parents[1] / "solutions" / f"{self.source.stem}.ipynb"
 
 
 def lessons() -> list[Lesson]:
     """All lessons, in order."""
-    return [Lesson(path) for path in sorted(SOURCES.glob("[0-9][0-9]_*.py"))]
+    found = sorted((HERE / "src").glob("[0-9][0-9]_*.py"))
+    found += sorted((FURTHER / "src").glob("F[0-9]_*.py"))
+    return [Lesson(path) for path in found]
 
 
 # --- from source to cells -------------------------------------------------------------
@@ -262,8 +264,8 @@ def main(words: list[str]) -> None:
         if old is not None and code_of(old) == code_of(teacher) and "-f" not in words:
             write_notebook(lesson.teacher, with_outputs_of(teacher, old))
         elif "--execute" in words:
-            SOLUTIONS.mkdir(exist_ok=True)
-            seconds = execute(teacher, SOLUTIONS)
+            lesson.teacher.parent.mkdir(exist_ok=True)
+            seconds = execute(teacher, lesson.teacher.parent)
             write_notebook(lesson.teacher, teacher)
             tqdm.write(f"{lesson.source.stem}: {seconds:.0f} s")
         else:

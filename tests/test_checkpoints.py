@@ -16,7 +16,8 @@ RESULTS = json.loads((DATA / "results" / "checkpoints.json").read_text())
 def test_committed_checkpoint_still_succeeds(row):
     policy = load_policy(DATA / "checkpoints" / row["checkpoint"])
     n = 20
-    result = evaluate(policy, n=n, seed=11, progress=False)
+    task = row.get("task", "so100_pick_place")
+    result = evaluate(policy, task, n=n, seed=11, progress=False)
     # Other scenes than those of the result: the two intervals must overlap.
     assert wilson(result.successes, n)[1] >= row["interval"][0]
     assert wilson(result.successes, n)[0] <= row["interval"][1]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.mostly_quick
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SOURCES = sorted((ROOT / "notebooks" / "src").glob("[0-9][0-9]_*.py"))
+SOURCES = sorted((ROOT / "notebooks").rglob("src/[0-9F][0-9]_*.py"))
 
 
 def rows_of(text: str, head: str) -> list[list[str]]:

@@ -17,6 +17,7 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     """The learner's notebooks, in order; UserError without the repository."""
     folder = folder or ROOT / "notebooks"
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    found += sorted(folder.glob("further/F[0-9]_*.ipynb"))
     if not found:
         raise UserError(
             f"{folder} holds no notebooks; they come with the repository, not with the "
@@ -25,15 +26,16 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     return found
 
 
-def find_lesson(number: int) -> Path:
-    """The notebook of a lesson; SettingError if there is no such."""
-    known = {int(path.name[:2]): path for path in notebooks()}
-    if number not in known:
+def find_lesson(name: str) -> Path:
+    """The notebook of a lesson, "4" or "F1"; SettingError if there is no such."""
+    known = {path.name[:2].removeprefix("0"): path for path in notebooks()}
+    wanted = name.upper().removeprefix("0") or "0"
+    if wanted not in known:
         raise SettingError(
-            f"there is no lesson {number}; the lessons are: "
+            f"there is no lesson {name}; the lessons are: "
             f"{', '.join(path.stem for path in known.values())}"
         )
-    return known[number]
+    return known[wanted]
 
 
 def has_display() -> bool:
@@ -49,13 +51,15 @@ def lab_command(lesson: Path, *, browser: bool, port: int | None = None) -> list
     It serves the folder around that of the lessons, as they link to `docs`.
     """
     command = [sys.executable, "-m", "jupyterlab"]
-    served, folder = lesson.parents[1], lesson.parent
+    folder = lesson.parent
+    served = folder.parents[1 if folder.name == "further" else 0]
     # Not as a file to open: the address that is printed would not lead to it.
     place = lesson.relative_to(served).as_posix()
     command.append(f"--LabApp.default_url=/lab/tree/{place}")
     # The list of files begins at the lessons.
     command.append(f"--notebook-dir={served}")
-    command.append(f"--FileContentsManager.preferred_dir={folder.name}")
+    inside = folder.relative_to(served).as_posix()
+    command.append(f"--FileContentsManager.preferred_dir={inside}")
     # The chatter of the server and of the lab left out, the address remains.
     command += ["--log-level=WARN", "--LabApp.log_level=WARN"]
     if not browser:
@@ -122,9 +126,10 @@ def hand_out(path: Path) -> list[str]:
                 cell for cell in notebook.cells if not cell.id.endswith("-solution")
             ]
             # A fixed date: the same notebooks give the same file.
-            entry = zipfile.ZipInfo(f"notebooks/{lesson.name}")
+            place = lesson.relative_to(ROOT / "notebooks").as_posix()
+            entry = zipfile.ZipInfo(f"notebooks/{place}")
             archive.writestr(entry, nbformat.writes(notebook) + "\n")
-            names.append(lesson.name)
+            names.append(place)
         entry = zipfile.ZipInfo("docs/glossary.md")  # the lessons link to it
         archive.writestr(entry, (ROOT / entry.filename).read_text(encoding="utf-8"))
     return names

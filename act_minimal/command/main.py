@@ -53,6 +53,7 @@ The same, step by step:
   replay    do the recorded actions succeed again, without looking?
   train     a policy on demonstrations
   eval      roll a policy out on unseen scenes: success with its interval
+  train-residual   a head that corrects each action, for slow predictions
 
 On an arm, real or virtual (GUIDE.md of hardware/so100 or hardware/openarm leads):
   virtual   plug in a virtual arm, with a port like a real one
@@ -263,6 +264,55 @@ def train_command() -> Callable[..., Result | int]:
     return train
 
 
+def train_residual(
+    policy: Path,
+    data: Path,
+    out: Path,
+    oldest: Whole | None = None,
+    steps: Count = 3000,
+    seed: Seed = 0,
+    json: Json = False,
+) -> Result:
+    """Train a small head that corrects each action of a chunk from what is seen now.
+
+    For policies of state without cameras. It drives with a mode in which the arm goes
+    on while its policy predicts.
+
+    $ act train-residual --policy runs/state --data demos --out runs/corrected
+    $ act eval --policy runs/corrected --mode switch --delay 8
+
+    Args:
+        policy: The checkpoint below the head; it stays as it is, and is copied.
+        data: Folder of the demonstrations that it was trained on.
+        out: Folder of the new checkpoint.
+        oldest: Ticks that a chunk's observation is old at most; by default as many as
+            its chunks are long.
+        steps: Batches of 256 actions.
+        seed: Decides weights and batches.
+    """
+    from ..checkpoint import find_checkpoint, load_policy
+    from ..dataset import Demonstrations
+    from ..residual import MADE_BY, save_residual
+    from ..residual import train_residual as run_training
+    from ..support.files import check_new_folder, check_output_folder
+
+    check_output_folder(out, apart_from=data)
+    check_new_folder(out, MADE_BY)
+    below = load_policy(find_checkpoint(policy))
+    demos = Demonstrations.load(data, use_env_state=below.uses_env_state)
+    oldest = below.chunk_size - 1 if oldest is None else oldest
+    progress = not json
+    model = run_training(
+        below, demos, oldest=oldest, steps=steps, seed=seed, progress=progress
+    )
+    card = below.card | {"residual": {"oldest": oldest, "steps": steps, "seed": seed}}
+    save_residual(out, model, card)
+    return Result(
+        {"checkpoint": str(out), "oldest": oldest, "steps": steps},
+        f"{out}; roll it out with: act eval --policy {out} --mode switch --delay 8",
+    )
+
+
 @dataclass(frozen=True)
 class EvalConfig:
     """What to roll out, and how."""
@@ -286,9 +336,19 @@ class EvalConfig:
     fps: Positive | None = None
     """The rate at which the policy acts, in place of what its card says; it has to be
     the task's."""
+    delay: Whole = 0
+    """Ticks that a prediction takes. Meanwhile the arm stands still, or goes on with a
+    mode that says how: switch, overlap, fade or ensemble."""
+    delay_spread: Annotated[float, Bounds(1)] = 1.0
+    """Delays vary: their 99th percentile over their median. 1: always the same."""
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.delay_spread != 1 and not self.delay:
+            raise SettingError(
+                f"delay_spread is {self.delay_spread:g} without a delay, expected "
+                "--delay too: it is the median"
+            )
 
 
 def evaluate(
@@ -298,20 +358,24 @@ def evaluate(
 
     Chunks of k actions are executed in one of three ways: the whole chunk, its first
     part, or the weighted mean of all predictions for a tick (temporal ensembling).
+    Three more ways are for predictions that take several ticks.
 
     $ act eval --policy runs/state --n 100 --film state.mp4
     $ act eval --policy runs/state --mode receding --execute 5
     $ act eval --policy runs/state --mode ensemble --m 0.01 --out rollouts
+    $ act eval --policy runs/state --mode fade --delay 8
     """
-    from ..checkpoint import find_checkpoint, load_policy
+    from ..checkpoint import find_checkpoint
     from ..evaluation import evaluate as run_rollouts
+    from ..evaluation import late_text
+    from ..residual import load_driver
     from ..support.files import check_output_file
     from ..support.processes import choose_device
 
     if config.film:
         check_output_file(config.film, "film", ".mp4")
     folder = find_checkpoint(config.policy)
-    policy = load_policy(folder, choose_device(config.device), config.network)
+    policy = load_driver(folder, choose_device(config.device), config.network)
     if config.fps is not None:
         policy.card["fps"] = config.fps
     result = run_rollouts(
@@ -321,6 +385,8 @@ def evaluate(
         n=config.n,
         seed=config.seed,
         out=config.out,
+        delay=config.delay,
+        spread=config.delay_spread,
         progress=not json,
     )
 
@@ -338,7 +404,8 @@ def evaluate(
         f"{folder}: success {result}\n"
         f"median time to success {f'{took:.1f} s' if took else '-'}; standing still "
         f"{100 * result.frozen:.0f} % of the time; root mean square jerk "
-        f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms",
+        f"{result.jerk:.0f} rad/s³; a prediction takes {result.chunk_ms:.1f} ms"
+        + late_text(result.late),
         then=draw,
     )
 
@@ -377,7 +444,7 @@ def demo(
 
 
 def course(
-    lesson: Annotated[int, Bounds(0, 9)] = 0,
+    lesson: str = "0",
     browser: bool | None = None,
     port: Port | None = None,
     handout: Path | None = None,
@@ -392,7 +459,7 @@ def course(
     $ act course --handout handout.zip
 
     Args:
-        lesson: The lesson to open, 0 to 9.
+        lesson: The lesson to open, 0 to 9 or F1.
         browser: Whether to open a browser; by default where there is a display.
         port: Of JupyterLab; by default the first free one from 8888.
         handout: Write the notebooks without solutions into this zip file instead.
@@ -425,6 +492,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "replay": replay,
     "train": train_command,  # see `find_command`
+    "train-residual": train_residual,
     "eval": evaluate,
     "course": course,
     **exchange.COMMANDS,

@@ -37,10 +37,11 @@ from ..datasets.embodiment import (
     joint_names,
     lerobot_joint_names,
 )
-from ..execution import ExecutionConfig
+from ..execution import LATE, ExecutionConfig
 from ..model import ACT
 from ..policy import Policy
-from ..settings import ACTConfig
+from ..residual import refuse_head
+from ..settings import SLOW, ACTConfig
 from ..support.errors import SettingError
 from ..support.files import atomic_folder, check_new_folder, write_json
 from .lerobot_names import Dialect, rename_in, rename_out
@@ -126,6 +127,7 @@ def export_policy(
             units to convert.
     """
     check_new_folder(out, EXPORT, CheckpointError)
+    refuse_head(folder, "LeRobot's ACT")
     policy = load_policy(folder)
     if not isinstance(policy.config, ACTConfig):
         raise CheckpointError(f"{folder} is a {policy.name} policy, expected an ACT")
@@ -183,6 +185,9 @@ def _refuse_foreign(policy: Policy, folder: Path, drop_cvae: bool) -> None:
         wrong.append("no cameras and no env_state (it needs one of them)")
     if policy.action_target != "absolute":
         wrong.append(f"action_target={policy.action_target!r} (it knows 'absolute')")
+    for name in SLOW:
+        if told := getattr(config, name):
+            wrong.append(f"{name}={told} (it knows no committed actions)")
     if config.use_cvae and config.cvae_actions_per_token > 1 and not drop_cvae:
         wrong.append(
             f"cvae_actions_per_token={config.cvae_actions_per_token} (it knows 1; "
@@ -257,7 +262,7 @@ def _settings_out(
 
 
 def _execution_out(execution: ExecutionConfig, chunk_size: int) -> dict[str, Any]:
-    if ":" in execution.mode:
+    if ":" in execution.mode or execution.mode in LATE:
         raise SettingError(
             f"mode is '{execution.mode}', which LeRobot does not have, expected "
             "open_loop, receding or ensemble"

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from ..checkpoint import load_policy
 from ..datasets.embodiment import ABOUT_ARM
 from ..images import Resizing
-from ..policy import Policy
+from ..policy import Policy, Scale, check_prefix, future_place
+from ..residual import refuse_head
 from ..support.errors import UserError
 from ..support.extras import require
 from ..support.files import atomic_file, check_output_file
 
 TOLERANCE = 1e-4  # of an action's standard deviation
 METADATA = "act_minimal"
+TOLD = "prefix_max", "future_max", "future_lag"  # settings that a file says
+COMMITTED = "prefix", "prefix_size", "ahead"  # inputs that `predict_chunk` works out
 
 
 class OnnxError(UserError):
@@ -51,7 +54,11 @@ class Predict(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Actions (B, k, A) in physical units, from the inputs in the names' order."""
         batch = dict(zip(self.names, inputs, strict=True))
-        actions = self.policy.module(self.policy._inputs(batch)).actions
+        read = self.policy._inputs(batch)
+        if "prefix" in batch:
+            told = batch["prefix"], batch["prefix_size"]
+            read |= self.policy._prefix(*told, batch["qpos"])
+        actions = self.policy.module(read).actions
         return self.policy._physical(actions.float(), batch["qpos"])
 
 
@@ -96,24 +103,49 @@ class OnnxPredictor:
         self.names = [x.name for x in self.session.get_inputs()]
         cameras = tuple(self.about["cameras"])
         self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
+        told = (self.about.get(name, 0) for name in ("prefix_max", "future_max"))
+        self.told_max = max(told)
 
-    def predict_chunk(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Actions (B, k, A); OnnxError for another observation than the policy's."""
-        for name in self.names:
+    def predict_chunk(
+        self, observation: Mapping[str, np.ndarray], prefix: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions (B, k, A), as `Policy.predict_chunk`.
+
+        Raises:
+            OnnxError: for another observation than the policy's.
+            ObservationError: for another prefix.
+        """
+        observed = [name for name in self.names if name not in COMMITTED]
+        for name in observed:
             if name not in observation:
                 raise OnnxError(
                     f"the observation has no '{name}': this file reads "
-                    f"{', '.join(self.names)}"
+                    f"{', '.join(observed)}"
                 )
-        inputs = {name: np.asarray(observation[name]) for name in self.names}
+        inputs = {name: np.asarray(observation[name]) for name in observed}
+        rows, size = len(inputs["qpos"]), self.about["action_dim"]
+        given = check_prefix(prefix, rows, self.told_max, size)  # (B, d, A)
+        d = given.shape[1]
+        if "prefix" in self.names:
+            padding = (0, 0), (0, self.told_max - d), (0, 0)
+            inputs["prefix"] = np.pad(given, padding)  # (B, P, A)
+            inputs["prefix_size"] = np.full(rows, d)
+        place = None
+        if "ahead" in self.names:
+            place = future_place(d, self.about.get("future_lag", 0))
+            inputs["ahead"] = np.full(rows, 0 if place is None else d)
+        if place is not None:
+            inputs["qpos"] = given[:, place]
         if self.resizing:
             for camera in self.resizing.recorded:
                 name = f"images/{camera}"
                 inputs[name] = self.resizing.bring(camera, inputs[name])
         try:
-            return np.asarray(self.session.run(None, inputs)[0])
+            actions = np.asarray(self.session.run(None, inputs)[0])  # (B, k, A)
         except Exception as error:
             raise OnnxError(f"ONNX Runtime refuses the observation: {error}") from error
+        rest = actions[:, d:] if place is None else actions  # (B, k - d or k, A)
+        return np.concatenate([given, rest], axis=1)[:, : actions.shape[1]]
 
 
 def export_onnx(
@@ -136,8 +168,14 @@ def export_onnx(
     path = Path(out)
     check_output_file(path, "out", ".onnx")
     require("onnx")
+    refuse_head(folder, "an ONNX file")
     policy = load_policy(folder, network=network)
     shapes = policy.input_shapes
+    config = policy.config
+    if getattr(config, "future_max", 0):
+        shapes |= {"ahead": ()}
+    elif policy.told_max:
+        shapes |= {"prefix": (policy.told_max, config.action_dim), "prefix_size": ()}
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)
     if not deviations <= TOLERANCE:
@@ -156,14 +194,23 @@ def _observation(
     """Noise as wide as the demonstrations."""
     random, seen = np.random.default_rng(rows), {}
     for name, shape in shapes.items():
-        if name.startswith("images/"):
+        if name == "prefix":
+            seen[name] = _noise(policy.scale(policy._target_key), random, rows, shape)
+        elif name in ("prefix_size", "ahead"):
+            seen[name] = random.integers(0, policy.told_max + 1, rows)
+        elif name.startswith("images/"):
             pixels = random.integers(0, 256, (rows, *shape))
             seen[name] = pixels.astype(np.uint8)
         else:
-            scale = policy.scale(name)
-            noise = random.standard_normal((rows, *shape))
-            seen[name] = (scale.mean.numpy() + scale.std.numpy() * noise).astype("f4")
+            seen[name] = _noise(policy.scale(name), random, rows, shape)
     return seen
+
+
+def _noise(
+    scale: Scale, random: np.random.Generator, rows: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    noise = random.standard_normal((rows, *shape))
+    return (scale.mean.numpy() + scale.std.numpy() * noise).astype(np.float32)
 
 
 def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
@@ -188,6 +235,7 @@ def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         "cameras": list(policy.cameras),
         "chunk_size": policy.chunk_size,
         "action_dim": policy.config.action_dim,
+        **{k: v for k, v in policy.config.to_json().items() if k in TOLD},
         "inputs": {name: list(shape) for name, shape in shapes.items()},
         **{k: v for k, v in policy.card.items() if k in ABOUT_ARM},
     }
@@ -201,14 +249,16 @@ def _exported(policy: Policy, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 def _compare(
     policy: Policy, predictor: OnnxPredictor, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[float, float]:
-    key = "action_delta" if policy.action_target == "delta" else "action"
-    scale = policy.scale(key)
+    scale = policy.scale(policy._target_key)
     # An idle joint deviates by nothing, but its mean is rounded, too.
     std = np.maximum(scale.std.numpy(), 1e-2 * np.abs(scale.mean.numpy()))
     difference = deviations = 0.0
-    for rows in (1, 3):
+    for rows, told in ((1, 0), (3, policy.told_max)):
         seen = _observation(policy, shapes, rows)
-        apart = np.abs(predictor.predict_chunk(seen) - policy.predict_chunk(seen))
+        shape, random = (told, policy.config.action_dim), np.random.default_rng(rows)
+        prefix = _noise(scale, random, rows, shape) if told else None
+        chunks = [one.predict_chunk(seen, prefix) for one in (predictor, policy)]
+        apart = np.abs(chunks[0] - chunks[1])
         difference = max(difference, float(apart.max()))
         deviations = max(deviations, float((apart / std).max()))
     return difference, deviations

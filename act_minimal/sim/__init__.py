@@ -17,16 +17,20 @@ import gymnasium  # noqa: E402
 
 from .openarm.handover import Handover  # noqa: E402
 from .openarm.insertion import Insertion  # noqa: E402
+from .so100.belt import Belt  # noqa: E402
 from .so100.pick_place import PickPlace  # noqa: E402
 from .world import Task, World  # noqa: E402
 
-TASKS: dict[str, type] = {task.name: task for task in (PickPlace, Handover, Insertion)}
+TASKS: dict[str, type] = {
+    task.name: task for task in (PickPlace, Belt, Handover, Insertion)
+}
 NEEDED = (
     *Task.__annotations__,
     *(n for n, part in vars(Task).items() if inspect.isfunction(part) and n[0] != "_"),
 )
 GYM_IDS = {
     "act_minimal/SO100PickPlace-v0": PickPlace.name,
+    "act_minimal/SO100Belt-v0": Belt.name,
     "act_minimal/OpenArmHandover-v0": Handover.name,
     "act_minimal/OpenArmInsertion-v0": Insertion.name,
 }

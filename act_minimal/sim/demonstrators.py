@@ -9,7 +9,8 @@ from ..support.errors import SettingError
 from .openarm.experts import HandoverExpert, InsertionExpert
 from .openarm.handover import Handover
 from .openarm.insertion import Insertion
-from .so100.expert import Expert
+from .so100.belt import Belt
+from .so100.expert import BeltExpert, Expert
 from .so100.pick_place import PickPlace
 from .world import Task
 
@@ -42,6 +43,7 @@ def make_expert(task: Task, demonstrator: str = "scripted") -> Demonstrator:
     if hasattr(task, "plan"):  # one's own, which demonstrates itself
         return OwnExpert(task, demonstrator)
     experts: dict[type, type] = {
+        Belt: BeltExpert,  # before the task that it is a variant of
         PickPlace: Expert,
         Handover: HandoverExpert,
         Insertion: InsertionExpert,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -43,6 +43,15 @@ class Task(Protocol):
     def ctrl(self, action: np.ndarray) -> np.ndarray: ...
     def hold(self, qpos: np.ndarray) -> np.ndarray: ...
     def placed(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
+class MovingTask(Protocol):
+    """A task in which something moves from the start on."""
+
+    def start_velocity(self, qpos: np.ndarray) -> np.ndarray:
+        """Velocities (n, nv) of starts (n, nq)."""
+        ...
 
 
 class JointTask:
@@ -158,6 +167,8 @@ class World:
         self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         for i, seed in zip(ids, seeds, strict=True):
             self.qpos[i] = start(self.task, int(seed))
+        if isinstance(self.task, MovingTask):
+            self.qvel[ids] = self.task.start_velocity(self.qpos[ids])
         self._ctrl[ids] = self.task.hold(self.qpos[ids])
         self._batch.forward(ids)
         self.ticks[ids] = self._held[ids] = 0

@@ -86,8 +86,10 @@ Port = Annotated[int, Bounds(1, 65535)]  # of TCP
 CLASS_PATH = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 ClassPath = Annotated[str, Pattern(CLASS_PATH, "module:Class")]
 
-TaskName = Literal["so100_pick_place", "openarm_handover", "openarm_insertion"]
-SceneName = Literal[TaskName, "alone"]  # what a virtual arm stands in
+StillTask = Literal["so100_pick_place", "openarm_handover", "openarm_insertion"]
+TaskName = Literal[StillTask, "so100_belt"]
+# What a virtual arm stands in: something that waits until the arm is ready.
+SceneName = Literal[StillTask, "alone"]
 
 
 def check_settings(settings: Any) -> None:

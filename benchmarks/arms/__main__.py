@@ -2,6 +2,7 @@
 
     uv run python -m benchmarks.arms so100 loop
     uv run python -m benchmarks.arms so100 success
+    uv run python -m benchmarks.arms so100 late
     uv run python -m benchmarks.arms so100 faults
     uv run python -m benchmarks.arms so100 guide
     uv run python -m benchmarks.arms so100_pair guide
@@ -36,7 +37,7 @@ BENCHES = {"so100": so100_faults, "openarm": openarm_faults}
 
 def main(
     arm: tyro.conf.Positional[Literal["so100", "openarm", "so100_pair"]],
-    what: tyro.conf.Positional[Literal["loop", "success", "faults", "guide"]],
+    what: tyro.conf.Positional[Literal["loop", "success", "late", "faults", "guide"]],
     policy: Path | None = None,
     task: str | None = None,
     seconds: float = 300.0,
@@ -53,8 +54,9 @@ def main(
     Args:
         arm: which; of a pair, its guide alone.
         what: how steady the loop is; how often a policy succeeds, in simulation and
-            through the bus; what happens when something breaks; or the arm's guide,
-            from teleoperation to deployment.
+            through the bus, and where a prediction takes 250 ms meanwhile (late); what
+            happens when something breaks; or the arm's guide, from teleoperation to
+            deployment.
         policy: of loop and success; by default the committed one.
         task: of success; by default the arm's usual one.
         seconds: that the loop with a policy runs.
@@ -86,9 +88,17 @@ def main(
         start = time.perf_counter() - content["seconds"]
     else:
         path = policy or POLICIES[arm]
-        if what == "success":
-            virtual = RobotConfig(VIRTUAL, arm)
-            content = bus.success(virtual, path, task or TASKS[arm], n, seed)
+        if what in ("success", "late"):
+            virtual, late = RobotConfig(VIRTUAL, arm), what == "late"
+            content = bus.success(
+                virtual,
+                path,
+                task or TASKS[arm],
+                n,
+                seed,
+                bus.FADE if late else None,
+                bus.INFERENCE if late else 0.0,
+            )
         elif arm == "so100":
             content = bus.so100_loop(path, seconds)
         else:

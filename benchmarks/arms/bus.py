@@ -5,6 +5,7 @@ OpenArm's emulated frames take the time that frames of 8 bytes take at 1 Mbit/s.
 is answered with feedback, so one exchange commands a motor and reads it.
 """
 
+import math
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +19,7 @@ from act_minimal.control import run
 from act_minimal.evaluation import evaluate, evaluation_scenes
 from act_minimal.execution import ExecutionConfig, make_executor
 from act_minimal.sim import make_task
-from hardware.deployment import SceneJudge, TimedPolicy, deploy
+from hardware.deployment import SceneJudge, TimedPolicy, Trial, deploy
 from hardware.openarm.arm import OpenArm
 from hardware.openarm.motors import IDS
 from hardware.robots import (
@@ -41,28 +42,65 @@ VISION = CHECKPOINTS / "so100_pick_place_vision"
 STATE = CHECKPOINTS / "openarm_handover_state"
 RATE = 200.0  # Hz
 SWAYING = (5, 6, 13, 14)  # the wrists
+INFERENCE, FADE = 0.25, ExecutionConfig("fade")  # s a prediction, where they are late
 AMPLITUDE = 0.05  # rad, of the elbows, while exchanges are counted
 
 
+class Slow:
+    """A policy whose predictions take at least so many seconds."""
+
+    def __init__(self, policy: Any, seconds: float):
+        self.policy, self.seconds = policy, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
+
+    def predict_chunk(self, *given: Any) -> np.ndarray:
+        end = time.monotonic() + self.seconds
+        chunk = self.policy.predict_chunk(*given)
+        time.sleep(max(0.0, end - time.monotonic()))
+        return chunk
+
+
 def success(
-    config: RobotConfig, path: Path, task: str, n: int, seed: int
+    config: RobotConfig,
+    path: Path,
+    task: str,
+    n: int,
+    seed: int,
+    execution: ExecutionConfig | None = None,
+    inference: float = 0.0,
 ) -> dict[str, Any]:
-    """A policy on the same scenes, in simulation and through a virtual arm's bus."""
-    policy = load_policy(find_checkpoint(path))
-    sim = evaluate(policy, task, n=n, seed=seed)
+    """A policy on the same scenes, in simulation and through a virtual arm's bus.
+
+    Args:
+        inference: s that a prediction takes at least, in both.
+    """
+    policy: Any = load_policy(find_checkpoint(path))
+    delay = math.ceil(inference * make_task(task).fps)
+    sim = evaluate(policy, task, execution, n=n, seed=seed, delay=delay)
+    policy = Slow(policy, inference) if inference else policy
     with plugged_in(replace(config, cameras=policy.cameras), task) as here:
         robot = make_robot(here, policy.image_sizes, EmergencyStop())
         with closing(SceneJudge([here.port], evaluation_scenes(seed, n))) as judge:
             with closing(robot):
                 robot.connect()
                 seconds = make_task(task).max_ticks / robot.fps
-                tally = deploy(policy, robot, judge, trials=n, seconds=seconds)
+                tally = deploy(
+                    policy,
+                    robot,
+                    judge,
+                    execution=execution,
+                    trials=n,
+                    seconds=seconds,
+                )
             witness = judge.scene.clients[0].look()["witness"]
     place = path.resolve()
     name = place.relative_to(ROOT) if place.is_relative_to(ROOT) else place.name
     return {
         "policy": str(name),
         "task": task,
+        "inference": inference,
         "simulation": sim.to_json(),
         "bus": {
             "success": tally.success.rate,
@@ -73,8 +111,24 @@ def success(
             "failed_trials": [t.number for t in tally.trials if not t.success],
             "jitter_ms_p99": [t.timing["jitter_ms_p99"] for t in tally.trials],
             "interventions": dict(robot.interventions.counts),
-        },
+        }
+        | lateness(tally.trials),
         "witness": witness,
+    }
+
+
+def lateness(trials: list[Trial]) -> dict[str, Any]:
+    """Of trials whose chunks came late: ticks missed, and the worst of `Trial.late`."""
+    if not any(t.late for t in trials):
+        return {}
+    names = ("delay", "delay_worst", "age_worst", "seam", "holds", "dropped")
+    return {
+        "rate_hz": [t.timing["rate_hz"] for t in trials],
+        "ticks": sum(t.ticks for t in trials),
+        "late_ticks": [
+            round(t.timing["late_share"] * t.timing["ticks"]) for t in trials
+        ],
+        **{name: [t.late[name] for t in trials] for name in names},
     }
 
 

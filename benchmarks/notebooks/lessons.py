@@ -15,12 +15,13 @@ import nbformat
 import tyro
 from nbclient import NotebookClient
 
+from act_minimal.command.course import notebooks
 from act_minimal.support.files import read_json
 
-from ..results import RESULTS, ROOT, write
+from ..results import RESULTS, write
 
 LESSONS = RESULTS / "lessons.json"
-FOLDERS = {"first_run_seconds": "notebooks", "again_seconds": "notebooks/solutions"}
+FOLDERS = {"first_run_seconds": ".", "again_seconds": "solutions"}
 
 
 def main(only: tuple[str, ...] = ()) -> None:
@@ -31,14 +32,14 @@ def main(only: tuple[str, ...] = ()) -> None:
     """
     start = time.perf_counter()
     lessons = read_json(LESSONS)["lessons"] if only else {}
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+    for path in notebooks():
         if only and path.stem[:2] not in only:
             continue
         row: dict[str, float] = {"n": 1}
         with tempfile.TemporaryDirectory() as home:
             os.environ["ACT_MINIMAL_COURSE"] = home
             for name, folder in FOLDERS.items():
-                row[name] = run(ROOT / folder / path.name)
+                row[name] = run(path.parent / folder / path.name)
         lessons[path.stem[:2]] = row
         print(path.stem, row, flush=True)
     total = sum(sum(row[name] for name in FOLDERS) for row in lessons.values())

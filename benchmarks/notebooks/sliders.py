@@ -11,6 +11,7 @@ import time
 import numpy as np
 import tyro
 
+from act_minimal.command.course import notebooks
 from act_minimal.support.files import read_json
 
 from ..results import RESULTS, ROOT, write
@@ -26,10 +27,11 @@ def main(only: tuple[str, ...] = ()) -> None:
         only: numbers of lessons; by default all.
     """
     start = time.perf_counter()
-    names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    places = (path.relative_to(ROOT / "notebooks") for path in notebooks())
+    names = [place.with_suffix("").as_posix() for place in places]
     rows = []
     if only:
-        names = [name for name in names if name[:2] in only]
+        names = [name for name in names if name.rpartition("/")[2][:2] in only]
         before = read_json(RESULTS / "sliders.json")["lessons"]
         rows = [row for row in before if row["lesson"] not in names]
     with jupyterlab() as address, browser() as chromium:

@@ -42,6 +42,19 @@ def _runs(field: str) -> str:
 
 
 QUESTIONS: dict[str, Question] = {
+    "F1.cost": Question(
+        "A cube rides past on a belt, and every prediction takes 8 ticks, 267 ms. In "
+        "how many of 100 scenes does it come into the bin, if the arm stands still "
+        "while its policy predicts?",
+        "claims/C23",
+        labels={
+            "world": "belt",
+            "way": "arm waits",
+            "delay": 8,
+            "horizon": 25,
+            "spread": 1.0,
+        },
+    ),
     "00.act": Question(
         "ACT, trained for less than two minutes on 50 human-like demonstrations: in "
         "how many of 100 fresh scenes does it put the cube into the bin?",

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +65,33 @@ def rollouts(
     n: int,
     seed: int = 0,
     task: Task | None = None,
+    delay: int = 0,
     threads: int = 0,
 ) -> Evaluation:
     """Roll a policy out on `n` fresh scenes, or find these very rollouts.
 
-    By default half of each chunk is executed, in the course's task; a changed task
-    needs a name of its own.
+    By default half of each chunk is executed, in the course's task, by a policy that
+    takes no time; a changed task needs a name of its own.
     """
     execution = execution or ExecutionConfig()
     task = task or make_task(TASK)
-    how = [fingerprint(policy), *asdict(execution).values(), n, seed]
+    how = [fingerprint(policy), *execution.to_json().values(), n, seed]
     if task.name != TASK:
         how.append(task.name)
+    if delay:
+        how.append(f"delay{delay}")
     # Neither every task's name nor `module:Class` may stand in a file's name.
     out = home() / "rollouts" / re.sub(r"[^\w.-]+", "_", "_".join(map(str, how)))
     with alone(out):
         return evaluate(
-            policy, task, execution, n=n, seed=seed, out=out, threads=threads
+            policy,
+            task,
+            execution,
+            n=n,
+            seed=seed,
+            out=out,
+            delay=delay,
+            threads=threads,
         )
 
 

@@ -156,6 +156,48 @@ def horizon_against_ensembling() -> Figure:
 
 
 @drawing(
+    "Three chunks of k = 10 actions on one time line. The prediction of each takes "
+    "d = 3 ticks, in which the arm executes actions of the chunk before, the committed "
+    "ones; the first three actions of a new chunk are past when it comes. A prediction "
+    "begins every s = 5 ticks. Where the next chunk takes over is a seam."
+)
+def late_chunks() -> Figure:
+    """Delay d, execution horizon s and chunk size k on one time line."""
+    sketch = Sketch(3.3)
+    k, d, s, cell, left, height = 10, 3, 5, 0.28, 1.1, 0.26
+
+    def at(tick: float) -> float:
+        return left + tick * cell
+
+    for n in range(3):
+        start, y = n * s, 2.45 - n * 0.62
+        for j in range(k):
+            past, driven = n and j < d, d <= j < d + s or (not n and j < d + s)
+            colour = ORANGE if past else BLUE if driven else GREY
+            sketch.box(at(start + j), y, cell, height, "", colour,
+                       filled=driven and not past, round=0)  # fmt: skip
+        sketch.words(at(start) - 0.08, y + 0.13, f"asked at t = {start}", align="right",
+                     size=SMALL)  # fmt: skip
+        if n:
+            sketch.words(at(start + d / 2), y - 0.13, f"d = {d}, past", ORANGE,
+                         size=SMALL)  # fmt: skip
+            seam = at(start + d)
+            sketch.arrow((seam, y + 0.85), (seam, y + height + 0.02), PINK)
+            sketch.words(seam + 0.08, y + 0.43, "seam", PINK, align="left", size=SMALL)
+    sketch.words(at(2.5), 2.9, "executed", BLUE)
+    sketch.words(at(k) - 0.35, 2.9, "never reached", size=SMALL)
+    axis = 0.55
+    sketch.arrow((at(0), axis), (at(2 * s + k), axis))
+    for tick in range(0, 2 * s + k, 5):
+        sketch.words(at(tick), axis - 0.16, str(tick), size=SMALL)
+    sketch.words(at(2 * s + k) + 0.08, axis, "tick t", align="left", size=SMALL)
+    sketch.arrow((at(s), 0.2), (at(2 * s), 0.2), GREEN, "<|-|>")
+    sketch.words(at(2 * s) + 0.1, 0.2, "s = 5 between two requests", GREEN,
+                 align="left", size=SMALL)  # fmt: skip
+    return sketch.fig
+
+
+@drawing(
     "The CVAE twice. In training an encoder reads the joints and the demonstrated "
     "chunk, gives mu and sigma, and z = mu + sigma times noise enters the policy with "
     "the observation; the loss is L1 plus beta times the KL divergence from a standard "

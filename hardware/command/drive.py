@@ -1,6 +1,7 @@
 """The commands of `act` that drive an arm: deploy, teleop, record."""
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from act_minimal.execution import ExecutionConfig
+from act_minimal.execution import LATE, ExecutionConfig
 from act_minimal.support.errors import SettingError
 from act_minimal.support.files import check_output_folder, sole_writer
 from act_minimal.support.results import Json, Result
@@ -84,14 +85,14 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     """
     import torch
 
-    from act_minimal.checkpoint import find_checkpoint, load_policy
+    from act_minimal.residual import load_driver
 
     from ..deployment import about_trials, check_fit, dry_run, open_tally
     from ..deployment import deploy as run_trials
     from ..robots import make_robot
 
     torch.set_num_threads(config.threads)
-    policy = load_policy(find_checkpoint(config.policy), network=config.network)
+    policy = load_driver(config.policy, network=config.network)
     say = (lambda text: None) if json else print
     out = config.out or default_folder(config.policy, config.robot)
     log = out / "interventions.jsonl"
@@ -122,7 +123,9 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
             if judge is None:
                 robot.go(robot.limits.ready)
                 report = dry_run(policy, robot, config.execution)
-                return Result(report, _dry_run_text(report, robot.fps)).show(json)
+                goes_on = config.execution.mode in LATE
+                text = _dry_run_text(report, robot.fps, goes_on)
+                return Result(report, text).show(json)
             tally = run_trials(
                 policy,
                 robot,
@@ -251,8 +254,9 @@ def _look_on(
     say(f"what the cameras see: {view.address}")
 
 
-def _dry_run_text(report: dict[str, Any], fps: float) -> str:
+def _dry_run_text(report: dict[str, Any], fps: float, goes_on: bool) -> str:
     ms = report["prediction_ms"]
+    ticks = math.ceil(ms["worst"] / 1000 * fps)
     lines = [
         f"a prediction takes {ms['median']:.1f} ms, {ms['worst']:.1f} at worst; a tick "
         f"lasts {1000 / fps:.0f} ms",
@@ -262,6 +266,11 @@ def _dry_run_text(report: dict[str, Any], fps: float) -> str:
         ),
         f"the first action would be at most {report['jump']:.2f} rad from the arm",
     ]
+    if ticks > 1 and not goes_on:
+        lines.append(
+            f"the arm would stand still for {ticks - 1} ticks at each prediction: with "
+            "--mode fade it goes on meanwhile"
+        )
     if report["unfamiliar"]:
         lines.append(
             f"joints {report['unfamiliar']} are far from anything in the "

@@ -24,9 +24,11 @@ ACT = Path(sys.executable).with_name("act")
 
 @pytest.mark.quick
 def test_lessons_are_found_by_number():
-    assert classroom.find_lesson(4).name == "04_temporal_ensembling.ipynb"
+    assert classroom.find_lesson("4").name == "04_temporal_ensembling.ipynb"
+    assert classroom.find_lesson("04") == classroom.find_lesson("4")
+    assert classroom.find_lesson("f1").name == "F1_real_time.ipynb"
     with pytest.raises(SettingError, match=r"no lesson 77; the lessons are: 0\d_"):
-        classroom.find_lesson(77)
+        classroom.find_lesson("77")
 
 
 @pytest.mark.quick
@@ -43,7 +45,7 @@ def test_without_a_display_no_browser_is_opened(monkeypatch):
     assert not classroom.has_display()
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert classroom.has_display()
-    lesson = classroom.find_lesson(4)
+    lesson = classroom.find_lesson("4")
     assert "--no-browser" in classroom.lab_command(lesson, browser=False)
     command = classroom.lab_command(lesson, browser=True, port=8123)
     assert "--no-browser" not in command
@@ -70,7 +72,7 @@ def test_jupyterlab_is_started_with_the_course_s_settings(monkeypatch):
 
     monkeypatch.setattr(os, "execve", start)  # where it takes this process's place
     monkeypatch.setattr(subprocess, "run", start)
-    assert classroom.open_lab(classroom.find_lesson(4), browser=False) == 0
+    assert classroom.open_lab(classroom.find_lesson("4"), browser=False) == 0
     assert started["JUPYTER_CONFIG_PATH"].startswith(str(classroom.ROOT))
 
 
@@ -87,14 +89,17 @@ def test_a_port_in_use_is_refused_before_jupyterlab_starts():
     assert "display" not in found.stdout
     classroom.check_port(port)
     # If somebody takes it meanwhile, JupyterLab ends instead of moving on.
-    command = classroom.lab_command(classroom.find_lesson(4), browser=True, port=port)
+    command = classroom.lab_command(classroom.find_lesson("4"), browser=True, port=port)
     assert "--ServerApp.port_retries=0" in command
 
 
 @pytest.mark.quick
 def test_a_hand_out_holds_no_solutions(tmp_path):
     names = classroom.hand_out(tmp_path / "class.zip")
-    assert names == [path.name for path in classroom.notebooks()]
+    lessons = classroom.ROOT / "notebooks"
+    places = [path.relative_to(lessons).as_posix() for path in classroom.notebooks()]
+    assert names == places
+    assert "further/F1_real_time.ipynb" in names
     with zipfile.ZipFile(tmp_path / "class.zip") as archive:
         for name in names:
             text = archive.read(f"notebooks/{name}").decode()
@@ -103,8 +108,9 @@ def test_a_hand_out_holds_no_solutions(tmp_path):
             kept = [c for c in whole.cells if not c.id.endswith("-solution")]
             assert [c.source for c in handed.cells] == [c.source for c in kept]
             assert "The solution, one click away" not in text
-            for link in re.findall(r"\]\(\.\./([^)#]+)", text):
-                assert link in archive.namelist()
+            for link in re.findall(r"\]\((\.\./[^)#]+)", text):
+                place = os.path.normpath(Path("notebooks", name).parent / link)
+                assert Path(place).as_posix() in archive.namelist()
         page = archive.read("docs/glossary.md").decode()
         for link in re.findall(r"\]\(([^)#:]+)\)", page):
             assert f"docs/{link}" in archive.namelist()

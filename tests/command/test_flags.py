@@ -33,6 +33,7 @@ NEEDED = {
     "inspect": "new",
     "replay": "new",
     "train": "--data new --out new",
+    "train-residual": "--policy new --data new --out new",
     "eval": "--policy new",
     "export-lerobot": "--policy new --out new",
     "import-lerobot": "new --out new",
@@ -198,6 +199,10 @@ RUNS: list[tuple[str, int]] = [
         0,
     ),
     (
+        f"train --data {{x}}/demos --out {{x}}/absolute --no-tensorboard --json {TINY}",
+        0,
+    ),
+    (
         "train --data {x}/demos --out {x}/vision --cameras top --use-env-state True "
         "--cache {x}/cache --resize 16 16 --resize-mode stretch "
         "--shift-px 2 --brightness 0.1 --contrast 0.1 "
@@ -211,6 +216,18 @@ RUNS: list[tuple[str, int]] = [
         0,
     ),
     ("eval --policy {x}/state --n 1 --fps 30 --mode receding --execute 2 --json", 0),
+    (
+        "train-residual --policy {x}/absolute --data {x}/demos --out {x}/corrected "
+        "--oldest 2 --steps 3 --seed 1 --json",
+        0,
+    ),
+    ("eval --policy {x}/corrected --n 1 --mode switch --delay 1 --json", 0),
+    ("eval --policy {x}/state --n 1 --mode overlap --share 0.5 --delay 1 --json", 0),
+    (
+        "eval --policy {x}/state --n 1 --mode fade --fade 3 --delay 2 "
+        "--delay-spread 2 --json",
+        0,
+    ),
     ("demo --out {x}/d --task openarm_handover --vision --seed 4 --json", 0),
     ("doctor --json", 0),
     ("course --handout {x}/class.zip --json", 0),
@@ -223,6 +240,11 @@ RUNS: list[tuple[str, int]] = [
     (
         f"export-lerobot --policy {STATE} --out {{x}}/no --drop-cvae --rename a=b "
         "--mode ensemble --m 0.1 --order newest_first --every 2 --json",
+        2,
+    ),
+    (
+        f"export-lerobot --policy {STATE} --out {{x}}/no --drop-cvae --mode overlap "
+        "--share 0.5 --fade 3 --json",
         2,
     ),
     ("import-lerobot {x}/there --out {x}/back --units so100 --json", 0),
@@ -362,6 +384,8 @@ ARM_FLAGS: dict[str, tuple[str, Any]] = {
     "--m": ("0.5", 0.5),
     "--order": ("newest_first", "newest_first"),
     "--every": ("2", 2),
+    "--share": ("0.4", 0.4),
+    "--fade": ("3", 3),
     "--n": ("7", 7),
     "--thumbnails": ("pictures", Path("pictures")),
     "--restore": ("", True),

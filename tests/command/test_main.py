@@ -237,7 +237,7 @@ def test_bad_input_is_one_sentence(home, tmp_path, line, expected, code):
         ("eval --policy {new}", 1, "no checkpoint folder"),
         ("data repair {new}", 1, "{new}"),
         ("data fly", 2, "no verb 'fly', expected one of: merge"),
-        ("course --lesson 70", 2, "lesson is 70, expected"),
+        ("course --lesson 70", 2, "no lesson 70; the lessons are: 00"),
     ],
 )
 def test_errors_are_json_too(tmp_path, line, code, expected):

@@ -68,6 +68,7 @@ FOLDERS = {
     "split": "data split {demos} --into a=1 b=1 --out OUT",
     "convert": "data convert {demos} OUT --to lerobot-v2.1",
     "train": f"train --data {{demos}} --out OUT {TINY}",
+    "train-residual": f"train-residual --policy {STATE} --data {{demos}} --out OUT",
     "record": "record --out OUT --n 1",
     "record on an arm": "record --robot so100 --port nowhere --scenes 0 "
     "--leader nowhere --out OUT",

@@ -13,7 +13,7 @@ from act_minimal.checkpoint import CheckpointError, load_policy, save_policy
 from act_minimal.exchange import onnx as onnx_export
 from act_minimal.exchange.onnx import OnnxError, OnnxPredictor
 from act_minimal.images import Resizing
-from act_minimal.policy import Policy, make_policy
+from act_minimal.policy import ObservationError, Policy, make_policy
 from act_minimal.support.errors import SettingError
 from act_minimal.support.extras import MissingExtra
 
@@ -83,6 +83,31 @@ def test_a_policy_that_resizes_does_so_outside_its_file(tmp_path):
     seen["images/top"] = seen["images/top"][:, :, :60]
     with pytest.raises(OnnxError, match="refuses the observation"):
         predictor.predict_chunk(seen)
+
+
+@pytest.mark.parametrize(
+    "told", [{"prefix_max": 3}, {"future_max": 3}, {"future_max": 3, "future_lag": 1}]
+)
+@pytest.mark.parametrize("target", ["absolute", "delta"])
+def test_a_policy_that_is_told_what_is_committed(tmp_path, told, target):
+    policy = other_policy("act", action_target=target, **told, **SMALL)
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert ("prefix" in done.inputs) == ("prefix_max" in told)
+    check(tmp_path / "p.onnx", tmp_path / "p")
+    predictor = OnnxPredictor(tmp_path / "p.onnx", threads=1)
+    assert predictor.told_max == policy.told_max == 3
+    seen = observation_of(policy.config)
+    random = np.random.default_rng(0)
+    chunks = []
+    for d in range(4):
+        prefix = random.normal(size=(2, d, 6)).astype(np.float32)
+        chunks.append(predictor.predict_chunk(seen, prefix))
+        expected = policy.predict_chunk(seen, prefix)
+        assert np.abs(chunks[-1] - expected).max() < 1e-4
+    assert np.abs(chunks[3][:, 3:] - chunks[0][:, 3:]).max() > 1e-3
+    with pytest.raises(ObservationError, match=r"shape \(2, 4, 6\).*up to 3"):
+        predictor.predict_chunk(seen, np.zeros((2, 4, 6)))
 
 
 def test_the_state_policy(state_file):

@@ -28,8 +28,8 @@ def ran(monkeypatch):
     """Trials without an arm; `run` judges that only the policy called good succeeds."""
     done = []
 
-    def one(policy, robot, judge, executor, number, seconds):
-        done.append((policy.name, number))
+    def one(timed, robot, judge, executor, inference, number, seconds):
+        done.append((timed.policy.name, number))
         return Trial(number, None, 1.0, 30)
 
     monkeypatch.setattr(deployment, "_one", one)

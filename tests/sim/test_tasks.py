@@ -13,7 +13,8 @@ from act_minimal.support.errors import SettingError, UserError
 from ..programs import python
 
 OPENARMS = ("openarm_handover", "openarm_insertion")
-TASKS = ("so100_pick_place", *OPENARMS)
+SO100S = ("so100_pick_place", "so100_belt")
+TASKS = (*SO100S, *OPENARMS)
 IDS = {name: gym_id for gym_id, name in GYM_IDS.items()}
 
 
@@ -61,6 +62,7 @@ def test_same_seed_same_episode_in_another_process(name):
     [
         ("so100_pick_place", (), 6, 30),
         ("so100_pick_place", ("top", "wrist"), 6, 30),
+        ("so100_belt", (), 6, 30),
         *((name, ("top",), 16, 50) for name in OPENARMS),
     ],
 )
@@ -77,7 +79,7 @@ def test_gymnasium_checker_passes(name, cameras, actions, fps):
 @pytest.mark.parametrize("demonstrator", ["scripted", "human"])
 def test_experts_succeed_and_people_vary(task, demonstrator):
     """On 100 scenes that nothing else here uses."""
-    so100 = task.name == "so100_pick_place"
+    so100 = task.name in SO100S
     found = [e for _, e in demonstrate(task, range(100), demonstrator, seed=77)]
     assert sum(bool(e.attributes["success"]) for e in found) >= (97 if so100 else 95)
     lengths = np.array([len(e) for e in found])
@@ -97,7 +99,7 @@ def test_scripted_depends_on_the_scene_alone_human_on_the_seed_too(task):
     plan, other = scripted.plan(here, 0), scripted.plan(there, 0)
     assert np.array_equal(plan, scripted.plan(here, 1))
     assert np.array_equal(plan, make_expert(task, "scripted").plan(here, 0))
-    if task.name == "so100_pick_place":  # it ends over the same bin
+    if task.name in SO100S:  # it ends over the same bin
         assert not np.allclose(plan[len(plan) // 3], other[len(other) // 3], atol=0.02)
     else:
         assert not np.array_equal(plan[-1], other[-1])

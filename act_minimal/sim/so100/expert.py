@@ -99,13 +99,13 @@ class Expert:
         rng = np.random.default_rng([seed, 1])
         style = Style() if self.demonstrator == "scripted" else human_style(rng)
         first = np.append(start[:5], so100.jaw_to_gripper(start[5]))
-        actions = self._moves(first, start[6:13], style)
+        actions = self._moves(first, start[6:], style)
         return actions + tremor(len(actions), style.tremor, self.fps, rng)
 
-    def _moves(self, first: np.ndarray, cube: np.ndarray, style: Style) -> np.ndarray:
+    def _moves(self, first: np.ndarray, scene: np.ndarray, style: Style) -> np.ndarray:
+        cube = scene[:7]
         yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
         grasp = cube[:3] + np.array([0, 0, GRASP_ABOVE]) + style.grasp_error
-        bin_xy = BIN_CENTRE + style.drop_error
         out = grasp[:2] - PAN_AXIS
         out /= np.linalg.norm(out)
 
@@ -113,27 +113,73 @@ class Expert:
             before = grasp + np.array([0, 0, style.hover])
         else:
             before = grasp + np.array([*(-0.035 * out), 0.6 * style.hover])
-        above = np.array([*grasp[:2], style.carry])
-        over_bin = np.array([*bin_xy, style.carry])
-        in_bin = np.array([*bin_xy, 0.055])
-
         reach, seed = self._ik, first[:5]
         j_before = reach(before, yaw, seed)
         j_grasp = reach(grasp, yaw, j_before)
-        j_above = reach(above, yaw, j_grasp)
-        j_over = reach(over_bin, None, j_above)
-        j_in = reach(in_bin, None, j_over)
 
         track = Track(first, self.fps, style)
         track.move(j_before, style.open_to)
         track.move(j_grasp, style.open_to)
         track.grip(CLOSED, style.squeeze, early=style.early)
+        self._deliver(track, j_grasp, grasp[:2], yaw, style)
+        return np.concatenate(track.rows)
+
+    def _deliver(
+        self,
+        track: "Track",
+        joints: np.ndarray,
+        xy: np.ndarray,
+        yaw: float,
+        style: Style,
+    ) -> None:
+        """From a grasp at `xy`, with joints (5,), up, over the bin, and let go."""
+        bin_xy, reach = BIN_CENTRE + style.drop_error, self._ik
+        j_above = reach(np.array([*xy, style.carry]), yaw, joints)
+        j_over = reach(np.array([*bin_xy, style.carry]), None, j_above)
+        j_in = reach(np.array([*bin_xy, 0.055]), None, j_over)
         track.move(j_above, CLOSED)
         track.move(j_over, CLOSED)
         track.move(j_in, CLOSED)
         track.grip(style.open_to, style.release)
         track.move(j_over, style.open_to)
         track.hold(0.3)
+
+
+class BeltExpert(Expert):
+    """Plans demonstrations of `so100_belt`: the hand goes along with the cube."""
+
+    TAKES_UP = 0.3  # s in which the hand takes up the belt's speed
+    DESCENT = 0.6  # s, at speed 1
+
+    def _moves(self, first: np.ndarray, scene: np.ndarray, style: Style) -> np.ndarray:
+        cube, speed = scene[:7], np.array([scene[8], 0.0, 0.0])  # m/s
+        yaw = 2 * np.arctan2(cube[6], cube[3]) + style.yaw_error
+        offset = np.array([0, 0, GRASP_ABOVE]) + style.grasp_error
+        hover = np.array([0, 0, style.hover])
+        reach, late = self._ik, 3.0  # s, when the hand is over the cube: a first guess
+        for _ in range(5):
+            track = Track(first, self.fps, style)
+            meeting = cube[:3] + speed * (late + self.TAKES_UP / 2) + offset
+            track.move(reach(meeting + hover, yaw, first[:5]), style.open_to)
+            late = sum(map(len, track.rows)) / self.fps
+        joints = track.rows[-1][-1, :5]
+        # Along with the cube, down to it; and the jaw closes.
+        down = self.DESCENT / (style.speed * style.pace[1]) + style.pauses[1]
+        seconds = self.TAKES_UP + down + style.squeeze + 0.1
+        for tick in range(1, round(seconds * self.fps) + 1):
+            t = tick / self.fps
+            gone = t - self.TAKES_UP / 2
+            if t < self.TAKES_UP:
+                gone = t**2 / (2 * self.TAKES_UP)
+            s = np.clip((t - self.TAKES_UP) / down, 0, 1)
+            lower = 1 - s**3 * (10 - 15 * s + 6 * s**2)
+            closing = (t - self.TAKES_UP - down + style.early) / style.squeeze
+            jaw = np.interp(closing, [0, 1], [style.open_to, CLOSED])
+            place = meeting + speed * gone + lower * hover
+            joints = reach(place, yaw, joints)
+            track.rows.append(np.append(joints, jaw)[None])
+        track.count = 2
+        self._deliver(track, joints, place[:2], yaw, style)
         return np.concatenate(track.rows)
 
 

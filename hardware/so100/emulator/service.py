@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.sim import TASKS
+from act_minimal.sim.world import MovingTask
 from act_minimal.support.errors import SettingError, UserError
 from act_minimal.support.validation import Whole
 
@@ -211,7 +212,8 @@ def assemble(config: VirtualArmConfig) -> tuple[VirtualArm, Calibration]:
 def _scene(config: VirtualArmConfig) -> VirtualScene:
     known: dict[str, type] = {ALONE: AloneSO101}
     if config.robot == "so100":
-        known = {name: t for name, t in TASKS.items() if t.robot == "so100"}
+        stays = {name: t for name, t in TASKS.items() if not issubclass(t, MovingTask)}
+        known = {name: t for name, t in stays.items() if t.robot == "so100"}
     if config.task not in known:
         raise SettingError(
             f"task is '{config.task}', expected one with a {config.robot}: "

@@ -53,15 +53,14 @@ schematics.late_chunks()
 # $$ d \le s \le k - d. $$
 #
 # Hence no policy can cope with a delay of more than half of its chunk. Where two chunks
-# meet is a **seam**: the new chunk comes from a newer observation, so it need not go on
-# where the old one was.
+# meet is a **seam**: the new one comes from a newer observation, and need not go on where
+# the old one was.
 
 # %% film-text [markdown]
 # ## Look first
 #
-# The same policy on the same four scenes with a delay of 8 ticks (267 ms), executed in two
-# ways. Above the arm **waits**: it keeps its last target until the chunk is there. Below
-# it goes on.
+# The same policy on the same four scenes, with a delay of 8 ticks (267 ms). Above the arm
+# **waits**: it keeps its last target until the chunk is there. Below it goes on.
 
 # %% film
 policy = late.belt_policy("plain")
@@ -103,8 +102,8 @@ rides = {
 }
 show(
     late.seam_figure(rides, span=(1.5, 4.5)),
-    "Targets of the shoulder pan over three seconds: they jump where a chunk takes over "
-    "by switching, and not where its offset is faded out; n = 1 rollout.",
+    "Targets of the shoulder pan over three seconds: they jump where a chunk takes "
+    "over by switching, and not where its offset is faded out; n = 1 rollout.",
 )
 
 # %% seam-number
@@ -285,10 +284,9 @@ print(late.outcome("no delay", late.measured(shown, "switch", delay=0, n=50)))
 # | shown the future, switch | {{claims/C23 summary world=belt way='future state, lag' delay=0 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='future state, lag' delay=4 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='future state, lag' delay=8 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='future state, lag' delay=16 horizon=25 spread=1.0}} |
 # | head above plain, switch | {{claims/C23 summary world=belt way='residual' delay=0 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='residual' delay=4 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='residual' delay=8 horizon=25 spread=1.0}} | {{claims/C23 summary world=belt way='residual' delay=16 horizon=25 spread=1.0}} |
 #
-# The arm that waits has lost nearly all of the cubes at half a second. Up to there no way
-# of going on has lost more than these rollouts could show by chance, switching included:
-# this belt shakes an arm, but it forgives that. A way that knows of the delay pays in
-# smaller seams, not in success. Beyond d = 25, half of a chunk, none of them can run.
+# The arm that waits has lost nearly all cubes at half a second. No way of going on has lost
+# more than these rollouts could show by chance, switching included, but for the ensemble
+# at 16 ticks. A policy that knows of the delay pays in smaller seams, not in success.
 
 # %% settings-text [markdown]
 # ## On your arm

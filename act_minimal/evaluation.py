@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from .realtime import (
 from .settings import NetworkConfig
 from .support.errors import SettingError, UserError
 from .support.files import check_output_folder, write_bytes
+from .support.validation import Bounds, Whole, check_value
 
 if TYPE_CHECKING:
     from .sim.robot import SimRobot
@@ -186,6 +187,8 @@ def evaluate(
     # The simulator is imported where it is used: a policy on a real arm needs none.
     from .sim import make_task
 
+    check_value("delay", delay, Whole)
+    check_value("spread", spread, Annotated[float, Bounds(1)])
     execution = execution or ExecutionConfig()
     make_late_executor(execution, policy.chunk_size, delay)
     check_mode(policy, execution, delay)

@@ -395,6 +395,12 @@ def check_mode(policy: Any, config: ExecutionConfig, delay: int = 0) -> None:
         )
 
 
+def longest_delay(policy: Any) -> int:
+    """Ticks that a policy's prediction may take while the arm goes on."""
+    half = policy.chunk_size // 2
+    return min(half, getattr(policy, "told_max", 0) or half)
+
+
 # ---------------------------------------------------------------- who predicts
 
 

@@ -28,7 +28,7 @@ from .checkpoint import (
 )
 from .dataset import Demonstrations
 from .policy import Policy
-from .support.errors import UserError
+from .support.errors import SettingError, UserError
 from .support.files import atomic_folder
 
 FILE = "residual.safetensors"  # beside the files of the policy's checkpoint
@@ -139,8 +139,11 @@ def train_residual(
     Raises:
         UserError: the policy has cameras, or `oldest` is not within its chunks.
     """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Residual(policy, oldest)  # refuses what it cannot correct
     if not 0 <= oldest < policy.chunk_size:
-        raise UserError(
+        raise SettingError(
             f"oldest is {oldest} ticks, expected from 0 to {policy.chunk_size - 1}: "
             "a chunk has no action for later"
         )
@@ -157,9 +160,6 @@ def train_residual(
     begins = np.repeat(demos.starts, demos.lengths)  # (N,) first frame of the episode
     before = torch.from_numpy(np.arange(len(action)) - begins)  # (N,) frames before
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Residual(policy, oldest)
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.head.parameters(), lr=rate)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -212,6 +212,11 @@ def load_driver(
     folder = find_checkpoint(Path(folder))
     policy = load_policy(folder, device, network)
     if not (folder / FILE).exists():
+        if "residual" in policy.card:
+            raise CheckpointError(
+                f"{folder} has no {FILE}, but its card says that a head corrects every "
+                "action; without it this is another policy"
+            )
         return policy
     first = read_tensors(folder / FILE).get("0.bias", torch.zeros(0))
     model = Residual(policy, hidden=max(1, len(first)))

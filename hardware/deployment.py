@@ -275,11 +275,11 @@ def deploy(
         delay = delay_of(timed, robot)
         if execution.mode == "ensemble" and delay == 1:
             delay = 0  # it is there within the tick
+    check_mode(policy, execution, delay)
+    executor = make_late_executor(execution, policy.chunk_size, delay)
     if delay:
         say(f"a prediction takes {delay} ticks; the arm goes on meanwhile")
         inference = InThread(timed, delay, PATIENCE)
-    check_mode(policy, execution, delay)
-    executor = make_late_executor(execution, policy.chunk_size, delay)
     for number in range(len(tally.trials), trials):
         judge.prepare(number)
         robot.go(robot.limits.ready)

@@ -9,7 +9,7 @@ import pytest
 from act_minimal.checkpoint import load_policy
 from act_minimal.evaluation import evaluate, late_sums
 from act_minimal.execution import ExecutionConfig
-from act_minimal.realtime import Switch
+from act_minimal.realtime import Switch, longest_delay
 from act_minimal.support.errors import SettingError, UserError
 
 from .commands import act
@@ -138,3 +138,12 @@ def test_the_command_says_what_lateness_cost(tmp_path):
 def test_too_long_a_delay_is_refused_by_the_function(policy):
     with pytest.raises(SettingError, match="at most half of them: 25"):
         roll_out(policy, delay=26)
+    for bad in ({"delay": -3}, {"delay": 2.5}, {"delay": 1, "spread": 0.5}):
+        with pytest.raises(SettingError, match=f"{list(bad)[-1]} is"):
+            roll_out(policy, "receding", **bad)
+
+
+def test_a_policy_says_how_slow_it_may_be(policy):
+    told = load_policy(STATE.with_name("so100_belt_prefix"))
+    assert longest_delay(policy) == 25
+    assert longest_delay(told) == 16

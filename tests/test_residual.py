@@ -26,6 +26,7 @@ from act_minimal.residual import (
     train_residual,
 )
 from act_minimal.support.errors import SettingError, UserError
+from act_minimal.support.files import write_json
 
 from .test_policy import B, K, S, observation, policy
 
@@ -57,7 +58,7 @@ def test_what_it_cannot_correct_is_refused(tmp_path):
         Residual(policy(target="delta"))
     demos = demonstrations(tmp_path, 1)
     for oldest in (-1, K):
-        with pytest.raises(UserError, match=f"oldest is {oldest} ticks.*from 0 to 4"):
+        with pytest.raises(SettingError, match=f"oldest is {oldest} tick.*from 0 to 4"):
             train_residual(policy(), demos, oldest=oldest, steps=1)
 
 
@@ -88,6 +89,16 @@ def test_it_is_kept_beside_the_policys_files(tmp_path):
     assert fingerprint(back) != fingerprint(base)
     # The policy alone, for whoever wants no corrections.
     assert fingerprint(load_policy(tmp_path / "p")) == fingerprint(base)
+    (tmp_path / "p" / FILE).rename(tmp_path / "kept")
+    for card, says in (({"seed": 3}, None), ({"residual": {}}, "has no residual")):
+        write_json(tmp_path / "p" / "card.json", card)
+        if says is None:
+            assert not hasattr(load_driver(tmp_path / "p"), "correct")
+            continue
+        with pytest.raises(CheckpointError, match=says):
+            load_driver(tmp_path / "p")
+    write_json(tmp_path / "p" / "card.json", {"seed": 3})
+    (tmp_path / "kept").rename(tmp_path / "p" / FILE)
     save_policy(tmp_path / "alone", base, {})
     assert not hasattr(load_driver(tmp_path / "alone"), "correct")
     for export in (export_onnx, export_policy):

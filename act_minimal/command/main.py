@@ -285,19 +285,20 @@ def train_residual(
         policy: The checkpoint below the head; it stays as it is, and is copied.
         data: Folder of the demonstrations that it was trained on.
         out: Folder of the new checkpoint.
-        oldest: Ticks that a chunk's observation is old at most; by default as many as
-            its chunks are long.
+        oldest: Ticks that a chunk's observation is old at most; older actions are not
+            corrected. By default one less than its chunks are long.
         steps: Batches of 256 actions.
         seed: Decides weights and batches.
     """
     from ..checkpoint import find_checkpoint, load_policy
     from ..dataset import Demonstrations
-    from ..residual import MADE_BY, save_residual
+    from ..residual import MADE_BY, refuse_head, save_residual
     from ..residual import train_residual as run_training
     from ..support.files import check_new_folder, check_output_folder
 
     check_output_folder(out, apart_from=data)
     check_new_folder(out, MADE_BY)
+    refuse_head(policy, "another head")
     below = load_policy(find_checkpoint(policy))
     demos = Demonstrations.load(data, use_env_state=below.uses_env_state)
     oldest = below.chunk_size - 1 if oldest is None else oldest
@@ -340,7 +341,8 @@ class EvalConfig:
     """Ticks that a prediction takes. Meanwhile the arm stands still, or goes on with a
     mode that says how: switch, overlap, fade or ensemble."""
     delay_spread: Annotated[float, Bounds(1)] = 1.0
-    """Delays vary: their 99th percentile over their median. 1: always the same."""
+    """Delays vary: their 99th percentile over their median. Ten scenes at a time share
+    one sequence of them. 1: always the same."""
 
     def __post_init__(self) -> None:
         check_settings(self)

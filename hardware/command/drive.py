@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from act_minimal.execution import LATE, ExecutionConfig
+from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import SettingError
 from act_minimal.support.files import check_output_folder, sole_writer
 from act_minimal.support.results import Json, Result
@@ -85,9 +85,10 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
     """
     import torch
 
+    from act_minimal.realtime import longest_delay
     from act_minimal.residual import load_driver
 
-    from ..deployment import about_trials, check_fit, dry_run, open_tally
+    from ..deployment import GOES_ON, about_trials, check_fit, dry_run, open_tally
     from ..deployment import deploy as run_trials
     from ..robots import make_robot
 
@@ -123,8 +124,9 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
             if judge is None:
                 robot.go(robot.limits.ready)
                 report = dry_run(policy, robot, config.execution)
-                goes_on = config.execution.mode in LATE
-                text = _dry_run_text(report, robot.fps, goes_on)
+                goes_on = config.execution.mode in GOES_ON
+                most = longest_delay(policy)
+                text = _dry_run_text(report, robot.fps, goes_on, most)
                 return Result(report, text).show(json)
             tally = run_trials(
                 policy,
@@ -254,7 +256,7 @@ def _look_on(
     say(f"what the cameras see: {view.address}")
 
 
-def _dry_run_text(report: dict[str, Any], fps: float, goes_on: bool) -> str:
+def _dry_run_text(report: dict[str, Any], fps: float, goes_on: bool, most: int) -> str:
     ms = report["prediction_ms"]
     ticks = math.ceil(ms["worst"] / 1000 * fps)
     lines = [
@@ -267,9 +269,14 @@ def _dry_run_text(report: dict[str, Any], fps: float, goes_on: bool) -> str:
         f"the first action would be at most {report['jump']:.2f} rad from the arm",
     ]
     if ticks > 1 and not goes_on:
+        remedy = (
+            "with --mode fade it goes on meanwhile"
+            if ticks <= most
+            else f"too many for --mode fade, with which this policy may take {most}"
+        )
         lines.append(
-            f"the arm would stand still for {ticks - 1} ticks at each prediction: with "
-            "--mode fade it goes on meanwhile"
+            f"the arm would stand still for {ticks - 1} ticks at each prediction: "
+            f"{remedy}"
         )
     if report["unfamiliar"]:
         lines.append(

@@ -14,6 +14,7 @@ from act_minimal.checkpoint import load_policy
 from act_minimal.execution import ExecutionConfig
 from act_minimal.support.errors import UserError
 from hardware import deployment
+from hardware.command.drive import _dry_run_text
 from hardware.deployment import SceneJudge, deploy
 from hardware.robots import TASKS, VIRTUAL, RobotConfig, make_robot, plugged_in
 from hardware.safety.stop import EmergencyStop
@@ -143,3 +144,20 @@ def test_a_policy_that_fails_meanwhile_is_one_sentence(then, words, monkeypatch)
     assert isinstance(error, UserError), said
     assert re.search(words, str(error)), error
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("worst", "goes_on", "says"),
+    [
+        (20.0, False, None),
+        (250.0, True, None),
+        (250.0, False, "7 ticks at each prediction: with --mode fade it goes on"),
+        (900.0, False, "26 ticks at each prediction: too many for --mode fade, with"),
+    ],
+)
+def test_a_dry_run_advises_what_will_work(worst, goes_on, says):
+    report = {"prediction_ms": {"median": worst, "worst": worst}, "frames": {}}
+    report |= {"jump": 0.1, "unfamiliar": []}
+    text = _dry_run_text(report, 30.0, goes_on, most=25)
+    assert ("stand still" in text) == bool(says)
+    assert says is None or says in text

@@ -69,3 +69,13 @@ def with_block(text: str, name: str, content: str) -> str:
     before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
     return f"{before}{begin}\n{content.strip()}\n{end}{after}"
+
+
+def success(row: Row) -> str:
+    """`91 % [87, 94]`, of all seeds together."""
+    low, high = row["interval"]
+    rate = row["success"] if "success" in row else row["rate"]
+    return f"{100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+RATE: Columns = {"success": success, "n": "{n}"}

@@ -302,10 +302,8 @@ def train_residual(
     below = load_policy(find_checkpoint(policy))
     demos = Demonstrations.load(data, use_env_state=below.uses_env_state)
     oldest = below.chunk_size - 1 if oldest is None else oldest
-    progress = not json
-    model = run_training(
-        below, demos, oldest=oldest, steps=steps, seed=seed, progress=progress
-    )
+    how: Any = {"oldest": oldest, "steps": steps, "seed": seed, "progress": not json}
+    model = run_training(below, demos, **how)
     card = below.card | {"residual": {"oldest": oldest, "steps": steps, "seed": seed}}
     save_residual(out, model, card)
     return Result(

@@ -329,6 +329,6 @@ C23 = Claim(
     f"With 16 ticks (533 ms): it waits {belt('arm waits', 16)}, switches "
     f"{belt('switch', 16)}, fades {belt('align and fade', 16)}.",
     verdict="under a condition",
-    line="An arm that waits loses the cubes; one that goes on does not, however chunks "
-    "are joined. Switching jerks; fading the offset out cures that without training.",
+    line="Waiting loses moving cubes, going on does not; switching jerks, and fading "
+    "the offset out cures that.",
 )

@@ -17,10 +17,11 @@ import pytest
 
 from act_minimal.episodes import list_episodes, load_episode
 from act_minimal.execution import ExecutionConfig, RecedingHorizon
+from act_minimal.realtime import Waiting
 from act_minimal.support.errors import UserError
 from hardware.cameras import CameraError, Frame
 from hardware.command import drive
-from hardware.deployment import _one, deploy, dry_run
+from hardware.deployment import TimedPolicy, _one, deploy, dry_run
 from hardware.live import LiveView
 from hardware.objects import TrackerError
 from hardware.openarm.limits import openarm_limits
@@ -565,7 +566,9 @@ def test_a_trial_has_as_many_ticks_as_were_asked_for(arm, seconds):
 
     def trial():
         policy = Policy(arm.limits)
-        done = _one(policy, robot, judge, RecedingHorizon(5), 0, seconds)
+        executor = Waiting(RecedingHorizon(5))
+        timed = TimedPolicy(policy)
+        done = _one(timed, robot, judge, executor, None, 0, seconds)
         return done.ticks, done.stopped
 
     assert trial() == (round(50 * seconds), "")

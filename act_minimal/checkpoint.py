@@ -145,8 +145,9 @@ def newest_checkpoint(run: Path) -> Path | None:
     return next(reversed(_saved(run)), None)
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path | str) -> Path:
     """The checkpoint that a person means: the folder itself, or a run's newest."""
+    path = Path(path)
     if not path.is_dir():
         tidy(path.parent)  # a writer may have been killed while it replaced the folder
     if not path.is_dir():
@@ -231,7 +232,7 @@ def load_policy(
     Raises:
         CheckpointError: names the file, and the key where there is one.
     """
-    folder = find_checkpoint(Path(folder))
+    folder = find_checkpoint(folder)
     policy = _untrained(folder / "config.json", folder / "stats.safetensors", network)
     load_weights(policy.module, folder / "model.safetensors")
     policy.card = read_card(folder)

@@ -1,19 +1,21 @@
 """How good is a policy? Many rollouts at once, success with an interval, film."""
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
+from .checkpoint import find_checkpoint, read_card
 from .control import Observation, run
 from .datasets.embodiment import check_card, joint_names
 from .execution import ExecutionConfig
@@ -29,7 +31,7 @@ from .realtime import (
 from .settings import NetworkConfig
 from .support.errors import SettingError, UserError
 from .support.files import check_output_folder, write_bytes
-from .support.validation import Bounds, Whole, check_value
+from .support.validation import Bounds, TaskName, Whole, check_value
 
 if TYPE_CHECKING:
     from .sim.robot import SimRobot
@@ -191,7 +193,7 @@ def evaluate(
     check_value("spread", spread, Annotated[float, Bounds(1)])
     execution = execution or ExecutionConfig()
     make_late_executor(execution, policy.chunk_size, delay)
-    check_mode(policy, execution, delay)
+    check_mode(policy, execution, delay, spread)
     if isinstance(task, str):
         task = make_task(task)
     check_fit(policy, task)
@@ -205,6 +207,9 @@ def evaluate(
     }
     if delay:
         about |= dict(zip(LATENESS, map(str, (delay, spread)), strict=True))
+    for path in sorted(out.glob("rollouts_*.safetensors")) if out else ():
+        with _opened(path) as file:
+            _check_same(path, file.metadata() or {}, about)
     rollouts: list[Rollout] = []
     seconds, chunk_seconds, late = 0.0, list[float](), Lateness()
     with tqdm(total=n, desc="rollouts", disable=not progress) as bar:
@@ -214,7 +219,7 @@ def evaluate(
             group = scenes[first : first + together]
             path = out / f"rollouts_{group[0]}_{group[-1]}.safetensors" if out else None
             if path and path.exists():
-                found, times, sums = _load_rollouts(path, about)
+                found, times, sums = _load_rollouts(path)
             else:
                 found, times, sums = _roll_out(
                     policy, task, execution, group, threads, (delay, spread)
@@ -341,6 +346,14 @@ def check_fit(policy: Policy, task: "Task") -> None:
     check_card(getattr(policy, "card", {}), task.fps, task.robot, joints)
 
 
+def eval_command(folder: Path, more: str = "") -> str:
+    """The command that rolls a checkpoint out in the task that its card names."""
+    task = read_card(find_checkpoint(folder)).get("task")
+    _, *others = get_args(TaskName)  # the first one is the default
+    where = f" --task {task}" if task in others else ""
+    return f"act eval --policy {folder}{where}{more}"
+
+
 def fingerprint(policy: Policy) -> str:
     """A short hash of a policy's settings and weights, to know it again."""
     # Those of the policies that it is made of, too.
@@ -450,30 +463,41 @@ def _save_rollouts(
     write_bytes(path, content)
 
 
-def _load_rollouts(
-    path: Path, about: dict[str, str]
-) -> tuple[list[Rollout], list[float], dict[str, list[float]]]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of rollouts; UserError if it is damaged."""
     try:
         with safe_open(path, "np") as file:
-            found = file.metadata() or {}
-            for key in (*about, *LATENESS):
-                value = about.get(key)
-                if found.get(key) != value:
-                    earlier = (
-                        " (earlier versions did not note a policy's settings, so their "
-                        "rollouts cannot be told from another policy's)"
-                    )
-                    raise UserError(
-                        f"{path} holds rollouts with {key} {found.get(key)}, but this "
-                        f"evaluation has {value}{earlier if key == 'policy' else ''}; "
-                        "choose another folder"
-                    )
-            rows = json.loads(found["rollouts"])
-            states = [file.get_tensor(str(row["scene"])) for row in rows]
+            yield file
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}); remove it, and its rollouts are made again"
         ) from error
+
+
+def _check_same(path: Path, found: dict[str, str], about: dict[str, str]) -> None:
+    """UserError if kept rollouts are of another policy, or have other settings."""
+    for key in (*about, *LATENESS):
+        value = about.get(key)
+        if found.get(key) != value:
+            earlier = (
+                " (earlier versions did not note a policy's settings, so their "
+                "rollouts cannot be told from another policy's)"
+            )
+            raise UserError(
+                f"{path} holds rollouts with {key} {found.get(key)}, but this "
+                f"evaluation has {value}{earlier if key == 'policy' else ''}; "
+                "choose another folder"
+            )
+
+
+def _load_rollouts(
+    path: Path,
+) -> tuple[list[Rollout], list[float], dict[str, list[float]]]:
+    with _opened(path) as file:
+        found = file.metadata() or {}
+        rows = json.loads(found["rollouts"])
+        states = [file.get_tensor(str(row["scene"])) for row in rows]
     rollouts = [Rollout(**r, qpos=q) for r, q in zip(rows, states, strict=True)]
     return rollouts, json.loads(found["times"]), json.loads(found.get("late", "{}"))
 

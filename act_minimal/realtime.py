@@ -380,18 +380,27 @@ def make_late_executor(
     return Waiting(make_executor(config, chunk_size))
 
 
-def check_mode(policy: Any, config: ExecutionConfig, delay: int = 0) -> None:
-    """SettingError if a policy cannot be driven in this mode, or with this delay."""
+def check_mode(
+    policy: Any, config: ExecutionConfig, delay: int = 0, spread: float = 1.0
+) -> None:
+    """SettingError if a policy cannot be driven in this mode, or with this delay.
+
+    Args:
+        delay: ticks, the median if they vary.
+        spread: of the delays, their 99th percentile over their median.
+    """
     goes_on = (*LATE, "ensemble")
     if hasattr(policy, "correct") and config.mode not in LATE:
         raise SettingError(
             f"mode is {config.mode!r} with a policy that corrects every action (see "
             f"residual.py), expected one of {', '.join(LATE)}"
         )
-    told = getattr(policy, "told_max", 0)
-    if told and config.mode in goes_on and delay > told:
+    told, longest = getattr(policy, "told_max", 0), round(delay * spread)
+    if told and config.mode in goes_on and longest > told:
+        vary = f", and up to {longest} in 99 % of predictions," if spread > 1 else ""
         raise SettingError(
-            f"delay is {delay} ticks with a policy that was trained for at most {told}"
+            f"delay is {delay} ticks{vary} with a policy that was trained for at most "
+            f"{told}"
         )
 
 

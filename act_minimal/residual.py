@@ -194,7 +194,7 @@ def save_residual(folder: Path, model: Residual, card: Mapping[str, Any]) -> Non
 
 def refuse_head(folder: Path | str, what: str) -> None:
     """CheckpointError if a checkpoint has a head, which `what` would leave out."""
-    if (find_checkpoint(Path(folder)) / FILE).exists():
+    if (find_checkpoint(folder) / FILE).exists():
         raise CheckpointError(
             f"{folder} holds a head ({FILE}) that corrects every action, which {what} "
             "leaves out; expected the checkpoint of the policy below it"
@@ -209,7 +209,7 @@ def load_driver(
     Raises:
         CheckpointError: see `load_policy`; or the head's file is another network's.
     """
-    folder = find_checkpoint(Path(folder))
+    folder = find_checkpoint(folder)
     policy = load_policy(folder, device, network)
     if not (folder / FILE).exists():
         if "residual" in policy.card:

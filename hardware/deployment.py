@@ -311,6 +311,7 @@ def _late_text(late: Mapping[str, float]) -> str:
         f"{late['delay_worst']:.0f}), observations were {late['age']:.0f} ticks old "
         f"(at most {late['age_worst']:.0f}), largest seam {late['seam']:.3f} rad, "
         f"{late['holds']:.0f} ticks without an action"
+        + (f", {n:.0f} chunks dropped" if (n := late.get("dropped", 0.0)) else "")
     )
 
 

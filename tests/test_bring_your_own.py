@@ -55,6 +55,7 @@ def test_the_page_runs_as_it_stands(folder):
     assert int(re.search(r"success (\d+)", reached)[1]) > 50  # %
     assert "(1, 10, 2)" in said["python use_reach.py"]
     assert "100 ticks" in said["python pendulum.py"]
+    assert int(re.match(r"(\d+) of 20", said["python halfway.py"])[1]) > 10
 
 
 @pytest.mark.quick

@@ -9,7 +9,7 @@ import pytest
 from act_minimal.checkpoint import load_policy
 from act_minimal.evaluation import evaluate, late_sums
 from act_minimal.execution import ExecutionConfig
-from act_minimal.realtime import Switch, longest_delay
+from act_minimal.realtime import Switch, check_mode, longest_delay
 from act_minimal.support.errors import SettingError, UserError
 
 from .commands import act
@@ -87,6 +87,23 @@ def test_drawn_delays_are_repeated_and_kept(policy, tmp_path):
     for other in ({"delay": 5, "spread": 3.0}, {"delay": 4}, {}):
         with pytest.raises(UserError, match="rollouts_0_3"):
             roll_out(policy, "overlap", **(settings | other))
+
+
+def test_more_scenes_into_the_same_folder_need_the_same_settings(policy, tmp_path):
+    roll_out(policy, "switch", delay=2, n=2, out=tmp_path)
+    with pytest.raises(UserError, match=r"rollouts_0_1.* delay 2, but .* has 3"):
+        roll_out(policy, "switch", delay=3, n=3, out=tmp_path)
+    roll_out(policy, "switch", delay=2, n=3, out=tmp_path)
+
+
+def test_drawn_delays_stay_within_what_a_policy_was_trained_for():
+    told = load_policy(STATE.with_name("so100_belt_prefix"))
+    check_mode(told, ExecutionConfig("switch"), 16)
+    check_mode(told, ExecutionConfig("switch"), 8, 2.0)
+    with pytest.raises(SettingError, match=r"8 ticks, and up to 24 in 99 %.*most 16"):
+        check_mode(told, ExecutionConfig("switch"), 8, 3.0)
+    with pytest.raises(SettingError, match=r"delay is 17 ticks with .* at most 16"):
+        check_mode(told, ExecutionConfig("switch"), 17)
 
 
 def test_no_delay_keeps_what_was_kept_before_there_were_any(policy, tmp_path):

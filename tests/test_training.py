@@ -342,9 +342,9 @@ def test_nothing_is_trained_into_the_data_folder(config, tmp_path, place):
     link = tmp_path / "link"
     link.symlink_to(config.data)
     for data in (config.data, link):
-        with pytest.raises(UserError, match=r"out is .*, inside the data"):
+        with pytest.raises(UserError, match=r"out is .*, inside what is read"):
             run(replace(config, out=data / place))
-        with pytest.raises(UserError, match=r"out is .*, inside the data"):
+        with pytest.raises(UserError, match=r"out is .*, inside what is read"):
             run(replace(config, data=data, out=config.data / place))
     assert sorted(config.data.rglob("*")) == before
 

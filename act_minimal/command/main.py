@@ -245,6 +245,7 @@ def train_command() -> Callable[..., Result | int]:
         $ act train --data large_images --out runs/small --cameras top --resize 96 128
         $ torchrun --nproc-per-node 2 -m act_minimal train --data ... --out ...
         """
+        from ..evaluation import eval_command
         from ..training import train as run_training
 
         done = run_training(config, progress=not json)
@@ -258,7 +259,7 @@ def train_command() -> Callable[..., Result | int]:
                 "last": done.losses[-1] if done.losses else None,
             },
             f"{done.steps} steps in {done.seconds:.0f} s: {done.folder}; roll it out "
-            f"with: act eval --policy {config.out}",
+            f"with: {eval_command(config.out)}",
         )
 
     return train
@@ -290,25 +291,25 @@ def train_residual(
         steps: Batches of 256 actions.
         seed: Decides weights and batches.
     """
+    from .. import residual
     from ..checkpoint import find_checkpoint, load_policy
     from ..dataset import Demonstrations
-    from ..residual import MADE_BY, refuse_head, save_residual
-    from ..residual import train_residual as run_training
+    from ..evaluation import eval_command
     from ..support.files import check_new_folder, check_output_folder
 
-    check_output_folder(out, apart_from=data)
-    check_new_folder(out, MADE_BY)
-    refuse_head(policy, "another head")
+    for read in (data, policy):
+        check_output_folder(out, apart_from=read)
+    check_new_folder(out, residual.MADE_BY)
+    residual.refuse_head(policy, "another head")
     below = load_policy(find_checkpoint(policy))
     demos = Demonstrations.load(data, use_env_state=below.uses_env_state)
     oldest = below.chunk_size - 1 if oldest is None else oldest
-    how: Any = {"oldest": oldest, "steps": steps, "seed": seed, "progress": not json}
-    model = run_training(below, demos, **how)
-    card = below.card | {"residual": {"oldest": oldest, "steps": steps, "seed": seed}}
-    save_residual(out, model, card)
+    how = {"oldest": oldest, "steps": steps, "seed": seed}
+    model = residual.train_residual(below, demos, progress=not json, **how)
+    residual.save_residual(out, model, below.card | {"residual": how})
     return Result(
-        {"checkpoint": str(out), "oldest": oldest, "steps": steps},
-        f"{out}; roll it out with: act eval --policy {out} --mode switch --delay 8",
+        {"checkpoint": str(out)} | how,
+        f"{out}; roll it out with: {eval_command(out, ' --mode switch --delay 8')}",
     )
 
 

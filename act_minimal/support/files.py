@@ -115,7 +115,8 @@ def check_output_folder(
         raise SettingError(f"out is {path}, which is no folder")
     if apart_from and Path(os.path.realpath(apart_from)) in (real, *real.parents):
         raise SettingError(
-            f"out is {path}, inside the data ({apart_from}); expected another folder"
+            f"out is {path}, inside what is read ({apart_from}); expected another "
+            "folder"
         )
     for other in KINDS if kind else ():
         if other != kind and (found := _holds(real, other)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from act_minimal.support.errors import SettingError
 
-from ..safety.governor import Limits
+from ..safety.governor import TOUCHES, Limits
 from .bodies import guard_of
 from .kinematics import ARMS, Kinematics
 from .motors import GRIPPERS, NAMES
@@ -28,19 +28,23 @@ STEP = np.array([0.15] * 4 + [0.35] * 3 + [1.0])
 # rad: at the firm gains about 1.2 N·m of the upper joints, 0.6 N·m of the wrist's. With
 # 2 and 1 N·m, all together held 17 N on a table for as long as the arm stood there.
 PRESS = np.array([0.007] * 4 + [0.021] * 3 + [1.0])
-ELBOW, TURN = 3, 2  # joints that bend an arm, and that turn it outwards
+# Joints that lift an arm sideways, turn it outwards, and bend it.
+ASIDE, TURN, ELBOW = 1, 2, 3
 # At a table: rad, the right arm; both hands over its outer parts. It is where the
 # simulated tasks begin, and a policy has to begin where its demonstrations did.
 READY = np.array([0.0, 0.8, 0.3, 2.1, -0.1, 0.2, 0.2])
 OUTWARDS = 0.9  # rad that the resting forearms are turned, away from what lies there
-LYING = 0.03  # m that the fingertips of arms at rest are over the table
+# At rest nothing is so near that an arm which still lags would count as pressing on it:
+# rad that hanging arms are lifted aside, and lying ones; m of the fingertips over the
+# table.
+HANGING, LIFTED, LYING = 0.015, 0.12, 0.045
 
 
 def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     """Limits for two arms on their pedestal.
 
-    Free, they rest hanging straight down, where they keep still without torque, and are
-    ready with their forearms forwards. At a table they rest with the forearms close
+    Free, they rest hanging down, where they keep still without torque, and are ready
+    with their forearms forwards. At a table they rest with the forearms close
     above it, turned outwards: without torque they fall some centimetres onto it.
 
     Args:
@@ -57,7 +61,7 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     arm = ARMS[version]
     low, high = arm.ranges.T + [[MARGIN], [-MARGIN]]
     low[list(GRIPPERS)], high[list(GRIPPERS)] = 0.0, 1.0
-    rest = np.clip(np.zeros(len(NAMES)), low, high)
+    rest = np.clip(_aside(np.zeros(len(NAMES)), HANGING), low, high)
     ready = rest.copy()
     ready[[ELBOW, 8 + ELBOW]] = np.pi / 2
     ready[list(GRIPPERS)] = 0.3
@@ -106,7 +110,7 @@ def _box_low(table: float) -> np.ndarray:
 
 def _lying(arm: Kinematics, limits: Limits, table: float) -> np.ndarray:
     """(16,) with the elbows bent until the fingertips are `LYING` over the table."""
-    rest = limits.rest.copy()
+    rest = _aside(limits.rest, LIFTED)
     rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
     least, most = 0.0, np.pi / 2
     for _ in range(30):
@@ -118,15 +122,22 @@ def _lying(arm: Kinematics, limits: Limits, table: float) -> np.ndarray:
     return rest
 
 
+def _aside(state: np.ndarray, angle: float) -> np.ndarray:
+    """A state (16,) with both upper arms lifted aside by an angle, rad."""
+    state = state.copy()
+    state[[ASIDE, 8 + ASIDE]] = angle, -angle
+    return state
+
+
 def _lowest(arm: Kinematics, state: np.ndarray) -> float:
     return float(arm.watched_of(state)[:, 2].min())
 
 
 def _can_lie(arm: Kinematics, limits: Limits, rest: np.ndarray, table: float) -> bool:
-    """Whether the rest pose is where it should be, and clear of the table."""
+    """Whether the rest pose is where it should be, and touches nothing."""
     over = _lowest(arm, rest) - table
     clear = limits.guard.clearance(rest, _box_low(table), limits.box_high).min()
-    return bool(abs(over - LYING) < 1e-3 and clear >= 0)
+    return bool(abs(over - LYING) < 1e-3 and clear > TOUCHES)
 
 
 def both(right: np.ndarray, gripper: float) -> np.ndarray:

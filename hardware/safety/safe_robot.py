@@ -29,6 +29,7 @@ from .stop import EmergencyStop, Interventions, Stop
 
 RISE = 3.0  # s that an arm may take to rise from a table before it goes to rest
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
+TRIES = 3  # of a way to a pose, each from where the arm was kept
 # °C above the limit at which an arm is still laid down: stopped for its heat, it has to
 # come to its rest pose all the same, or it sinks. Motors give up at higher ones.
 WARM = 8.0
@@ -62,7 +63,7 @@ def so100_limits(model: str = "so100") -> Limits:
         press = 0.025  # of which 0.02 may be its own weight
     else:  # the same poses in the other model's zero, and its table in front is +x
         ready = np.array([0.0, -0.73, 0.53, 1.2, -1.52, 0.32])
-        rest = np.array([0.0, -1.58, 1.31, 1.11, 0.05, 0.05])
+        rest = np.array([0.0, -1.58, 1.23, 1.07, 0.05, 0.05])
         box = np.array([(-0.21, 0.54), (-0.45, 0.45), (0.002, 0.55)])
         press = 0.02
     return Limits(
@@ -178,7 +179,8 @@ class SafeRobot:
         """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
 
         Where the table is in the way some joints go first, or the arm rises until they
-        can. A "ramp", as the log calls the phase, is ended by `EmergencyStop.watch`.
+        can. If something keeps it from its pose it tries again from where it is. A
+        "ramp", as the log calls the phase, is ended by `EmergencyStop.watch`.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -191,9 +193,14 @@ class SafeRobot:
         state, _, _ = self._ask(self.arm.measure)
         self.governor.reset(state)
         self.arm.ticker.start()
-        for stop in self._rise(pose, phase):
+        for _ in range(TRIES):
+            way = self._rise(pose, phase)
             self.arm.ticker.start()  # to look for the way took its time
-            self._ramp(stop, phase)
+            if all(self._ramp(stop, phase) for stop in way):
+                return
+            assert self.measured is not None
+            self.governor.reset(self.measured)  # forgets what the arm pressed on
+        raise Stop("the limits, or something in its way, keep the arm from its pose")
 
     def _rise(self, pose: np.ndarray, phase: str) -> list[np.ndarray]:
         """Raise the arm until there is a way to the pose; returns that way."""
@@ -206,7 +213,8 @@ class SafeRobot:
             self._creep(governor.target + up, phase)
         return [pose]  # the governor keeps it in the box on this one, too
 
-    def _ramp(self, pose: np.ndarray, phase: str) -> None:
+    def _ramp(self, pose: np.ndarray, phase: str) -> bool:
+        """Go straight to a pose; whether the arm has come there."""
         limits = self.limits
         assert self.governor.target is not None
         start = self.governor.target
@@ -219,8 +227,8 @@ class SafeRobot:
             share = time**3 * (10 - 15 * time + 6 * time * time)
             target = self._creep(start + share * (pose - start), phase)
             if tick >= ticks and np.abs(target - pose).max() < ARRIVED:
-                return
-        raise Stop("the limits, or something in its way, keep the arm from its pose")
+                return True
+        return False
 
     def hold(self) -> None:
         """One tick of staying, while somebody is asked: the arm is looked after.

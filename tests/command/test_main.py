@@ -366,6 +366,17 @@ def test_text_says_what_to_do_next(home, tmp_path):
     assert list((tmp_path / "r").glob("rollouts_0_0.safetensors"))
 
 
+def test_what_to_do_next_names_the_task_of_the_demonstrations():
+    from act_minimal.evaluation import eval_command
+
+    data = Path(__file__).parents[2] / "data/checkpoints"
+    here, there = data / "so100_pick_place_state", data / "openarm_handover_state"
+    assert eval_command(here) == f"act eval --policy {here}"
+    assert eval_command(there, " --n 1") == (
+        f"act eval --policy {there} --task openarm_handover --n 1"
+    )
+
+
 def test_a_broken_file_or_a_failed_replay_is_told_by_the_exit_code(home, tmp_path):
     code, text, _ = act("inspect", home / "broken")
     assert code == 1

@@ -66,7 +66,7 @@ def test_arms_find_from_a_table_to_their_work_and_back(version, table):
         assert (pose >= limits.low).all()
         assert (pose <= limits.high).all()
     lying = ARMS[version].watched_of(limits.rest)
-    assert lying[:, 2].min() == pytest.approx(table + 0.03, abs=1e-3)
+    assert lying[:, 2].min() == pytest.approx(table + 0.045, abs=1e-3)
     assert np.abs(lying[[2, 3, 6, 7], 1]).min() > 0.25  # beside where objects lie
     for way in ((limits.rest, limits.ready), (limits.ready, limits.rest)):
         stops = [way[0], *governor.way(*way)]
@@ -76,7 +76,7 @@ def test_arms_find_from_a_table_to_their_work_and_back(version, table):
             assert clearance(one + shares * (other - one), limits).min() > -0.002
 
 
-@pytest.mark.parametrize(("version", "highest"), [("v2", 0.40), ("v1", 0.41)])
+@pytest.mark.parametrize(("version", "highest"), [("v2", 0.42), ("v1", 0.41)])
 def test_a_table_on_which_no_arm_can_lie_is_refused(version, highest):
     """Fingertips are well over it, but wrists are too near: nothing could move."""
     limits = openarm_limits(version, highest)

@@ -501,7 +501,7 @@ def test_a_folder_holds_one_kind_of_thing(tmp_path, there):
                 write(inside, "rollouts")
     else:
         check_output_folder(inside, "rollouts")
-    with pytest.raises(SettingError, match="er, inside the data"):
+    with pytest.raises(SettingError, match="er, inside what is read"):
         check_output_folder(inside, apart_from=folder)
 
 

@@ -20,8 +20,8 @@ from ..episodes import (
 from ..support.errors import SettingError, UserError
 from ..support.files import check_output_folder, sole_writer
 from ..support.validation import Side, check_value
-from .demonstrators import make_expert
-from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, World
+from .demonstrators import Demonstrator, make_expert
+from .world import DEMONSTRATION_SCENES, SCENES_A_RUN, Task, Unreachable, World
 
 TOGETHER = 8  # scenes recorded side by side
 SETTLE = 20  # ticks a demonstration may take to come to rest after its plan
@@ -110,7 +110,7 @@ def demonstrate(
             group = attempts[start : start + TOGETHER]
             scenes = [scene_seed(seed, i) for i in group]
             world.reset(scenes + scenes[:1] * (TOGETHER - len(group)))
-            plans = [expert.plan(world.qpos[j], s) for j, s in enumerate(scenes)]
+            plans = [_plan(expert, world, j, s) for j, s in enumerate(scenes)]
             for j, episode in enumerate(_play(world, plans, cameras, size)):
                 episode.attributes |= origin | {"scene": scenes[j]}
                 yield group[j], episode
@@ -121,6 +121,17 @@ def demonstrate(
 def scene_seed(seed: int, attempt: int) -> int:
     """The number of a demonstration's scene."""
     return DEMONSTRATION_SCENES + SCENES_A_RUN * seed + attempt
+
+
+def _plan(expert: Demonstrator, world: World, j: int, scene: int) -> np.ndarray:
+    """Actions (T, A) of an attempt; one that leads nowhere, if its expert finds none.
+
+    A style may aim where the arm does not get, as a person's aim does.
+    """
+    try:
+        return expert.plan(world.qpos[j], scene)
+    except Unreachable:
+        return np.zeros((1, world.task.action_dim))
 
 
 def _play(

@@ -12,6 +12,10 @@ from ..support.errors import UserError
 from ..support.gl import open_renderer
 
 
+class Unreachable(UserError):
+    """An expert's arm does not get to a point that its plan leads to."""
+
+
 class Task(Protocol):
     """What a scene must tell about itself; see docs/bring_your_own.md.
 

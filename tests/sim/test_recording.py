@@ -15,7 +15,7 @@ import pytest
 from act_minimal.episodes import load_episode, save_episode
 from act_minimal.sim import make_task
 from act_minimal.sim.film import Take, film, pick
-from act_minimal.sim.recording import record
+from act_minimal.sim.recording import demonstrate, record
 from act_minimal.sim.replay import replay
 from act_minimal.sim.so100.expert import Expert, Reach
 from act_minimal.support.errors import SettingError, UserError
@@ -134,7 +134,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from act_minimal.sim import make_task
-from act_minimal.sim.recording import record
+from act_minimal.sim.recording import demonstrate, record
 record(make_task("so100_pick_place"), Path(sys.argv[1]), int(sys.argv[2]),
        demonstrator="human", cameras=("wrist",), size=(24, 32), compression="raw",
        seed=5, progress=False)
@@ -381,3 +381,21 @@ def test_films_show_failures_first_and_at_most_half(outcomes, expected):
     ]
     takes = pick(rolls, "ACT", 4)
     assert "".join("s" if t.success else "f" for t in takes) == expected
+
+
+def test_an_aim_that_the_arm_does_not_get_to_is_one_failed_attempt():
+    """People aim there, too; a recording of hundreds once ended with it."""
+    (found,) = demonstrate(TASK, [349], "human", seed=1)
+    attempt, episode = found
+    assert attempt == 349
+    assert not episode.attributes["success"]
+
+
+@pytest.mark.quick
+def test_only_what_cannot_be_reached_counts_as_an_attempt(monkeypatch):
+    def plan(self, start, seed):
+        raise UserError("something else")
+
+    monkeypatch.setattr(Expert, "plan", plan)
+    with pytest.raises(UserError, match="something else"):
+        list(demonstrate(TASK, [0], "scripted", seed=0))

@@ -11,9 +11,8 @@ import mink
 import mujoco
 import numpy as np
 
-from ...support.errors import UserError
 from ..so100.expert import Plan, known, solve, tremor
-from ..world import Task
+from ..world import Task, Unreachable
 from . import arms as openarm
 from .insertion import CUP_DEPTH, PEG
 from .table import ARM_NQ, HOME_ARM, SHOULDER, TABLE
@@ -306,7 +305,7 @@ class HandReach:
             seed: joint angles (7,) to start from; `REACHING` by default.
 
         Raises:
-            UserError: the point cannot be reached to 2 cm.
+            Unreachable: the point cannot be reached to 2 cm.
         """
         mirror, flip = np.ones(7), np.eye(3)
         if side == "left":
@@ -324,7 +323,7 @@ class HandReach:
             found += [self._solve(q) for q in (*starts[1:], HOME_ARM)]
         error, joints = min(found, key=lambda pair: pair[0])
         if error > 2e-2:
-            raise UserError(
+            raise Unreachable(
                 f"the {side} arm cannot reach {np.round(position, 3)} m: the nearest "
                 f"it gets is {1000 * error:.0f} mm away"
             )

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from ...support.errors import UserError
-from ..world import Task
+from ..world import Task, Unreachable
 from . import arm as so100
 from .pick_place import BIN_CENTRE
 
@@ -263,7 +263,7 @@ class Reach:
             seed: joint angles (5,) to start from.
 
         Raises:
-            UserError: the point cannot be reached to 2 cm.
+            Unreachable: the point cannot be reached to 2 cm.
         """
         rotation = self._rotation(position, yaw)
         self.task.set_target(
@@ -274,7 +274,7 @@ class Reach:
         self.configuration.update(np.append(seed, 0.5))
         error = solve(self.configuration, [self.task], near=5e-4, slow=1e-3)
         if error > 2e-2:
-            raise UserError(
+            raise Unreachable(
                 f"the arm cannot reach {np.round(position, 3)} m: the nearest it gets "
                 f"is {1000 * error:.0f} mm away"
             )

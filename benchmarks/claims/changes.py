@@ -249,15 +249,17 @@ C27 = Claim(
     "the light {{policy=vision change=bright_light}}, warm light {{policy=vision "
     "change=warm_light}}.",
     verdict="under a condition",
-    line="The vision policy takes cubes of other sizes; with other colours or other "
-    "light it fails much more often.",
-    why="Colour and light change the images and nothing else.",
+    line="The vision policy takes cubes of other sizes, and fails with other colours "
+    "or light; augmentation cures light, not colour.",
+    why="Colour and light change the images and nothing else. With augmented images "
+    "the policy is a little worse in the usual light.",
     extension=Extension(
         "the policy retrained with strong augmentation",
         "Retrained with brightness, contrast and saturation varied by up to 0.5: "
         "unchanged {{policy=augmented change=none}}, orange {{policy=augmented "
         "change=orange}}, green {{policy=augmented change=green}}, blue "
         "{{policy=augmented change=blue}}, half the light {{policy=augmented "
-        "change=half_light}}, warm light {{policy=augmented change=warm_light}}.",
+        "change=half_light}}, 1.3 times {{policy=augmented change=bright_light}}, "
+        "warm light {{policy=augmented change=warm_light}}.",
     ),
 )

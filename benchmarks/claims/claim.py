@@ -93,7 +93,8 @@ class Claim:
     @property
     def command(self) -> str:
         """What measures it."""
-        return f"uv run python -m benchmarks.claims {self.number} --jobs 2"
+        jobs = " --jobs 2" if hasattr(self.settings, "jobs") else ""
+        return f"uv run python -m benchmarks.claims {self.number}{jobs}"
 
     def numbers(self, text: str) -> str:
         """`text`, every number with its file."""

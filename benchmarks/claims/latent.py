@@ -98,13 +98,15 @@ C6 = Claim(
     "{{kl_weight=none}}. Averaged instead, 0.01 gives {{kl_weight=0.01 "
     "reduction=mean}}.",
     verdict="did not hold",
-    line="A KL weight of 0 is not plain cloning, it fails; from 0.01 to 10 z has "
+    line="A KL weight of 0 is not plain cloning, it fails; from 0.01 to 1000 z has "
     "collapsed, and the weight does not matter.",
     why="At weight 0 the network is an autoencoder whose decoder has not learned what "
     "z = 0 means. Whether the KL is summed or averaged matters as much as the weight.",
     extension=Extension(
         "weights of 0.0001, 0.003, 20, 100 and 1000",
-        "Larger weights: 20: {{kl_weight=20.0 reduction=sum}}, 100: {{kl_weight=100.0 "
+        "Between 0.001 and 0.01, 0.003: {{kl_weight=0.003 reduction=sum}} "
+        "({{kl_weight=0.003 reduction=sum -> kl 1}} nats). Larger weights: 20: "
+        "{{kl_weight=20.0 reduction=sum}}, 100: {{kl_weight=100.0 "
         "reduction=sum}}, 1000: {{kl_weight=1000.0 reduction=sum}}.",
     ),
 )

@@ -196,8 +196,8 @@ C22 = Claim(
     "50 human-like {{demonstrator=human demonstrations=50}}, 200 human-like "
     "{{demonstrator=human demonstrations=200}}.",
     verdict="under a condition",
-    line="At equal numbers clean demonstrations are better; 200 noisy ones do about as "
-    "well as 50 clean ones.",
+    line="At equal numbers clean demonstrations are better; 200 or 500 noisy ones do "
+    "about as well as 50 clean ones.",
     extension=Extension(
         "500 human-like demonstrations",
         "500 human-like {{demonstrator=human demonstrations=500}}.",

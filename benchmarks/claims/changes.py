@@ -249,8 +249,8 @@ C27 = Claim(
     "the light {{policy=vision change=bright_light}}, warm light {{policy=vision "
     "change=warm_light}}.",
     verdict="under a condition",
-    line="The vision policy takes cubes of other sizes, and fails with other colours "
-    "or light; augmentation cures light, not colour.",
+    line="The vision policy takes other sizes and fails with other colours or light; "
+    "augmentation cures light, not colour.",
     why="Colour and light change the images and nothing else. With augmented images "
     "the policy is a little worse in the usual light.",
     extension=Extension(

@@ -104,9 +104,7 @@ C6 = Claim(
     "z = 0 means. Whether the KL is summed or averaged matters as much as the weight.",
     extension=Extension(
         "weights of 0.0001, 0.003, 20, 100 and 1000",
-        "Between 0.001 and 0.01, 0.003: {{kl_weight=0.003 reduction=sum}} "
-        "({{kl_weight=0.003 reduction=sum -> kl 1}} nats). Larger weights: 20: "
-        "{{kl_weight=20.0 reduction=sum}}, 100: {{kl_weight=100.0 "
+        "Larger weights: 20: {{kl_weight=20.0 reduction=sum}}, 100: {{kl_weight=100.0 "
         "reduction=sum}}, 1000: {{kl_weight=1000.0 reduction=sum}}.",
     ),
 )

@@ -40,8 +40,9 @@ def jupyterlab(notebooks: Path = ROOT / "notebooks") -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "notebooks"
         folder.mkdir()
-        for path in notebooks.glob("*.ipynb"):
-            write_bytes(folder / path.name, path.read_bytes())
+        for path in (*notebooks.glob("*.ipynb"), *notebooks.glob("further/*.ipynb")):
+            (folder / path.relative_to(notebooks)).parent.mkdir(exist_ok=True)
+            write_bytes(folder / path.relative_to(notebooks), path.read_bytes())
         settings = Path(name) / "settings"
         # All cells in the page, not only those on the screen.
         tracker = settings / "@jupyterlab" / "notebook-extension"

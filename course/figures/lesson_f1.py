@@ -244,7 +244,7 @@ def clock_explorer(policy: Policy, scene: int) -> Explorer:
         seams.set_data(seconds[one.seams], along[key][one.seams])
         line.set_data(seconds, one.acceleration)
         for cursor in cursors:
-            cursor.set_xdata([tick / one.fps] * 2)
+            cursor.set_xdata([time] * 2)
         ends = "the cube is in the bin" if one.success else "the cube is not in the bin"
         return fig, (
             f"{way_}, delay {delay} ticks ({1000 * delay / one.fps:.0f} ms), a chunk "

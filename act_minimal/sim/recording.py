@@ -110,9 +110,13 @@ def demonstrate(
             group = attempts[start : start + TOGETHER]
             scenes = [scene_seed(seed, i) for i in group]
             world.reset(scenes + scenes[:1] * (TOGETHER - len(group)))
-            plans = [_plan(expert, world, j, s) for j, s in enumerate(scenes)]
+            found = [_plan(expert, world, j, s) for j, s in enumerate(scenes)]
+            here = world.observe()["qpos"]
+            plans = [here[[j]] if x is None else x for j, x in enumerate(found)]
             for j, episode in enumerate(_play(world, plans, cameras, size)):
                 episode.attributes |= origin | {"scene": scenes[j]}
+                if found[j] is None:
+                    episode.attributes["success"] = False
                 yield group[j], episode
     finally:
         world.close()
@@ -123,15 +127,12 @@ def scene_seed(seed: int, attempt: int) -> int:
     return DEMONSTRATION_SCENES + SCENES_A_RUN * seed + attempt
 
 
-def _plan(expert: Demonstrator, world: World, j: int, scene: int) -> np.ndarray:
-    """Actions (T, A) of an attempt; one that leads nowhere, if its expert finds none.
-
-    A style may aim where the arm does not get, as a person's aim does.
-    """
+def _plan(expert: Demonstrator, world: World, j: int, scene: int) -> np.ndarray | None:
+    """Actions (T, A) of an attempt; None where a style aims beyond the arm's reach."""
     try:
         return expert.plan(world.qpos[j], scene)
     except Unreachable:
-        return np.zeros((1, world.task.action_dim))
+        return None
 
 
 def _play(

@@ -250,7 +250,7 @@ C27 = Claim(
     "change=warm_light}}.",
     verdict="under a condition",
     line="The vision policy takes other sizes and fails with other colours or light; "
-    "augmentation cures light, not colour.",
+    "augmentation mends light, not colour.",
     why="Colour and light change the images and nothing else. With augmented images "
     "the policy is a little worse in the usual light.",
     extension=Extension(

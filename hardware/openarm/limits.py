@@ -36,8 +36,8 @@ READY = np.array([0.0, 0.8, 0.3, 2.1, -0.1, 0.2, 0.2])
 OUTWARDS = 0.9  # rad that the resting forearms are turned, away from what lies there
 # At rest nothing is so near that an arm which still lags would count as pressing on it:
 # rad that hanging arms are lifted aside, and lying ones; m of the fingertips over the
-# table.
-HANGING, LIFTED, LYING = 0.015, 0.12, 0.045
+# table; and m that everything is clear at least.
+HANGING, LIFTED, LYING, CLEAR = 0.015, 0.12, 0.045, TOUCHES + 0.002
 
 
 def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
@@ -61,8 +61,8 @@ def openarm_limits(version: str = "v2", table: float | None = None) -> Limits:
     arm = ARMS[version]
     low, high = arm.ranges.T + [[MARGIN], [-MARGIN]]
     low[list(GRIPPERS)], high[list(GRIPPERS)] = 0.0, 1.0
-    rest = np.clip(_aside(np.zeros(len(NAMES)), HANGING), low, high)
-    ready = rest.copy()
+    ready = np.clip(np.zeros(len(NAMES)), low, high)
+    rest = _aside(ready, HANGING)
     ready[[ELBOW, 8 + ELBOW]] = np.pi / 2
     ready[list(GRIPPERS)] = 0.3
     limits = Limits(
@@ -112,7 +112,7 @@ def _lying(arm: Kinematics, limits: Limits, table: float) -> np.ndarray:
     """(16,) with the elbows bent until the fingertips are `LYING` over the table."""
     rest = _aside(limits.rest, LIFTED)
     rest[[TURN, 8 + TURN]] = OUTWARDS, -OUTWARDS
-    least, most = 0.0, np.pi / 2
+    least, most = limits.low[ELBOW], np.pi / 2
     for _ in range(30):
         rest[[ELBOW, 8 + ELBOW]] = middle = (least + most) / 2
         if _lowest(arm, rest) < table + LYING:
@@ -137,7 +137,7 @@ def _can_lie(arm: Kinematics, limits: Limits, rest: np.ndarray, table: float) ->
     """Whether the rest pose is where it should be, and touches nothing."""
     over = _lowest(arm, rest) - table
     clear = limits.guard.clearance(rest, _box_low(table), limits.box_high).min()
-    return bool(abs(over - LYING) < 1e-3 and clear > TOUCHES)
+    return bool(abs(over - LYING) < 1e-3 and clear > CLEAR)
 
 
 def both(right: np.ndarray, gripper: float) -> np.ndarray:

@@ -29,7 +29,6 @@ from .stop import EmergencyStop, Interventions, Stop
 
 RISE = 3.0  # s that an arm may take to rise from a table before it goes to rest
 CATCH_UP = 3.0  # s that a ramp may last longer than planned
-TRIES = 3  # of a way to a pose, each from where the arm was kept
 # °C above the limit at which an arm is still laid down: stopped for its heat, it has to
 # come to its rest pose all the same, or it sinks. Motors give up at higher ones.
 WARM = 8.0
@@ -179,8 +178,7 @@ class SafeRobot:
         """Slowly to a pose (A,), by minimum-jerk ramps from the measured one.
 
         Where the table is in the way some joints go first, or the arm rises until they
-        can. If something keeps it from its pose it tries again from where it is. A
-        "ramp", as the log calls the phase, is ended by `EmergencyStop.watch`.
+        can. A "ramp", as the log calls the phase, is ended by `EmergencyStop.watch`.
 
         Raises:
             Stop: the emergency stop, a strain, or the pose is outside the limits.
@@ -193,14 +191,9 @@ class SafeRobot:
         state, _, _ = self._ask(self.arm.measure)
         self.governor.reset(state)
         self.arm.ticker.start()
-        for _ in range(TRIES):
-            way = self._rise(pose, phase)
+        for stop in self._rise(pose, phase):
             self.arm.ticker.start()  # to look for the way took its time
-            if all(self._ramp(stop, phase) for stop in way):
-                return
-            assert self.measured is not None
-            self.governor.reset(self.measured)  # forgets what the arm pressed on
-        raise Stop("the limits, or something in its way, keep the arm from its pose")
+            self._ramp(stop, phase)
 
     def _rise(self, pose: np.ndarray, phase: str) -> list[np.ndarray]:
         """Raise the arm until there is a way to the pose; returns that way."""
@@ -213,8 +206,7 @@ class SafeRobot:
             self._creep(governor.target + up, phase)
         return [pose]  # the governor keeps it in the box on this one, too
 
-    def _ramp(self, pose: np.ndarray, phase: str) -> bool:
-        """Go straight to a pose; whether the arm has come there."""
+    def _ramp(self, pose: np.ndarray, phase: str) -> None:
         limits = self.limits
         assert self.governor.target is not None
         start = self.governor.target
@@ -227,8 +219,8 @@ class SafeRobot:
             share = time**3 * (10 - 15 * time + 6 * time * time)
             target = self._creep(start + share * (pose - start), phase)
             if tick >= ticks and np.abs(target - pose).max() < ARRIVED:
-                return True
-        return False
+                return
+        raise Stop("the limits, or something in its way, keep the arm from its pose")
 
     def hold(self) -> None:
         """One tick of staying, while somebody is asked: the arm is looked after.

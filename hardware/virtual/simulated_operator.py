@@ -6,6 +6,7 @@ leader as the demonstrator `human` would, and says which episodes were successes
 is recorded comes through both buses and both cameras like everything else.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ from act_minimal.sim.demonstrators import make_expert
 from act_minimal.sim.openarm.table import BimanualTask
 from act_minimal.sim.recording import scene_seed
 from act_minimal.sim.so100.arm import gripper_to_jaw
-from act_minimal.sim.world import Task, start
+from act_minimal.sim.world import Task, Unreachable, start
 
 from .client import SceneClient, Scenes
 
@@ -56,14 +57,15 @@ class SimulatedOperator:
 
     def prepare(self, number: int) -> None:
         """Lay the next scene, and hold the leader where the demonstration begins."""
-        self.number = next(self._scenes)
         self._plans = []
-        for leader, scene in zip(
-            self.leaders, self.scene.lay(self.number), strict=True
-        ):
-            plan = self._expert.plan(start(self.task, scene), scene)
-            self._plans.append(_held(self.task, plan))
-            leader.put(self._plans[-1][0])
+        while not self._plans:
+            self.number = next(self._scenes)
+            laid = self.scene.lay(self.number)
+            with contextlib.suppress(Unreachable):  # its style aims beyond the arm
+                plans = [self._expert.plan(start(self.task, s), s) for s in laid]
+                self._plans = [_held(self.task, plan) for plan in plans]
+        for leader, plan in zip(self.leaders, self._plans, strict=True):
+            leader.put(plan[0])
 
     def over(self, tick: int) -> bool:
         """Begin at the first tick; over when the task is done, or too late."""

@@ -326,8 +326,8 @@ show(
 # {{claims/C20 still floor=0.01 degrees=1.0 -> l1 2}} with the floor and
 # {{claims/C20 still floor=1e-08 degrees=1.0 -> l1 2}} without; where the joint rested it
 # is {{claims/C20 still floor=0.01 degrees=0.0 -> l1 2}} with both. Without any
-# normalisation a short training learns less on two of three seeds; scaled to [−1, 1] it
-# learns most (n = 100 each; a constant rate, no noise and no averaging of weights, hence
+# normalisation a short training learns somewhat less; scaled to [−1, 1] it learns
+# most (n = 100 each; a constant rate, no noise and no averaging of weights, hence
 # low rates, which another computer's rounding moves by ten points):
 #
 # | | each seed | together |

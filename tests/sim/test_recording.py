@@ -134,7 +134,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from act_minimal.sim import make_task
-from act_minimal.sim.recording import demonstrate, record
+from act_minimal.sim.recording import record
 record(make_task("so100_pick_place"), Path(sys.argv[1]), int(sys.argv[2]),
        demonstrator="human", cameras=("wrist",), size=(24, 32), compression="raw",
        seed=5, progress=False)
@@ -389,6 +389,8 @@ def test_an_aim_that_the_arm_does_not_get_to_is_one_failed_attempt():
     attempt, episode = found
     assert attempt == 349
     assert not episode.attributes["success"]
+    assert (episode.action == episode.action[0]).all()  # it stays
+    np.testing.assert_allclose(episode.action[0], episode.qpos[0], atol=1e-6)
 
 
 @pytest.mark.quick

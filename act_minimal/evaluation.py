@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -347,7 +347,7 @@ def check_fit(policy: Policy, task: "Task") -> None:
 
 
 def eval_command(folder: Path, more: str = "") -> str:
-    """The command that rolls a checkpoint out in the task that its card names."""
+    """The command that rolls a checkpoint out, in its card's task if that is ours."""
     task = read_card(find_checkpoint(folder)).get("task")
     _, *others = get_args(TaskName)  # the first one is the default
     where = f" --task {task}" if task in others else ""
@@ -361,10 +361,12 @@ def fingerprint(policy: Policy) -> str:
     settings: list[Any] = [getattr(policy, "name", type(policy).__name__)]
     for part in parts:
         config = getattr(part, "config", None)
-        if isinstance(config, NetworkConfig):
+        if is_dataclass(config) and not isinstance(config, type):
+            ours = isinstance(config, NetworkConfig)
+            chosen = config.to_json() if ours else asdict(config)
             about = [getattr(part, key, None) for key in ("name", "action_target")]
             resizing = getattr(part, "resizing", None)
-            settings += [*about, resizing and resizing.to_json(), config.to_json()]
+            settings += [*about, resizing and resizing.to_json(), chosen]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = policy.state_dict() if hasattr(policy, "state_dict") else {}
     for name, tensor in sorted(weights.items()):

@@ -90,17 +90,8 @@ class NetworkConfig:
             raise SettingError(f"{name} is {found!r}, expected {expected}")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON has them; those for slow predictions only where used.
-
-        So a policy that has none of them is the same as before there were any.
-        """
-        unused = {
-            name
-            for switch, names in SLOW.items()
-            if not getattr(self, switch, 0)
-            for name in (switch, *names)
-        }
-        return {k: v for k, v in asdict(self).items() if k not in unused}
+        """The settings as JSON has them."""
+        return asdict(self)
 
     @property
     def least_side(self) -> int:
@@ -177,6 +168,19 @@ class ACTConfig(NetworkConfig):
             raise SettingError(f"size is {size!r}, expected one of {sorted(SIZES)}")
         check_named(cls, settings)
         return cls(**{**SIZES[size], **settings})
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON has them; those for slow predictions only where used.
+
+        So a policy that has none of them is the same as before there were any.
+        """
+        unused = {
+            name
+            for switch, names in SLOW.items()
+            if not getattr(self, switch)
+            for name in (switch, *names)
+        }
+        return {k: v for k, v in asdict(self).items() if k not in unused}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -351,6 +351,20 @@ def test_the_same_weights_with_other_settings_are_another_policy(change):
     assert fingerprint(one) == fingerprint(same.eval())
     pairs = [torch.nn.ModuleDict({"a": p, "b": deepcopy(p)}) for p in (one, other)]
     assert fingerprint(cast(Any, pairs[0])) != fingerprint(cast(Any, pairs[1]))
+
+
+@dataclass
+class OwnSettings:
+    """Of a policy that has nothing to do with the package's networks."""
+
+    horizon: int = 3
+
+
+@pytest.mark.quick
+def test_a_policy_of_ones_own_is_known_by_its_settings_too():
+    one, other = Stay(), Stay()
+    one.config, other.config = OwnSettings(), OwnSettings(4)
+    assert fingerprint(cast(Any, one)) != fingerprint(cast(Any, other))
 
 
 def test_rollouts_of_earlier_versions_are_refused_in_words(tmp_path, monkeypatch):

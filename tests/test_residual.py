@@ -28,6 +28,7 @@ from act_minimal.residual import (
 from act_minimal.support.errors import SettingError, UserError
 from act_minimal.support.files import write_json
 
+from .commands import act
 from .test_policy import B, K, S, observation, policy
 
 pytestmark = pytest.mark.quick
@@ -184,3 +185,14 @@ def test_the_loop_corrects_every_action_from_what_is_seen_then():
     arm = Arm()
     run(arm, Correcting(), Switch(4, 0, 2), 5)
     assert arm.told == [0 + 0, 100 + 1, 200 + 0, 300 + 1, 400 + 0]
+
+
+def test_the_command_does_not_write_into_what_it_reads(tmp_path):
+    save_policy(tmp_path / "run" / "checkpoints" / "5", policy(), {})
+    demonstrations(tmp_path / "demos", 1)
+    for name in ("run", "demos"):
+        line = f"--policy {tmp_path}/run --data {tmp_path}/demos --out"
+        code, _, err = act(f"train-residual {line} {tmp_path}/{name}/inside")
+        assert code == 2
+        assert f"inside what is read ({tmp_path}/{name})" in err
+        assert not (tmp_path / name / "inside").exists()

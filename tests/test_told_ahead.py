@@ -1,5 +1,7 @@
 """Policies that are told which actions are committed, or where the arm will be."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from act_minimal.checkpoint import load_policy, save_policy
 from act_minimal.model import uncounted
 from act_minimal.policy import ObservationError
+from act_minimal.settings import NetworkConfig
 from act_minimal.support.errors import SettingError
 from act_minimal.training import tell_ahead
 
@@ -195,3 +198,15 @@ def test_a_prefix_of_another_shape_is_named(shape):
         made.predict_chunk(observation(), np.zeros(shape, np.float32))
     with pytest.raises(ObservationError, match="up to 0"):
         policy().predict_chunk(observation(), np.zeros((B, 1, S), np.float32))
+
+
+@dataclass(frozen=True)
+class OwnConfig(NetworkConfig):
+    """A network of one's own, with a setting of the same name as one of ACT's."""
+
+    future_lag: int = 3
+
+
+def test_a_networks_own_settings_are_all_kept():
+    sizes = {"state_dim": 3, "action_dim": 2, "chunk_size": 4}
+    assert OwnConfig(**sizes, future_lag=9).to_json()["future_lag"] == 9

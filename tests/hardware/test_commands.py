@@ -20,6 +20,7 @@ import pytest
 from act_minimal.command import devices, doctor
 from act_minimal.command import main as cli
 from act_minimal.episodes import list_episodes, load_episode
+from act_minimal.sim.recording import scene_seed
 from act_minimal.support.errors import SettingError, UserError
 from hardware import teleop
 from hardware.cameras import CameraConfig, CameraError, Frame, open_opencv
@@ -33,7 +34,7 @@ from hardware.so100.emulator.service import VirtualArmConfig, assemble
 from hardware.so100.kinematics import JOINTS
 from hardware.virtual.client import VirtualArmProcess
 from hardware.virtual.server import socket_path
-from hardware.virtual.simulated_operator import scenes_left
+from hardware.virtual.simulated_operator import SimulatedOperator, scenes_left
 
 from ..clocks import eventually, let_pass, retried
 from ..commands import run_program, start_program
@@ -477,3 +478,35 @@ def test_who_is_slow_to_look_misses_pictures_and_holds_nobody_up(tmp_path):
 
             retried(fifty_reads)
             bus.close()
+
+
+class StandIn:
+    """Of the virtual arm's scene and its leader: keeps what it was asked for."""
+
+    def __init__(self):
+        self.laid, self.held = [], []
+
+    def lay(self, number):
+        self.laid.append(number)
+        return [number]
+
+    def put(self, joints):
+        self.held.append(joints)
+
+    def close(self):
+        pass
+
+
+def test_a_scene_that_a_style_cannot_reach_is_passed_over(monkeypatch):
+    """Scene 349 of seed 1; a recording that met it ended, and met it again."""
+    there = StandIn()
+    for name in ("Scenes", "SceneClient"):
+        monkeypatch.setattr(
+            f"hardware.virtual.simulated_operator.{name}", lambda _: there
+        )
+    scenes = [scene_seed(1, i) for i in (349, 350)]
+    operator = SimulatedOperator(["follower"], ["leader"], scenes)
+    operator.prepare(0)
+    assert there.laid == scenes
+    assert operator.number == scenes[1]
+    assert len(there.held) == 1

@@ -161,3 +161,10 @@ def test_a_dry_run_advises_what_will_work(worst, goes_on, says):
     text = _dry_run_text(report, 30.0, goes_on, most=25)
     assert ("stand still" in text) == bool(says)
     assert says is None or says in text
+
+
+@pytest.mark.parametrize(("dropped", "says"), [(0.0, False), (2.0, True)])
+def test_chunks_that_were_dropped_are_said(dropped, says):
+    late = dict.fromkeys(("delay", "delay_worst", "age", "age_worst"), 3.0)
+    late |= {"seam": 0.1, "holds": 1.0, "dropped": dropped}
+    assert (", 2 chunks dropped" in deployment._late_text(late)) == says

@@ -405,7 +405,7 @@ def _roll_out(
 
     start = time.perf_counter()
     robot = SimRobot(task, scenes, size=policy.image_sizes, threads=threads)
-    running = _StillRunning(policy, robot)
+    running = _StillRunning(policy, robot, scenes)
     states: list[list[np.ndarray]] = [[] for _ in scenes]
     arms: list[list[np.ndarray]] = [[] for _ in scenes]
 
@@ -507,8 +507,11 @@ def _load_rollouts(
 class _StillRunning:
     """A policy that is asked only about the scenes that are not over, and timed."""
 
-    def __init__(self, policy: Policy, robot: "SimRobot"):
+    def __init__(self, policy: Policy, robot: "SimRobot", scenes: Sequence[int]):
         self.policy, self.robot = policy, robot
+        # Of a policy that samples: each scene's noise is its own, whoever runs beside.
+        sampled = scenes if getattr(policy, "samples", False) else ()
+        self.noise = [np.random.default_rng([scene, 6]) for scene in sampled]
         self.cameras = policy.cameras
         self.told_max = getattr(policy, "told_max", 0)
         self.correct = getattr(policy, "correct", None)
@@ -520,6 +523,10 @@ class _StillRunning:
         start = time.perf_counter()
         alive = self.robot.alive
         seen = {k: v[alive] for k, v in observation.items()}
+        if self.noise:
+            shape = self.policy.chunk_size, self.robot.action_dim
+            drawn = [self.noise[i].standard_normal(shape) for i in alive]
+            seen["noise"] = np.array(drawn, np.float32)  # (n, k, A)
         if prefix is None:
             some = self.policy.predict_chunk(seen)
         else:

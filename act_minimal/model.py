@@ -15,6 +15,7 @@ S state, E env_state, N cameras, H W image, T tokens, D width, Z latent.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import Cameras
+from .heads import HEADS, Ask, Shown
 from .settings import ACTConfig, MLPConfig
 
 
@@ -243,6 +245,7 @@ class ACT(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
+        self.head = HEADS[config.head]()
         self.cvae = CVAEEncoder(config) if config.use_cvae else None
         self.latent_proj = nn.Linear(config.latent_dim, width)
         self.qpos_proj = nn.Linear(config.state_dim, width)
@@ -258,7 +261,8 @@ class ACT(nn.Module):
             DecoderLayer(config) for _ in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(width)
-        self.action_head = nn.Linear(width, config.action_dim)
+        self.action_head = nn.Linear(width, self.head.outputs(config.action_dim))
+        self.shown = Shown(config.action_dim, width) if self.head.noisy else None
         self.prefix_proj = None
         if config.prefix_max:
             self.prefix_proj = nn.Linear(config.action_dim, width)
@@ -289,8 +293,20 @@ class ACT(nn.Module):
             normalised actions (B, k, A), and the posterior where z came from it.
 
         Raises:
-            ValueError: eps is missing, or images are not of the config's shape.
+            ValueError: eps or noise is missing, or images are not of the config's
+                shape.
         """
+        ask, mu, logvar = self.asked(batch, eps)
+        noise = batch["qpos"]  # which other heads do not read
+        if self.head.samples:
+            noise = self._given(batch, "noise")
+        actions = self.head.answer(ask, noise, self.config.head_steps)
+        return ACTOutput(actions, mu, logvar)
+
+    def asked(
+        self, batch: dict[str, Any], eps: Tensor | None = None
+    ) -> tuple[Ask, Tensor | None, Tensor | None]:
+        """The decoder, ready to be asked about a batch; mean and log variance of z."""
         qpos = batch["qpos"]
         mu = logvar = None
         if self.cvae is not None and "action" in batch:
@@ -302,7 +318,7 @@ class ACT(nn.Module):
             z = qpos.new_zeros(qpos.shape[0], self.config.latent_dim)
         memory, key = self.encode(batch, z)
         mask = self.memory_mask(batch, memory.shape[1])
-        return ACTOutput(self.decode(memory, key, mask), mu, logvar)
+        return functools.partial(self.decode, memory, key, mask), mu, logvar
 
     def memory_mask(self, batch: dict[str, Any], tokens: int) -> Tensor | None:
         """(B, T) False at the tokens of committed actions that there are not."""
@@ -331,12 +347,23 @@ class ACT(nn.Module):
         memory = self.encoder(x, position, self.memory_mask(batch, x.shape[1]))
         return memory, memory + position
 
-    def decode(self, memory: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Actions (B, k, A) from the memory."""
-        # The queries start as zeros and are the same for every sample until they meet
-        # the memory: without dropout one row does for the whole batch.
-        dropout = self.training and self.config.dropout > 0
-        x = memory.new_zeros(len(memory) if dropout else 1, *self.queries.shape)
+    def decode(
+        self,
+        memory: Tensor,
+        key: Tensor,
+        mask: Tensor | None = None,
+        x: Tensor | None = None,
+        t: Tensor | None = None,
+    ) -> Tensor:
+        """What the head makes a chunk of, (B, k, O), from the memory; see heads.py."""
+        if x is not None:
+            assert self.shown is not None
+            x = self.shown(x, t)  # (B, k, D)
+        else:
+            # The queries start as zeros and are the same for every sample until they
+            # meet the memory: without dropout one row does for the whole batch.
+            dropout = self.training and self.config.dropout > 0
+            x = memory.new_zeros(len(memory) if dropout else 1, *self.queries.shape)
         used = 1 if self.config.decoder_output == "first" else len(self.decoder)
         for layer in self.decoder[:used]:
             x = layer(x, self.queries, memory, key, mask)  # (B, k, D)
@@ -348,10 +375,30 @@ class ACT(nn.Module):
         eps: Tensor | None = None,
         valid_count: Tensor | float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `act_loss`; the batch has "action" and "is_pad", `eps` is as above."""
-        output = self(batch, eps)
-        without = uncounted(batch)
-        return act_loss(output, batch["action"], without, self.config, valid_count)
+        """See `act_loss`; the batch has "action" and "is_pad", `eps` is as above.
+
+        Heads but l1 have an error of their own, which is "error" among the parts. Those
+        that show the decoder actions need "noise" (B, k, A) and "time" (B,).
+        """
+        without, action, config = uncounted(batch), batch["action"], self.config
+        if config.head == "l1":
+            output = self(batch, eps)
+            return act_loss(output, action, without, config, valid_count)
+        ask, *_ = self.asked(batch)
+        noise = t = action  # which other heads do not read
+        if self.head.noisy:
+            noise, t = self._given(batch, "noise"), self._given(batch, "time")
+        valid = (~without)[..., None]  # (B, k, 1)
+        values = self.head.loss(ask, action, valid, noise, t)  # (B, k, A)
+        found = masked_mean(values, without, config, valid_count)
+        return found, {"error": found.detach()}
+
+    def _given(self, batch: dict[str, Any], name: str) -> Tensor:
+        if name not in batch:
+            raise ValueError(
+                f"the batch has no {name!r}, which a {self.config.head} reads"
+            )
+        return batch[name]
 
     @torch.no_grad()
     def attention_maps(self, batch: dict[str, Any]) -> list[Tensor]:
@@ -395,29 +442,40 @@ def act_loss(
         the loss, and its parts {"l1", "kl"} (detached; "l2" too where it is the loss).
     """
     error = output.actions - action
-    valid = (~is_pad)[..., None]  # (B, k, 1)
-
-    def reduce(per_value: Tensor) -> Tensor:
-        total = (per_value * valid).sum()
-        if config.padding_in_loss == "dilute":  # the original: padding counts as 0
-            return total / per_value.numel()
-        count = valid.sum().clamp(min=1) if valid_count is None else valid_count
-        return total / (count * action.shape[-1])
-
-    parts = {"l1": reduce(error.abs())}
+    parts = {"l1": masked_mean(error.abs(), is_pad, config, valid_count)}
     if config.loss == "l2":
-        parts["l2"] = reduce(error.square())
+        parts["l2"] = masked_mean(error.square(), is_pad, config, valid_count)
     kl = error.new_zeros(())
     if output.mu is not None and output.logvar is not None:
-        # Near the prior it is a small difference of numbers near 1: bf16, in which the
-        # network may have run, would round it away.
-        wide = torch.promote_types(output.mu.dtype, torch.float32)
-        mu, logvar = output.mu.to(wide), output.logvar.to(wide)
-        each = -0.5 * (1 + logvar - mu.square() - logvar.exp())  # (B, Z)
-        kl = (each.sum(-1) if config.kl_reduction == "sum" else each.mean(-1)).mean()
+        kl = divergence(output.mu, output.logvar, config)
     loss = parts[config.loss] + config.kl_weight * kl
     parts["kl"] = kl
     return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def masked_mean(
+    values: Tensor,
+    is_pad: Tensor,
+    config: ACTConfig,
+    valid_count: Tensor | float | None = None,
+) -> Tensor:
+    """Mean of (B, k, A) over the steps that are not padding; see `act_loss`."""
+    valid = (~is_pad)[..., None]  # (B, k, 1)
+    total = (values * valid).sum()
+    if config.padding_in_loss == "dilute":  # the original: padding counts as 0
+        return total / values.numel()
+    count = valid.sum().clamp(min=1) if valid_count is None else valid_count
+    return total / (count * values.shape[-1])
+
+
+def divergence(mu: Tensor, logvar: Tensor, config: ACTConfig) -> Tensor:
+    """KL of the posterior from a standard normal prior, the batch's mean."""
+    # Near the prior it is a small difference of numbers near 1: bf16, in which the
+    # network may have run, would round it away.
+    wide = torch.promote_types(mu.dtype, torch.float32)
+    mu, logvar = mu.to(wide), logvar.to(wide)
+    each = -0.5 * (1 + logvar - mu.square() - logvar.exp())  # (B, Z)
+    return (each.sum(-1) if config.kl_reduction == "sum" else each.mean(-1)).mean()
 
 
 class MLP(nn.Module):

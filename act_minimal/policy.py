@@ -53,6 +53,16 @@ def check_prefix(
     return np.asarray(prefix, np.float32)
 
 
+def check_noise(noise: Any, rows: int, chunk: int, size: int) -> np.ndarray:
+    """Noise (rows, chunk, size) for a policy that samples, or ObservationError."""
+    if np.shape(noise) != (rows, chunk, size):
+        raise ObservationError(
+            f"the noise has shape {np.shape(noise)}, but this policy expects "
+            f"({rows}, {chunk}, {size})"
+        )
+    return np.asarray(noise, np.float32)
+
+
 def future_place(d: int, lag: int) -> int | None:
     """Which of d committed actions says where the arm will be after them.
 
@@ -119,6 +129,7 @@ class Policy(nn.Module):
             self.module = load_class(name, NETWORK)(config)
         self.config = config
         self.name = name
+        self.reseed(0)
         self.card: dict[str, Any] = {}  # of the checkpoint that it was loaded from
         self.action_target: ActionTarget = action_target
         widths = {"qpos": config.state_dim, "env_state": config.env_state_dim}
@@ -155,6 +166,27 @@ class Policy(nn.Module):
     def told_max(self) -> int:
         """Committed actions that `predict_chunk` can make use of; 0: of none."""
         return self._future_max or getattr(self.config, "prefix_max", 0)
+
+    @property
+    def samples(self) -> bool:
+        """Whether a prediction depends on noise: see `heads.py`, and `reseed`."""
+        return bool(getattr(getattr(self.module, "head", None), "samples", False))
+
+    @property
+    def shows_noise(self) -> bool:
+        """Whether training shows the network actions with noise."""
+        return bool(getattr(getattr(self.module, "head", None), "noisy", False))
+
+    def reseed(self, seed: int) -> None:
+        """Begin the noise of predictions anew."""
+        self.random = torch.Generator().manual_seed(seed)
+
+    def _noise(self, rows: int, random: torch.Generator) -> dict[str, Tensor]:
+        """The noise (rows, k, A) of a prediction, if it depends on any."""
+        if not self.samples:
+            return {}
+        shape = rows, self.chunk_size, self.config.action_dim
+        return {"noise": torch.randn(shape, generator=random).to(self.device)}
 
     @property
     def _future_max(self) -> int:
@@ -251,6 +283,7 @@ class Policy(nn.Module):
         target = self._target(batch)
         inputs = self._inputs(batch)
         inputs |= {"action": target, "is_pad": batch["is_pad"]}
+        inputs |= {key: batch[key] for key in ("noise", "time") if key in batch}
         if "prefix_noise" in batch:
             inputs["prefix_size"] = batch["prefix_size"]
             longest = batch["prefix_noise"].shape[1]
@@ -274,7 +307,9 @@ class Policy(nn.Module):
         """
         training = self.training
         self.eval()
-        prediction = self.module(self._inputs(batch)).actions.float()
+        fixed = torch.Generator().manual_seed(0)
+        inputs = self._inputs(batch) | self._noise(len(batch["qpos"]), fixed)
+        prediction = self.module(inputs).actions.float()
         self.train(training)
         valid = ~batch["is_pad"][:, :, None]  # (B, k, 1)
         count = valid.sum().clamp(min=1)
@@ -296,7 +331,9 @@ class Policy(nn.Module):
             observation: "qpos" (B, S) rad; "env_state" (B, E) if `uses_env_state`;
                 "images/<camera>" (B, H, W, 3) uint8 RGB for each of `cameras`, of
                 `image_sizes`; with `resizing` larger or smaller ones, too, as long as
-                their proportions are the same. Other keys are ignored.
+                their proportions are the same. "noise" (B, k, A), standard normal, for
+                a policy that `samples`, where it shall not draw its own. Other keys are
+                ignored.
             prefix: (B, d, A) actions that will be sent whatever is predicted, the first
                 ones of the chunk; at most `told_max`.
 
@@ -326,6 +363,12 @@ class Policy(nn.Module):
                 padded = F.pad(given, (0, 0, 0, self.told_max - d))  # (B, P, A)
                 size = torch.full((len(given),), d, device=self.device)
                 inputs |= self._prefix(padded, size, batch["qpos"])
+            if self.samples and "noise" in observation:
+                size = len(given), self.chunk_size, self.config.action_dim
+                noise = check_noise(observation["noise"], *size)
+                inputs["noise"] = torch.from_numpy(noise).to(self.device)
+            else:
+                inputs |= self._noise(len(given), self.random)
             actions = self.module(inputs).actions
             actions = self._physical(actions.float(), batch["qpos"])
             rest = actions[:, d:] if place is None else actions  # (B, k - d or k, A)
@@ -333,6 +376,26 @@ class Policy(nn.Module):
         if training:
             self.train()
         return actions.cpu().numpy()
+
+    def sample_chunks(
+        self,
+        observation: Mapping[str, np.ndarray],
+        n: int,
+        seed: int | torch.Generator = 0,
+    ) -> np.ndarray:
+        """N predictions (n, B, k, A) of B robots at once; alike unless it `samples`.
+
+        Their noise is of this seed; that of other predictions goes on as it was.
+        """
+        random = seed
+        if isinstance(seed, int):
+            random = torch.Generator().manual_seed(seed)
+        assert isinstance(random, torch.Generator)
+        many = {key: np.repeat(x, n, axis=0) for key, x in observation.items()}
+        for name, noise in self._noise(len(many["qpos"]), random).items():
+            many[name] = noise.cpu().numpy()
+        chunks = self.predict_chunk(many)  # (B n, k, A)
+        return chunks.reshape(-1, n, *chunks.shape[1:]).swapaxes(0, 1)
 
     def _read_prefix(self, prefix: np.ndarray | None, rows: int) -> Tensor:
         """Committed actions (B, d, A), of which there may be none."""

@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
     Raises:
         UserError: the policy has cameras, or is told of committed actions (the head
-            would change them), or predicts differences.
+            would change them), or samples, or predicts differences.
     """
 
     def __init__(self, policy: Policy, oldest: int = 0, hidden: int = 128):
@@ -62,6 +62,11 @@ class Residual(nn.Module):
             raise UserError(
                 f"the policy looks through {', '.join(policy.cameras)}, expected one "
                 "that sees the state only: the head is asked at every tick"
+            )
+        if policy.samples:
+            raise UserError(
+                "the policy answers with a sample, expected one with one answer: where "
+                "ways part, the head would pull from one to the other"
             )
         if policy.told_max:
             raise UserError(

@@ -29,6 +29,7 @@ from .support.validation import (
 )
 
 PolicyKind = Literal["act", "bc_transformer", "bc_mlp"]
+HeadName = Literal["l1", "mip", "flow", "l1_flow", "diffusion", "mdn", "bins"]
 ActionTarget = Literal["absolute", "delta"]
 Size = Literal["small", "medium", "paper"]
 ResizeMode = Literal["pad", "stretch"]
@@ -45,8 +46,10 @@ def as_tuples(size: Any) -> Any:
     return tuple(as_tuples(x) for x in size) if isinstance(size, list | tuple) else size
 
 
-# Settings for slow predictions, and those that mean nothing without them.
+# Settings that came later, and those that mean nothing without them.
 SLOW = {"future_max": ("future_lag",), "prefix_max": ("prefix_noise",)}
+LATER = SLOW | {"head": ("head_steps",)}
+STEPPING = "flow", "diffusion"  # heads that take `head_steps` from noise to a chunk
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,9 @@ class ACTConfig(NetworkConfig):
     kl_reduction: Literal["sum", "mean"] = "sum"  # over Z, as the original; then mean
     loss: Literal["l1", "l2"] = "l1"  # the paper's ablation prefers l1
     padding_in_loss: Literal["exclude", "dilute"] = "exclude"  # original: dilute
+    # What makes the chunk (heads.py). l1 is ACT; the others have no CVAE.
+    head: HeadName = "l1"
+    head_steps: Count = 5  # passes at test, of flow and diffusion
 
     # For slow predictions (realtime.py). Either up to so many committed actions that
     # the encoder is told of; 0 is ACT.
@@ -170,14 +176,15 @@ class ACTConfig(NetworkConfig):
         return cls(**{**SIZES[size], **settings})
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON has them; those for slow predictions only where used.
+        """The settings as JSON has them; those that came later only where used.
 
         So a policy that has none of them is the same as before there were any.
         """
+        usual = {field.name: field.default for field in fields(self)}
         unused = {
             name
-            for switch, names in SLOW.items()
-            if not getattr(self, switch)
+            for switch, names in LATER.items()
+            if getattr(self, switch) == usual[switch]
             for name in (switch, *names)
         }
         return {k: v for k, v in asdict(self).items() if k not in unused}
@@ -185,6 +192,12 @@ class ACTConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("width", self.width % 4 == 0, "a multiple of 4 (sine embeddings)")
+        if self.head != "l1":
+            object.__setattr__(self, "use_cvae", False)
+        lossless = self.loss == "l1" or self.head == "l1"
+        self._check("loss", lossless, f"'l1': head={self.head!r} has its own")
+        steps = self.head_steps == 5 or self.head in STEPPING
+        self._check("head_steps", steps, f"5: head={self.head!r} has no steps")
         divides = self.width % self.heads == 0
         self._check("heads", divides, f"a divisor of width={self.width}")
         self._check(
@@ -434,6 +447,9 @@ class TrainConfig:
                     f"'{name}' cannot be set in `model`: the data decide it, or a "
                     f"setting of its own"
                 )
+        head = self.model.get("head", "l1")
+        if self.compile and head != "l1":
+            raise SettingError(f"compile is True with head={head!r}, expected 'l1'")
         check_named(network_config(self.policy), self.model)
 
     @property

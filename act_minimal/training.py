@@ -179,7 +179,8 @@ def train(
             if averaged is not policy:
                 update_average(averages, parameters, config.ema_decay, step)
             kl = parts.get("kl", torch.zeros_like(norm))
-            pending.append(torch.stack([loss.detach(), parts["l1"], kl, norm]))
+            kind = "l1" if "l1" in parts else "error"  # of heads with one of their own
+            pending.append(torch.stack([loss.detach(), parts[kind], kl, norm]))
             times.append(time.perf_counter() - began)
 
             done = step + 1
@@ -191,7 +192,7 @@ def train(
                 stopping = logging and world.any(stopping)
             if logging or stopping:
                 losses = world.mean(torch.stack(pending)).tolist()
-                records = log_records(config, done, losses, times)
+                records = log_records(config, done, losses, times, kind)
                 refuse_nan(records, config)
                 pending, times = [], []
                 if log is not None:
@@ -357,6 +358,10 @@ def make_batch(
     if policy.told_max:
         batch = tell_ahead(batch, policy, random, size, rows)
     batch |= {key: batch[key] + noise for key, noise in noises.items()}
+    if policy.shows_noise:
+        shape = size, policy.chunk_size, policy.config.action_dim
+        batch["noise"] = torch.randn(shape, generator=random)[rows].to(device)
+        batch["time"] = torch.rand(size, generator=random)[rows].to(device)
     settings = config.augmentation
     if policy.cameras and settings.enabled:
         draws = augment_draws(size, len(policy.cameras), random)
@@ -435,15 +440,19 @@ def update_average(
 
 
 def log_records(
-    config: TrainConfig, done: int, losses: list[list[float]], times: list[float]
+    config: TrainConfig,
+    done: int,
+    losses: list[list[float]],
+    times: list[float],
+    kind: str = "l1",
 ) -> list[Record]:
     """Log records of the last few steps, the newest of which is `done`."""
     records = []
     for i, (row, seconds) in enumerate(zip(losses, times, strict=True)):
         step = done - len(losses) + 1 + i
         rate = config.lr * learning_rate(config, step - 1)
-        loss, l1, kl, norm = row
-        record: Record = {"step": step, "loss": loss, "l1": l1, "kl": kl, "lr": rate}
+        loss, error, kl, norm = row
+        record: Record = {"step": step, "loss": loss, kind: error, "kl": kl, "lr": rate}
         records.append({**record, "grad_norm": norm, "seconds": seconds})
     return records
 

@@ -242,6 +242,29 @@ def test_outcomes_do_not_depend_on_how_many_scenes_run_together(monkeypatch):
         assert np.array_equal(a.qpos, b.qpos)
 
 
+class Shaking(FakePolicy):
+    """Goes where its noise says, and little of it."""
+
+    samples = True
+
+    def predict_chunk(self, observation):
+        hold = np.repeat(observation["qpos"][:, None], K, axis=1)
+        return hold + 0.02 * observation["noise"]  # (n, k, A)
+
+
+def test_the_noise_of_a_scene_is_its_own_whoever_runs_beside(monkeypatch):
+    monkeypatch.setattr(PickPlace, "max_ticks", 40)
+    together = roll_out(Shaking(), 4)
+    again = roll_out(Shaking(), 4)
+    monkeypatch.setattr(evaluation, "TOGETHER", 1)
+    alone = roll_out(Shaking(), 4)
+    for a, b, c in zip(together.rollouts, again.rollouts, alone.rollouts, strict=True):
+        assert np.array_equal(a.qpos, b.qpos)
+        assert np.array_equal(a.qpos, c.qpos)
+    joints = np.stack([r.qpos[:, :6] - r.qpos[:1, :6] for r in together.rollouts])
+    assert np.abs(joints[0] - joints[1]).max() > 1e-3
+
+
 def test_a_policy_is_asked_only_about_scenes_that_are_not_over():
     asked = []
 

@@ -40,7 +40,7 @@ PATH = (
     *("settings", "training", "execution", "control", "evaluation"),
 )
 PATH_LINES = 3300
-SLOW = ("realtime", "residual")  # beside the path, for slow predictions
+BESIDE = ("heads", "realtime", "residual", "sampling")  # the path
 FOLDERS = ("command", "datasets", "exchange", "sim", "support")
 
 FILE_MB, REPOSITORY_MB = 20, 60
@@ -361,7 +361,7 @@ def test_every_file_can_be_read_in_one_sitting():
 
 def test_the_package_shows_the_path_and_five_folders():
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert files == {*PATH, *SLOW}
+    assert files == {*PATH, *BESIDE}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == set(FOLDERS)
 
@@ -375,8 +375,8 @@ def test_the_model_knows_tensors_and_nothing_else():
     # Where ImageNet's weights come from is torchvision's affair.
     libraries = {"torch", "torchvision", "numpy"}
     files = {"pathlib", "os", "io", "json", "shutil", "tempfile", "subprocess"}
-    mine = ("support.errors", "model", "backbones", "settings")
-    for module in ("model", "backbones"):
+    mine = ("support.errors", "model", "heads", "backbones", "settings")
+    for module in ("model", "heads", "backbones"):
         for name in imports(PACKAGE / f"{module}.py", f"act_minimal.{module}"):
             top = name.partition(".")[0]
             allowed = top in (libraries | set(sys.stdlib_module_names)) - files

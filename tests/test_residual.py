@@ -53,6 +53,8 @@ def test_older_chunks_than_it_was_trained_for_are_not_corrected():
 def test_what_it_cannot_correct_is_refused(tmp_path):
     with pytest.raises(UserError, match="is told of committed actions"):
         Residual(policy(prefix_max=2))
+    with pytest.raises(UserError, match="answers with a sample, expected one with one"):
+        Residual(policy(head="flow"))
     with pytest.raises(UserError, match="looks through top, wrist"):
         Residual(policy(cameras=("top", "wrist")))
     with pytest.raises(UserError, match="action_target is 'delta'"):

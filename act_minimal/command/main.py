@@ -460,7 +460,7 @@ def course(
     $ act course --handout handout.zip
 
     Args:
-        lesson: The lesson to open, 0 to 9 or F1.
+        lesson: The lesson to open, 0 to 9, F1 or F2.
         browser: Whether to open a browser; by default where there is a display.
         port: Of JupyterLab; by default the first free one from 8888.
         handout: Write the notebooks without solutions into this zip file instead.

@@ -185,6 +185,8 @@ def _refuse_foreign(policy: Policy, folder: Path, drop_cvae: bool) -> None:
         wrong.append("no cameras and no env_state (it needs one of them)")
     if policy.action_target != "absolute":
         wrong.append(f"action_target={policy.action_target!r} (it knows 'absolute')")
+    if config.head != "l1":
+        wrong.append(f"head={config.head!r} (it knows 'l1')")
     for name in SLOW:
         if told := getattr(config, name):
             wrong.append(f"{name}={told} (it knows no committed actions)")

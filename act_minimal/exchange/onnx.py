@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_policy
 from ..datasets.embodiment import ABOUT_ARM
 from ..images import Resizing
-from ..policy import Policy, Scale, check_prefix, future_place
+from ..policy import Policy, Scale, check_noise, check_prefix, future_place
 from ..residual import refuse_head
 from ..support.errors import UserError
 from ..support.extras import require
@@ -28,7 +28,8 @@ from ..support.files import atomic_file, check_output_file
 TOLERANCE = 1e-4  # of an action's standard deviation
 METADATA = "act_minimal"
 TOLD = "prefix_max", "future_max", "future_lag"  # settings that a file says
-COMMITTED = "prefix", "prefix_size", "ahead"  # inputs that `predict_chunk` works out
+# Inputs that `predict_chunk` works out, or draws.
+WORKED_OUT = "prefix", "prefix_size", "ahead", "noise"
 
 
 class OnnxError(UserError):
@@ -58,6 +59,8 @@ class Predict(nn.Module):
         if "prefix" in batch:
             told = batch["prefix"], batch["prefix_size"]
             read |= self.policy._prefix(*told, batch["qpos"])
+        if "noise" in batch:
+            read["noise"] = batch["noise"]
         actions = self.policy.module(read).actions
         return self.policy._physical(actions.float(), batch["qpos"])
 
@@ -105,6 +108,7 @@ class OnnxPredictor:
         self.resizing = Resizing.from_json(self.about.get("resizing"), cameras)
         told = (self.about.get(name, 0) for name in ("prefix_max", "future_max"))
         self.told_max = max(told)
+        self.random = np.random.default_rng(0)  # of the noise of policies that sample
 
     def predict_chunk(
         self, observation: Mapping[str, np.ndarray], prefix: np.ndarray | None = None
@@ -115,7 +119,7 @@ class OnnxPredictor:
             OnnxError: for another observation than the policy's.
             ObservationError: for another prefix.
         """
-        observed = [name for name in self.names if name not in COMMITTED]
+        observed = [name for name in self.names if name not in WORKED_OUT]
         for name in observed:
             if name not in observation:
                 raise OnnxError(
@@ -130,6 +134,10 @@ class OnnxPredictor:
             padding = (0, 0), (0, self.told_max - d), (0, 0)
             inputs["prefix"] = np.pad(given, padding)  # (B, P, A)
             inputs["prefix_size"] = np.full(rows, d)
+        if "noise" in self.names:
+            shape = rows, self.about["chunk_size"], size
+            noise = observation.get("noise", self.random.standard_normal(shape))
+            inputs["noise"] = check_noise(noise, *shape)
         place = None
         if "ahead" in self.names:
             place = future_place(d, self.about.get("future_lag", 0))
@@ -176,6 +184,8 @@ def export_onnx(
         shapes |= {"ahead": ()}
     elif policy.told_max:
         shapes |= {"prefix": (policy.told_max, config.action_dim), "prefix_size": ()}
+    if policy.samples:
+        shapes |= {"noise": (policy.chunk_size, config.action_dim)}
     content = _exported(policy, shapes)
     difference, deviations = _compare(policy, OnnxPredictor(content), shapes)
     if not deviations <= TOLERANCE:
@@ -196,6 +206,8 @@ def _observation(
     for name, shape in shapes.items():
         if name == "prefix":
             seen[name] = _noise(policy.scale(policy._target_key), random, rows, shape)
+        elif name == "noise":
+            seen[name] = random.standard_normal((rows, *shape)).astype(np.float32)
         elif name in ("prefix_size", "ahead"):
             seen[name] = random.integers(0, policy.told_max + 1, rows)
         elif name.startswith("images/"):

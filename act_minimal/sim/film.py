@@ -205,6 +205,8 @@ def _chunk(world: World, take: Take, tick: int) -> np.ndarray | None:
         return None
     world.qpos[0] = take.qpos[tick]
     seen = world.observe(take.policy.cameras, take.policy.image_sizes)
+    if getattr(take.policy, "samples", False):
+        take.policy.reseed(0)  # else the ribbon would flicker
     return take.policy.predict_chunk(seen)[0]
 
 

@@ -4,14 +4,15 @@ Every way of executing late chunks, against delays and execution horizons. The w
 are the toys of `course/toolkit/toys.py`, the cube on a belt, and pick-and-place with
 and without a push. Policies, trained once a world and seed: ACT as always; told the
 committed actions (`prefix`); told where the arm will be (`future`, and with the arm's
-lag of three ticks); and ACT with a head that corrects every tick (`residual`).
+lag of three ticks); ACT with a head that corrects every tick (`residual`); and a flow,
+of whose chunks one is taken that goes on with the plan, or that is led to it.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from act_minimal.dataset import Demonstrations, Statistics
 from act_minimal.evaluation import Lateness, Rate, evaluation_scenes, late_sums
 from act_minimal.execution import LATE, ExecutionConfig, Mode
 from act_minimal.policy import make_policy
-from act_minimal.realtime import InTicks, draws, make_late_executor
+from act_minimal.realtime import InTicks, Switch, draws, make_late_executor
 from act_minimal.residual import Residual, train_residual
+from act_minimal.sampling import BestOf, Guided
 from act_minimal.settings import TrainConfig
 from act_minimal.sim import make_task
 from act_minimal.sim.robot import SimRobot
@@ -45,6 +47,8 @@ class Way(NamedTuple):
 
     policy: str
     mode: Mode
+    sampled: Literal["", "best", "guided"] = ""
+    """How a flow's chunk is made to agree with the plan (`sampling.py`)."""
 
 
 WAYS = {
@@ -58,12 +62,16 @@ WAYS = {
     "future state": Way("future", "switch"),
     "future state, lag": Way("future_lag", "switch"),
     "residual": Way("residual", "switch"),
+    "flow": Way("flow", "switch"),
+    "flow, best of 16": Way("flow", "switch", "best"),
+    "flow, guided": Way("flow", "switch", "guided"),
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "plain": {},
     "prefix": {"prefix_max": TOLD},
     "future": {"future_max": TOLD},
     "future_lag": {"future_max": TOLD, "future_lag": 3},
+    "flow": {"head": "flow"},
 }
 
 
@@ -124,7 +132,7 @@ def policies(world: str, seed: int, settings: Late) -> dict[str, Any]:
 
 def cells(chunk: int, settings: Late) -> Iterator[tuple[str, int, int, float]]:
     """Way, delay, horizon and spread of all that fit the clock."""
-    for way, (_, mode) in WAYS.items():
+    for way, (_, mode, _) in WAYS.items():
         for delay in settings.delays:
             waits = mode == "receding"
             least, most = (1, chunk) if waits else (max(1, delay), chunk - delay)
@@ -140,7 +148,7 @@ def cells(chunk: int, settings: Late) -> Iterator[tuple[str, int, int, float]]:
 def tried(
     world: str,
     policy: Any,
-    mode: Mode,
+    how: Way,
     delay: int,
     horizon: int,
     spread: float,
@@ -148,7 +156,7 @@ def tried(
     n: int,
 ) -> Row:
     """One cell: roll out on fresh scenes."""
-    start, late = time.perf_counter(), Lateness()
+    start, late, mode = time.perf_counter(), Lateness(), how.mode
     if mode == "ensemble":
         config = ExecutionConfig(mode, every=horizon)
     else:
@@ -159,8 +167,18 @@ def tried(
     for first in range(0, n, together):
         scenes = evaluation_scenes(seed, n)[first : first + together]
         executor = make_late_executor(config, policy.chunk_size, delay)
-        inference = InTicks(policy, draws(delay, spread, scenes[0]), delay)
-        success, arms, ends = driven(world, policy, executor, inference, scenes)
+        drives = policy
+        if policy.samples:
+            policy.reseed(scenes[0])
+        if how.sampled:
+            assert isinstance(executor, Switch)
+            drives = (
+                BestOf(policy, executor, seed=scenes[0])
+                if how.sampled == "best"
+                else Guided(policy, executor)
+            )
+        inference = InTicks(drives, draws(delay, spread, scenes[0]), delay)
+        success, arms, ends = driven(world, drives, executor, inference, scenes)
         won += int(success.sum())
         took += list(ends[success] / toys.FPS)
         if delay:
@@ -228,9 +246,9 @@ def task_rows(task: str, seed: int, settings: Late) -> list[Row]:
             key = f"{way}, delay {delay}, horizon {horizon}, spread {spread:g}"
             if key not in kept:
                 made = made or policies(world, seed, settings)
-                policy, mode = WAYS[way]
+                how = WAYS[way]
                 kept[key] = tried(
-                    world, made[policy], mode, *cell[1:], seed, settings.n
+                    world, made[how.policy], how, *cell[1:], seed, settings.n
                 )
                 write_json(path, kept)
                 print(world, seed, key, kept[key]["rate"], flush=True)

@@ -21,6 +21,7 @@ from . import (
     two_modes,
     untested,
     variants,
+    ways,
 )
 
 # On the page, in this order.
@@ -53,6 +54,7 @@ CLAIMS = (
     teleoperation.C26,
     changes.C27,
     two_arms.C28,
+    ways.C29,
 )
 # The last two have a table each below the claims.
 MEASURED = (

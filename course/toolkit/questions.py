@@ -55,6 +55,13 @@ QUESTIONS: dict[str, Question] = {
             "spread": 1.0,
         },
     ),
+    "F2.l1": Question(
+        "Half of 100 teachers pass the post on its left, half on its right, and what "
+        "they see is the same. A small ACT with the L1 loss and without z learns from "
+        "them, and executes half of each chunk. In how many of 100 walks does it pass?",
+        "claims/C29",
+        labels={"task": "post", "head": "l1"},
+    ),
     "00.act": Question(
         "ACT, trained for less than two minutes on 50 human-like demonstrations: in "
         "how many of 100 fresh scenes does it put the cube into the bin?",

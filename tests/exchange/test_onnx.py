@@ -11,9 +11,12 @@ import torch
 
 from act_minimal.checkpoint import CheckpointError, load_policy, save_policy
 from act_minimal.exchange import onnx as onnx_export
+from act_minimal.exchange.lerobot_policy import export_policy
 from act_minimal.exchange.onnx import OnnxError, OnnxPredictor
+from act_minimal.heads import HEADS
 from act_minimal.images import Resizing
 from act_minimal.policy import ObservationError, Policy, make_policy
+from act_minimal.settings import STEPPING
 from act_minimal.support.errors import SettingError
 from act_minimal.support.extras import MissingExtra
 
@@ -108,6 +111,32 @@ def test_a_policy_that_is_told_what_is_committed(tmp_path, told, target):
     assert np.abs(chunks[3][:, 3:] - chunks[0][:, 3:]).max() > 1e-3
     with pytest.raises(ObservationError, match=r"shape \(2, 4, 6\).*up to 3"):
         predictor.predict_chunk(seen, np.zeros((2, 4, 6)))
+
+
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "l1"])
+def test_every_head_with_its_noise_as_an_input(tmp_path, head):
+    steps = {"head_steps": 2} if head in STEPPING else {}
+    policy = other_policy("act", head=head, **steps, **SMALL)
+    save_policy(tmp_path / "p", policy, {})
+    done = onnx_export.export_onnx(tmp_path / "p", tmp_path / "p.onnx")
+    assert ("noise" in done.inputs) == policy.samples
+    policy = load_policy(tmp_path / "p")
+    assert policy.config.head == head
+    predictor = OnnxPredictor(tmp_path / "p.onnx", threads=1)
+    seen = observation_of(policy.config, 3)
+    noise = np.random.default_rng(1).standard_normal((2, 3, 5, 6)).astype(np.float32)
+    first, second = (predictor.predict_chunk(seen | {"noise": x}) for x in noise)
+    assert np.abs(first - policy.predict_chunk(seen | {"noise": noise[0]})).max() < 1e-4
+    assert (np.abs(first - second).max() > 1e-3) == policy.samples
+    drawn = [predictor.predict_chunk(seen) for _ in range(2)]  # its own noise
+    assert (np.abs(drawn[0] - drawn[1]).max() > 1e-3) == policy.samples
+    broken = seen | {"noise": noise[0], "qpos": np.full_like(seen["qpos"], np.nan)}
+    assert np.isnan(predictor.predict_chunk(broken)).all()
+    if policy.samples:
+        with pytest.raises(ObservationError, match=r"noise has shape \(5, 6\)"):
+            predictor.predict_chunk(seen | {"noise": noise[0, 0]})
+    with pytest.raises(CheckpointError, match=f"head='{head}' .it knows 'l1'."):
+        export_policy(tmp_path / "p", tmp_path / "there")
 
 
 def test_the_state_policy(state_file):

@@ -23,7 +23,15 @@ from tests.course.mutants import mutants, solved_exercises
 
 from .test_notebooks import LESSONS, make
 
-NUMBERS = ("00", "01", "04", "08", "09", "F1")  # whose sliders need no training
+NUMBERS = (
+    "00",
+    "01",
+    "04",
+    "08",
+    "09",
+    "F1",
+    "F2",
+)  # whose sliders need little training
 PAUSE = 60_000  # ms, at most: for an answer of the kernel, on a busy machine
 
 pytestmark = [

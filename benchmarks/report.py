@@ -14,6 +14,7 @@ from hardware.virtual.contacts import DEEP, HARD, LASTING
 
 from . import performance
 from .claims import page as claims
+from .diagnosis_tables import diagnosis
 from .head_tables import heads
 from .late_tables import arm_late, late_chunks
 from .results import ROOT
@@ -372,6 +373,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "claims/grid": ("Chunk size against executed length", grid),
     "claims/C23": ("Predictions that take time", late_chunks),
     "claims/C29": ("Heads on ACT's memory", heads),
+    "diagnosis": ("`act diagnose`: faults that it names", diagnosis),
     "vision": ("Vision policies (two cameras, no cube pose)", vision),
     "demo": ("act demo", demo),
     "demo_vision": ("act demo with cameras", demo),

@@ -41,7 +41,7 @@ PATH = (
 )
 PATH_LINES = 3300
 BESIDE = ("heads", "realtime", "residual", "sampling")  # the path
-FOLDERS = ("command", "datasets", "exchange", "sim", "support")
+FOLDERS = ("command", "datasets", "diagnosis", "exchange", "sim", "support")
 
 FILE_MB, REPOSITORY_MB = 20, 60
 
@@ -483,6 +483,7 @@ def names_used(path: Path) -> Iterator[str]:
 
 # Modules whose work is seen through another's: which tests would fail without them.
 TESTED_THROUGH = {
+    "act_minimal.command.train": "command/test_flags.py",
     "act_minimal.exchange.lerobot_normalisation": "exchange/test_lerobot_policy.py",
     "act_minimal.sim.env": "sim/test_so100.py",
     "course.exercises": "course/test_toolkit.py",

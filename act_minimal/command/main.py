@@ -31,6 +31,7 @@ from ..support.validation import (
     Count,
     Port,
     Positive,
+    SceneSeed,
     Side,
     TaskName,
     Whole,
@@ -39,6 +40,8 @@ from ..support.validation import (
 )
 from . import data as data_commands
 from . import exchange
+from .diagnose import diagnose
+from .train import speaks, train_command, train_residual
 
 OVERVIEW = """\
 usage: act COMMAND [flags]          act COMMAND --help teaches each one
@@ -53,6 +56,7 @@ The same, step by step:
   replay    do the recorded actions succeed again, without looking?
   train     a policy on demonstrations
   eval      roll a policy out on unseen scenes: success with its interval
+  diagnose  why a policy fails: its data, its training, its trials
   train-residual   a head that corrects each action, for slow predictions
 
 On an arm, real or virtual (GUIDE.md of hardware/so100 or hardware/openarm leads):
@@ -89,7 +93,6 @@ Task = Annotated[
     TaskName | ClassPath,
     tyro.conf.arg(help="Which simulated task, or one of your own as module:Class."),
 ]
-Seed = Annotated[int, Bounds(0, 99_999)]  # of scenes: `evaluation.SEEDS`
 
 
 def doctor(json: Json = False) -> Result:
@@ -226,93 +229,6 @@ def replay(
     return Result(results, "\n".join(lines), code)
 
 
-def train_command() -> Callable[..., Result | int]:
-    """`act train`, made when it is wanted: its settings import torch."""
-    from ..settings import TrainConfig
-
-    def train(
-        config: tyro.conf.OmitArgPrefixes[TrainConfig], json: Json = False
-    ) -> Result | int:
-        r"""Train a policy on demonstrations; the same command goes on after a stop.
-
-        The run's folder holds config.json, log.jsonl, tensorboard/ and checkpoints/.
-
-        A state policy, then a vision policy, then several processes:
-
-        $ act train --data demos --out runs/state --threads 1
-        $ act train --data demos_vision --out runs/vision --cameras top wrist \
-              --size medium --chunk-size 50 --batch-size 32 --shift-px 4
-        $ act train --data large_images --out runs/small --cameras top --resize 96 128
-        $ torchrun --nproc-per-node 2 -m act_minimal train --data ... --out ...
-        """
-        from ..evaluation import eval_command
-        from ..training import train as run_training
-
-        done = run_training(config, progress=not json)
-        if not _speaks():
-            return 0
-        return Result(
-            {
-                "checkpoint": str(done.folder),
-                "steps": done.steps,
-                "seconds": done.seconds,
-                "last": done.losses[-1] if done.losses else None,
-            },
-            f"{done.steps} steps in {done.seconds:.0f} s: {done.folder}; roll it out "
-            f"with: {eval_command(config.out)}",
-        )
-
-    return train
-
-
-def train_residual(
-    policy: Path,
-    data: Path,
-    out: Path,
-    oldest: Whole | None = None,
-    steps: Count = 3000,
-    seed: Seed = 0,
-    json: Json = False,
-) -> Result:
-    """Train a small head that corrects each action of a chunk from what is seen now.
-
-    For policies of state without cameras. It drives with a mode in which the arm goes
-    on while its policy predicts.
-
-    $ act train-residual --policy runs/state --data demos --out runs/corrected
-    $ act eval --policy runs/corrected --mode switch --delay 8
-
-    Args:
-        policy: The checkpoint below the head; it stays as it is, and is copied.
-        data: Folder of the demonstrations that it was trained on.
-        out: Folder of the new checkpoint.
-        oldest: Ticks that a chunk's observation is old at most; older actions are not
-            corrected. By default one less than its chunks are long.
-        steps: Batches of 256 actions.
-        seed: Decides weights and batches.
-    """
-    from .. import residual
-    from ..checkpoint import find_checkpoint, load_policy
-    from ..dataset import Demonstrations
-    from ..evaluation import eval_command
-    from ..support.files import check_new_folder, check_output_folder
-
-    for read in (data, policy):
-        check_output_folder(out, apart_from=read)
-    check_new_folder(out, residual.MADE_BY)
-    residual.refuse_head(policy, "another head")
-    below = load_policy(find_checkpoint(policy))
-    demos = Demonstrations.load(data, use_env_state=below.uses_env_state)
-    oldest = below.chunk_size - 1 if oldest is None else oldest
-    how = {"oldest": oldest, "steps": steps, "seed": seed}
-    model = residual.train_residual(below, demos, progress=not json, **how)
-    residual.save_residual(out, model, below.card | {"residual": how})
-    return Result(
-        {"checkpoint": str(out)} | how,
-        f"{out}; roll it out with: {eval_command(out, ' --mode switch --delay 8')}",
-    )
-
-
 @dataclass(frozen=True)
 class EvalConfig:
     """What to roll out, and how."""
@@ -324,7 +240,7 @@ class EvalConfig:
     task: Task = "so100_pick_place"
     n: Annotated[int, Bounds(1, 10_000)] = 100
     """Number of scenes; no demonstration starts from any of them."""
-    seed: Seed = 0
+    seed: SceneSeed = 0
     """Decides the scenes."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     out: Path | None = None
@@ -417,7 +333,7 @@ def demo(
         TaskName, tyro.conf.arg(help="Which simulated task.")
     ] = "so100_pick_place",
     vision: bool = False,
-    seed: Seed = 0,
+    seed: SceneSeed = 0,
     json: Json = False,
 ) -> Result:
     """From nothing to a rolled-out ACT: record, train, evaluate, film. One command.
@@ -460,7 +376,7 @@ def course(
     $ act course --handout handout.zip
 
     Args:
-        lesson: The lesson to open, 0 to 9, F1 or F2.
+        lesson: The lesson to open, 0 to 9, F1 to F3.
         browser: Whether to open a browser; by default where there is a display.
         port: Of JupyterLab; by default the first free one from 8888.
         handout: Write the notebooks without solutions into this zip file instead.
@@ -495,18 +411,20 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train_command,  # see `find_command`
     "train-residual": train_residual,
     "eval": evaluate,
+    "diagnose": diagnose,
     "course": course,
     **exchange.COMMANDS,
 }
 ARM_COMMANDS = ("virtual", "ports", "cameras", "setup", "calibrate", "health")
 ARM_COMMANDS += ("teleop", "deploy")
+ON_ARMS = ("record", "diagnose")  # commands that --robot makes another one of
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the `act` command; exits with 0, 1 (something is wrong) or 2 (usage)."""
     prepare_output()
     words = list(sys.argv[1:] if args is None else args)
-    json = "--json" in words and _speaks()
+    json = "--json" in words and speaks()
     if not words or words[0] in ("-h", "--help", "help"):
         print(OVERVIEW, end="", file=sys.stdout if words else sys.stderr)
         sys.exit(0 if words else 2)
@@ -530,11 +448,6 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _speaks() -> bool:
-    """Of several processes that train together, the first speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def find_command(name: str) -> Callable[..., Result | int]:
     """The function of a command that is none of an arm's and none of `act data`."""
     return train_command() if name == "train" else COMMANDS[name]
@@ -556,9 +469,9 @@ def _find(name: str, words: list[str], json: bool) -> Callable[[], Result | int]
             f"no command '{name}'; the commands are: {', '.join(known)} "
             "(act --help explains them)"
         )
-    on_arm = name == "record" and any(w.split("=")[0] == "--robot" for w in words)
+    on_arm = name in ON_ARMS and any(w.split("=")[0] == "--robot" for w in words)
     if on_arm or name in ARM_COMMANDS:
-        command = plugin("arm_commands")["record --robot" if on_arm else name]
+        command = plugin("arm_commands")[f"{name} --robot" if on_arm else name]
     elif name == "data":
         if words[:1] in ([], ["-h"], ["--help"]):
             code, stream = (0, sys.stdout) if words else (2, sys.stderr)

@@ -27,6 +27,7 @@ class SimRobot:
         self.world = World(task, len(seeds), threads=threads)
         self.n, self.fps, self.size = len(seeds), float(task.fps), size
         self.action_dim, self.cameras = task.action_dim, task.cameras
+        self.max_ticks = task.max_ticks
         self.seeds = tuple(seeds)
 
     @property
@@ -34,6 +35,11 @@ class SimRobot:
         """Indices of the scenes that still run."""
         world = self.world
         return np.flatnonzero(~world.success & (world.ticks < world.task.max_ticks))
+
+    @property
+    def success(self) -> np.ndarray:
+        """(n,) bool, which scenes have succeeded."""
+        return self.world.success
 
     def connect(self) -> None:
         self.world.reset(self.seeds)

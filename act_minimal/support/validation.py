@@ -80,6 +80,7 @@ Positive = Annotated[float, Bounds(above=0)]
 NotNegative = Annotated[float, Bounds(0)]
 Share = Annotated[float, Bounds(0, 1)]
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]  # as far as torch's go
+SceneSeed = Annotated[int, Bounds(0, 99_999)]  # as `evaluation.SEEDS` allows
 Side = Annotated[int, Bounds(16)]  # pixels; the small backbone makes one cell of less
 Port = Annotated[int, Bounds(1, 65535)]  # of TCP
 # A class of a user's own; see `plugins.load_class`.

@@ -62,6 +62,41 @@ QUESTIONS: dict[str, Question] = {
         "claims/C29",
         labels={"task": "post", "head": "l1"},
     ),
+    "F3.first": Question(
+        "A policy's loss is low, and it fails on its arm. You may make one "
+        "measurement first. Which leaves the policy out altogether?",
+        choices=(
+            "the validation loss",
+            "rollouts on new scenes",
+            "a demonstration, sent to the arm again",
+        ),
+        answer="A demonstration that is sent again needs no policy: where it fails, "
+        "data and arm disagree, and no training will help.",
+    ),
+    "F3.D": Question(
+        "Patient D: it answers well to its demonstrations, begins where they begin, "
+        "follows as they do, and its replays fail. What is wrong?",
+        choices=(
+            "too few updates",
+            "joints in another order",
+            "a joint's zero",
+            "the rate",
+        ),
+        answer="A joint's zero: calibration off by 5 degrees. With it "
+        "{{diagnosis success_with fault='calibration off by 5 degrees'}}.",
+    ),
+    "F3.B": Question(
+        "Patient B: it answers well to its demonstrations, and they succeed when they "
+        "are sent again. What is wrong?",
+        choices=(
+            "the way in which chunks are executed",
+            "a camera",
+            "the latent",
+            "units",
+        ),
+        answer="Its ensemble weighs the newest prediction most, with m = 0.3. With it "
+        "{{diagnosis success_with fault='ensembling reversed'}}.",
+    ),
     "00.act": Question(
         "ACT, trained for less than two minutes on 50 human-like demonstrations: in "
         "how many of 100 fresh scenes does it put the cube into the bin?",

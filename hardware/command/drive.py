@@ -119,7 +119,7 @@ def deploy(config: tyro.conf.OmitArgPrefixes[DeployConfig], json: Json = False) 
         check_fit(policy, robot)
         judge = None
         if not config.dry_run:
-            judge = _judge(config, here.port, keys, robot, last)
+            judge = judge_of(config, here.port, keys, robot, last)
         with driven(robot, config.live, say):
             if judge is None:
                 robot.go(robot.limits.ready)
@@ -199,8 +199,8 @@ def _say_rate(
         card["fps"] = given
 
 
-def _judge(
-    config: DeployConfig, port: str, keys: Any, robot: Any, last: contextlib.ExitStack
+def judge_of(
+    config: Any, port: str, keys: Any, robot: Any, last: contextlib.ExitStack
 ) -> Any:
     """What lays the objects and judges a trial: a person, or the virtual arm itself."""
     from ..deployment import SceneJudge
@@ -220,7 +220,7 @@ def _judge(
     return judge
 
 
-def _scenes(config: DeployConfig) -> list[int] | None:
+def _scenes(config: Any) -> list[int] | None:
     """The scenes that are laid, one a trial; None where a person lays the objects."""
     from act_minimal.evaluation import evaluation_scenes
 
@@ -474,13 +474,11 @@ def _demonstrator(
     return operator
 
 
-def _task(config: DeployConfig | TeleopConfig) -> str:
+def _task(config: Any) -> str:
     """What the arm does; of one's own arm nobody knows it if it is not said."""
     return config.task or TASKS.get(config.robot, "")
 
 
-def _ports(
-    config: DeployConfig | TeleopConfig, port: str, flag: str = "port"
-) -> list[str]:
+def _ports(config: Any, port: str, flag: str = "port") -> list[str]:
     """The virtual arms that a port names."""
     return two_ports(port, flag) if config.robot == PAIR else [port]

@@ -17,6 +17,7 @@ from act_minimal.support.results import Json, Result
 from act_minimal.support.validation import Positive, SceneName, Whole
 
 from ..robots import OPENARM, PAIR, TASKS, virtual_arms
+from .diagnose import diagnose_arm
 from .drive import deploy, record_arm, teleop
 
 Port = Annotated[
@@ -329,4 +330,5 @@ COMMANDS = {
     "teleop": teleop,
     "deploy": deploy,
     "record --robot": record_arm,
+    "diagnose --robot": diagnose_arm,
 }

@@ -275,6 +275,11 @@ class SafeRobot:
         self._look_after(self.arm.health)
         return observation
 
+    @property
+    def sent(self) -> np.ndarray | None:
+        """What the arm was told last, within the limits (A,); None before that."""
+        return self._sent
+
     def act(self, action: np.ndarray) -> None:
         """Send what the limits allow of an action (1, A), and end the tick.
 

@@ -21,11 +21,12 @@ from ..commands import act
 ROOT = Path(__file__).parents[2]
 STATE = ROOT / "data/checkpoints/so100_pick_place_state"
 SIMULATED = [*cli.COMMANDS, *(f"data {verb}" for verb in data_cli.VERBS)]
-ON_ARMS = [*cli.ARM_COMMANDS, "record --robot so100"]
+ON_ARMS = [*cli.ARM_COMMANDS, "record --robot so100", "diagnose --robot so100"]
 FINITE = {"--m"}  # any finite number can be meant
 # What takes a module:Class alone.
 CLASSES = {("replay", "--task"), ("eval", "--network"), ("deploy", "--network")}
-CLASSES |= {("export-onnx", "--network")}
+CLASSES |= {("export-onnx", "--network"), ("diagnose", "--network")}
+CLASSES |= {("diagnose --robot so100", "--network")}
 
 # What has to be there before anything else is looked at.
 NEEDED = {
@@ -35,6 +36,7 @@ NEEDED = {
     "train": "--data new --out new",
     "train-residual": "--policy new --data new --out new",
     "eval": "--policy new",
+    "diagnose": "--policy new --data new",
     "export-lerobot": "--policy new --out new",
     "import-lerobot": "new --out new",
     "export-onnx": "--policy new --out new.onnx",
@@ -228,6 +230,22 @@ RUNS: list[tuple[str, int]] = [
         "--delay-spread 2 --json",
         0,
     ),
+    (
+        "diagnose --policy {x}/absolute --data {x}/demos --task so100_pick_place --n 4 "
+        "--seed 2 --html {x}/why.html --device cpu --mode ensemble --m 0.1 "
+        "--order newest_first --every 2 --json",
+        1,
+    ),
+    (
+        "diagnose --policy {x}/absolute --data {x}/demos --trials {x}/demos "
+        "--html {x}/why.html --mode receding --execute 2 --json",
+        1,
+    ),
+    (
+        "diagnose --policy {x}/absolute --data {x}/demos --trials {x}/demos "
+        "--html {x}/why.html --mode fade --share 0.5 --fade 3 --json",
+        1,
+    ),
     ("demo --out {x}/d --task openarm_handover --vision --seed 4 --json", 0),
     ("doctor --json", 0),
     ("course --handout {x}/class.zip --json", 0),
@@ -278,6 +296,7 @@ ELSEWHERE = {
     ("replay", "--task"): "test_bring_your_own.py",
     ("eval", "--network"): "test_bring_your_own.py",
     ("export-onnx", "--network"): "test_bring_your_own.py",
+    ("diagnose", "--network"): "as eval's",
 }
 
 
@@ -307,8 +326,9 @@ def test_it_does_what_the_flags_say(made, line, code):
     got, out, err = results[line]
     assert got == code, err
     said = json.loads(out)
-    assert ("error" in said) == bool(code)
-    if code:
+    found = "findings" in said  # of act diagnose, which ends with 1 if there are any
+    assert ("error" in said) == (bool(code) and not found)
+    if code and not found:
         assert said["exit_code"] == code
 
 
@@ -325,7 +345,8 @@ def test_the_flags_had_their_effect(made):
     assert list((folder / "cache").rglob("top@16x16-stretch.npy"))
     assert given["demo"][0] == (folder / "d", "openarm_handover")
     assert given["demo"][1] == {"vision": True, "seed": 4, "progress": False}
-    for name in ("sheet.png", "replay.mp4", "eval.mp4", "class.zip", "policy.onnx"):
+    made_files = "sheet.png replay.mp4 eval.mp4 class.zip policy.onnx why.html"
+    for name in made_files.split():
         assert (folder / name).stat().st_size > 1000, name
     lesson = next(line for line in results if line.startswith("course --lesson"))
     said = json.loads(results[lesson][1])
@@ -375,6 +396,8 @@ ARM_FLAGS: dict[str, tuple[str, Any]] = {
     "--policy": ("runs/x", Path("runs/x")),
     "--network": ("mine:Net", "mine:Net"),
     "--trials": ("3", 3),
+    "--data": ("demos", Path("demos")),
+    "--html": ("runs/x.html", Path("runs/x.html")),
     "--dry-run": ("", True),
     "--out": ("runs/y", Path("runs/y")),
     "--scenes": ("4", 4),

@@ -175,6 +175,12 @@ FILES = {
     "eval": (f"eval --policy {STATE} --n 1 --film FILE", ".mp4"),
     "course": ("course --handout FILE", ".zip"),
     "export-onnx": (f"export-onnx --policy {STATE} --out FILE", ".onnx"),
+    "diagnose": (f"diagnose --policy {STATE} --data {{demos}} --html FILE", ".html"),
+    "diagnose on an arm": (
+        f"diagnose --robot so100 --port nowhere --policy {STATE} --data {{demos}} "
+        "--html FILE",
+        ".html",
+    ),
 }
 
 
@@ -203,7 +209,8 @@ def test_another_suffix_is_refused_and_not_renamed(act, made, tmp_path, command)
 # and what a test of its own writes.
 READ = {"checkpoint", "data", "policy", "folder", "folders", "source", "statistics"}
 READ |= {"leader_calibration", ("teleop", "calibration"), ("deploy", "calibration")}
-READ |= {("record_arm", "calibration")}
+READ |= {("record_arm", "calibration"), ("diagnose_arm", "calibration")}
+READ |= {("diagnose", "trials")}
 ELSEWHERE = {
     ("train", "cache"): "test_a_folder_that_is_no_cache_is_not_removed",
     ("virtual", "port"): "test_a_virtual_arm_takes_no_name_that_is_taken",

@@ -31,6 +31,7 @@ NUMBERS = (
     "09",
     "F1",
     "F2",
+    "F3",
 )  # whose sliders need little training
 PAUSE = 60_000  # ms, at most: for an answer of the kernel, on a busy machine
 

@@ -135,6 +135,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ACTConfig": {"state_dim": 6, "action_dim": 6},
     "NetworkConfig": {"state_dim": 6, "action_dim": 6},
     "CameraConfig": {"source": "0"},
+    "DiagnoseArmConfig": {"port": "p"},
+    "DiagnoseConfig": {"policy": Path("p"), "data": Path("d")},
     "EvalConfig": {"policy": Path("p")},
     "ExportConfig": {"policy": Path("p"), "out": Path("o")},
     "MLPConfig": {"state_dim": 6, "action_dim": 6},

@@ -1,0 +1,99 @@
+"""Trials on an arm, kept tick by tick, for `act diagnose`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from act_minimal.control import Observation
+from act_minimal.diagnosis.trials import LOOKS, Trial
+from act_minimal.execution import ExecutionConfig
+
+from .deployment import Judge, deploy
+from .safety.safe_robot import SafeRobot
+
+
+class Watched:
+    """A safe robot whose observations and actions are kept, and who lays its scenes.
+
+    Only what a policy's loop sees is kept, and what its arm is told within the limits,
+    not the ramps between trials.
+    """
+
+    def __init__(self, robot: SafeRobot, judge: Judge):
+        self.robot, self.judge = robot, judge
+        self.rows: list[list[tuple[np.ndarray, np.ndarray]]] = []
+        self.looks: list[dict[str, list[np.ndarray]]] = []
+        self.starts: list[np.ndarray | None] = []
+        self.seen: Observation = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.robot, name)
+
+    def observe(self, cameras: Sequence[str] = ()) -> Observation:
+        """As the robot's."""
+        self.seen = self.robot.observe(cameras)
+        for key, images in self.seen.items() if self.looks else ():
+            if key.startswith("images/"):
+                kept = self.looks[-1].setdefault(key.removeprefix("images/"), [])
+                if len(kept) < LOOKS:
+                    kept.append(images[0].copy())
+        return self.seen
+
+    def act(self, action: np.ndarray) -> None:
+        """As the robot's."""
+        self.robot.act(action)
+        if not self.rows[-1] and "env_state" in self.seen:
+            self.starts[-1] = self.seen["env_state"][0].copy()
+        sent = self.robot.sent
+        assert sent is not None
+        self.rows[-1].append((self.seen["qpos"][0].copy(), sent.copy()))
+
+    def prepare(self, trial: int) -> None:
+        """As the judge's; a new trial begins."""
+        self.judge.prepare(trial)
+        self.rows.append([])
+        self.looks.append({})
+        self.starts.append(None)
+
+    def done(self) -> bool:
+        """As the judge's."""
+        return self.judge.done()
+
+    def verdict(self) -> bool:
+        """As the judge's."""
+        return self.judge.verdict()
+
+    def trials(self, successes: Sequence[bool | None]) -> list[Trial]:
+        """What was kept, with what came of it; trials without a tick are left out."""
+        found = []
+        for i, success in enumerate(successes):
+            if rows := self.rows[i]:
+                qpos, action = (np.array(x) for x in zip(*rows, strict=True))
+                images = {c: np.array(x) for c, x in self.looks[i].items()}
+                found.append(Trial(qpos, action, images, self.starts[i], success))
+        return found
+
+
+def arm_trials(
+    policy: Any,
+    robot: SafeRobot,
+    judge: Judge,
+    *,
+    execution: ExecutionConfig,
+    n: int,
+    seconds: float,
+    say: Callable[[str], Any] = print,
+) -> list[Trial]:
+    """Trials of a policy on an arm that is connected; see `deployment.deploy`."""
+    watched: Any = Watched(robot, judge)
+    tally = deploy(
+        policy,
+        watched,
+        watched,
+        execution=execution,
+        trials=n,
+        seconds=seconds,
+        say=say,
+    )
+    return watched.trials([trial.success for trial in tally.trials])

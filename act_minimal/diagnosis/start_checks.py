@@ -16,6 +16,10 @@ MOVED = 9.0  # grey values of 255
 def starts(t: Trials) -> Iterator[Outcome]:
     """Does each trial begin where the demonstrations begin?"""
     demos = t.evidence.demos
+    if not t.all:
+        for cause in ("start_pose", "joint_order", "units"):
+            yield Skipped(cause, "no trial came to its first tick")
+        return
     first = demos.qpos[demos.starts]
     low, high = first.min(0) - START, first.max(0) + START
     here = np.array([trial.qpos[0] for trial in t.all])

@@ -73,6 +73,8 @@ def diagnose_arm(
     evidence = doctor.gather(policy, config.data, folder)
     found = doctor.look(evidence, progress=not json)
     found.policy = str(folder)
+    if found.named("not_finite"):  # such a policy is not let loose on an arm
+        return conclude(page, found, evidence, None).show(json)
     write_html(page, found, evidence)  # what is known before an arm is touched
     if config.port == VIRTUAL:  # it shows and tells what the policy wants to know
         config = replace(

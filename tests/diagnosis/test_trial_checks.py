@@ -160,5 +160,7 @@ def test_a_start_in_another_pose_is_named_with_its_joint(evidence):
     found = outcomes(start_checks.starts, Trials(evidence, [off] * 3))
     assert found["start_pose"].level == "suspect"
     assert "joint 1 begins at 0.50" in found["start_pose"].measured
+    found = outcomes(start_checks.starts, Trials(evidence))  # stopped before a tick
+    assert all(isinstance(x, Skipped) for x in found.values())
     found = outcomes(start_checks.starts, Trials(evidence, [trial()] * 3))
     assert all(isinstance(x, Passed) for x in found.values())

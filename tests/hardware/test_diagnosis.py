@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from act_minimal.checkpoint import load_policy, save_policy
 from act_minimal.diagnosis.trials import LOOKS
 from act_minimal.sim import make_task
 from act_minimal.sim.recording import record
@@ -64,6 +65,22 @@ def test_what_a_loop_sees_and_sends_is_kept_trial_by_trial():
     assert (second.images["top"][0] == 4).all()
     assert watched.tick == arm.tick == 15
     assert arm.acted == 15
+
+
+def test_a_policy_that_answers_nan_is_let_near_no_arm(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = load_policy(CHECKPOINTS / "so100_pick_place_state")
+    policy.module.action_head.weight.data[:] = np.nan
+    save_policy(tmp_path / "nan", policy, {})
+    demos = tmp_path / "demos"
+    record(make_task("so100_pick_place"), demos, 2, progress=False)
+    code, out, err = act(
+        f"diagnose --robot so100 --port nowhere --policy {tmp_path / 'nan'} "
+        f"--data {demos} --html why.html --json"
+    )
+    said = json.loads(out)  # and nothing about a port that is not there
+    assert (code, said["findings"][0]["cause"]) == (1, "not_finite"), err
+    assert said["rates"] == {}
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Mip(Head):
 
     def answer(self, ask: Ask, noise: Tensor, steps: int) -> Tensor:
         first = ask()  # (B, k, A)
-        return ask(first, first.new_full((len(first),), self.T))
+        return ask(first, first.new_full((first.shape[0],), self.T))
 
 
 class Flow(Head):
@@ -79,7 +79,7 @@ class Flow(Head):
     def answer(self, ask: Ask, noise: Tensor, steps: int) -> Tensor:
         x = noise
         for i in range(steps):
-            x = x + ask(x, x.new_full((len(x),), i / steps)) / steps
+            x = x + ask(x, x.new_full((x.shape[0],), i / steps)) / steps
         return x
 
 
@@ -98,7 +98,7 @@ class L1Flow(Head):
         return (ask((1 - way) * noise + way * action, t) - action).abs()
 
     def answer(self, ask: Ask, noise: Tensor, steps: int) -> Tensor:
-        t = noise.new_zeros(len(noise))
+        t = noise.new_zeros(noise.shape[0])
         middle = noise + 0.5 * (ask(noise, t) - noise)
         return ask(middle, t + 0.5)
 
@@ -136,7 +136,7 @@ class Diffusion(Head):
         return (said - (a * noise - b * action)).square()
 
     def answer(self, ask: Ask, noise: Tensor, steps: int) -> Tensor:
-        x, rows = noise, len(noise)
+        x, rows = noise, noise.shape[0]
         levels = torch.linspace(self.LEVELS - 1, 0, steps).round().long()
         after = torch.cat([levels[1:], torch.tensor([-1])])
         for level, next_level in zip(levels, after, strict=True):
@@ -180,7 +180,7 @@ class Mdn(Head):
         chance = uniform(noise.mean((1, 2)) * math.sqrt(noise[0].numel()))  # (B,)
         passed = weight.exp().cumsum(-1) < chance[:, None]
         which = passed.sum(-1).clamp(max=self.M - 1)  # (B,)
-        return mean[torch.arange(len(mean)), which]  # (B, k, A)
+        return mean[torch.arange(mean.shape[0]), which]  # (B, k, A)
 
 
 class Bins(Head):

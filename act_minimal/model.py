@@ -363,7 +363,7 @@ class ACT(nn.Module):
             # The queries start as zeros and are the same for every sample until they
             # meet the memory: without dropout one row does for the whole batch.
             dropout = self.training and self.config.dropout > 0
-            x = memory.new_zeros(len(memory) if dropout else 1, *self.queries.shape)
+            x = memory.new_zeros(memory.shape[0] if dropout else 1, *self.queries.shape)
         used = 1 if self.config.decoder_output == "first" else len(self.decoder)
         for layer in self.decoder[:used]:
             x = layer(x, self.queries, memory, key, mask)  # (B, k, D)

@@ -242,9 +242,8 @@ class Policy(nn.Module):
         if self.uses_env_state:
             inputs["env_state"] = self.scale("env_state").normalise(batch["env_state"])
         if self._future_max:
-            none = torch.zeros(
-                len(batch["qpos"]), dtype=torch.int64, device=self.device
-            )
+            rows = batch["qpos"].shape[0]  # not len(), which would fix it in an export
+            none = torch.zeros(rows, dtype=torch.int64, device=self.device)
             inputs["ahead"] = batch.get("ahead", none)
         if self.cameras:
             images = [batch[f"images/{c}"] for c in self.cameras]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from act_minimal.control import Observation
-from act_minimal.diagnosis.trials import LOOKS, Trial
+from act_minimal.diagnosis.trials import Trial, Watch
 from act_minimal.execution import ExecutionConfig
 
 from .deployment import Judge, deploy
@@ -22,9 +22,7 @@ class Watched:
 
     def __init__(self, robot: SafeRobot, judge: Judge):
         self.robot, self.judge = robot, judge
-        self.rows: list[list[tuple[np.ndarray, np.ndarray]]] = []
-        self.looks: list[dict[str, list[np.ndarray]]] = []
-        self.starts: list[np.ndarray | None] = []
+        self.watches: list[Watch] = []
         self.seen: Observation = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -33,28 +31,19 @@ class Watched:
     def observe(self, cameras: Sequence[str] = ()) -> Observation:
         """As the robot's."""
         self.seen = self.robot.observe(cameras)
-        for key, images in self.seen.items() if self.looks else ():
-            if key.startswith("images/"):
-                kept = self.looks[-1].setdefault(key.removeprefix("images/"), [])
-                if len(kept) < LOOKS:
-                    kept.append(images[0].copy())
         return self.seen
 
     def act(self, action: np.ndarray) -> None:
         """As the robot's."""
         self.robot.act(action)
-        if not self.rows[-1] and "env_state" in self.seen:
-            self.starts[-1] = self.seen["env_state"][0].copy()
         sent = self.robot.sent
         assert sent is not None
-        self.rows[-1].append((self.seen["qpos"][0].copy(), sent.copy()))
+        self.watches[-1].add(self.seen, 0, sent)
 
     def prepare(self, trial: int) -> None:
         """As the judge's; a new trial begins."""
         self.judge.prepare(trial)
-        self.rows.append([])
-        self.looks.append({})
-        self.starts.append(None)
+        self.watches.append(Watch())
 
     def done(self) -> bool:
         """As the judge's."""
@@ -66,13 +55,13 @@ class Watched:
 
     def trials(self, successes: Sequence[bool | None]) -> list[Trial]:
         """What was kept, with what came of it; trials without a tick are left out."""
-        found = []
-        for i, success in enumerate(successes):
-            if rows := self.rows[i]:
-                qpos, action = (np.array(x) for x in zip(*rows, strict=True))
-                images = {c: np.array(x) for c, x in self.looks[i].items()}
-                found.append(Trial(qpos, action, images, self.starts[i], success))
-        return found
+        return [
+            watch.trial(success)
+            for watch, success in zip(
+                self.watches[: len(successes)], successes, strict=True
+            )
+            if watch.rows
+        ]
 
 
 def arm_trials(

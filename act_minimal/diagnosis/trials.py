@@ -96,10 +96,11 @@ def roll_out(
 ) -> list[Trial]:
     """The policy in these scenes, side by side."""
     robot = make_robot(scenes)
-    log = _Log(len(scenes))
+    watches = [Watch() for _ in scenes]
 
     def on_tick(tick: int, seen: Observation, action: np.ndarray) -> bool:
-        log.add(robot.alive, seen, action)
+        for i in robot.alive:
+            watches[i].add(seen, i, action[i])
         return len(robot.alive) == 0
 
     robot.connect()
@@ -109,7 +110,7 @@ def roll_out(
         success = robot.success
     finally:
         robot.close()
-    return log.trials(success)
+    return _judged(watches, success)
 
 
 def replay(
@@ -124,7 +125,7 @@ def replay(
         change: what is done to actions (n, A) before they are sent.
     """
     scenes = [int(str(demos.attributes[i]["scene"])) for i in episodes]
-    robot, log = make_robot(scenes), _Log(len(scenes))
+    robot, watches = make_robot(scenes), [Watch() for _ in scenes]
     starts, lengths = demos.starts[list(episodes)], demos.lengths[list(episodes)]
     robot.connect()
     try:
@@ -133,39 +134,44 @@ def replay(
             if len(alive) == 0:
                 break
             action = demos.action[starts + np.minimum(t, lengths - 1)]  # (n, A)
-            log.add(alive, robot.observe(), action)
+            seen = robot.observe()
+            for i in alive:
+                watches[i].add(seen, i, action[i])
             robot.act(change(action))
         success = robot.success
     finally:
         robot.close()
-    return log.trials(success)
+    return _judged(watches, success)
 
 
-class _Log:
-    def __init__(self, n: int):
-        self.rows: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(n)]
-        self.looks: list[dict[str, list[np.ndarray]]] = [{} for _ in range(n)]
-        self.starts: np.ndarray | None = None
+class Watch:
+    """Keeps what is seen and told in one trial, tick by tick."""
 
-    def add(self, alive: np.ndarray, seen: Observation, action: np.ndarray) -> None:
-        if self.starts is None and "env_state" in seen:
-            self.starts = seen["env_state"].copy()
-        for i in alive:
-            self.rows[i].append((seen["qpos"][i].copy(), np.asarray(action[i]).copy()))
-            for key, images in seen.items():
-                if key.startswith("images/"):
-                    kept = self.looks[i].setdefault(key.removeprefix("images/"), [])
-                    if len(kept) < LOOKS:
-                        kept.append(images[i].copy())
+    def __init__(self) -> None:
+        self.rows: list[tuple[np.ndarray, np.ndarray]] = []
+        self.looks: dict[str, list[np.ndarray]] = {}
+        self.start: np.ndarray | None = None
 
-    def trials(self, success: np.ndarray) -> list[Trial]:
-        found = []
-        for i, rows in enumerate(self.rows):
-            qpos, action = (np.array(x) for x in zip(*rows, strict=True))
-            images = {c: np.array(x) for c, x in self.looks[i].items()}
-            start = None if self.starts is None else self.starts[i]
-            found.append(Trial(qpos, action, images, start, bool(success[i])))
-        return found
+    def add(self, seen: Observation, i: int, action: np.ndarray) -> None:
+        """Row i of an observation, and the action (A,) that followed."""
+        if not self.rows and "env_state" in seen:
+            self.start = seen["env_state"][i].copy()
+        self.rows.append((seen["qpos"][i].copy(), np.array(action)))
+        for key, images in seen.items():
+            if key.startswith("images/"):
+                kept = self.looks.setdefault(key.removeprefix("images/"), [])
+                if len(kept) < LOOKS:
+                    kept.append(images[i].copy())
+
+    def trial(self, success: bool | None) -> Trial:
+        """All of it, once there was a tick."""
+        qpos, action = (np.array(x) for x in zip(*self.rows, strict=True))
+        images = {camera: np.array(x) for camera, x in self.looks.items()}
+        return Trial(qpos, action, images, self.start, success)
+
+
+def _judged(watches: list[Watch], success: np.ndarray) -> list[Trial]:
+    return [w.trial(bool(won)) for w, won in zip(watches, success, strict=True)]
 
 
 def recorded(folder: Path, cameras: Sequence[str], fps: float) -> list[Trial]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from act_minimal.dataset import Demonstrations
 from act_minimal.diagnosis import (
@@ -208,3 +209,20 @@ def test_weights_of_an_ensemble_that_are_not_the_papers_are_seen(demos, m, order
     e = evidence(demos, model={"chunk_size": 50})
     outcome = only(trial_checks.ensemble, Trials(e, execution=run))
     assert isinstance(outcome, kind), outcome
+
+
+def test_statistics_of_other_data_are_named_with_their_joint(demos):
+    e = evidence(demos)
+    for key, array in (("qpos", demos.qpos), ("action", demos.action)):
+        scale = e.policy.scale(key)
+        scale.mean.copy_(torch.from_numpy(array.mean(0)))
+        scale.std.copy_(torch.from_numpy(array.std(0)))
+    assert [type(x) for x in policy_checks.statistics(e)] == [Passed, Passed]
+    e.policy.scale("action").std[1] *= 6
+    found = list(policy_checks.statistics(e))
+    assert [type(x) for x in found] == [Passed, Finding]
+    assert "action of joint 1" in found[1].measured
+    e.policy.scale("action").std[1] /= 6
+    e.policy.scale("qpos").mean[0] += 2 * e.policy.scale("qpos").std[0]
+    found = list(policy_checks.statistics(e))
+    assert "qpos of joint 0" in found[0].measured

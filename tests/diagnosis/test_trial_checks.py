@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from act_minimal.dataset import Demonstrations
-from act_minimal.diagnosis import start_checks, trial_checks
+from act_minimal.diagnosis import (
+    data_checks,
+    policy_checks,
+    start_checks,
+    trial_checks,
+)
 from act_minimal.diagnosis.evidence import Evidence, sample
 from act_minimal.diagnosis.findings import Finding, Passed, Skipped
 from act_minimal.diagnosis.trials import Trial, Trials, phases
@@ -164,3 +169,74 @@ def test_a_start_in_another_pose_is_named_with_its_joint(evidence):
     assert all(isinstance(x, Skipped) for x in found.values())
     found = outcomes(start_checks.starts, Trials(evidence, [trial()] * 3))
     assert all(isinstance(x, Passed) for x in found.values())
+
+
+def test_cameras_that_were_moved_between_demonstrations_are_mixed(evidence):
+    [top, wrist] = data_checks.cameras(evidence)
+    assert isinstance(top, Passed)
+    assert isinstance(wrist, Passed)
+    images = evidence.frames.observation["images/top"]
+    for i in evidence.frames.first[::2]:
+        images[i] = 255 - images[i]
+    [top, wrist] = data_checks.cameras(evidence)
+    assert (top.cause, top.level) == ("mixed_cameras", "suspect")
+    assert "first images of top" in top.measured
+    assert isinstance(wrist, Passed)
+
+
+def looks_at(evidence, *cameras):
+    """The policy answers rightly, but for how bright these cameras' images are."""
+    frames = evidence.frames
+    for key in (f"images/{camera}" for camera in evidence.policy.cameras):
+        frames.observation[key] = np.random.default_rng(0).integers(
+            0, 256, frames.observation[key].shape, dtype=np.uint8
+        )
+        # Each frame in a light of its own, which an answer can depend on.
+        light = np.linspace(0.2, 1, len(frames))[:, None, None, None]
+        frames.observation[key] = (frames.observation[key] * light).astype(np.uint8)
+
+    def predict(some, alter=None):
+        seen = alter(some.observation) if alter else some.observation
+        wrong = np.full(len(some), 0.01)
+        for key in (f"images/{camera}" for camera in cameras):
+            mean = [x[key].mean((1, 2, 3)) for x in (seen, some.observation)]
+            wrong += np.abs(mean[0] - mean[1]) / 50
+        return some.action + wrong[:, None, None]
+
+    evidence.predict = predict
+
+
+def test_a_camera_that_makes_no_difference_is_named(evidence):
+    looks_at(evidence, "top", "wrist")
+    found = [type(x) for x in policy_checks.use_of_inputs(evidence)]
+    assert found == [Passed] * 3
+    looks_at(evidence, "wrist")
+    top, wrist, all_ = policy_checks.use_of_inputs(evidence)
+    assert (top.cause, top.level) == ("camera_unused", "note")
+    assert "camera top" in top.step
+    assert isinstance(wrist, Passed)
+    assert isinstance(all_, Passed)
+    looks_at(evidence)
+    *each, all_ = policy_checks.use_of_inputs(evidence)
+    assert [x.cause for x in each] == ["camera_unused"] * 2
+    assert (all_.cause, all_.level) == ("state_only", "suspect")
+
+
+def test_an_arm_that_stands_still_or_shakes_is_noted(evidence):
+    well = [trial()] * 4
+    found = outcomes(trial_checks.motion, Trials(evidence, well))
+    assert isinstance(found["stands_still"], Passed)
+    assert isinstance(found["jerk"], Passed)
+    waits = trial(success=False)
+    waits.qpos = np.concatenate([waits.qpos[:1]] * 200 + [waits.qpos])
+    found = outcomes(trial_checks.motion, Trials(evidence, [waits] * 4))
+    assert isinstance(found["stands_still"], Finding)
+    waits.success = True  # whoever succeeds may wait
+    found = outcomes(trial_checks.motion, Trials(evidence, [waits] * 4))
+    assert isinstance(found["stands_still"], Passed)
+    shakes = trial()
+    shakes.qpos = shakes.qpos + 0.02 * (-1.0) ** np.arange(T)[:, None]
+    found = outcomes(trial_checks.motion, Trials(evidence, [shakes] * 4))
+    assert isinstance(found["jerk"], Finding)
+    found = outcomes(trial_checks.motion, Trials(evidence))
+    assert all(isinstance(x, Skipped) for x in found.values())

@@ -9,6 +9,7 @@ from benchmarks import report, tables
 from benchmarks.arms.guard_bodies import LEANING, USUAL
 from benchmarks.claims.__main__ import find, main
 from benchmarks.claims.registry import MEASURED
+from benchmarks.late_tables import late_chunks
 from benchmarks.lerobot import versions as lerobot_versions
 from course.toolkit.results import NOT_YET
 
@@ -120,3 +121,36 @@ def test_every_committed_measurement_has_its_command(capsys):
             assert end.value.code == 0
     with pytest.raises(UserError, match=r"C99.*there are: C1, C4"):
         find("C99")
+
+
+def test_late_chunks_are_told_by_world_horizon_and_spread():
+    def row(world, way, delay, horizon, success, spread=1.0, **late):
+        interval = [success - 0.1, success + 0.1]
+        labels = {"world": world, "way": way, "delay": delay, "horizon": horizon}
+        rate = {"spread": spread, "success": success, "interval": interval, "n": 300}
+        return labels | rate | late
+
+    result = {
+        "summary": [
+            row("belt", "switch", 8, 25, 0.81, near=3.0, apart=2.0),
+            row("belt", "switch", 8, 8, 0.82),
+            row("belt", "ensemble", 8, 8, 0.83),
+            row("catch", "switch", 8, 8, 0.84),
+            row("catch", "switch", 8, 10, 0.85),
+            row("catch", "switch", 8, 25, 0.86),
+            row("belt", "switch", 8, 25, 0.87, spread=3.0),
+            row("catch", "switch", 8, 25, 0.2, spread=3.0),
+        ],
+        "costs": {"chunk_size": 100, "ms_a_tick": {"switch": {"mean": 0.003}}},
+    }
+    *tables, costs = late_chunks(result).split("\n\n")
+    arms, often, seldom, drawn = tables[1::2]  # each after its sentence
+    assert "| belt | switch | 81 % [71, 91] | 1.50 |" in arms
+    assert "| belt | ensemble | 83 %" in arms
+    assert "82 %" not in arms
+    assert "catch" not in arms
+    assert "| catch | switch | 84 % [74, 94] |" in often
+    assert "| catch | switch | 86 % [76, 96] |" in seldom
+    assert "87 %" in drawn
+    assert "catch" not in drawn
+    assert costs == "ms a tick, k = 100: switch 0.003."

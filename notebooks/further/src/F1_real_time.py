@@ -299,6 +299,22 @@ for milliseconds in (20, 80, 130, 300, 700):
     print(late.advice(milliseconds, fps=30, chunk_size=50))
 
 # %% summary [markdown]
+# ## What cannot be foreseen
+#
+# A belt can be foreseen, these toys cannot; at the post half of the teachers go each way.
+# A new chunk is asked for as soon as one has come:
+#
+# | world | d | switch | fade | told (prefix) | shown the future | head above plain |
+# |---|---|---|---|---|---|---|
+# | a ball that a gust takes aside | 4 | {{claims/C23 summary world=catch way='switch' delay=4 horizon=4 spread=1.0}} | {{claims/C23 summary world=catch way='align and fade' delay=4 horizon=4 spread=1.0}} | {{claims/C23 summary world=catch way='prefix' delay=4 horizon=4 spread=1.0}} | {{claims/C23 summary world=catch way='future state, lag' delay=4 horizon=4 spread=1.0}} | {{claims/C23 summary world=catch way='residual' delay=4 horizon=4 spread=1.0}} |
+# | a pole that is kicked | 2 | {{claims/C23 summary world=cart_pole way='switch' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=cart_pole way='align and fade' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=cart_pole way='prefix' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=cart_pole way='future state, lag' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=cart_pole way='residual' delay=2 horizon=2 spread=1.0}} |
+# | a target to stay with | 2 | {{claims/C23 summary world=follow way='switch' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=follow way='align and fade' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=follow way='prefix' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=follow way='future state, lag' delay=2 horizon=2 spread=1.0}} | {{claims/C23 summary world=follow way='residual' delay=2 horizon=2 spread=1.0}} |
+# | two ways around a post | 8 | {{claims/C23 summary world=post way='switch' delay=8 horizon=8 spread=1.0}} | {{claims/C23 summary world=post way='align and fade' delay=8 horizon=8 spread=1.0}} | {{claims/C23 summary world=post way='prefix' delay=8 horizon=8 spread=1.0}} | {{claims/C23 summary world=post way='future state, lag' delay=8 horizon=8 spread=1.0}} | {{claims/C23 summary world=post way='residual' delay=8 horizon=8 spread=1.0}} |
+# | the same, by a flow | 8 | {{claims/C23 summary world=post way='flow' delay=8 horizon=8 spread=1.0}} | | guided: {{claims/C23 summary world=post way='flow, guided' delay=8 horizon=8 spread=1.0}} | | |
+#
+# Fading, or sticking to a plan, costs most where something happens meanwhile; correcting
+# each action costs least. Around a post sticking to it is right.
+#
 # ## Summary
 #
 # An arm need not wait for its policy. It executes what was committed, takes the new chunk

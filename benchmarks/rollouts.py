@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 
 from act_minimal.command.demo import (
@@ -30,6 +31,7 @@ from act_minimal.command.demo import (
     steps_that_fit,
     versions,
 )
+from act_minimal.dataset import Demonstrations
 from act_minimal.evaluation import Evaluation, Rate, evaluate
 from act_minimal.execution import ExecutionConfig
 from act_minimal.policy import Policy
@@ -39,7 +41,9 @@ from act_minimal.sim.recording import record
 from act_minimal.support.errors import UserError
 from act_minimal.support.files import read_json, write_json
 from act_minimal.training import train
+from course.toolkit.runs import alone
 
+from .altered import altered
 from .results import RESULTS, machine, write
 
 HALF = ExecutionConfig()
@@ -69,6 +73,8 @@ class Job:
     rows: str = "rows"
     """Name of the file that keeps the rows: a job with the training run of another one
     has the same `name` and `settings`, and rows of its own."""
+    altered: str = ""
+    """What was done to its demonstrations: a name of `benchmarks.altered`."""
 
     @property
     def task(self) -> str:
@@ -78,8 +84,12 @@ class Job:
     @property
     def data(self) -> str:
         """Name of the folder of its demonstrations."""
-        words = ["vision" if self.settings.get("cameras") else "state"]
-        words += [self.task] if self.task != PICK_PLACE else []
+        cameras = self.settings.get("cameras", ())
+        words = [
+            "vision" if cameras else "state",
+            *(cameras if len(cameras) < 2 else ()),
+        ]
+        words += [self.task.split(":")[-1]] if self.task != PICK_PLACE else []
         words += [self.demonstrator, str(self.demonstrations), str(self.seed)]
         return "_".join(words)
 
@@ -275,8 +285,22 @@ def record_once(
     """`record`, or what it made before; gives the folder back."""
     what = make_task(task) if isinstance(task, str) else task
     how: Any = {"demonstrator": demonstrator, "seed": seed, "cameras": cameras}
-    record(what, folder, n, **how, progress=False)
+    with alone(folder):
+        record(what, folder, n, **how, progress=False)
     return folder
+
+
+def held_out(policy: Policy, data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (M, k, A) of chunks from every moment of some demonstrations.
+
+    And which of them (M, k) lie within their episode.
+    """
+    demos = Demonstrations.load(data, use_env_state=True)
+    seen: dict[str, Any] = {"qpos": demos.qpos, "env_state": demos.env_state}
+    said = policy.predict_chunk(seen)  # (M, k, A)
+    last = np.repeat(demos.starts + demos.lengths - 1, demos.lengths)[:, None]
+    rows = np.arange(len(said))[:, None] + np.arange(said.shape[1])  # (M, k)
+    return np.abs(said - demos.action[np.minimum(rows, last)]), rows <= last
 
 
 def roll_out(
@@ -302,6 +326,8 @@ def run_job(job: Job, runs: Path) -> list[Row]:
     done = out / f"{job.rows}.json"
     what = json.loads(json.dumps(asdict(job)))  # as it comes back from JSON
     del what["rows"]  # the file's name, not its content
+    if not job.altered:
+        del what["altered"]
     if done.exists():
         found = read_json(done)
         if found["job"] != what:
@@ -309,9 +335,11 @@ def run_job(job: Job, runs: Path) -> list[Row]:
                 f"{out} was made with other settings; remove it, or choose other --runs"
             )
         return found["rows"]
-    cameras = job.settings.get("cameras", ())
+    cameras = VISION.cameras if job.settings.get("cameras") else ()
     data = runs / job.data
     record_once(data, job.demonstrator, job.demonstrations, job.seed, job.task, cameras)
+    if job.altered:
+        data = altered(job.altered, data, job.seed)
     settings = {"data": data, "out": out, "seed": job.seed, "val_fraction": 0.0}
     settings |= {"tensorboard": False, **job.settings}
     if job.seconds:

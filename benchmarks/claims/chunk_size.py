@@ -16,7 +16,7 @@ from course.figures.lesson_07 import Pairs, difference
 
 from ..results import RESULTS
 from ..rollouts import DEMONSTRATORS, Job, Row, chunk_size_jobs, pooled, rows_of
-from .claim import Claim, Sizes
+from .claim import Claim, Extension, Sizes
 
 
 def load(folder: Path) -> Row:
@@ -115,7 +115,7 @@ C3 = Claim(
 
 # --- C4: which end of the ensemble weighs most ----------------------------------------
 
-DECAYS = (-0.1, -0.01, 0.0, 0.01, 0.1)
+DECAYS = (-0.1, -0.01, 0.0, 0.005, 0.01, 0.1)
 ORDERS: tuple[Order, ...] = ("oldest_first", "newest_first")
 
 
@@ -156,6 +156,10 @@ C4 = Claim(
     line="In exp(-m i) i counts from the oldest; counting from the newest is the same "
     "with the sign of m reversed.",
     why="Favouring either end was not better than the plain mean.",
+    extension=Extension(
+        "m = 0.005, which an article recommends",
+        "m = 0.005: {{order=oldest_first m=0.005}}.",
+    ),
 )
 
 

@@ -75,7 +75,7 @@ class Claim:
     others: tuple[str, ...] = ()
     ours: str = ""
     verdict: Verdict = "not tested"
-    line: str = ""
+    line: str = "Declared, with the command that measures it, and not run yet."
     why: str = ""
     extension: Extension | None = None
 

@@ -14,6 +14,7 @@ from act_minimal.sim import make_task
 
 from ..toolkit.paths import home
 from ..toolkit.plots import COLOURS, figure, label, log_numbers, style
+from ..toolkit.results import load_result
 from ..toolkit.runs import alone
 from ..toolkit.widgets import Explorer, choice, slider
 from . import lesson_01_corrections as corrections
@@ -172,6 +173,28 @@ def _joined(qpos: np.ndarray, pose: np.ndarray | None) -> np.ndarray:
 def visited(found: Evaluation) -> list[np.ndarray]:
     """The states (T, 13) of each rollout: joints, gripper opening, cube's pose."""
     return [_joined(TASK.state(r.qpos), TASK.env_state(r.qpos)) for r in found.rollouts]
+
+
+def stability_figure() -> Figure:
+    """Claim C30: clones of linear systems that stay near the expert, by chunk size."""
+    rows = [r for r in load_result("claims/C30")["summary"] if r["initial"] == 0.5]
+    fig, axes = figure(2, width=8.0, height=2.8)
+    for ax, injected in zip(axes, (False, True), strict=True):
+        some = [row for row in rows if row["injected"] is injected]
+        for i, radius in enumerate(sorted({row["radius"] for row in some})):
+            mine = [row for row in some if row["radius"] == radius]
+            share = np.array([row["success"] for row in mine])
+            ends = np.array([row["interval"] for row in mine]).T  # (2, sizes)
+            at = np.arange(len(mine)) + 0.06 * (i - 1)
+            spread = np.clip(100 * np.abs(ends - share), 0, None)
+            name = f"spectral radius {radius:g}"
+            ax.errorbar(at, 100 * share, yerr=spread, capsize=3, label=name, **style(i))
+        ax.set_xticks(range(len(mine)), [str(row["k"]) for row in mine])
+        ax.set_ylim(-5, 105)
+        how = "half of them disturbed" if injected else "as demonstrated"
+        label(ax, "chunk size k", "" if injected else "stays near, %", how)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    return fig
 
 
 def action_errors(policy: Policy, paths: Sequence[Path13]) -> list[np.ndarray]:

@@ -116,12 +116,13 @@ def truncated(episodes: list[Episode]) -> list[Episode]:
     """Every third one ends somewhere in its middle."""
     rng = np.random.default_rng(0)
     return [
-        _cut(e, int(len(e) * rng.uniform(0.35, 0.6))) if i % 3 == 0 else e
+        cut_short(e, int(len(e) * rng.uniform(0.35, 0.6))) if i % 3 == 0 else e
         for i, e in enumerate(episodes)
     ]
 
 
-def _cut(episode: Episode, end: int) -> Episode:
+def cut_short(episode: Episode, end: int) -> Episode:
+    """A copy of its first `end` ticks."""
     short = copy.copy(episode)
     for name in ("qpos", "qvel", "effort", "action", "env_state"):
         array = getattr(episode, name)
@@ -153,24 +154,36 @@ def few_scenes(episodes: list[Episode]) -> list[Episode]:
 
 def two_styles(episodes: list[Episode]) -> list[Episode]:
     """Half of the teachers look aside first, for three seconds, and come back."""
-    return [_aside(e) if i % 2 else e for i, e in enumerate(episodes)]
+    return [aside(e) if i % 2 else e for i, e in enumerate(episodes)]
 
 
-def _aside(episode: Episode) -> Episode:
+def aside(episode: Episode) -> Episode:
+    """The demonstration by somebody who looks to the side first, for three seconds."""
+    first = episode.action[0]
+    away = (1 - np.cos(np.linspace(0, 2 * np.pi, 90))) / 2  # (90,) out and back
+    turns = first + away[:, None] * np.eye(len(first))[PAN]
+    return performed(episode, np.concatenate([turns, episode.action]))
+
+
+def performed(
+    episode: Episode, action: np.ndarray, moved: tuple[float, float] = (0.0, 0.0)
+) -> Episode:
+    """The demonstration's scene again, under other actions (T, A), as an episode.
+
+    `moved` is how far the cube lies from where it lay, x and y in m.
+    """
     task = PickPlace()
     world = World(task)
     world.reset([int(str(episode.attributes["scene"]))])
-    first = episode.action[0]
-    there = (1 - np.cos(np.linspace(0, 2 * np.pi, 90))) / 2  # (90,) out and back
-    aside = first + there[:, None] * np.eye(len(first))[PAN]
-    action = np.concatenate([aside, episode.action]).astype(np.float32)
+    world.qpos[0, 6:8] += moved
+    action = action.astype(np.float32)
     rows: dict[str, list[np.ndarray]] = {}
     for a in action:
         for key, x in world.observe().items():
             rows.setdefault(key, []).append(x[0])
         world.step(a[None])
     arrays: Any = {key: np.array(x) for key, x in rows.items()}
-    attributes = dict(episode.attributes)
+    attributes = episode.attributes | {"success": bool(world.success[0])}
     return Episode(action=action, fps=task.fps, attributes=attributes, **arrays)
 
 

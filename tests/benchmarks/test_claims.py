@@ -63,7 +63,7 @@ def said(claim):
 
 
 def test_every_claim_stands_on_the_board_with_a_link_to_its_section():
-    assert [claim.number for claim in CLAIMS] == [f"C{i}" for i in range(1, 30)]
+    assert [claim.number for claim in CLAIMS] == [f"C{i}" for i in range(1, 43)]
     text = PAGE.read_text("utf-8")
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     anchors = {page.anchor(title) for title in titles}

@@ -17,13 +17,11 @@ from ..rollouts import (
     Job,
     Row,
     every_seed,
-    grouped,
     roll_out,
     rows_of,
     side_by_side,
-    total,
 )
-from .claim import Claim, Training, outcome
+from .claim import Claim, Training, outcome, tried
 
 DEMONSTRATIONS = 100
 
@@ -132,16 +130,7 @@ def measure_unsteady(settings: Training) -> Row:
         for test in TESTS
     ]
     rows = side_by_side(test_row, todo, settings.jobs)
-    return {
-        "seeds": settings.seeds,
-        "steps": settings.steps,
-        "summary": [
-            label | total(group) for label, group in grouped(rows, ("training", "test"))
-        ],
-        "runs": rows,
-        "seconds": sum(r.get("job_seconds", 0.0) for r in trained)
-        + sum(r["seconds"] for r in rows),
-    }
+    return tried(settings, trained, rows, ("training", "test"))
 
 
 def unsteady(training: str, test: str) -> str:

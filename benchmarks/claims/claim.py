@@ -10,7 +10,17 @@ from typing import Any, Literal, NamedTuple
 from act_minimal.command.demo import STATE
 
 from ..results import write
-from ..rollouts import HALF, PICK_PLACE, Job, Row, every_seed, mean, pooled
+from ..rollouts import (
+    HALF,
+    PICK_PLACE,
+    Job,
+    Row,
+    every_seed,
+    grouped,
+    mean,
+    pooled,
+    total,
+)
 
 Verdict = Literal["held", "under a condition", "did not hold", "not tested"]
 
@@ -120,6 +130,21 @@ def jobs_of(
     how = STATE.act | {"steps": settings.steps, "threads": 1} | training
     half = {"half": HALF}
     return every_seed(settings.seeds, name, labels, how, half, *data, n=settings.n)
+
+
+def tried(
+    settings: Training, trained: list[Row], rows: list[Row], labels: Sequence[str]
+) -> Row:
+    """The same where policies were trained first, and then tried in several scenes."""
+    spent = [row.get("job_seconds", 0.0) for row in trained]
+    return {
+        "task": PICK_PLACE,
+        "seeds": settings.seeds,
+        "steps": settings.steps,
+        "summary": [label | total(group) for label, group in grouped(rows, labels)],
+        "runs": rows,
+        "seconds": sum(spent) + sum(row.get("seconds", 0.0) for row in rows),
+    }
 
 
 def means(group: list[Row], keys: Sequence[str]) -> Row:

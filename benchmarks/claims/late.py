@@ -368,6 +368,6 @@ C23 = Claim(
     "correction at each tick helps most.",
     why="Sticking to the plan keeps a flow on its way around a post, which is what "
     "real-time chunking was made for; where something happens meanwhile (a gust, a "
-    "balanced pole, a target that turns) the same sticking costs successes, and a head "
-    "that corrects each action is the best of all.",
+    "balanced pole, a target that turns) the same sticking costs successes, and from 4 "
+    "ticks on a head that corrects each action is the best of all.",
 )

@@ -21,16 +21,13 @@ from act_minimal.sim.so100.pick_place import ZONE_SIZE
 from act_minimal.sim.world import start
 
 from ..rollouts import (
-    PICK_PLACE,
     Row,
-    grouped,
     record_once,
     roll_out,
     rows_of,
     side_by_side,
-    total,
 )
-from .claim import Claim, Training, jobs_of, outcome
+from .claim import Claim, Training, jobs_of, outcome, tried
 
 # --- C36 ------------------------------------------------------------------------------
 
@@ -101,17 +98,7 @@ def measure_beside(settings: Training) -> Row:
     rows += [
         expert_row(seed, cm, settings.n) for cm in BESIDE for seed in settings.seeds
     ]
-    return {
-        "task": PICK_PLACE,
-        "seeds": settings.seeds,
-        "steps": settings.steps,
-        "summary": [
-            label | total(group) for label, group in grouped(rows, ("policy", "cm"))
-        ],
-        "runs": rows,
-        "seconds": sum(r.get("job_seconds", 0.0) for r in trained)
-        + sum(r.get("seconds", 0.0) for r in rows),
-    }
+    return tried(settings, trained, rows, ("policy", "cm"))
 
 
 def beside(policy: str, cm: float) -> str:
